@@ -1,0 +1,54 @@
+# `make run`: the whole pipeline on bundled data.  `make test`: every test.  Nothing else needs to be installed first
+# but Python 3.11+, pip and venv, make and git.
+
+PYTHON ?= python3
+BIN := .venv/bin
+UV_VERSION := 0.13.9
+CONFIG ?= config/config.yaml
+PROFILE ?= workflow/profiles/local
+export DVC_NO_ANALYTICS := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+export DO_NOT_TRACK := 1
+
+.PHONY: run test env lint types mlflow report audit lock clean
+
+run: env
+	$(BIN)/gessl track --config $(CONFIG) -- $(BIN)/snakemake --profile $(PROFILE) --configfile $(CONFIG)
+	@echo "report: results/report/*/sigma-report.html   browse: make mlflow   lineage: $(BIN)/gessl trace ID"
+
+test: env
+	$(BIN)/python -m pytest
+
+env: .venv/.locked
+
+.venv/.locked: requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	$(BIN)/uv pip sync --quiet --require-hashes requirements.lock
+	$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/snakemake --lint
+
+types: env
+	$(BIN)/mypy
+
+mlflow: env
+	$(BIN)/mlflow server --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///mlflow/mlflow.db
+
+report: env
+	$(BIN)/gessl report --config $(CONFIG)
+
+audit: env
+	$(BIN)/gessl audit
+
+lock: env
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url \
+	  --python-version 3.11 --all-extras --constraint constraints.txt pyproject.toml -o requirements.lock
+
+clean:
+	rm -rf results work logs mlflow .snakemake

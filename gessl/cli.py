@@ -1,0 +1,161 @@
+"""The `gessl` command: one verb per step, thin; each imports only what it needs."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from gessl.errors import UserError
+
+CONFIG = Path("config/config.yaml")
+BAD_INPUT = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; bad input prints one line and returns 2."""
+    options = parser().parse_args(arguments)
+    try:
+        return int(options.verb(options) or 0)
+    except UserError as error:
+        print(f"gessl: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except BrokenPipeError:  # the reader of our output (head, less) has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("gessl: interrupted; a run goes on from its last checkpoint when started again", file=sys.stderr)
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line: `gessl VERB …`."""
+    top = argparse.ArgumentParser(prog="gessl", description="GeSSL experiments, from raw data to an audited report.")
+    verbs = top.add_subparsers(title="verbs", metavar="VERB", required=True)
+
+    def verb(name: str, function: object, text: str, config: bool = False) -> argparse.ArgumentParser:
+        sub = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        sub.set_defaults(verb=function)
+        if config:
+            sub.add_argument("--config", type=Path, default=CONFIG, help="experiment file (default: %(default)s)")
+        return sub
+
+    verb("check", check, "validate an experiment file and list its runs", config=True)
+    verb("fetch", fetch, "get raw data as its pin says, or make the pin").add_argument("dataset")
+    verb("prepare", prepare, "raw data to arrays, index and card").add_argument("dataset")
+    sub = verb("tasks", tasks, "draw the task files of one data set and seed", config=True)
+    sub.add_argument("dataset")
+    sub.add_argument("seed", type=int)
+    verb("pretrain", pretrain, "train one run, from its last checkpoint if any", config=True).add_argument("run")
+    verb("evaluate", evaluate, "score one run's encoder by every protocol", config=True).add_argument("run")
+    verb("report", report, "write the sigma-report of what is finished", config=True)
+    sub = verb("audit", audit, "re-hash every file and follow every record to the raw data")
+    sub.add_argument("path", nargs="?", type=Path, default=Path("results"))
+    sub.add_argument("--json", action="store_true", help="print the verdict as JSON")
+    sub = verb("trace", trace, "show what made a number, run or file")
+    sub.add_argument("id", help="id of a table cell, score, run or record, or a path")
+    sub.add_argument("--json", action="store_true", help="print the lineage as JSON")
+    sub = verb("track", track, "mirror results to MLflow, or do so while COMMAND runs", config=True)
+    sub.add_argument("--rebuild", action="store_true", help="make the embedded store again from the files")
+    sub.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND")
+    verb("schema", schema, "print the JSON schema of experiment files")
+    return top
+
+
+def check(options: argparse.Namespace) -> None:
+    from gessl.config import Experiment
+
+    experiment = Experiment.load(options.config)
+    planned = list(experiment.runs())
+    for cell in planned:
+        print(f"{cell.id}\t{cell.variant}")
+    shared = len(planned) - len({cell.id for cell in planned})
+    print(f"{options.config}: valid; {len(planned)} cells, {shared} of them shared", file=sys.stderr)
+
+
+def fetch(options: argparse.Namespace) -> None:
+    from gessl.data.fetch import fetch as run
+
+    run(options.dataset)
+
+
+def prepare(options: argparse.Namespace) -> None:
+    from gessl.data.prepare import prepare as run
+
+    run(options.dataset)
+
+
+def tasks(options: argparse.Namespace) -> None:
+    from gessl.config import Experiment
+    from gessl.tasks.draw import draw
+
+    draw(options.dataset, options.seed, Experiment.load(options.config).tasks)
+
+
+def pretrain(options: argparse.Namespace) -> None:
+    from gessl.config import Experiment
+    from gessl.training.pretrain import pretrain as run
+
+    experiment = Experiment.load(options.config)
+    run(options.run, experiment.run(options.run), experiment.efficiency)
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    from gessl.config import Experiment
+    from gessl.evaluation.step import evaluate as run
+    from gessl.training.pretrain import set_up
+
+    experiment = Experiment.load(options.config)
+    set_up(experiment.efficiency)
+    science = experiment.run(options.run)
+    run(options.run, dataset=science.dataset, method=science.method_name, variant="", seed=science.seed, settings=experiment.evaluation)
+
+
+def report(options: argparse.Namespace) -> None:
+    from gessl.config import Experiment
+    from gessl.report.step import report as run
+
+    run(Experiment.load(options.config).report_plan())
+
+
+def audit(options: argparse.Namespace) -> int:
+    import json
+
+    from gessl.lineage.audit import audit as run
+    from gessl.lineage.audit import format_verdict, verdict_json
+
+    verdict = run(options.path)
+    print(json.dumps(verdict_json(verdict), indent=2) if options.json else format_verdict(verdict))
+    return 0 if verdict.ok else BAD_INPUT
+
+
+def trace(options: argparse.Namespace) -> None:
+    import json
+
+    from gessl.lineage.trace import lineage_tree
+    from gessl.lineage.trace import trace as run
+
+    print(json.dumps(lineage_tree(options.id), indent=2) if options.json else run(options.id))
+
+
+def track(options: argparse.Namespace) -> int:
+    from gessl.config import Experiment
+    from gessl.tracking import TrackingPlan, follow, rebuild, sync
+
+    experiment = Experiment.load(options.config)
+    plan = TrackingPlan(experiment.name, tuple(dict.fromkeys(planned.id for planned in experiment.runs())))
+    if options.rebuild:
+        print(rebuild(plan))
+    elif options.command:
+        return follow(plan, [word for word in options.command if word != "--"])
+    else:
+        print(sync(plan))
+    return 0
+
+
+def schema(options: argparse.Namespace) -> None:
+    from gessl.config import schema as text
+
+    print(text(), end="")
+
+

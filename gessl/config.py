@@ -1,0 +1,279 @@
+"""Experiments: typed, validated, and expanded to the runs of a grid.
+
+Settings live as frozen dataclasses beside the code that they configure; here pydantic composes them, refuses unknown
+keys, and turns its complaints into one line that names the file, the key and the nearest valid name.
+"""
+
+import dataclasses
+import difflib
+import itertools
+import json
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from gessl.bilevel.outer import GesslSettings
+from gessl.data.pin import data_version
+from gessl.data.registry import dataset as registered
+from gessl.data.views import POLICIES
+from gessl.errors import UserError
+from gessl.evaluation.step import EvaluationSettings
+from gessl.files import sha256_json
+from gessl.layout import METHODS
+from gessl.methods import method_class
+from gessl.methods.base import Method
+from gessl.nets.backbones import BACKBONES
+from gessl.report.plan import Comparison, PlannedRun, ReportPlan
+from gessl.tasks.draw import TaskSettings
+from gessl.training.settings import Efficiency, Science, TrainSettings
+
+STRICT = ConfigDict(extra="forbid", frozen=True)
+Tree = dict[str, Any]
+M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
+
+
+class Model(BaseModel):
+    """Common to all parts of an experiment: frozen, no unknown keys."""
+
+    model_config = STRICT
+
+
+class Recipe(Model):
+    """The science that every run of the experiment shares; a variant may override any key."""
+
+    backbone: str = "small-conv"
+    views: str = "digits"
+    train: TrainSettings = TrainSettings()
+    gessl: GesslSettings | None = None
+
+
+class Resources(Model):
+    """What a cluster must reserve for one job of a step."""
+
+    mem_mb: int = Field(2000, ge=1)
+    runtime: int = Field(30, ge=1, description="minutes")
+    gpu: int = Field(0, ge=0)
+
+
+class Experiment(Model):
+    """One experiment file: axes, recipe, tasks, protocols and comparisons."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    title: str
+    datasets: tuple[str, ...] = Field(min_length=1)
+    methods: dict[str, Tree | None] = Field(min_length=1, description="base method: overrides of its yaml")
+    seeds: tuple[int, ...] = Field(min_length=1)
+    recipe: Recipe = Recipe()
+    variants: dict[str, Tree] = Field(min_length=1, description="variant: overrides of the recipe")
+    axes: dict[str, tuple[Any, ...]] = Field({}, description="ablations: dotted key of the recipe: its values")
+    comparisons: tuple[Comparison, ...] = ()
+    tasks: TaskSettings = TaskSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    efficiency: Efficiency = Efficiency()
+    resources: dict[str, Resources] = {}
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read and validate an experiment file (YAML or JSON).
+
+        Raises:
+            UserError: the file is missing or wrong.
+        """
+        return cls.parse(read_yaml(path), path.as_posix())
+
+    @classmethod
+    def parse(cls, tree: Tree, source: str) -> Self:
+        """Validate an experiment given as plain data; `source` names it in errors."""
+        experiment = validated(cls, tree, source)
+        for axis in ("datasets", "seeds"):
+            values = getattr(experiment, axis)
+            if len(set(values)) < len(values):
+                raise UserError(f"{source}: {axis}: {list(values)} names one of them twice")
+        for _ in experiment.runs(source):  # every cell must be valid before any of them runs
+            pass
+        known = {variant for variant, _ in experiment._variants()}
+        for index, comparison in enumerate(experiment.comparisons):
+            for role in ("treatment", "control"):
+                name = getattr(comparison, role)
+                if name not in known:
+                    raise UserError(f"{source}: comparisons.{index}.{role}: unknown variant {name!r}{hint(name, known)}")
+        return experiment
+
+    def runs(self, source: str = "experiment") -> Iterator["PlannedScience"]:
+        """Every cell of the grid, in a fixed order. Cells that agree in their science share an id."""
+        for dataset, (name, overrides) in itertools.product(self.datasets, self.methods.items()):
+            version = data_version(registered(dataset).name)
+            method = load_method(name, overrides or {}, f"{source}: methods.{name}")
+            for (variant, tree), seed in itertools.product(self._variants(), self.seeds):
+                recipe = validated(Recipe, tree, f"{source}: variants.{variant}")
+                require(recipe.backbone, BACKBONES, f"{source}: recipe.backbone", "backbone")
+                require(recipe.views, POLICIES, f"{source}: recipe.views", "view policy")
+                parts = {part: getattr(recipe, part) for part in Recipe.model_fields}
+                science = Science(
+                    dataset=dataset, data_version=version, method_name=name, method=method, seed=seed, **parts
+                )
+                yield PlannedScience(variant, science)
+
+    def _variants(self) -> list[tuple[str, Tree]]:
+        """Variant names with their merged recipe; an axis multiplies the variants that have its section."""
+        base = self.recipe.model_dump(mode="json")
+        merged = [(name, merge(base, overrides)) for name, overrides in self.variants.items()]
+        for key, values in self.axes.items():
+            *parents, leaf = key.split(".")
+            grown = []
+            for name, tree in merged:
+                if _section(tree, parents) is None:
+                    grown.append((name, tree))
+                    continue
+                for value in values:
+                    override: Tree = {leaf: value}
+                    for parent in reversed(parents):
+                        override = {parent: override}
+                    grown.append((f"{name},{leaf}={value}", merge(tree, override)))
+            merged = grown
+        return merged
+
+    def run(self, run_id: str) -> Science:
+        """The science of one run.
+
+        Raises:
+            UserError: the experiment has no such run.
+        """
+        sciences = {planned.id: planned.science for planned in self.runs()}
+        if run_id not in sciences:
+            raise UserError(f"experiment {self.name} has no run {run_id!r}{hint(run_id, sciences)}")
+        return sciences[run_id]
+
+    def report_plan(self) -> ReportPlan:
+        """What the report is about."""
+        runs = tuple(
+            PlannedRun(planned.id, science.dataset, science.method_name, planned.variant, science.seed)
+            for planned in self.runs()
+            for science in (planned.science,)
+        )
+        return ReportPlan(self.name, self.title, runs, self.comparisons)
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannedScience:
+    """One cell: the variant's name (for tables) and the science (which decides the id)."""
+
+    variant: str
+    science: Science
+
+    @property
+    def id(self) -> str:
+        """`<dataset>-<method>[+gessl]-s<seed>-<hash8>`; the hash is that of the science and the data version."""
+        science = self.science
+        kind = science.method_name + ("+gessl" if science.gessl else "")
+        return f"{science.dataset}-{kind}-s{science.seed}-{sha256_json(dataclasses.asdict(science))[:8]}"
+
+
+def load_method(name: str, overrides: Tree, source: str) -> Method:
+    """The base method `name` with the values of `config/methods/<name>.yaml`, then `overrides`.
+
+    Raises:
+        UserError: unknown method or key, wrong type or value.
+    """
+    cls, path = method_class(name), METHODS / f"{name}.yaml"
+    values = read_yaml(path)
+    known = {field.name for field in dataclasses.fields(cls)}
+    for tree, where in ((values, path.as_posix()), (overrides, source)):
+        for key in tree.keys() - known:
+            raise UserError(f"{where}: unknown key {key!r}{hint(key, known)}")
+    validate = TypeAdapter[Method](cls).validate_python
+    checked(validate, values, cls, path.as_posix())
+    return checked(validate, {**values, **overrides}, cls, source)
+
+
+def read_yaml(path: Path) -> Tree:
+    """A YAML mapping.
+
+    Raises:
+        UserError: missing, not YAML, or no mapping.
+    """
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; the default experiment is config/config.yaml") from None
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f" line {where.line + 1}" if where else ""
+        raise UserError(f"{path}:{line} not valid YAML ({getattr(error, 'problem', error)})") from None
+    if not isinstance(tree, dict):
+        raise UserError(f"{path}: must be a mapping of keys to values")
+    return tree
+
+
+def merge(base: Tree, over: Tree) -> Tree:
+    """`base` with the keys of `over`; mappings merge, everything else is replaced."""
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = merge(merged[key], value) if both else value
+    return merged
+
+
+def validated(model: type[M], tree: Tree, source: str) -> M:
+    """`tree` as a `model`, or a UserError of one line."""
+    return checked(model.model_validate, tree, model, source)
+
+
+def checked(validate: Callable[[Tree], T], tree: Tree, model: type, source: str) -> T:
+    """`validate(tree)`; pydantic's first complaint as one line with file, key, and what to do."""
+    try:
+        return validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = [str(part) for part in first["loc"]]
+        names = _fields_at(model, first["loc"][:-1])
+        if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+            where = f" in {'.'.join(place[:-1])}" if place[:-1] else ""
+            raise UserError(f"{source}: unknown key {place[-1]!r}{where}{hint(place[-1], names)}") from None
+        message = first["msg"].removeprefix("Value error, ")
+        given = f", got {first['input']!r}" if first["type"] != "value_error" and first["type"] != "missing" else ""
+        raise UserError(f"{source}: {'.'.join(place)}: {message[0].lower()}{message[1:]}{given}") from None
+
+
+def hint(name: str, valid: Mapping[str, Any] | set[str] | list[str]) -> str:
+    """"; did you mean …?" with the nearest valid name, and all of them when they are few."""
+    near = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.0)
+    if not near:
+        return ""
+    every = f" (valid: {', '.join(sorted(valid))})" if len(valid) <= 12 else ""
+    return f"; did you mean {near[0]!r}?{every}"
+
+
+def require(name: str, valid: Mapping[str, Any], where: str, what: str) -> None:
+    """Refuse a name that `valid` does not hold."""
+    if name not in valid:
+        raise UserError(f"{where}: unknown {what} {name!r}{hint(name, valid)}")
+
+
+def _section(tree: Tree, parents: list[str]) -> Tree | None:
+    for parent in parents:
+        tree = tree.get(parent) or {}
+    return tree or None
+
+
+def _fields_at(model: Any, location: tuple[Any, ...]) -> list[str]:
+    """Names of the fields of the (nested) model or dataclass at `location`."""
+    for part in location:
+        annotation = typing.get_type_hints(model).get(part) if isinstance(part, str) else None
+        candidates = [annotation, *typing.get_args(annotation)]
+        nested = [c for c in candidates if dataclasses.is_dataclass(c) or hasattr(c, "model_fields")]
+        if nested:
+            model = nested[0]
+    if dataclasses.is_dataclass(model):
+        return [field.name for field in dataclasses.fields(model)]
+    return list(getattr(model, "model_fields", {}))
+
+
+def schema() -> str:
+    """JSON schema of experiment files (`workflow/schemas/experiment.schema.json`)."""
+    return json.dumps(Experiment.model_json_schema(), indent=2, sort_keys=True) + "\n"

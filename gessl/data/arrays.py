@@ -1,0 +1,56 @@
+"""Open what `gessl prepare` wrote (docs/formats.md)."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gessl.errors import UserError
+from gessl.layout import RECORD, data_dir
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def open_images(dataset: str) -> NDArray[np.uint8]:
+    """All images, uint8 `[n, C, H, W]`, memory-mapped and read-only.
+
+    Raises:
+        UserError: the data set is not prepared.
+    """
+    images: NDArray[np.uint8] = np.load(_finished(dataset) / "images.npy", mmap_mode="r", allow_pickle=False)
+    return images
+
+
+def read_index(dataset: str) -> "pd.DataFrame":
+    """One row per image in the order of `open_images`: `id`, `label`, `class`, `split`, `group`, `sha256`.
+
+    `label` is a whole number (-1: unlabelled, only in split `train`), everything else text.
+
+    Raises:
+        UserError: the data set is not prepared.
+    """
+    import pandas as pd
+
+    path = _finished(dataset) / "index.csv"
+    text = dict.fromkeys(("id", "class", "split", "group", "sha256"), str)
+    return pd.read_csv(path, dtype={**text, "label": np.int64}, keep_default_na=False)
+
+
+def read_card(dataset: str) -> dict[str, Any]:
+    """The data card.
+
+    Raises:
+        UserError: the data set is not prepared.
+    """
+    card: dict[str, Any] = json.loads((_finished(dataset) / "card.json").read_text())
+    return card
+
+
+def _finished(dataset: str) -> Path:
+    folder = data_dir(dataset)
+    if not (folder / RECORD).is_file():  # the record is written last: without it the folder is half-made
+        raise UserError(f"{folder}: not prepared; run `gessl prepare {dataset}`")
+    return folder

@@ -1,0 +1,130 @@
+"""Raw data against their DVC pin, without DVC: only hashing, so that any number of jobs may check at once.
+
+A pin holds the content hash of the raw folder: the MD5 of the JSON list of its files' MD5s. The manifest that
+`gessl fetch` wrote lists the same hashes one by one; it is trusted only if they combine to the pin's hash.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gessl.errors import UserError
+from gessl.layout import manifest_dir, pin, raw_dir
+
+
+@dataclass(frozen=True)
+class Pin:
+    """What `data/raw/<dataset>.dvc` says: content hash of the folder (with DVC's suffix `.dir`), bytes, files, name."""
+
+    md5: str
+    size: int
+    nfiles: int
+    path: str
+
+
+def read_pin(path: Path) -> Pin:
+    """Read a `.dvc` file that pins one folder.
+
+    Raises:
+        UserError: missing, or not such a file.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such pin; run `gessl fetch {path.stem}`")
+    try:
+        (out,) = yaml.safe_load(path.read_text())["outs"]
+        read = Pin(md5=str(out["md5"]), size=int(out["size"]), nfiles=int(out["nfiles"]), path=str(out["path"]))
+    except (yaml.YAMLError, KeyError, TypeError, ValueError):
+        raise UserError(f"{path}: not the DVC pin of one folder; restore it from git") from None
+    if not read.md5.endswith(".dir"):
+        raise UserError(f"{path}: pins a file, not a folder; restore it from git")
+    return read
+
+
+def data_version(name: str) -> str:
+    """The data version of a data set: the content hash in its pin."""
+    return read_pin(pin(name)).md5
+
+
+def md5_file(path: Path) -> str:
+    """Hex MD5 of a file's bytes (DVC's content hash; no security claim)."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def folder_hashes(folder: Path) -> dict[str, str]:
+    """MD5 of every file below `folder` by relative POSIX path, sorted."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): md5_file(path) for path in files}
+
+
+def folder_md5(hashes: dict[str, str]) -> str:
+    """DVC's content hash of a folder: MD5 of the JSON list of its files, sorted by relative path, plus `.dir`.
+
+    The list's form is DVC's own (`dvc_data.hashfile.tree`); a test holds the two together.
+    """
+    listing = [{"md5": hashes[path], "relpath": path} for path in sorted(hashes)]
+    text = json.dumps(listing, sort_keys=True).encode()
+    return hashlib.md5(text, usedforsecurity=False).hexdigest() + ".dir"
+
+
+def read_manifest(name: str) -> dict[str, Any] | None:
+    """The manifest that `gessl fetch` wrote, or None where it is missing or does not add up to the pin."""
+    path = manifest_dir(name) / "manifest.json"
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text())
+        whole = folder_md5({entry["path"]: entry["md5"] for entry in manifest["files"]})
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return manifest if whole == manifest.get("data_version") == data_version(name) else None
+
+
+def verify_raw(name: str) -> None:
+    """Check that `data/raw/<name>` holds exactly the bytes that its pin names.
+
+    Raises:
+        UserError: the folder or the pin is missing, or a file was altered, removed or added; names the file.
+    """
+    folder = raw_dir(name)
+    expected = data_version(name)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no raw data; run `gessl fetch {name}`")
+    found = folder_hashes(folder)
+    if folder_md5(found) == expected:
+        return
+    mend = f"restore it (`rm -r {folder}`, then `dvc checkout {pin(name)}`)"
+    manifest = read_manifest(name)
+    if manifest is None:
+        raise UserError(f"{folder}: differs from its pin {pin(name)}; {mend}")
+    published = {entry["path"]: entry["md5"] for entry in manifest["files"]}
+    faults = {path: "is missing" for path in published.keys() - found.keys()}
+    faults |= {path: "does not belong there" for path in found.keys() - published.keys()}
+    faults |= {path: "was altered" for path in found.keys() & published.keys() if found[path] != published[path]}
+    first = min(faults)
+    others = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+    raise UserError(f"{folder / first}: {faults[first]}{others}, differs from {pin(name)}; {mend}")
+
+
+def check_untouched(name: str) -> None:
+    """`verify_raw` where something seems to have changed since `gessl fetch`: a file's size, or its time of change.
+
+    Cheap enough for the start of every workflow, whatever the size of the data; a byte altered behind an unchanged time
+    of change is left to `gessl audit`. Nothing to check before the first fetch.
+
+    Raises:
+        UserError: as `verify_raw`.
+    """
+    manifest = read_manifest(name)
+    if manifest is None or not raw_dir(name).is_dir():
+        return
+    fetched = (manifest_dir(name) / "manifest.json").stat().st_mtime
+    files = {entry["path"]: entry["bytes"] for entry in manifest["files"]}
+    found = {path.relative_to(raw_dir(name)).as_posix(): path for path in raw_dir(name).rglob("*") if path.is_file()}
+    same = files.keys() == found.keys() and all(
+        path.stat().st_size == files[relative] and path.stat().st_mtime <= fetched for relative, path in found.items()
+    )
+    if not same:
+        verify_raw(name)

@@ -1,0 +1,112 @@
+"""Image operations on a batch, each image with parameters of its own.
+
+Images are float32 `[B, C, H, W]` in [0, 1] with C = 1 or 3. Each operation computes what its namesake in
+torchvision.transforms.v2.functional computes for one image; none reads data back from the device.
+"""
+
+import torch
+from torch import Tensor
+
+LUMA = (0.2989, 0.587, 0.114)  # ITU-R BT.601 as rounded by Pillow and torchvision
+
+
+def resized_crop(images: Tensor, box: Tensor, flip: Tensor) -> Tensor:
+    """Crop each image to its box, resize to the full size (bilinear), then flip where asked.
+
+    Up-sampling only, so antialiasing has nothing to do. The flip is free here: it only reverses the columns read.
+
+    Args:
+        images: uint8 or float `[B, C, H, W]`.
+        box: `[B, 4]`: top, left, height, width in whole pixels.
+        flip: bool `[B]`.
+
+    Returns:
+        float32 `[B, C, H, W]` in the range of `images`.
+    """
+    top, left, height, width = box.float().unbind(1)
+    images = _resample(images, 2, top, height, torch.zeros_like(flip))
+    return _resample(images, 3, left, width, flip)
+
+
+def _resample(images: Tensor, dim: int, start: Tensor, length: Tensor, reverse: Tensor) -> Tensor:
+    size = images.shape[dim]
+    place = torch.arange(size, device=images.device, dtype=torch.float32)
+    place = torch.where(reverse[:, None], size - 1 - place, place)
+    source = ((place + 0.5) * (length[:, None] / size) - 0.5).clamp(min=0)
+    lower = source.floor()
+    upper = torch.minimum(lower + 1, length[:, None] - 1)
+    shape = [len(images), 1, 1, 1]
+    shape[dim] = size
+
+    def pixels(offset: Tensor) -> Tensor:
+        index = (start[:, None] + offset).long().view(shape)
+        return images.gather(dim, index.expand(images.shape)).float()
+
+    near = pixels(lower)
+    return near.addcmul_(pixels(upper).sub_(near), (source - lower).view(shape))
+
+
+def grayscale(images: Tensor) -> Tensor:
+    """Luma `[B, 1, H, W]`; one-channel images are returned as they are."""
+    if images.shape[1] == 1:
+        return images
+    red, green, blue = images.unbind(1)
+    return (red * LUMA[0] + green * LUMA[1] + blue * LUMA[2]).unsqueeze(1)
+
+
+def brightness(images: Tensor, factor: Tensor) -> Tensor:
+    """Scale by `factor` `[B, 1, 1, 1]`, clamped to [0, 1]."""
+    return (images * factor).clamp_(0, 1)
+
+
+def contrast(images: Tensor, factor: Tensor) -> Tensor:
+    """Move away from the image's mean luma by `factor` `[B, 1, 1, 1]`, clamped to [0, 1]."""
+    return _blend(images, grayscale(images).mean((1, 2, 3), keepdim=True), factor)
+
+
+def saturation(images: Tensor, factor: Tensor) -> Tensor:
+    """Move away from each pixel's luma by `factor` `[B, 1, 1, 1]`, clamped to [0, 1]; RGB only."""
+    return _blend(images, grayscale(images), factor)
+
+
+def _blend(images: Tensor, other: Tensor, factor: Tensor) -> Tensor:
+    return (images * factor + other * (1 - factor)).clamp_(0, 1)
+
+
+def hue(images: Tensor, shift: Tensor) -> Tensor:
+    """Turn the hue by `shift` `[B, 1, 1, 1]` turns; RGB only.
+
+    Closed form of the hue wheel, https://en.wikipedia.org/wiki/HSL_and_HSV (alternative conversions), for all three
+    channels at once; where two channels tie for the maximum both branches give the same hue.
+    """
+    value, brightest = images.max(1, keepdim=True)
+    chroma = value - images.amin(1, keepdim=True)
+    # Branch c of the hue (in sixths of a turn) is 2c + (next channel - the one after) / chroma.
+    difference = images.roll(-1, 1) - images.roll(-2, 1)
+    slope = difference.gather(1, brightest) / torch.where(chroma > 0, chroma, 1.0)
+    sixths = 2 * brightest + slope + 6 * shift
+    offset = torch.arange(5, 0, -2, device=images.device).view(1, 3, 1, 1)
+    distance = (sixths + offset).remainder(6)
+    return value - chroma * torch.minimum(distance, 4 - distance).clamp_(0, 1)
+
+
+def blur(images: Tensor, kernel: Tensor) -> Tensor:
+    """Convolve rows and columns with a symmetric kernel of odd length, `[B, k]`, with reflected borders.
+
+    Written as k weighted shifts: exact float32 on every device, while a grouped convolution would use TF32 on a GPU.
+    """
+    radius = kernel.shape[1] // 2
+    padded = torch.nn.functional.pad(images, (radius, radius, radius, radius), mode="reflect")
+    for dim in (2, 3):
+        size = images.shape[dim]
+        taps = kernel.view(len(kernel), -1, 1, 1, 1).unbind(1)
+        total = padded.narrow(dim, 0, size) * taps[0]
+        for shift, tap in enumerate(taps[1:], start=1):
+            total.addcmul_(padded.narrow(dim, shift, size), tap)
+        padded = total
+    return padded.clamp_(0, 1)  # a kernel may sum to one and a last bit
+
+
+def solarize(images: Tensor) -> Tensor:
+    """Invert the pixels of at least one half."""
+    return torch.where(images >= 0.5, 1 - images, images)

@@ -1,0 +1,61 @@
+"""Features of a frozen encoder, computed once and shared by every protocol."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+
+
+def position_tensor(positions: ArrayLike, device: torch.device) -> Tensor:
+    """Positions of any shape, as read from a task file, as an int64 tensor that can index."""
+    return torch.from_numpy(np.array(positions, dtype=np.int64, order="C")).to(device)
+
+
+def load_images(images: NDArray[np.uint8], positions: Tensor) -> Tensor:
+    """Images at `positions` [...] of `images` uint8 [n, C, H, W] (may be memory-mapped).
+
+    Returns:
+        float32 [..., C, H, W] in [0, 1], on the device of `positions`.
+    """
+    return torch.from_numpy(images[positions.cpu().numpy()]).to(positions.device).float() / 255
+
+
+def embed(encoder: nn.Module, images: NDArray[np.uint8], *, batch: int, device: torch.device) -> Tensor:
+    """Features of all images, un-augmented.
+
+    Args:
+        encoder: on `device`, in eval mode; images in [0, 1] [B, C, H, W] to features [B, F].
+        images: uint8 [n, C, H, W].
+        batch: images at a time; changes speed, and results by rounding only.
+        device: where to compute.
+
+    Returns:
+        float32 [n, F] on `device`, in the order of `images`.
+    """
+    with torch.inference_mode():
+        batches = torch.arange(len(images), device=device).split(batch)
+        features = torch.cat([encoder(load_images(images, positions)).float() for positions in batches])
+    return features.clone()  # an inference tensor could not enter the probe's graph
+
+
+@contextmanager
+def frozen(encoder: nn.Module) -> Iterator[nn.Module]:
+    """Hold the encoder in eval mode and check afterwards that not one bit of its state has changed.
+
+    Raises:
+        RuntimeError: a protocol changed a parameter or a buffer (as batch normalisation in train mode does).
+    """
+    before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
+    encoder.eval()
+    yield encoder
+    after = encoder.state_dict()
+    changed = [name for name, tensor in before.items() if not _same_bytes(tensor, after[name])]
+    if changed:
+        raise RuntimeError(f"encoder: {changed[0]} changed during evaluation; a protocol must work on a copy")
+
+
+def _same_bytes(a: Tensor, b: Tensor) -> bool:
+    return a.cpu().numpy().tobytes() == b.cpu().numpy().tobytes()

@@ -1,0 +1,80 @@
+"""`fewshot/proto-v1`: nearest class mean in episodes, on frozen backbone features, nothing trained.
+
+ProtoNet's rule (Snell et al. 2017, equations 1 and 2: squared Euclidean distance to class means) applied to pretrained
+features, as https://github.com/linusericsson/ssl-transfer does. Inductive: a query is classified on its own.
+"""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from gessl.evaluation.embed import position_tensor
+from gessl.evaluation.score import Score
+from gessl.statistics import Interval
+from gessl.tasks.read import Episodes
+
+PROTOCOL = "fewshot/proto-v1"
+CHUNK = 256  # episodes held in memory at once
+
+
+def prototype_predict(support: Tensor, queries: Tensor) -> Tensor:
+    """The nearest prototype of each query.
+
+    Args:
+        support: features [..., way, shot, F].
+        queries: features [..., q, F].
+
+    Returns:
+        place of the class within the episode [..., q]; ties go to the first.
+    """
+    prototypes = support.mean(-2)
+    # the exact form: with a matrix product the last bits of a distance would depend on the other queries
+    return torch.cdist(queries, prototypes, compute_mode="donot_use_mm_for_euclid_dist").argmin(-1)
+
+
+def episode_accuracies(features: Tensor, episodes: Episodes) -> Tensor:
+    """Share of queries classified correctly in each episode, float64 [E].
+
+    Args:
+        features: float32 [n, F] of all images.
+        episodes: their positions, class by class.
+    """
+    shares = []
+    supports, queries = (position_tensor(part, features.device) for part in (episodes.support, episodes.query))
+    for support, query in zip(supports.split(CHUNK), queries.split(CHUNK), strict=True):
+        way, per_class = query.shape[1:]
+        predicted = prototype_predict(features[support], features[query.flatten(1)])
+        truth = torch.arange(way, device=predicted.device).repeat_interleave(per_class)
+        shares.append((predicted == truth).double().mean(1))
+    return torch.cat(shares)
+
+
+def episodes_normal(accuracies: Tensor) -> Interval:
+    """Mean over episodes ± 1.96 sd / √E (unbiased sd), the interval that few-shot papers print.
+
+    It tells how well the mean over *these* test images is known. Episodes are drawn from one pool with replacement, so
+    it understates the uncertainty about new images, several-fold for a small pool (Lafargue et al. 2024, "Oops, I
+    Sampled it Again"). Compare methods by differences on the same episodes instead.
+    """
+    mean, episodes = float(accuracies.mean()), accuracies.numel()
+    if episodes == 1:
+        return Interval(mean, None, None, 1, "")
+    half = 1.96 * float(accuracies.std()) / math.sqrt(episodes)
+    return Interval(mean, mean - half, mean + half, episodes, "episodes-normal")
+
+
+def evaluate_fewshot(features: Tensor, settings: Mapping[str, Episodes]) -> list[Score]:
+    """Mean episode accuracy of every setting.
+
+    Args:
+        features: float32 [n, F] of all images.
+        settings: episodes by name, such as `5w1s`.
+    """
+    scores = []
+    for name, episodes in settings.items():
+        accuracies = episode_accuracies(features, episodes)
+        interval = episodes_normal(accuracies).scaled(100)
+        scores.append(Score(PROTOCOL, name, "accuracy", "%", "higher", interval, accuracies.cpu().numpy()))
+    return scores

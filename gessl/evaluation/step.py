@@ -1,0 +1,130 @@
+"""`gessl evaluate`: embed all images of a run's data set once, run the protocols, write scores and outcomes."""
+
+import difflib
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from gessl.data.arrays import open_images, read_card, read_index
+from gessl.errors import UserError
+from gessl.evaluation import fewshot, knn, linear, scarce, universality
+from gessl.evaluation.embed import embed, frozen, position_tensor
+from gessl.evaluation.score import Score, write_scores
+from gessl.evaluation.universality import SigmaSettings
+from gessl.layout import data_dir, run_dir, scores_dir, tasks_dir
+from gessl.lineage.record import Step
+from gessl.nets.encoder import load_encoder
+from gessl.tasks.read import load_episodes, load_label_subsets, load_sigma_suite
+
+# The σ protocols stand without their ingredients here: `SigmaSettings` adds those to the id.
+PROTOCOLS = (
+    linear.PROTOCOL,
+    knn.PROTOCOL,
+    fewshot.PROTOCOL,
+    scarce.PROTOCOL,
+    universality.ONEHOT,
+    universality.FINETUNED,
+)
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """What to measure.
+
+    Attributes:
+        protocols: names out of `PROTOCOLS`.
+        sigma: ingredients of σ.
+        batch: images embedded at a time (speed only).
+    """
+
+    protocols: tuple[str, ...] = PROTOCOLS
+    sigma: SigmaSettings = field(default_factory=SigmaSettings)
+    batch: int = 512
+
+    def __post_init__(self) -> None:
+        for name in self.protocols:
+            if name not in PROTOCOLS:
+                near = difflib.get_close_matches(name, PROTOCOLS, n=1, cutoff=0)[0]
+                raise ValueError(f"protocols: {name!r} is unknown; did you mean {near!r}?")
+        if not self.protocols:
+            raise ValueError(f"protocols: empty; choose from {', '.join(PROTOCOLS)}")
+        if self.batch < 1:
+            raise ValueError(f"batch: must be at least 1, got {self.batch}; the default is 512")
+
+
+def evaluate(run: str, *, dataset: str, method: str, variant: str, seed: int, settings: EvaluationSettings) -> None:
+    """Write `results/scores/<run>/`: `scores.csv`, `outcomes.npz`, `features.npy` (docs/formats.md).
+
+    Args:
+        run: run id.
+        dataset: the data set that the run was trained on; its test split is scored.
+        method: written into the rows.
+        variant: written into the rows.
+        seed: the run's seed, which also names the task files and seeds the probe.
+        settings: what to measure.
+
+    Raises:
+        UserError: an input is missing, altered or damaged, or the encoder gives features that are not finite.
+    """
+    encoder_file, tasks = run_dir(run) / "encoder.safetensors", tasks_dir(dataset, seed)
+    inputs = [
+        encoder_file,
+        run_dir(run) / "config.json",
+        *(data_dir(dataset) / name for name in ("images.npy", "index.csv", "card.json")),
+        *(tasks / name for name in ("episodes.npz", "labels.npz", "sigma.npz")),
+    ]
+    with Step("evaluate", run, scores_dir(run), inputs=inputs, config=asdict(settings), seed=seed) as step:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        with frozen(load_encoder(encoder_file).to(device)) as encoder:
+            images = open_images(dataset)
+            features = embed(encoder, images, batch=settings.batch, device=device)
+            if not features.isfinite().all():
+                raise UserError(f"{encoder_file}: gives features that are not finite; pretrain with a lower rate")
+            scores = _run_protocols(encoder, images, features, dataset, seed, settings)
+        shared = {
+            "run": run, "dataset": dataset, "method": method, "variant": variant, "seed": seed,
+            "split": "test", "feature": "backbone", "selection": "last",
+            "data_version": read_card(dataset)["data_version"],
+        }  # fmt: skip
+        write_scores(step.path("scores.csv"), scores, shared)
+        outcomes: dict[str, Any] = {f"{score.protocol}/{score.task}": score.outcomes for score in scores}
+        np.savez(step.path("outcomes.npz"), **outcomes)
+        np.save(step.path("features.npy"), features.cpu().numpy())
+
+
+def _run_protocols(
+    encoder: nn.Module,
+    images: NDArray[np.uint8],
+    features: Tensor,
+    dataset: str,
+    seed: int,
+    settings: EvaluationSettings,
+) -> list[Score]:
+    index, classes = read_index(dataset), len(read_card(dataset)["classes"])
+    labels = position_tensor(index["label"], features.device)
+    labelled = index["label"] >= 0  # a data set may have unlabelled train images
+    train, test = (
+        position_tensor(np.flatnonzero(labelled & (index["split"] == split)), features.device)
+        for split in ("train", "test")
+    )
+    suite = load_sigma_suite(dataset, seed)
+    scores: list[Score] = []
+    for name in settings.protocols:
+        match name:
+            case linear.PROTOCOL:
+                scores += linear.evaluate_linear(features, labels, train, test, classes=classes, seed=seed)
+            case knn.PROTOCOL:
+                scores += knn.evaluate_knn(features, labels, train, test, classes=classes)
+            case fewshot.PROTOCOL:
+                scores += fewshot.evaluate_fewshot(features, load_episodes(dataset, seed))
+            case scarce.PROTOCOL:
+                scores += scarce.evaluate_scarce(features, labels, train, test, load_label_subsets(dataset, seed))
+            case universality.ONEHOT:
+                scores += universality.evaluate_onehot(features, suite, settings.sigma)
+            case universality.FINETUNED:
+                scores += universality.evaluate_finetuned(encoder, images, features, suite, settings.sigma)
+    return scores

@@ -1,0 +1,50 @@
+"""Where things lie, relative to the project's root (the working directory)."""
+
+from pathlib import Path
+
+RAW = Path("data/raw")
+RESULTS = Path("results")
+WORK = Path("work")  # checkpoints of unfinished runs: outside Snakemake's outputs, which it deletes before a retry
+LOGS = Path("logs")
+LOCK = Path("requirements.lock")
+REGISTRY = Path("config/datasets.yaml")
+METHODS = Path("config/methods")
+RECORD = "record.json"
+
+
+def raw_dir(dataset: str) -> Path:
+    return RAW / dataset
+
+
+def pin(dataset: str) -> Path:
+    """The DVC pin: a small file in git that holds the content hash of the raw folder."""
+    return RAW / f"{dataset}.dvc"
+
+
+def manifest_dir(dataset: str) -> Path:
+    """The list of the raw files, and the record of their fetch, which may not lie in the pinned folder itself."""
+    return RESULTS / "raw" / dataset
+
+
+def data_dir(dataset: str) -> Path:
+    return RESULTS / "data" / dataset
+
+
+def tasks_dir(dataset: str, seed: int) -> Path:
+    return RESULTS / "tasks" / f"{dataset}-s{seed}"
+
+
+def run_dir(run: str) -> Path:
+    return RESULTS / "runs" / run
+
+
+def scores_dir(run: str) -> Path:
+    return RESULTS / "scores" / run
+
+
+def report_dir(grid: str) -> Path:
+    return RESULTS / "report" / grid
+
+
+def work_dir(run: str) -> Path:
+    return WORK / run

@@ -1,0 +1,45 @@
+"""SimCLR (Chen et al. 2020, https://arxiv.org/abs/2002.05709)."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gessl.methods.base import Method, Tensors
+from gessl.nets.heads import mlp
+
+
+def nt_xent(z: Tensor, temperature: float) -> Tensor:
+    """Normalised-temperature cross-entropy of two views `z` `[2, N, D]` (eq. 1, averaged over the 2N rows).
+
+    Each row is classified among the 2N - 1 others; its positive is the other view of the same image.
+    """
+    _, count, _ = z.shape
+    rows = F.normalize(z.flatten(0, 1), dim=1)
+    logits = rows @ rows.T / temperature
+    itself = torch.eye(2 * count, dtype=torch.bool, device=z.device)
+    positives = torch.arange(2 * count, device=z.device).roll(count)
+    return F.cross_entropy(logits.masked_fill(itself, -torch.inf), positives)
+
+
+@dataclass(frozen=True)
+class SimCLR(Method):
+    """Two views of an image attract, all other images of the batch repel.
+
+    The views pass the network as one batch, as the official code concatenates them
+    (https://github.com/google-research/simclr/blob/master/model.py).
+    """
+
+    joint_batch: ClassVar[bool] = True
+
+    hidden: int = 2048
+    dim: int = 128
+    temperature: float = 0.5
+
+    def heads(self, features: int) -> dict[str, nn.Module]:
+        return {"projector": mlp(features, self.hidden, self.dim)}
+
+    def loss(self, outputs: Tensors, targets: Tensors) -> Tensor:
+        return nt_xent(outputs["z"], self.temperature)

@@ -1,0 +1,43 @@
+"""SimSiam (Chen & He 2021, https://arxiv.org/abs/2011.10566)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gessl.methods.base import Method, Tensors
+from gessl.nets.heads import mlp
+
+
+@dataclass(frozen=True)
+class SimSiam(Method):
+    """A predictor of one view's projection meets the other view's projection under a stop-gradient (eq. 4).
+
+    The official code keeps the predictor's learning rate constant; here every parameter follows one schedule.
+    """
+
+    source: ClassVar[Literal["none", "state", "outputs"]] = "outputs"
+
+    dim: int = 2048
+    bottleneck: int = 512
+
+    def heads(self, features: int) -> dict[str, nn.Module]:
+        # three layers, BatchNorm on every one, the last without scale and shift:
+        # https://github.com/facebookresearch/simsiam/blob/main/simsiam/builder.py
+        return {
+            "projector": mlp(features, self.dim, self.dim, self.dim, norm_last=True),
+            "predictor": mlp(self.dim, self.bottleneck, self.dim),
+        }
+
+    def forward(self, net: nn.ModuleDict, images: Tensor) -> Tensors:
+        outputs = self.project(net, images)
+        return {**outputs, "p": net["predictor"](outputs["z"])}
+
+    def targets(self, outputs: Tensors, state: Tensors, project: Callable[[Tensors], Tensors]) -> Tensors:
+        return {"z": outputs["z"]}
+
+    def loss(self, outputs: Tensors, targets: Tensors) -> Tensor:
+        similarity = F.cosine_similarity(outputs["p"], targets["z"].flip(0), dim=-1)  # [2, N]
+        return -similarity.mean()

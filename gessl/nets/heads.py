@@ -1,0 +1,20 @@
+"""Projection and prediction heads."""
+
+from torch import nn
+
+
+def mlp(*widths: int, norm_last: bool = False) -> nn.Sequential:
+    """Linear-BatchNorm-ReLU blocks through `widths`; the last Linear stands alone.
+
+    Args:
+        widths: input, hidden and output widths.
+        norm_last: put a BatchNorm without scale and shift behind the last Linear (SimSiam's projector).
+    """
+    layers: list[nn.Module] = []
+    for before, after in zip(widths[:-2], widths[1:-1], strict=True):
+        # a bias before a BatchNorm would have no effect
+        layers += [nn.Linear(before, after, bias=False), nn.BatchNorm1d(after), nn.ReLU()]
+    layers.append(nn.Linear(widths[-2], widths[-1], bias=not norm_last))
+    if norm_last:
+        layers.append(nn.BatchNorm1d(widths[-1], affine=False))
+    return nn.Sequential(*layers)

@@ -1,0 +1,1 @@
+"""The σ-report: tables, figures and one page from the files of finished runs."""

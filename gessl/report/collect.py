@@ -1,0 +1,215 @@
+"""Reads what the finished runs left behind; files only, nothing computed but counts."""
+
+import io
+import json
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from gessl.errors import UserError
+from gessl.layout import RECORD, data_dir, run_dir, scores_dir, work_dir
+from gessl.lineage.record import read_record
+from gessl.report.plan import PlannedRun, ReportPlan
+
+FINISHED, FAILED, UNSCORED, ABSENT = "finished", "failed", "not evaluated", "not run"
+TEXTS = ("id", "run", "dataset", "method", "variant", "protocol", "task", "metric", "unit", "better", "split")
+NOTES = ("feature", "selection", "ci_kind", "data_version")
+NUMBERS = ("seed", "value", "n")
+CURVES = ("step", "images", "seconds", "loss", "ssl_loss", "kl", "feature_std", "effective_rank", "pi_entropy")
+
+
+@dataclass(frozen=True)
+class Collected:
+    """Everything the report shows, as read.
+
+    Attributes:
+        runs: one row per planned run: `id`, `dataset`, `method`, `variant`, `seed`, `state`, `detail` (why it failed),
+            `seconds` (training, as logged), `images` (drawn).
+        scores: the rows of all `scores.csv` of finished runs.
+        curves: the rows of all `metrics.jsonl` of finished runs, with the columns of the run.
+        sigma: σ of each task: `dataset`, `method`, `variant`, `seed`, `key` (protocol/task), `item`, `value`.
+        records: lineage records of finished runs, `{run: {"run": record, "scores": record}}`.
+        configs: resolved science settings, `{run: settings}`.
+        cards: data cards, `{dataset: card}`.
+        views: sample views uint8 `[V, 16, C, H, W]` of the first finished run, `{(dataset, method): array}`.
+    """
+
+    runs: pd.DataFrame
+    scores: pd.DataFrame
+    curves: pd.DataFrame
+    sigma: pd.DataFrame
+    records: dict[str, dict[str, Any]]
+    configs: dict[str, dict[str, Any]]
+    cards: dict[str, dict[str, Any]]
+    views: dict[tuple[str, str], np.ndarray]
+
+
+def run_state(run: PlannedRun) -> str:
+    """`finished`, `failed`, `not evaluated` (trained only) or `not run`, as the files tell."""
+    trained = (run_dir(run.id) / RECORD).is_file()
+    if trained and (scores_dir(run.id) / RECORD).is_file():
+        return FINISHED
+    if _failure_file(run).is_file():
+        return FAILED
+    return UNSCORED if trained else ABSENT
+
+
+def input_files(plan: ReportPlan) -> list[Path]:
+    """Every file that `collect` will read, in the order of the plan.
+
+    Lineage records are read too but are no inputs: each input's entry already names the record that made it.
+    """
+    files = [path for name in plan.datasets if (path := data_dir(name) / "card.json").is_file()]
+    for run in plan.runs:
+        state = run_state(run)
+        if state == FINISHED:
+            files += [run_dir(run.id) / name for name in ("metrics.jsonl", "config.json", "views.npy")]
+            files += [scores_dir(run.id) / name for name in ("scores.csv", "outcomes.npz")]
+        elif state == FAILED:
+            files.append(_failure_file(run))
+    return files
+
+
+def collect(plan: ReportPlan) -> Collected:
+    """Read the files of `input_files(plan)`.
+
+    Raises:
+        UserError: a file is damaged, or runs contradict each other (unit, direction, data version).
+    """
+    rows: list[dict[str, Any]] = []
+    scores, curves, sigma = [], [], []
+    records: dict[str, dict[str, Any]] = {}
+    configs: dict[str, dict[str, Any]] = {}
+    views: dict[tuple[str, str], np.ndarray] = {}
+    for run in plan.runs:
+        row = {**_keys(run), "state": run_state(run), "detail": "", "seconds": np.nan, "images": np.nan}
+        rows.append(row)
+        if row["state"] == FAILED:
+            failure = _json(_failure_file(run))
+            row["detail"] = f"step {failure.get('step', '?')}: {failure.get('reason', 'no reason given')}"
+        if row["state"] != FINISHED:
+            continue
+        curve = _curves(run)
+        row |= curve[["seconds", "images"]].iloc[-1].to_dict()
+        curves.append(curve)
+        scores.append(_scores(run))
+        sigma.append(_sigma(run))
+        configs[run.id] = _json(run_dir(run.id) / "config.json")
+        if (run.dataset, run.method) not in views:
+            views[run.dataset, run.method] = _parse(run_dir(run.id) / "views.npy", _array)
+        records[run.id] = {"run": read_record(run_dir(run.id)), "scores": read_record(scores_dir(run.id))}
+    cards = {name: _json(path) for name in plan.datasets if (path := data_dir(name) / "card.json").is_file()}
+    collected = Collected(
+        _frame(rows, ["id", "dataset", "method", "variant", "seed", "state", "detail", "seconds", "images"]),
+        _concatenate(scores, [*TEXTS, *NOTES, *NUMBERS]),
+        _concatenate(curves, ["run", "dataset", "method", "variant", "seed", *CURVES]),
+        _concatenate(sigma, ["dataset", "method", "variant", "seed", "key", "item", "value"]),
+        records, configs, cards, views,
+    )  # fmt: skip
+    _refuse_contradictions(collected.scores)
+    return collected
+
+
+def _failure_file(run: PlannedRun) -> Path:
+    return work_dir(run.id) / "failed.json"
+
+
+def _keys(run: PlannedRun) -> dict[str, Any]:
+    return {"id": run.id, "dataset": run.dataset, "method": run.method, "variant": run.variant, "seed": run.seed}
+
+
+def _parse(path: Path, read: Callable[[bytes], Any]) -> Any:
+    try:
+        return read(path.read_bytes())
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path}: cannot be read ({reason}); delete {path.parent} and run its step again") from None
+
+
+def _json(path: Path) -> dict[str, Any]:
+    value = _parse(path, json.loads)
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: not a JSON object; delete {path.parent} and run its step again")
+    return value
+
+
+def _array(content: bytes) -> np.ndarray:
+    array: np.ndarray = np.load(io.BytesIO(content), allow_pickle=False)
+    if array.ndim != 5 or array.dtype != np.uint8:
+        raise ValueError(f"expected uint8 [V, 16, C, H, W], found {array.dtype} {list(array.shape)}")
+    return array
+
+
+def _scores(run: PlannedRun) -> pd.DataFrame:
+    path = scores_dir(run.id) / "scores.csv"
+    kinds = {**dict.fromkeys((*TEXTS, *NOTES), str), "seed": int, "value": float, "n": float}
+    empty = {name: ["", "nan", "NaN"] for name in NUMBERS}
+
+    def read(content: bytes) -> pd.DataFrame:
+        return pd.read_csv(io.BytesIO(content), dtype=kinds, keep_default_na=False, na_values=empty)
+
+    table: pd.DataFrame = _parse(path, read)
+    lost = [name for name in (*TEXTS, *NOTES, *NUMBERS) if name not in table]
+    if lost:
+        raise UserError(f"{path}: column {lost[0]!r} is missing; delete {path.parent} and run its step again")
+    if set(table["run"]) - {run.id}:
+        raise UserError(f"{path}: holds rows of another run; delete {path.parent} and run its step again")
+    table = table.assign(dataset=run.dataset, method=run.method, variant=run.variant, seed=run.seed)
+    return table[[*TEXTS, *NOTES, *NUMBERS]]
+
+
+def _curves(run: PlannedRun) -> pd.DataFrame:
+    path = run_dir(run.id) / "metrics.jsonl"
+    rows = _parse(path, lambda content: [json.loads(line) for line in content.splitlines() if line.strip()])
+    if not rows or not all(isinstance(row, dict) for row in rows):
+        raise UserError(f"{path}: holds no metrics; delete {path.parent} and run its step again")
+    table = pd.DataFrame(rows).reindex(columns=list(CURVES)).apply(pd.to_numeric, errors="coerce")
+    return table.assign(run=run.id, dataset=run.dataset, method=run.method, variant=run.variant, seed=run.seed)
+
+
+def _sigma(run: PlannedRun) -> pd.DataFrame:
+    def read(content: bytes) -> list[dict[str, Any]]:
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            return [
+                {"key": key, "item": item, "value": float(value)}
+                for key in sorted(arrays.files)
+                if key.startswith("sigma/")
+                for item, value in enumerate(np.ravel(arrays[key]))
+            ]
+
+    rows = _parse(scores_dir(run.id) / "outcomes.npz", read)
+    table = _frame(rows, ["key", "item", "value"])
+    return table.assign(dataset=run.dataset, method=run.method, variant=run.variant, seed=run.seed)
+
+
+def _frame(rows: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _concatenate(tables: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
+    filled = [table for table in tables if len(table)]
+    return pd.concat(filled, ignore_index=True)[columns] if filled else pd.DataFrame(columns=columns)
+
+
+def _refuse_contradictions(scores: pd.DataFrame) -> None:
+    """Rows that would share a column must mean the same."""
+    keys = ["dataset", "protocol", "task", "metric"]
+    for column in ("unit", "better", "split"):
+        several = scores.groupby(keys)[column].nunique()
+        if (several > 1).any():
+            where = "/".join(several[several > 1].index[0])
+            raise UserError(f"{where}: runs differ in {column!r}; evaluate them again with one version of the code")
+    versions = scores.groupby("dataset")["data_version"].nunique()
+    if (versions > 1).any():
+        name = versions[versions > 1].index[0]
+        raise UserError(f"{name}: runs were scored on different data versions; run the grid again on one of them")
+    twice = scores[scores["id"].duplicated()]
+    if len(twice):
+        raise UserError(f"score {twice.iloc[0]['id']}: appears twice; delete its folder and evaluate again")
+    if not scores["better"].isin(("higher", "lower")).all():
+        raise UserError("scores.csv: column 'better' must say 'higher' or 'lower'; evaluate the runs again")

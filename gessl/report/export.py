@@ -1,0 +1,61 @@
+"""Tables as tidy CSV (one row per number) and as LaTeX (booktabs)."""
+
+import pandas as pd
+
+from gessl.report.tables import OPEN, Cell, Table
+
+LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+        "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "−": "$-$", "±": r"$\pm$", "Δ": r"$\Delta$",
+        "σ": r"$\sigma$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "\n": " ", "\r": " ",
+    }
+)  # fmt: skip
+
+
+def to_csv(table: Table) -> str:
+    """One line per number; full precision, empty where there is none."""
+    head = {name: getattr(table, name) for name in ("dataset", "protocol", "metric", "unit", "better", "split")}
+    names = ("column", "kind", "mean", "lo", "hi", "n", "planned", "lost", "p", "min_p", "p_holm", "seconds", "images",
+             "text", "id")  # fmt: skip
+    lines = [
+        {**head, "task": row.task, "method": row.method, **{name: getattr(cell, name) for name in names}}
+        for row in table.rows
+        for cell in row.cells
+    ]
+    text: str = pd.DataFrame(lines).to_csv(index=False, lineterminator="\n")
+    return text
+
+
+def to_latex(table: Table) -> str:
+    """A `tabular` for the booktabs package; bold where the interval of a difference excludes zero."""
+    arrow = "↑" if table.better == "higher" else "↓"
+    title = f"{table.dataset}, {table.protocol}, {table.metric} ({table.unit}) {arrow}"
+    head = ["Task", "Method", *table.columns]
+    lines = [
+        f"% {' '.join(title.split())}",
+        "% mean ± half-width of the 95 % t interval over seeds (number of seeds)",
+        rf"\begin{{tabular}}{{ll{'r' * len(table.columns)}}}",
+        r"\toprule",
+        rf"\multicolumn{{{len(head)}}}{{l}}{{{escape(title)}}} \\",
+        r"\midrule",
+        " & ".join(map(escape, head)) + r" \\",
+        r"\midrule",
+    ]
+    for row in table.rows:
+        cells = [escape(row.task), escape(row.method), *map(_latex_cell, row.cells)]
+        lines.append(" & ".join(cells) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def escape(text: str) -> str:
+    """`text` with everything that LaTeX would interpret made literal."""
+    return text.translate(LATEX)
+
+
+def _latex_cell(cell: Cell) -> str:
+    if not cell.text:
+        return "---"
+    text = cell.text.replace("−", "-").replace("±", r"\pm")
+    text = rf"$\mathbf{{{text}}}$" if cell.verdict != OPEN else f"${text}$"
+    return rf"{text} {{\scriptsize ({cell.n})}}"

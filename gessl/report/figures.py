@@ -1,0 +1,284 @@
+"""The figures: headline, σ, σ against accuracy, learning curves. Each is SVG text; the data come from the tables."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from gessl.report.collect import Collected
+from gessl.report.plan import ReportPlan
+from gessl.report.style import INK, MARKERS, MUTED, PAPER, legend, look, method_axis, settings, to_svg
+from gessl.report.tables import Cell, Table, file_name, heading
+
+WIDTH = 9.0  # inches
+PANELS = 3  # per row of a figure
+SIGMA = "sigma_mean"  # the metric whose value per task is among the outcomes
+POINTS = 200  # per learning curve
+METRICS = {
+    "loss": "loss",
+    "ssl_loss": "SSL loss",
+    "kl": "KL to target (nats)",
+    "feature_std": "feature std",
+    "effective_rank": "effective rank",
+    "pi_entropy": "entropy of π (nats)",
+}
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure: file name without suffix, section of the page, caption and SVG text."""
+
+    name: str
+    section: str
+    caption: str
+    svg: str
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One task of one table."""
+
+    table: Table
+    task: str
+
+    @property
+    def title(self) -> str:
+        """`protocol · task ↑`."""
+        arrow = "↑" if self.table.better == "higher" else "↓"
+        return f"{self.table.protocol} · {self.task} {arrow}"
+
+    def cells(self, method: str) -> dict[str, Cell]:
+        """Cells of a method by column."""
+        found = [row for row in self.table.rows if (row.task, row.method) == (self.task, method)]
+        return {cell.column: cell for row in found for cell in row.cells}
+
+
+def all_panels(tables: list[Table]) -> list[Panel]:
+    """Every (table, task), in the order of the tables."""
+    return [Panel(table, task) for table in tables for task in dict.fromkeys(row.task for row in table.rows)]
+
+
+def headline_panels(plan: ReportPlan, tables: list[Table]) -> list[Panel]:
+    """What the plan calls its headline; where nothing matches, all tasks but σ."""
+    panels = [panel for panel in all_panels(tables) if not panel.table.is_sigma]
+    chosen = [
+        panel
+        for panel in panels
+        if any(fnmatchcase(f"{panel.table.protocol}/{panel.task}", pattern) for pattern in plan.headline)
+    ]
+    return chosen or panels
+
+
+def draw_all(plan: ReportPlan, collected: Collected, tables: list[Table]) -> list[Drawing]:
+    """All figures that the finished runs allow, in the order of the page."""
+    with settings():
+        return [
+            *_headlines(plan, collected, tables),
+            *_sigma_tasks(plan, collected, tables),
+            *_sigma_scatter(plan, collected, tables),
+            *_curves(plan, collected),
+        ]
+
+
+def _headlines(plan: ReportPlan, collected: Collected, tables: list[Table]) -> Iterator[Drawing]:
+    for dataset in plan.datasets:
+        panels = [panel for panel in headline_panels(plan, tables) if panel.table.dataset == dataset]
+        for part in range(0, len(panels), PANELS):
+            shown = panels[part : part + PANELS]
+            svg = _headline(plan, collected.scores, dataset, shown)
+            caption = (
+                f"{dataset}: {', '.join(panel.title for panel in shown)}. Top: each small mark is a seed, the large "
+                "mark their mean, the line its 95 % t interval (cut where it leaves the frame). Bottom: differences "
+                "paired by seed from the variant named; hollow where a single pair allows no interval. ↑ larger is "
+                "better, ↓ smaller."
+            )
+            yield Drawing(file_name("headline", dataset, str(part // PANELS + 1)), "headline", caption, svg)
+
+
+def _headline(plan: ReportPlan, scores: pd.DataFrame, dataset: str, panels: list[Panel]) -> str:
+    methods, looks = plan.methods(dataset), look(plan)
+    rows = 2 if plan.comparisons else 1
+    high = 0.9 + (0.3 + 0.17 * len(looks)) * len(methods)
+    low = 0.6 + (0.25 + 0.17 * len(plan.comparisons)) * len(methods)
+    figure = Figure(figsize=(WIDTH, high + (low if rows == 2 else 0)))
+    grid = figure.subplots(rows, len(panels), squeeze=False, height_ratios=[high, low][:rows])
+    for column, panel in enumerate(panels):
+        _means(grid[0][column], plan, panel, scores.set_index("id")["value"], methods)
+        method_axis(grid[0][column], methods, named=column == 0)
+        if rows == 2:
+            _differences(grid[1][column], plan, panel, methods)
+            method_axis(grid[1][column], methods, named=column == 0)
+    legend(figure, looks)
+    return to_svg(figure)
+
+
+def _means(axes: Axes, plan: ReportPlan, panel: Panel, values: pd.Series, methods: tuple[str, ...]) -> None:
+    shown = []
+    for variant, (colour, marker) in look(plan).items():
+        for place, cell in _placed(panel, methods, variant, plan.variants):
+            points = values[list(cell.scores)].to_numpy(dtype=float)
+            _mark(axes, cell, place, colour, marker, points)
+            shown.append((cell, points))
+    axes.set_title(panel.title)
+    axes.set_xlabel(f"{panel.table.metric} ({panel.table.unit})")
+    _frame(axes, shown, margin=0.6)
+
+
+def _differences(axes: Axes, plan: ReportPlan, panel: Panel, methods: tuple[str, ...]) -> None:
+    looks = look(plan)
+    columns = tuple(heading(pair) for pair in plan.comparisons)
+    shown = []
+    for pair in plan.comparisons:
+        for place, cell in _placed(panel, methods, heading(pair), columns):
+            _mark(axes, cell, place, looks[pair.treatment][0], looks[pair.control][1], np.array([]))
+            shown.append((cell, np.array([0.0])))
+    axes.axvline(0, color=MUTED, linewidth=0.9)
+    signs = ", ".join(f"{MARKERS[looks[pair.control][1]]} − {pair.control}" for pair in plan.comparisons)
+    axes.set_xlabel(f"Δ in {'points' if panel.table.unit == '%' else panel.table.unit}: {signs}")
+    _frame(axes, shown, margin=1.5)
+
+
+def _frame(axes: Axes, shown: list[tuple[Cell, np.ndarray]], margin: float) -> None:
+    """Limit the axis to the points and `margin` times their range: two seeds can have an interval of any length."""
+    points = np.concatenate([[cell.mean, *values] for cell, values in shown]) if shown else np.zeros(1)
+    ends = [end for cell, _ in shown for end in (cell.lo, cell.hi) if end is not None]
+    room = margin * np.ptp(points)
+    low = max(min([*ends, *points]), points.min() - room)
+    high = min(max([*ends, *points]), points.max() + room)
+    edge = 0.05 * (high - low) or 1.0
+    axes.set_xlim(low - edge, high + edge)
+
+
+def _placed(
+    panel: Panel, methods: tuple[str, ...], column: str, columns: tuple[str, ...]
+) -> Iterator[tuple[float, Cell]]:
+    """Cells of a column that hold a number, with their heights: columns share the row of a method."""
+    shift = (columns.index(column) - (len(columns) - 1) / 2) * 0.7 / max(len(columns), 2)
+    for place, method in enumerate(methods):
+        cell = panel.cells(method).get(column)
+        if cell is not None and cell.mean is not None:
+            yield place + shift, cell
+
+
+def _mark(axes: Axes, cell: Cell, place: float, colour: str, marker: str, values: np.ndarray) -> None:
+    """Single values small, the interval as a line, the mean as a large mark (hollow: a single seed)."""
+    finite = values[np.isfinite(values)]
+    small: dict[str, Any] = {
+        "markersize": 3.4,
+        "markeredgewidth": 0.4,
+        "markeredgecolor": PAPER,
+        "alpha": 0.6,
+        "zorder": 3,
+    }
+    axes.plot(finite, np.full(len(finite), place), marker, color=colour, **small)
+    if cell.lo is not None and cell.hi is not None:
+        axes.plot([cell.lo, cell.hi], [place, place], color=colour, linewidth=1.2, solid_capstyle="round", zorder=2)
+    fill = colour if cell.lo is not None else PAPER
+    axes.plot([cell.mean or 0.0], [place], marker, color=colour, markersize=5.6, markerfacecolor=fill, zorder=4)
+
+
+def _sigma_tasks(plan: ReportPlan, collected: Collected, tables: list[Table]) -> Iterator[Drawing]:
+    looks = look(plan)
+    for panel in all_panels([table for table in tables if table.metric == SIGMA]):
+        table, methods = panel.table, plan.methods(panel.table.dataset)
+        items = collected.sigma
+        items = items[(items["dataset"] == table.dataset) & (items["key"] == f"{table.protocol}/{panel.task}")]
+        figure = Figure(figsize=(WIDTH, 0.9 + (0.3 + 0.17 * len(looks)) * len(methods)))
+        axes = figure.subplots()
+        axes.set_title(panel.title)
+        axes.set_xlabel(f"{table.metric} ({table.unit})")
+        for variant, (colour, marker) in looks.items():
+            for place, cell in _placed(panel, methods, variant, plan.variants):
+                own = (items["variant"] == variant) & (items["method"] == methods[round(place)])
+                _mark(axes, cell, place, colour, marker, items.loc[own, "value"].to_numpy(dtype=float))
+        method_axis(axes, methods, named=True)
+        legend(figure, looks)
+        caption = (
+            f"{table.dataset}: {table.protocol} · {panel.task}. Each small mark is one task of one seed's suite, the "
+            "large mark the mean over seeds, the line its 95 % t interval over seeds. Smaller is better."
+        )
+        yield Drawing(file_name("sigma", table.dataset, table.protocol, panel.task), "sigma", caption, to_svg(figure))
+
+
+def _sigma_scatter(plan: ReportPlan, collected: Collected, tables: list[Table]) -> Iterator[Drawing]:
+    for table in [table for table in tables if table.metric == SIGMA]:
+        panels = [p for p in headline_panels(plan, tables) if p.table.dataset == table.dataset][:PANELS]
+        for task in dict.fromkeys(row.task for row in table.rows):
+            if panels:
+                caption = (
+                    f"{table.dataset}: {table.protocol} · {task} against accuracy; each mark is a run. ρ is Spearman's "
+                    "rank correlation over these runs; runs of one method are not independent, so it has no p-value."
+                )
+                svg = _scatter(plan, collected.scores, table, task, panels)
+                yield Drawing(file_name("scatter", table.dataset, table.protocol, task), "sigma", caption, svg)
+
+
+def _scatter(plan: ReportPlan, scores: pd.DataFrame, table: Table, task: str, panels: list[Panel]) -> str:
+    looks = look(plan)
+    figure = Figure(figsize=(WIDTH, 3.0))
+    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        x, y = _rows(scores, table, task), _rows(scores, panel.table, panel.task)
+        both = x.join(y, how="inner", lsuffix="_x", rsuffix="_y").dropna(subset=["value_x", "value_y"])
+        for variant, (colour, marker) in looks.items():
+            own = both[both["variant_x"] == variant]
+            axes.plot(own["value_x"], own["value_y"], marker, color=colour, markersize=4, alpha=0.75, markeredgewidth=0)
+        axes.set_title(f"{panel.title} ({_rank_correlation(both)})")
+        axes.set_xlabel(f"{table.metric} ({table.unit}), {task} ↓")
+        axes.set_ylabel(f"{panel.table.metric} ({panel.table.unit})")
+    legend(figure, looks)
+    return to_svg(figure)
+
+
+def _rows(scores: pd.DataFrame, table: Table, task: str) -> pd.DataFrame:
+    own = scores[["dataset", "protocol", "metric"]] == [table.dataset, table.protocol, table.metric]
+    return scores[own.all(axis=1) & (scores["task"] == task)].set_index("run")[["variant", "value"]]
+
+
+def _rank_correlation(both: pd.DataFrame) -> str:
+    from scipy import stats
+
+    if both["value_x"].nunique() < 3 or both["value_y"].nunique() < 3:
+        return f"n = {len(both)}"
+    rho = float(stats.spearmanr(both["value_x"], both["value_y"]).statistic)
+    return f"ρ = {rho:+.2f}, n = {len(both)}".replace("-", "−")
+
+
+def _curves(plan: ReportPlan, collected: Collected) -> Iterator[Drawing]:
+    looks = look(plan)
+    for dataset in plan.datasets:
+        for method in plan.methods(dataset):
+            curves = collected.curves
+            curves = curves[(curves["dataset"] == dataset) & (curves["method"] == method)]
+            if curves.empty:
+                continue
+            figure = Figure(figsize=(11.0, 4.0))
+            grid = figure.subplots(2, len(METRICS), sharex="row", sharey="col")
+            for line, x in enumerate(("step", "images")):
+                for axes, (metric, title) in zip(grid[line], METRICS.items(), strict=True):
+                    _curve(axes, curves, x, metric, looks)
+                    axes.set_xlabel("outer step" if x == "step" else "images drawn")
+                    axes.ticklabel_format(axis="x", style="sci", scilimits=(0, 4), useMathText=False)
+                    if line == 0:
+                        axes.set_title(title)
+            legend(figure, looks)
+            caption = f"{dataset}, {method}: one line per seed; above against outer steps, below against images drawn."
+            yield Drawing(file_name("curves", dataset, method), "curves", caption, to_svg(figure))
+
+
+def _curve(axes: Axes, curves: pd.DataFrame, x: str, metric: str, looks: dict[str, tuple[str, str]]) -> None:
+    drawn = False
+    for (variant, _), run in curves.groupby(["variant", "seed"], sort=True):
+        line = run[[x, metric]].dropna()
+        line = line.iloc[np.unique(np.linspace(0, len(line) - 1, min(POINTS, len(line))).round().astype(int))]
+        line = line[line[metric].map(math.isfinite)]
+        if len(line):
+            drawn = True
+            axes.plot(line[x], line[metric], color=looks[variant][0], linewidth=0.9, alpha=0.85)
+    if not drawn:
+        axes.text(0.5, 0.5, "not logged", transform=axes.transAxes, ha="center", va="center", color=INK, alpha=0.5)

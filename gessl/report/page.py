@@ -1,0 +1,72 @@
+"""The page: one HTML file with everything inside it, safe against whatever a name may hold."""
+
+import base64
+import hashlib
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from gessl.report import facts, wording
+from gessl.report.collect import Collected
+from gessl.report.figures import Drawing
+from gessl.report.plan import ReportPlan
+from gessl.report.protocols import describe
+from gessl.report.style import CONTROLS, THEME, TREATMENTS, inline
+from gessl.report.tables import Table, heading
+
+TEMPLATES = Path(__file__).parent / "templates"
+# The same colours on a dark page, in the order of the light ones.
+DARK_TREATMENTS = ("#5cb6e0", "#b991da", "#62bd98")
+DARK_CONTROLS = ("#9aa4ad", "#dca845", "#d98a70", "#a3bf6b")
+
+
+def render(plan: ReportPlan, collected: Collected, tables: list[Table], drawings: list[Drawing]) -> str:
+    """The HTML text; names, reasons and other strings from files are escaped, figures are our own SVG."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"duration": wording.duration, "count": wording.count, "cost": wording.cost}
+    script = (TEMPLATES / "page.js").read_text()
+    inlined = [
+        {"section": drawing.section, "name": drawing.name, "caption": drawing.caption,
+         "svg": Markup(inline(drawing.svg, drawing.caption))}
+        for drawing in drawings
+    ]  # fmt: skip
+    return environment.get_template("report.html.j2").render(
+        plan=plan,
+        style=Markup(_palette() + (TEMPLATES / "style.css").read_text()),
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        status=facts.status(plan, collected),
+        matrix=facts.run_matrix(plan, collected),
+        failures=facts.failures(collected),
+        verdicts=wording.verdicts(plan, tables),
+        testing=wording.testing(tables),
+        comparisons=[(heading(pair), pair) for pair in plan.comparisons],
+        tables=tables,
+        figures=inlined,
+        protocols=[(name, describe(name)) for name in dict.fromkeys(table.protocol for table in tables)],
+        cards=facts.data_cards(collected),
+        views=facts.views(collected),
+        settings=facts.settings(plan, collected),
+        environments=facts.environments(collected),
+        lineage=facts.lineage(collected),
+    )
+
+
+def _palette() -> str:
+    """CSS properties of the figures' colours for light and dark pages."""
+    light = {name: colour for colour, name in THEME.items()} | {"paper": "var(--paper)"}
+    dark = {"paper": "var(--paper)", "ink": "#e6e9ec", "muted": "#9aa4ad", "rule": "#3a4149"}
+    dark |= {THEME[colour]: own for colour, own in zip(TREATMENTS, DARK_TREATMENTS, strict=True)}
+    dark |= {THEME[colour]: own for colour, own in zip(CONTROLS, DARK_CONTROLS, strict=True)}
+
+    def rule(colours: dict[str, str]) -> str:
+        return ":root{" + ";".join(f"--fig-{name}:{colour}" for name, colour in colours.items()) + "}"
+
+    return f"{rule(light)}\n@media (prefers-color-scheme: dark){{{rule(dark)}}}\n"

@@ -1,0 +1,89 @@
+"""What a report is about: the planned runs, finished or not, and the comparisons asked of them."""
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+
+LABEL_SCARCE = ("*/1-per-class", "*/1pct", "*/*w1s")  # where a better representation shows first
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run that the grid promises; `id` names its folders."""
+
+    id: str
+    dataset: str
+    method: str
+    variant: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Variant `treatment` against variant `control`, paired by seed; `label` says what both have in common."""
+
+    treatment: str
+    control: str
+    label: str
+
+    def __post_init__(self) -> None:
+        if self.treatment == self.control:
+            raise ValueError(f"treatment: {self.treatment!r} is compared with itself; name two variants")
+
+
+@dataclass(frozen=True)
+class ReportPlan:
+    """One σ-report.
+
+    Attributes:
+        grid: names the folder `results/report/<grid>`.
+        title: heading of the page.
+        runs: all planned runs, in the order in which methods and variants are to appear.
+        comparisons: the paired differences of every table.
+        headline: shell patterns of `protocol/task`; what matches is drawn in the first figure.
+    """
+
+    grid: str
+    title: str
+    runs: tuple[PlannedRun, ...]
+    comparisons: tuple[Comparison, ...] = ()
+    headline: tuple[str, ...] = LABEL_SCARCE
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[\w.+-]+", self.grid) or self.grid.strip(".") == "":
+            raise ValueError(f"grid: {self.grid!r} names a folder; use letters, digits and . _ + - only")
+        _refuse_twice("runs: id", [run.id for run in self.runs])
+        cells = [f"{run.dataset}/{run.method}/{run.variant}/seed {run.seed}" for run in self.runs]
+        _refuse_twice("runs: cell", cells)
+        variants = set(self.variants)
+        for comparison in self.comparisons:
+            for name in (comparison.treatment, comparison.control):
+                if self.runs and name not in variants:
+                    raise ValueError(f"comparisons: variant {name!r} has no run; known: {', '.join(sorted(variants))}")
+        pairs = [" and ".join(sorted((c.treatment, c.control))) for c in self.comparisons]
+        _refuse_twice("comparisons: pair", pairs)
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Data sets in order of appearance."""
+        return tuple(dict.fromkeys(run.dataset for run in self.runs))
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """Variants in order of appearance."""
+        return tuple(dict.fromkeys(run.variant for run in self.runs))
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """All seeds, ascending."""
+        return tuple(sorted({run.seed for run in self.runs}))
+
+    def methods(self, dataset: str) -> tuple[str, ...]:
+        """Methods planned on `dataset`, in order of appearance."""
+        return tuple(dict.fromkeys(run.method for run in self.runs if run.dataset == dataset))
+
+
+def _refuse_twice(what: str, names: list[str]) -> None:
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise ValueError(f"{what} {twice[0]!r} appears more than once; remove the repetition")

@@ -1,0 +1,35 @@
+"""The step `report`: files of finished runs in, one page with tables and figures out."""
+
+import dataclasses
+
+from gessl.files import atomic_json
+from gessl.layout import report_dir
+from gessl.lineage.record import Step
+from gessl.report.collect import collect, input_files
+from gessl.report.export import to_csv, to_latex
+from gessl.report.figures import draw_all
+from gessl.report.page import render
+from gessl.report.plan import ReportPlan
+from gessl.report.tables import build_tables, ids
+
+PAGE = "sigma-report.html"
+
+
+def report(plan: ReportPlan) -> None:
+    """Write `results/report/<grid>/`; unfinished runs are shown as what they are.
+
+    Raises:
+        UserError: an input was altered since it was made, is damaged, or contradicts another.
+    """
+    out = report_dir(plan.grid)
+    with Step("report", plan.grid, out, inputs=input_files(plan), config=dataclasses.asdict(plan)) as step:
+        collected = collect(plan)
+        tables = build_tables(plan, collected)
+        drawings = draw_all(plan, collected, tables)
+        for table in tables:
+            step.path(f"tables/{table.name}.csv").write_text(to_csv(table))
+            step.path(f"tables/{table.name}.tex").write_text(to_latex(table))
+        for drawing in drawings:
+            step.path(f"figures/{drawing.name}.svg").write_text(drawing.svg)
+        atomic_json(step.path("ids.json"), ids(tables))
+        step.path(PAGE).write_text(render(plan, collected, tables, drawings))

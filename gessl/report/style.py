@@ -1,0 +1,92 @@
+"""How figures look and how they become SVG text: same input, same bytes; colours follow the page's theme."""
+
+import io
+import re
+from contextlib import AbstractContextManager
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+from gessl.report.plan import ReportPlan
+
+PAPER, INK, MUTED, RULE = "#fdfdfc", "#1b1f23", "#667079", "#d3d7db"
+TREATMENTS = ("#0b6a94", "#7b4ba0", "#24785a")
+CONTROLS = ("#7d8790", "#bf7f14", "#a5533b", "#5f7a2f")
+MARKERS = {"o": "●", "s": "■", "D": "◆", "^": "▲", "v": "▼", "P": "✚"}  # Matplotlib's code, and the sign in text
+# The page defines these properties for light and dark; a file of its own keeps the plain colours.
+THEME = {PAPER: "paper", INK: "ink", MUTED: "muted", RULE: "rule"}
+THEME |= {colour: f"t{i}" for i, colour in enumerate(TREATMENTS)} | {c: f"c{i}" for i, c in enumerate(CONTROLS)}
+
+
+def settings() -> AbstractContextManager[None]:
+    """Matplotlib settings of all figures; `$` in a name is a character, not mathematics."""
+    return mpl.rc_context(
+        {
+            "svg.fonttype": "none", "svg.hashsalt": "gessl", "text.parse_math": False, "axes.unicode_minus": True,
+            "font.family": ["DejaVu Sans"], "font.size": 8, "axes.titlesize": 8.5, "axes.titlelocation": "left",
+            "axes.labelsize": 8, "xtick.labelsize": 7.5, "ytick.labelsize": 7.5, "legend.fontsize": 8,
+            "figure.facecolor": PAPER, "savefig.facecolor": PAPER, "axes.facecolor": "none", "text.color": INK,
+            "axes.labelcolor": MUTED, "axes.titlecolor": INK, "xtick.color": RULE, "ytick.color": RULE,
+            "xtick.labelcolor": MUTED, "ytick.labelcolor": INK, "axes.edgecolor": RULE, "axes.linewidth": 0.8,
+            "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": RULE,
+            "grid.linewidth": 0.5, "axes.axisbelow": True, "legend.frameon": False, "lines.linewidth": 1.1,
+            "figure.constrained_layout.use": True,
+        }
+    )  # fmt: skip
+
+
+def look(plan: ReportPlan) -> dict[str, tuple[str, str]]:
+    """(colour, marker) of each variant: treatments in strong colours, controls in quiet ones."""
+    treatments = {comparison.treatment for comparison in plan.comparisons}
+    looks: dict[str, tuple[str, str]] = {}
+    used = {True: 0, False: 0}
+    for place, variant in enumerate(plan.variants):
+        strong = variant in treatments
+        colours = TREATMENTS if strong else CONTROLS
+        looks[variant] = colours[used[strong] % len(colours)], list(MARKERS)[place % len(MARKERS)]
+        used[strong] += 1
+    return looks
+
+
+def legend(figure: Figure, looks: dict[str, tuple[str, str]]) -> None:
+    """One legend of the variants above the figure."""
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], color=colour, marker=marker, markersize=5, label=variant)
+        for variant, (colour, marker) in looks.items()
+    ]
+    figure.legend(handles=handles, loc="outside upper left", ncols=min(len(handles), 5))
+
+
+def method_axis(axes: Axes, methods: tuple[str, ...], named: bool) -> None:
+    """Methods as rows, the first on top."""
+    axes.set_ylim(len(methods) - 0.5, -0.5)
+    axes.set_yticks(range(len(methods)), methods if named else [""] * len(methods))
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="y", visible=False)
+    for edge in range(1, len(methods)):
+        axes.axhline(edge - 0.5, color=RULE, linewidth=0.5)
+
+
+def to_svg(figure: Figure) -> str:
+    """The figure as SVG text without date, program version or clashing element ids."""
+    FigureCanvasSVG(figure)
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    return re.sub(r'<g id="[^"]*"', "<g", buffer.getvalue())
+
+
+def inline(svg: str, label: str) -> str:
+    """The `<svg>` element for the page: themed colours, scalable, with a name for screen readers."""
+    from xml.sax.saxutils import quoteattr
+
+    element = svg[svg.index("<svg") :]
+    for colour, name in THEME.items():
+        element = element.replace(colour, f"var(--fig-{name})")
+    element = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", element, count=1)
+    element = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", element, count=1)
+    element = re.sub(r"<metadata>.*?</metadata>", "", element, flags=re.DOTALL)
+    return element.replace("<svg", f'<svg role="img" aria-label={quoteattr(label)}', 1)

@@ -1,0 +1,239 @@
+"""The tables: means over seeds, paired differences, what both cost, and the ids that `gessl trace` takes."""
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pandas as pd
+
+from gessl.files import sha256_json
+from gessl.report.collect import FINISHED, Collected
+from gessl.report.plan import Comparison, ReportPlan
+from gessl.statistics import holm, paired_difference, seed_interval
+
+BETTER, WORSE, OPEN = "better", "worse", "open"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of a table.
+
+    Attributes:
+        column: heading of its column.
+        kind: `mean` over seeds of a variant, or `difference` of two variants paired by seed.
+        id: what `gessl trace` takes; empty where there is no number.
+        text: the number as displayed.
+        mean, lo, hi: the number and its 95 % t interval (None without at least two seeds).
+        n, planned: seeds averaged, and seeds promised by the plan.
+        lost: seeds whose score is not a finite number; they are left out of the mean and shown.
+        verdict: of a difference: `better` or `worse` where the interval excludes zero, else `open`.
+        p, min_p: sign-flip test of a difference, and the least p that its n can give.
+        p_holm: p adjusted over all differences of the report.
+        seconds, images: per run of the variant; for a difference treatment ÷ control. None where unknown.
+        scores: ids of the score rows behind the number, sorted.
+    """
+
+    column: str
+    kind: str
+    id: str = ""
+    text: str = ""
+    mean: float | None = None
+    lo: float | None = None
+    hi: float | None = None
+    n: int = 0
+    planned: int = 0
+    lost: int = 0
+    verdict: str = OPEN
+    p: float | None = None
+    min_p: float | None = None
+    p_holm: float | None = None
+    seconds: float | None = None
+    images: float | None = None
+    scores: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method on one task: a cell per variant, then one per comparison."""
+
+    task: str
+    method: str
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """All tasks of one protocol on one data set; a table never holds two protocols."""
+
+    dataset: str
+    protocol: str
+    metric: str
+    unit: str
+    better: str
+    split: str
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+    @property
+    def name(self) -> str:
+        """File name without suffix."""
+        return file_name(self.dataset, self.protocol, self.metric)
+
+    @property
+    def is_sigma(self) -> bool:
+        """Whether it belongs to universality: a σ-measurement, or the accuracy gap to read beside it."""
+        return self.protocol.startswith(("sigma/", "gap/"))
+
+    @property
+    def repeats(self) -> bool:
+        """Whether it is a multiple of another table (σ as a sum): shown, but no comparison of its own."""
+        return self.metric.endswith("_sum")
+
+
+def heading(comparison: Comparison) -> str:
+    """Column heading of a comparison."""
+    return f"Δ {comparison.treatment} − {comparison.control}"
+
+
+def file_name(*words: str) -> str:
+    """`words` joined to a safe file name; a word that had to be changed is told apart by a hash."""
+    safe = "--".join(re.sub(r"[^\w.+-]", "_", word.replace("/", "-"), flags=re.ASCII) for word in words)
+    changed = any(re.search(r"[^\w.+/-]", word, flags=re.ASCII) for word in words)
+    return f"{safe}-{sha256_json(list(words))[:8]}" if changed else safe
+
+
+def build_tables(plan: ReportPlan, collected: Collected) -> list[Table]:
+    """One table per (data set, protocol, metric) that any finished run was scored on."""
+    columns = (*plan.variants, *(heading(comparison) for comparison in plan.comparisons))
+    tables = []
+    keys = ["dataset", "protocol", "metric", "unit", "better", "split"]
+    for key, scores in collected.scores.groupby(keys, sort=False):
+        dataset, protocol, metric, unit, better, split = map(str, key)
+        rows = tuple(
+            Row(task, method, _cells(plan, collected.runs, group, dataset, method, unit, better))
+            for task, tasks in scores.groupby("task", sort=False)
+            for method in plan.methods(dataset)
+            for group in [tasks[tasks["method"] == method]]
+        )
+        tables.append(Table(dataset, protocol, metric, unit, better, split, columns, rows))
+    order = {name: place for place, name in enumerate(plan.datasets)}
+    return _adjust(sorted(tables, key=lambda table: (order[table.dataset], table.is_sigma)))
+
+
+def _cells(
+    plan: ReportPlan, runs: pd.DataFrame, scores: pd.DataFrame, dataset: str, method: str, unit: str, better: str
+) -> tuple[Cell, ...]:
+    own = runs[(runs["dataset"] == dataset) & (runs["method"] == method)]
+    by_variant = {name: scores[scores["variant"] == name].set_index("seed") for name in plan.variants}
+    runs_of = {name: own[own["variant"] == name] for name in plan.variants}
+    means = [_mean_cell(name, by_variant[name], runs_of[name], unit) for name in plan.variants]
+    costs = {cell.column: cell for cell in means}
+    differences = [
+        _difference_cell(pair, by_variant, runs_of, unit, better, costs[pair.treatment], costs[pair.control])
+        for pair in plan.comparisons
+    ]
+    return (*means, *differences)
+
+
+def _mean_cell(variant: str, scores: pd.DataFrame, runs: pd.DataFrame, unit: str) -> Cell:
+    finished = runs[runs["state"] == FINISHED]
+    used = scores[scores["value"].map(math.isfinite)]
+    cell = Cell(
+        variant, "mean", planned=len(runs), lost=len(scores) - len(used),
+        seconds=_finite_mean(finished["seconds"]), images=_finite_mean(finished["images"]),
+    )  # fmt: skip
+    if used.empty:
+        return cell
+    interval = seed_interval(used["value"].to_numpy())
+    ids = tuple(sorted(used["id"]))
+    text = number(interval.mean, unit) + _half_width(interval.mean, interval.lo, interval.hi, unit)
+    return replace(
+        cell, id=cell_id("mean", ids), text=text, scores=ids,
+        mean=interval.mean, lo=interval.lo, hi=interval.hi, n=interval.n,
+    )  # fmt: skip
+
+
+def _difference_cell(
+    pair: Comparison, scores: dict[str, pd.DataFrame], runs: dict[str, pd.DataFrame],
+    unit: str, better: str, treatment: Cell, control: Cell,
+) -> Cell:  # fmt: skip
+    planned = set(runs[pair.treatment]["seed"]) & set(runs[pair.control]["seed"])
+    both = scores[pair.treatment].join(scores[pair.control], how="inner", lsuffix="_a", rsuffix="_b").sort_index()
+    used = both[both["value_a"].map(math.isfinite) & both["value_b"].map(math.isfinite)]
+    cell = Cell(
+        heading(pair), "difference", planned=len(planned), lost=len(both) - len(used),
+        seconds=_ratio(treatment.seconds, control.seconds), images=_ratio(treatment.images, control.images),
+    )  # fmt: skip
+    if used.empty:
+        return cell
+    found = paired_difference(used["value_a"].to_numpy(), used["value_b"].to_numpy())
+    ids = tuple(sorted([*used["id_a"], *used["id_b"]]))
+    text = number(found.mean, unit, signed=True) + _half_width(found.mean, found.lo, found.hi, unit)
+    return replace(
+        cell, id=cell_id("difference", ids), text=text, scores=ids, verdict=_verdict(found.lo, found.hi, better),
+        mean=found.mean, lo=found.lo, hi=found.hi, n=found.n, p=found.p, min_p=found.min_p,
+    )  # fmt: skip
+
+
+def _adjust(tables: list[Table]) -> list[Table]:
+    """Fill in `p_holm`; the family is every difference of the report that at least two seeds back."""
+    tested = {cell.id: cell.p for cell in differences(tables) if cell.p is not None and cell.n > 1}
+    adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
+    return _map_cells(tables, lambda cell: replace(cell, p_holm=adjusted.get(cell.id)))
+
+
+def _map_cells(tables: list[Table], change: Callable[[Cell], Cell]) -> list[Table]:
+    return [
+        replace(table, rows=tuple(replace(row, cells=tuple(map(change, row.cells))) for row in table.rows))
+        for table in tables
+    ]
+
+
+def differences(tables: list[Table]) -> list[Cell]:
+    """Every difference that holds a number, tables that repeat another left out."""
+    cells = (cell for table in tables if not table.repeats for row in table.rows for cell in row.cells)
+    return [cell for cell in cells if cell.kind == "difference" and cell.mean is not None]
+
+
+def cell_id(kind: str, scores: tuple[str, ...]) -> str:
+    """12 hex digits that name a number: SHA-256 over its kind and the sorted ids of the scores behind it."""
+    return sha256_json({"kind": kind, "scores": sorted(scores)})[:12]
+
+
+def number(value: float, unit: str, *, signed: bool = False, scale: float | None = None) -> str:
+    """Percent with two decimals, else four significant digits of `scale` (the value itself); a true minus sign."""
+    size = abs(value if scale is None else scale)
+    decimals = 2 if unit == "%" else 3 if size < 10 else 2 if size < 100 else 1 if size < 1000 else 0
+    return f"{value:{'+' if signed else ''}.{decimals}f}".replace("-", "−")
+
+
+def ids(tables: list[Table]) -> dict[str, dict[str, Any]]:
+    """Content of `ids.json`: what was displayed under each id, and the scores behind it."""
+    return {
+        cell.id: {"text": cell.text, "kind": cell.kind, "scores": list(cell.scores)}
+        for table in tables
+        for row in table.rows
+        for cell in row.cells
+        if cell.id
+    }
+
+
+def _half_width(mean: float, lo: float | None, hi: float | None, unit: str) -> str:
+    return "" if lo is None or hi is None else f" ± {number((hi - lo) / 2, unit, scale=mean)}"
+
+
+def _verdict(lo: float | None, hi: float | None, better: str) -> str:
+    if lo is None or hi is None or lo <= 0 <= hi:
+        return OPEN
+    return BETTER if (lo > 0) == (better == "higher") else WORSE
+
+
+def _finite_mean(values: pd.Series) -> float | None:
+    mean = float(values.mean()) if len(values) else math.nan
+    return mean if math.isfinite(mean) else None
+
+
+def _ratio(above: float | None, below: float | None) -> float | None:
+    return above / below if above is not None and below else None

@@ -1,0 +1,102 @@
+"""Numbers as people read them, and the sentences that sum the report up; every sentence is computed."""
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+
+from gessl.report.figures import headline_panels
+from gessl.report.plan import Comparison, ReportPlan
+from gessl.report.tables import BETTER, OPEN, WORSE, Cell, Row, Table, differences, heading
+
+
+def duration(seconds: float | None) -> str:
+    """`41 s`, `3.2 min`, `1.4 h`; `–` where unknown."""
+    if seconds is None or not math.isfinite(seconds):
+        return "–"
+    for limit, size, unit in ((100, 1, "s"), (6000, 60, "min")):
+        if seconds < limit:
+            return f"{seconds / size:.{0 if seconds / size >= 10 else 1}f} {unit}"
+    return f"{seconds / 3600:.1f} h"
+
+
+def count(number: float | None) -> str:
+    """`950`, `12.3k`, `4.1M`; `–` where unknown."""
+    if number is None or not math.isfinite(number):
+        return "–"
+    for limit, size, unit in ((1e3, 1, ""), (1e6, 1e3, "k")):
+        if number < limit:
+            return f"{number / size:.{0 if size == 1 else 1}f}{unit}"
+    return f"{number / 1e6:.1f}M"
+
+
+def cost(cell: Cell) -> str:
+    """What a cell's number rests on: seeds, seconds and images per run; for a difference the ratio of both."""
+    parts = [f"n {cell.n}" if cell.n == cell.planned else f"n {cell.n} of {cell.planned}"]
+    if cell.lost:
+        parts.append(f"{cell.lost} not finite")
+    if cell.kind == "mean":
+        parts += [duration(cell.seconds), f"{count(cell.images)} img"] if cell.seconds is not None else []
+    else:
+        parts += [f"{ratio:.2g}× {what}" for ratio, what in ((cell.seconds, "time"), (cell.images, "img")) if ratio]
+    return " · ".join(parts)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How one comparison went within one group of tables; what fewer than two pairs of seeds back is `unjudged`."""
+
+    pair: Comparison
+    where: str
+    ahead: int
+    undecided: int
+    behind: int
+    unjudged: int
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in plain words."""
+        judged = self.ahead + self.undecided + self.behind
+        start = f"Against {self.pair.control} ({self.pair.label}), {self.pair.treatment} "
+        rest = f" {self.unjudged} more cannot be judged: fewer than two pairs of seeds." if self.unjudged else ""
+        if not judged:
+            return f"{start}cannot be judged yet: no comparison has two pairs of seeds."
+        return (
+            f"{start}is ahead in {self.ahead} of {judged} comparisons and behind in {self.behind}, counting those "
+            f"whose 95 % interval of the paired difference excludes zero; {self.undecided} undecided.{rest}"
+        )
+
+
+def verdicts(plan: ReportPlan, tables: list[Table]) -> list[Verdict]:
+    """A verdict per group of numbers and comparison, the headline protocols first; σ sums are not counted again."""
+    chosen = {(panel.table.name, panel.task) for panel in headline_panels(plan, tables)}
+    rows = [(table, row) for table in tables if not table.repeats for row in table.rows]
+    groups = {
+        "headline protocols": [row for table, row in rows if (table.name, row.task) in chosen],
+        "all downstream scores": [row for table, row in rows if not table.is_sigma],
+        "σ": [row for table, row in rows if table.protocol.startswith("sigma/")],
+    }
+    return [_verdict(pair, where, group) for where, group in groups.items() if group for pair in plan.comparisons]
+
+
+def _verdict(pair: Comparison, where: str, rows: list[Row]) -> Verdict:
+    cells = [cell for row in rows for cell in row.cells if cell.column == heading(pair)]
+    judged = [cell.verdict for cell in cells if cell.n > 1]
+    found = Counter(judged)
+    return Verdict(pair, where, found[BETTER], found[OPEN], found[WORSE], len(cells) - len(judged))
+
+
+def testing(tables: list[Table]) -> str:
+    """What the tests can and cannot say: least p attainable, Holm's family, survivors."""
+    tested = [cell for cell in differences(tables) if cell.p_holm is not None]
+    if not tested:
+        return "No difference rests on two pairs of seeds yet, so nothing was tested."
+    pairs = sorted({cell.n for cell in tested})
+    least = min(cell.min_p or 1.0 for cell in tested)
+    kept = sum((cell.p_holm or 1.0) < 0.05 for cell in tested)
+    seeds = f"{pairs[0]}" if len(pairs) == 1 else f"{pairs[0]} to {pairs[-1]}"
+    return (
+        "Each difference is also tested by flipping the signs of its per-seed differences. "
+        f"With {seeds} pairs of seeds no p below {least:.3g} is attainable. "
+        f"After Holm's correction over all {len(tested)} differences of this page, {kept} have p < 0.05. "
+        "Intervals are not corrected for their number: of 20 true zeros one is expected to look decided."
+    )

@@ -1,0 +1,235 @@
+"""Draw the tasks of a data set once per seed, so that every method is trained and scored on the same ones.
+
+Every row (epoch, episode, subset draw, σ task) has a generator of its own: a longer file extends a shorter one.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gessl.data.arrays import read_index
+from gessl.errors import UserError
+from gessl.files import atomic_json
+from gessl.layout import data_dir, tasks_dir
+from gessl.lineage.record import Step
+from gessl.rng import numpy_generator
+
+Positions = NDArray[np.int64]
+SUBSETS = {"1-per-class": 0.0, "1pct": 0.01, "10pct": 0.1}
+"""Label subsets by name: the share of the labelled training images, but at least one per class."""
+
+
+def _require_at_least(settings: Any, bounds: dict[str, int]) -> None:
+    for name, least in bounds.items():
+        if getattr(settings, name) < least:
+            raise ValueError(f"{name}: {getattr(settings, name)} is too small; give {least} or more")
+
+
+@dataclass(frozen=True)
+class SuiteSettings:
+    """The σ suite: small supervised tasks on which an encoder is compared with each task's optimal model.
+
+    Attributes:
+        tasks: how many.
+        way: classes per task.
+        train, val, test: images per class, from the split of the same name.
+    """
+
+    tasks: int = 20
+    way: int = 5
+    train: int = 10
+    val: int = 5
+    test: int = 10
+
+    def __post_init__(self) -> None:
+        _require_at_least(self, {"tasks": 1, "way": 2, "train": 1, "val": 1, "test": 1})
+
+
+@dataclass(frozen=True)
+class TaskSettings:
+    """How many tasks of each kind are drawn.
+
+    Attributes:
+        epochs: orders of the training images; a run cannot train for longer.
+        ways: classes per few-shot episode.
+        shots: support images per class; every way is combined with every shot.
+        queries: query images per class.
+        episodes: episodes per setting.
+        label_draws: independent draws of each label subset.
+        sigma: the σ suite.
+
+    Raises:
+        ValueError: a number is too small or given twice.
+    """
+
+    epochs: int = 100
+    ways: tuple[int, ...] = (5, 10)
+    shots: tuple[int, ...] = (1, 5)
+    queries: int = 15
+    episodes: int = 200
+    label_draws: int = 5
+    sigma: SuiteSettings = SuiteSettings()
+
+    def __post_init__(self) -> None:
+        _require_at_least(self, {"epochs": 1, "queries": 1, "episodes": 1, "label_draws": 1})
+        for name, least in (("ways", 2), ("shots", 1)):
+            values = getattr(self, name)
+            if not values or min(values) < least or len(set(values)) < len(values):
+                raise ValueError(f"{name}: {list(values)}; give different whole numbers of {least} or more")
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The labelled images of one split.
+
+    Attributes:
+        dataset, split: for messages.
+        classes: positions by class number; classes without images are absent.
+        group: group number of every position of the data set; an image without a group is a group of its own.
+    """
+
+    dataset: str
+    split: str
+    classes: dict[int, Positions]
+    group: Positions
+
+    def with_at_least(self, images: int) -> list[int]:
+        """Classes from which `sample` can take `images`."""
+        return [label for label, rows in self.classes.items() if len(np.unique(self.group[rows])) >= images]
+
+    def sample(self, label: int, images: int, rng: np.random.Generator) -> Positions:
+        """Different images of a class, never two of one group, which could put the answer to a query in the support."""
+        mixed = rng.permutation(self.classes[label])
+        _, first = np.unique(self.group[mixed], return_index=True)
+        return mixed[np.sort(first)[:images]]
+
+
+def draw(dataset: str, seed: int, settings: TaskSettings) -> None:
+    """Write `results/tasks/<dataset>-s<seed>/` (docs/formats.md).
+
+    Raises:
+        UserError: the data set is not prepared, or has too few images or classes for the settings.
+    """
+    inputs = [data_dir(dataset) / name for name in ("index.csv", "card.json")]
+    out = tasks_dir(dataset, seed)
+    with Step("tasks", out.name, out, inputs=inputs, config={"tasks": asdict(settings)}, seed=seed) as step:
+        index = read_index(dataset)
+        train = np.flatnonzero(index["split"] == "train")
+        if not len(train):
+            raise UserError(
+                f"{inputs[0]}: no image is in split 'train'; mend the data set's split and prepare it again"
+            )
+        group = _group_numbers(index["group"].to_numpy(str))
+        labels = index["label"].to_numpy(np.int64)
+        pools = {
+            split: Pool(dataset, split, _by_class(labels, np.flatnonzero(index["split"] == split)), group)
+            for split in ("train", "val", "test")
+        }
+        card: dict[str, Any] = {"dataset": dataset, "seed": seed, "settings": asdict(settings)}
+        card["order"] = _write_order(step.path("order.npy"), seed, train, settings.epochs)
+        card["episodes"] = _write_episodes(step.path("episodes.npz"), seed, pools["test"], settings)
+        card["labels"] = _write_labels(step.path("labels.npz"), seed, pools["train"], settings.label_draws)
+        card["sigma"] = _write_suite(step.path("sigma.npz"), seed, pools, settings.sigma)
+        atomic_json(step.path("card.json"), card)
+
+
+def _group_numbers(names: NDArray[np.str_]) -> Positions:
+    """Equal names get equal numbers; each empty name gets its own."""
+    _, numbers = np.unique(names, return_inverse=True)
+    alone = names == ""
+    numbers[alone] = len(names) + np.arange(alone.sum())
+    return numbers.astype(np.int64)
+
+
+def _by_class(labels: Positions, rows: Positions) -> dict[int, Positions]:
+    return {int(label): rows[labels[rows] == label] for label in np.unique(labels[rows]) if label >= 0}
+
+
+def _write_order(path: Path, seed: int, train: Positions, epochs: int) -> dict[str, int]:
+    """Row e depends on the seed and e alone."""
+    shape = (epochs, len(train))
+    order = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint32, shape=shape)
+    for epoch in range(epochs):
+        order[epoch] = numpy_generator(seed, "order", epoch).permutation(train)
+    order.flush()
+    return {"epochs": epochs, "train_images": len(train)}
+
+
+def _write_episodes(path: Path, seed: int, pool: Pool, settings: TaskSettings) -> dict[str, Any]:
+    """Few-shot episodes; a class with too few images for shot + queries is left out, never drawn with replacement."""
+    arrays: dict[str, Any] = {}
+    counts: dict[str, Any] = {}
+    for way in settings.ways:
+        for shot in settings.shots:
+            name, images = f"{way}w{shot}s", shot + settings.queries
+            eligible = pool.with_at_least(images)
+            _require_way(pool, way, len(eligible), images, "tasks.ways, tasks.shots or tasks.queries")
+            classes = np.empty((settings.episodes, way), np.int64)
+            drawn = np.empty((settings.episodes, way, images), np.int64)
+            for episode in range(settings.episodes):
+                rng = numpy_generator(seed, "episodes", name, episode)
+                classes[episode] = rng.permutation(eligible)[:way]
+                drawn[episode] = [pool.sample(label, images, rng) for label in classes[episode]]
+            assert all(len(np.unique(rows)) == rows.size for rows in drawn), "support and query overlap"
+            arrays[f"{name}/classes"] = classes
+            arrays[f"{name}/support"], arrays[f"{name}/query"] = drawn[..., :shot], drawn[..., shot:]
+            left_out = sorted(set(pool.classes) - set(eligible))
+            counts[name] = {"episodes": settings.episodes, "classes": len(eligible), "classes_left_out": left_out}
+    np.savez(path, **arrays)
+    return counts
+
+
+def _require_way(pool: Pool, way: int, eligible: int, images: int, keys: str) -> None:
+    if eligible < way:
+        raise UserError(
+            f"{pool.dataset}, split {pool.split!r}: {eligible} classes have {images} images or more, but a task takes "
+            f"{way}; lower {keys}"
+        )
+
+
+def _write_labels(path: Path, seed: int, pool: Pool, draws: int) -> dict[str, Any]:
+    """Label subsets: the heads of one ranking per draw, so that smaller subsets lie within larger ones."""
+    if not pool.classes:
+        raise UserError(f"{pool.dataset}, split 'train': no image has a label; label subsets need some")
+    labelled = sum(len(rows) for rows in pool.classes.values())
+    rankings = [_ranking(pool, numpy_generator(seed, "labels", draw)) for draw in range(draws)]
+    arrays: dict[str, Any] = {}
+    counts: dict[str, Any] = {}
+    for name, share in SUBSETS.items():
+        images = max(len(pool.classes), round(share * labelled))
+        arrays[name] = np.sort([ranking[:images] for ranking in rankings], axis=1)
+        counts[name] = {"draws": draws, "images": images, "classes": len(pool.classes)}
+    np.savez(path, **arrays)
+    return counts
+
+
+def _ranking(pool: Pool, rng: np.random.Generator) -> Positions:
+    """All labelled positions in rounds: round r holds the r-th image of every class that has one, in random order."""
+    mixed = [rng.permutation(rows) for rows in pool.classes.values()]
+    rounds = np.concatenate([np.arange(len(rows)) for rows in mixed])
+    positions = np.concatenate(mixed)
+    ranking: Positions = positions[np.lexsort((rng.random(len(positions)), rounds))]
+    return ranking
+
+
+def _write_suite(path: Path, seed: int, pools: dict[str, Pool], settings: SuiteSettings) -> dict[str, Any]:
+    """σ tasks: classes that have enough images in all three splits."""
+    sizes = {split: getattr(settings, split) for split in pools}
+    eligible = set(pools["train"].classes)
+    for split, pool in pools.items():
+        eligible &= set(pool.with_at_least(sizes[split]))
+        _require_way(pool, settings.way, len(eligible), sizes[split], f"tasks.sigma.way or tasks.sigma.{split}")
+    classes = np.empty((settings.tasks, settings.way), np.int64)
+    arrays: dict[str, Any] = {
+        split: np.empty((settings.tasks, settings.way, size), np.int64) for split, size in sizes.items()
+    }
+    for task in range(settings.tasks):
+        rng = numpy_generator(seed, "sigma", task)
+        classes[task] = rng.permutation(sorted(eligible))[: settings.way]
+        for split, pool in pools.items():
+            arrays[split][task] = [pool.sample(label, sizes[split], rng) for label in classes[task]]
+    np.savez(path, classes=classes, **arrays)
+    return {"tasks": settings.tasks, "classes": len(eligible)}

@@ -1,0 +1,129 @@
+"""Read what `gessl tasks` drew (docs/formats.md)."""
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gessl.errors import UserError
+from gessl.layout import RECORD, tasks_dir
+
+Positions = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """E few-shot episodes of one setting; positions of the test split.
+
+    Attributes:
+        classes: class numbers `[E, way]`.
+        support: positions `[E, way, shot]`.
+        query: positions `[E, way, queries]`.
+    """
+
+    classes: Positions
+    support: Positions
+    query: Positions
+
+
+@dataclass(frozen=True)
+class SigmaSuite:
+    """L tasks of the σ suite.
+
+    Attributes:
+        classes: class numbers `[L, way]`.
+        train, val, test: positions `[L, way, ·]` of the split of the same name.
+    """
+
+    classes: Positions
+    train: Positions
+    val: Positions
+    test: Positions
+
+
+def load_order(dataset: str, seed: int) -> NDArray[np.uint32]:
+    """Positions of the training images in the order of each epoch, uint32 `[epochs, n_train]`, memory-mapped.
+
+    Raises:
+        UserError: the tasks are not drawn, or the file is damaged.
+    """
+    path = _finished(dataset, seed) / "order.npy"
+    try:
+        order: NDArray[np.uint32] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise _damaged(path, error) from None
+    return order
+
+
+def batch_positions(order: NDArray[np.uint32], batch: int, task: int) -> Positions:
+    """Positions `[batch]` of mini-batch task `task`, counted from 0 over all epochs.
+
+    Each epoch is cut into slices of `batch`; a rest shorter than that is left out.
+
+    Raises:
+        UserError: the batch is larger than the data set, or the task lies beyond the epochs that were drawn.
+    """
+    epochs, images = order.shape
+    if batch > images:
+        raise UserError(f"batch: {batch} is larger than the {images} training images; give at most {images}")
+    epoch, place = divmod(task, images // batch)
+    if epoch >= epochs:
+        raise UserError(
+            f"tasks.epochs: {epochs} epochs of {images // batch} batches are drawn, but mini-batch {task + 1} is in "
+            f"epoch {epoch + 1}; raise tasks.epochs (or train for fewer steps)"
+        )
+    return order[epoch, place * batch : (place + 1) * batch].astype(np.int64)
+
+
+def load_episodes(dataset: str, seed: int) -> dict[str, Episodes]:
+    """Few-shot episodes by setting, such as `5w1s`.
+
+    Raises:
+        UserError: the tasks are not drawn, or the file is damaged.
+    """
+    arrays = _load(dataset, seed, "episodes.npz")
+    settings = dict.fromkeys(name.split("/")[0] for name in arrays)
+    return {
+        setting: Episodes(*(arrays[f"{setting}/{part}"] for part in ("classes", "support", "query")))
+        for setting in settings
+    }
+
+
+def load_label_subsets(dataset: str, seed: int) -> dict[str, Positions]:
+    """Positions of the training images that keep their label, `[draws, m]`, by subset (`1-per-class`, `1pct`, `10pct`).
+
+    Raises:
+        UserError: the tasks are not drawn, or the file is damaged.
+    """
+    return _load(dataset, seed, "labels.npz")
+
+
+def load_sigma_suite(dataset: str, seed: int) -> SigmaSuite:
+    """The σ suite.
+
+    Raises:
+        UserError: the tasks are not drawn, or the file is damaged.
+    """
+    return SigmaSuite(**_load(dataset, seed, "sigma.npz"))
+
+
+def _load(dataset: str, seed: int, name: str) -> dict[str, Positions]:
+    path = _finished(dataset, seed) / name
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return dict(archive)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise _damaged(path, error) from None
+
+
+def _finished(dataset: str, seed: int) -> Path:
+    folder = tasks_dir(dataset, seed)
+    if not (folder / RECORD).is_file():  # the record is written last: without it the folder is half-made
+        raise UserError(f"{folder}: tasks not drawn; run `gessl tasks {dataset}` with seed {seed}")
+    return folder
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path}: cannot be read ({error}); delete {path.parent} and draw the tasks again")

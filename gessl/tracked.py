@@ -1,0 +1,78 @@
+"""What of the files goes into the MLflow mirror, as plain values with names that MLflow takes."""
+
+import csv
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gessl.layout import RESULTS
+
+NAME = 250  # characters of a metric's or a param's name
+VALUE = 6000  # characters of a param
+
+
+class Point(NamedTuple):
+    """One line of a run's `metrics.jsonl`."""
+
+    step: int
+    seconds: float
+    values: dict[str, float]
+
+
+def points(path: Path, after: int) -> Iterator[Point]:
+    """The complete lines of a `metrics.jsonl` whose step comes after `after`, each step once.
+
+    A run that was killed takes its file back to the last checkpoint and writes the same steps again: the last step
+    that was seen, not a place in the file, tells what is new. A line without its end is still being written.
+    """
+    lines = path.read_text().split("\n")[:-1] if path.is_file() else []
+    for line in lines:
+        try:
+            entry = json.loads(line)
+            step, seconds = int(entry["step"]), float(entry.get("seconds", 0.0))
+        except (ValueError, TypeError, KeyError):
+            continue  # torn by a full disk; the run's own check reports it
+        if step > after:
+            after = step
+            numbers = {key: value for key, value in entry.items() if isinstance(value, int | float)}
+            yield Point(step, seconds, {name(key): float(numbers[key]) for key in numbers.keys() - {"step"}})
+
+
+def params(config: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings as `group.key: text`."""
+    flat: dict[str, str] = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            flat |= params(value, f"{prefix}{key}.")
+        else:
+            text = value if isinstance(value, str) else json.dumps(value)
+            flat[name(f"{prefix}{key}")] = text[:VALUE]
+    return flat
+
+
+def scores(path: Path) -> dict[str, float]:
+    """`scores.csv` as `protocol/task/metric: value`."""
+    found: dict[str, float] = {}
+    with open(path, newline="") as file:
+        for row in csv.DictReader(file):
+            key = name(f"{row['protocol']}/{row['task']}/{row['metric']}")
+            if row["value"]:
+                found[f"{key} {row['id']}" if key in found else key] = float(row["value"])
+    return found
+
+
+def data_version(record: dict[str, Any]) -> tuple[str, str] | None:
+    """Name and data version of the data set that a run was trained on, from the card of its prepared data."""
+    for entry in record["inputs"]:
+        card = Path(entry["path"]).parent / "card.json"
+        if card.parent.parent == RESULTS / "data" and card.is_file():
+            return card.parent.name, str(json.loads(card.read_text())["data_version"])
+    return None
+
+
+def name(text: str) -> str:
+    """`text` as a name that MLflow takes: letters, digits, `_ - . / :` and spaces, a clean relative path."""
+    clean = re.sub(r"[^\w\-. :/]", "_", text.replace("%", "pct"))
+    return "/".join(part for part in clean.split("/") if part not in {"", ".", ".."})[:NAME].rstrip("/") or "_"

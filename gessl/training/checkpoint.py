@@ -1,0 +1,95 @@
+"""Checkpoints of an unfinished run: all state, atomic, bound to the run's id and to their own hash.
+
+`work/<run>/step-<n>.safetensors` holds parameters, buffers, method state and optimiser as named tensors;
+`work/<run>/checkpoint.json` names it, last. Random generators need no saving: each draw's generator is keyed by
+(seed, purpose, step), so the step is their state.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from gessl.bilevel.learner import Variables
+from gessl.errors import UserError
+from gessl.files import atomic_json, atomic_write, sha256_file
+
+POINTER = "checkpoint.json"
+Tensors = dict[str, Tensor]
+
+
+class Checkpoint(NamedTuple):
+    """The state after `step` outer steps; `optimizer` holds "<parameter>.<slot>"."""
+
+    step: int
+    variables: Variables
+    optimizer: Tensors
+
+
+def pack(variables: Variables, optimizer: Tensors) -> Tensors:
+    """One flat dict of contiguous CPU tensors: `params.*`, `buffers.*`, `state.*`, `optimizer.*`."""
+    groups = {**variables._asdict(), "optimizer": optimizer}
+    return {
+        f"{group}.{name}": tensor.detach().cpu().contiguous()
+        for group, tensors in groups.items()
+        for name, tensor in tensors.items()
+    }
+
+
+def save_checkpoint(folder: Path, run: str, checkpoint: Checkpoint) -> None:
+    """Write the checkpoint, point to it, then drop the one before.
+
+    Raises:
+        UserError: the disk is full or cannot be written; the checkpoint before stays in place.
+    """
+    path = folder / f"step-{checkpoint.step:08d}.safetensors"
+    data = save(pack(checkpoint.variables, checkpoint.optimizer))
+    try:
+        atomic_write(path, lambda file: file.write(data))
+        atomic_json(
+            folder / POINTER, {"run": run, "step": checkpoint.step, "file": path.name, "sha256": sha256_file(path)}
+        )
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot write the checkpoint ({error.strerror}); make room and start the run again: "
+            "it goes on from the checkpoint before"
+        ) from error
+    for old in folder.glob("step-*.safetensors"):
+        if old != path:
+            old.unlink()
+
+
+def load_checkpoint(folder: Path, run: str, place: Callable[[Tensor], Tensor]) -> Checkpoint | None:
+    """The last checkpoint of `run` in `folder`, its tensors moved by `place`; None where there is none.
+
+    Raises:
+        UserError: it was altered, or belongs to another run.
+    """
+    pointer = folder / POINTER
+    if not pointer.is_file():
+        return None
+    advice = f"delete {folder} to start the run anew"
+    try:
+        meta = json.loads(pointer.read_text())
+        step, path, digest, owner = int(meta["step"]), folder / meta["file"], meta["sha256"], meta["run"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{pointer}: not readable ({error}); {advice}") from None
+    if owner != run:
+        raise UserError(f"{pointer}: belongs to run {owner}, not to {run}; {advice}")
+    if not path.is_file() or sha256_file(path) != digest:
+        raise UserError(f"{path}: missing or altered since it was saved; {advice}")
+    try:
+        tensors = load(path.read_bytes())
+    except SafetensorError as error:
+        raise UserError(f"{path}: not readable ({error}); {advice}") from None
+    groups: dict[str, Tensors] = {"params": {}, "buffers": {}, "state": {}, "optimizer": {}}
+    for name, tensor in tensors.items():
+        group, _, rest = name.partition(".")
+        groups[group][rest] = place(tensor)
+    return Checkpoint(
+        step, Variables(groups["params"], groups["buffers"], groups["state"]), groups["optimizer"]
+    )

@@ -1,0 +1,81 @@
+"""The metrics of every step: gathered on the device, read in batches, appended to one JSON-lines file."""
+
+import json
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gessl.files import atomic_text
+from gessl.methods.base import Tensors
+from gessl.training.diagnostics import effective_rank, feature_covariance, feature_std
+
+
+class Metrics:
+    """Buffers rows until `flush`, so that a step never waits for the device.
+
+    Args:
+        path: the JSON-lines file; rows at or behind `step` (of a run that was killed later) are dropped.
+        step: outer steps done so far.
+    """
+
+    def __init__(self, path: Path, step: int) -> None:
+        self._path = path
+        kept = [row for row in read_metrics(path) if row["step"] < step]
+        atomic_text(path, "".join(json.dumps(row) + "\n" for row in kept))
+        self._seconds, self._images = (kept[-1]["seconds"], kept[-1]["images"]) if kept else (0.0, 0)
+        self._rows: list[dict[str, Any]] = []
+        self._scalars: list[Tensors] = []
+        self._covariances: list[Tensor] = []
+        self._since = time.perf_counter()
+
+    def add(self, row: dict[str, Any], scalars: Tensors, features: Tensor) -> None:
+        """One step: `row` holds `step`, `images` (drawn so far) and `lr`; the rest stays on the device."""
+        self._rows.append(row)
+        self._scalars.append(scalars)
+        self._covariances.append(feature_covariance(features))
+
+    def flush(self) -> int | None:
+        """Write the waiting rows; the first step whose loss or gradient is not finite, if any (its row is last)."""
+        if not self._rows:
+            return None
+        covariance = torch.stack(self._covariances)
+        finite = covariance.isfinite().all((-2, -1), keepdim=True)
+        covariance = torch.where(finite, covariance, torch.zeros_like(covariance))
+        columns = {name: torch.stack([row[name] for row in self._scalars]) for name in self._scalars[0]}
+        columns |= {"feature_std": feature_std(covariance), "effective_rank": effective_rank(covariance)}
+        values = {name: column.tolist() for name, column in columns.items()}  # waits for the device, once
+        now = time.perf_counter()
+        elapsed, images = now - self._since, self._rows[-1]["images"] - self._images
+        lines, broken = [], None
+        for index, row in enumerate(self._rows):
+            scalars = {name: column[index] for name, column in values.items()}
+            row["seconds"] = round(self._seconds + elapsed * (index + 1) / len(self._rows), 4)
+            row["images_per_second"] = round(images / elapsed, 1)
+            row |= {name: value if math.isfinite(value) else None for name, value in scalars.items()}
+            lines.append(json.dumps(row) + "\n")
+            if not math.isfinite(scalars["loss"]) or not math.isfinite(scalars["grad_norm"]):
+                broken = row["step"]
+                break
+        with open(self._path, "a") as file:
+            file.writelines(lines)
+            file.flush()
+            os.fsync(file.fileno())
+        self._seconds, self._since, self._images = self._seconds + elapsed, now, self._rows[-1]["images"]
+        self._rows, self._scalars, self._covariances = [], [], []
+        return broken
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """All whole rows of a metrics file (a kill can cut the last line short)."""
+    rows = []
+    for line in path.read_text().splitlines() if path.is_file() else []:
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows

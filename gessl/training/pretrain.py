@@ -1,0 +1,183 @@
+"""The pretraining step: from task order and images to an encoder, resumable to the same bits."""
+
+import dataclasses
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save
+from torch import Tensor
+from tqdm import tqdm
+
+from gessl.bilevel.learner import Learner, seeded_init
+from gessl.data.arrays import open_images, read_card
+from gessl.data.views import POLICIES, make_views
+from gessl.errors import UserError
+from gessl.files import atomic_json
+from gessl.layout import data_dir, run_dir, tasks_dir, work_dir
+from gessl.lineage.record import Step
+from gessl.nets.encoder import Encoder, save_encoder
+from gessl.rng import generator
+from gessl.tasks.read import batch_positions, load_order
+from gessl.training.checkpoint import Checkpoint, load_checkpoint, pack, save_checkpoint
+from gessl.training.metrics import Metrics
+from gessl.training.schedule import learning_rate
+from gessl.training.settings import Efficiency, Science
+from gessl.training.step import Optimizer, outer_gradient
+
+FAILED = "failed.json"
+METRICS = "metrics.jsonl"
+
+
+class Run:
+    """One pretraining run in memory: data, learner, variables, optimiser, and the step it has reached."""
+
+    def __init__(self, science: Science, device: torch.device) -> None:
+        self.science, self.device = science, device
+        card = read_card(science.dataset)
+        self._images = open_images(science.dataset)
+        self._order = load_order(science.dataset, science.seed)
+        batch_positions(self._order, science.train.batch, science.train.steps * self.tasks_per_step - 1)  # enough tasks?
+        with seeded_init(generator(science.seed, "encoder")):
+            self.encoder = Encoder(science.backbone, card["mean"], card["std"])
+        self.learner = Learner(science.method, self.encoder, generator(science.seed, "heads"))
+        self.resume(None)
+
+    def resume(self, checkpoint: Checkpoint | None) -> None:
+        """Stand where `checkpoint` stood; at the start without one."""
+        variables = checkpoint.variables if checkpoint else self.learner.init()
+        self.variables = variables._replace(
+            params={name: self.place(tensor) for name, tensor in variables.params.items()},
+            buffers={name: self.place(tensor) for name, tensor in variables.buffers.items()},
+            state={name: self.place(tensor) for name, tensor in variables.state.items()},
+        )
+        self.optimizer = Optimizer(self.variables.params, self.science.train)
+        self.step = 0
+        if checkpoint:
+            self.optimizer.restore(checkpoint.optimizer)
+            self.step = checkpoint.step
+
+    def place(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.device)
+
+    @property
+    def tasks_per_step(self) -> int:
+        return self.science.gessl.tasks if self.science.gessl else 1
+
+    def task_views(self, step: int, task: int) -> Tensor:
+        """Views `[S, V, N, C, H, W]` of task `task` of outer step `step`: a function of the seed and these two alone."""
+        science = self.science
+        positions = batch_positions(self._order, science.train.batch, step * self.tasks_per_step + task)
+        images = torch.from_numpy(np.ascontiguousarray(self._images[positions])).to(self.device, non_blocking=True)
+        sets = science.gessl.view_sets if science.gessl else 1
+        policies = POLICIES[science.views]
+        return torch.stack(
+            [make_views(images, policies, generator(science.seed, "views", step, task, s)) for s in range(sets)]
+        )
+
+    def advance(self, metrics: Metrics) -> None:
+        """One outer step."""
+        science, step = self.science, self.step
+        tasks = [self.task_views(step, task) for task in range(self.tasks_per_step)]
+        outer = outer_gradient(self.learner, self.variables, tasks, science.gessl)
+        norm = torch.stack(torch._foreach_norm(list(outer.gradient.values()))).norm()
+        lr = learning_rate(step, science.train)
+        self.optimizer.step(outer.gradient, lr)
+        self.step += 1
+        state = self.learner.commit(self.variables.state, self.variables.params, self.step / science.train.steps)
+        self.variables = self.variables._replace(buffers=outer.buffers, state=state)
+        images = self.step * self.tasks_per_step * science.train.batch
+        metrics.add({"step": step, "images": images, "lr": lr}, {**outer.logs, "grad_norm": norm}, outer.features)
+
+    def checkpoint(self) -> Checkpoint:
+        return Checkpoint(self.step, self.variables, self.optimizer.slots())
+
+
+def pretrain(run_id: str, science: Science, efficiency: Efficiency) -> None:
+    """Train run `run_id` to its last step, from its last checkpoint if there is one; publish `results/runs/<run>/`.
+
+    Raises:
+        UserError: bad input, a full disk, an altered checkpoint, or a loss that is not finite.
+    """
+    device = set_up(efficiency)
+    data, tasks = data_dir(science.dataset), tasks_dir(science.dataset, science.seed)
+    inputs = [data / "images.npy", data / "card.json", tasks / "order.npy"]
+    described = describe(science)
+    with Step("pretrain", run_id, run_dir(run_id), inputs=inputs, config=described, seed=science.seed) as step:
+        run, work = Run(science, device), work_dir(run_id)
+        run.resume(load_checkpoint(work, run_id, run.place))
+        (work / FAILED).unlink(missing_ok=True)
+        step.notes["resumed_from_step"] = run.step
+        train(run, run_id, work, efficiency)
+        publish(run, step, work, described)
+    shutil.rmtree(work)
+
+
+def train(run: Run, run_id: str, work: Path, efficiency: Efficiency) -> None:
+    """The loop, with progress, metrics and checkpoints in `work`."""
+    total = run.science.train.steps
+    metrics = Metrics(work / METRICS, run.step)
+    watched = sys.stderr.isatty()
+    bar = tqdm(total=total, initial=run.step, desc=run_id, unit="step", mininterval=0.2 if watched else 15)
+    with bar:
+        while run.step < total:
+            run.advance(metrics)
+            bar.update()
+            at_checkpoint = run.step % efficiency.checkpoint_every == 0 or run.step == total
+            if at_checkpoint or run.step % efficiency.log_every == 0:
+                _stop_if_broken(metrics.flush(), run_id, work)
+            if at_checkpoint:
+                save_checkpoint(work, run_id, run.checkpoint())
+
+
+def _stop_if_broken(step: int | None, run_id: str, work: Path) -> None:
+    if step is None:
+        return
+    saved = sorted(work.glob("step-*.safetensors"))
+    last = saved[-1].as_posix() if saved else None
+    reason = "the loss or its gradient is not finite"
+    atomic_json(work / FAILED, {"step": step, "reason": reason, "checkpoint": last})
+    raise UserError(
+        f"{run_id}: {reason} at step {step}; last good checkpoint: {last or 'none yet'}; "
+        "lower train.lr or gessl.inner_lr, or raise the temperature"
+    )
+
+
+def publish(run: Run, step: Step, work: Path, described: dict[str, Any]) -> None:
+    """Write the run's outputs to the step's staging folder."""
+    variables = run.variables
+    prefix = "encoder."
+    tensors = {**variables.params, **variables.buffers}
+    run.encoder.load_state_dict(
+        {name.removeprefix(prefix): tensor.cpu() for name, tensor in tensors.items() if name.startswith(prefix)}
+    )
+    save_encoder(run.encoder, step.path("encoder.safetensors"))
+    step.path("model.safetensors").write_bytes(save(pack(variables, {})))
+    views = run.task_views(0, 0)[0, :, :16]
+    np.save(step.path("views.npy"), (views * 255).round().to(torch.uint8).cpu().numpy())
+    shutil.copyfile(work / METRICS, step.path(METRICS))
+    atomic_json(step.path("config.json"), described)
+
+
+def describe(science: Science) -> dict[str, Any]:
+    """The resolved science settings as JSON."""
+    return dataclasses.asdict(science)
+
+
+def set_up(efficiency: Efficiency) -> torch.device:
+    """Choose the device and make computation deterministic.
+
+    Raises:
+        UserError: CUDA was asked for and there is none.
+    """
+    cuda = torch.cuda.is_available()
+    if efficiency.device == "cuda" and not cuda:
+        raise UserError("efficiency.device: cuda was asked for, but torch sees no CUDA device; use auto or cpu")
+    torch.set_num_threads(efficiency.threads)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with a fixed workspace
+    torch.use_deterministic_algorithms(True)
+    return torch.device("cuda" if cuda and efficiency.device != "cpu" else "cpu")

@@ -1,0 +1,86 @@
+"""What decides a run's results (science), and what only decides how fast it gets there (efficiency)."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from gessl.bilevel.outer import GesslSettings
+from gessl.methods.base import Method
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """The outer loop.
+
+    Attributes:
+        steps: outer steps.
+        batch: N, images per mini-batch task.
+        optimizer: "adam" (weight decay as L2 term, as the W-MSE protocol has it) or "sgd".
+        lr: peak learning rate (β under GeSSL).
+        momentum: of SGD.
+        weight_decay: L2 coefficient.
+        warmup: steps of linear warm-up.
+        schedule: "cosine" to 0 behind the warm-up, or "constant".
+    """
+
+    steps: int = 300
+    batch: int = 128
+    optimizer: Literal["adam", "sgd"] = "adam"
+    lr: float = 1e-3
+    momentum: float = 0.9
+    weight_decay: float = 1e-6
+    warmup: int = 20
+    schedule: Literal["cosine", "constant"] = "cosine"
+
+    def __post_init__(self) -> None:
+        for name, least in (("steps", 1), ("batch", 2), ("warmup", 0), ("weight_decay", 0), ("lr", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}: {getattr(self, name)} is too small; give {least} or more")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum: {self.momentum} is outside [0, 1); the usual value is 0.9")
+
+
+@dataclass(frozen=True)
+class Science:
+    """Everything that decides the bits of a run; its hash is part of the run's id.
+
+    Attributes:
+        dataset, data_version: what it learns from.
+        backbone: key of `BACKBONES`.
+        views: key of the view policies.
+        method_name, method: the base method and its hyper-parameters.
+        train: the outer loop.
+        gessl: the bi-level scheme, or None for the base method alone.
+        seed: of every draw.
+    """
+
+    dataset: str
+    data_version: str
+    backbone: str
+    views: str
+    method_name: str
+    method: Method
+    train: TrainSettings
+    gessl: GesslSettings | None
+    seed: int
+
+
+@dataclass(frozen=True)
+class Efficiency:
+    """Where and how fast; no part of a run's identity.
+
+    Attributes:
+        device: "auto" takes a CUDA device if there is one.
+        threads: CPU threads of a training or evaluation job (another number gives other last bits, so it is recorded).
+        checkpoint_every: steps between checkpoints.
+        log_every: steps between writes of the metrics (every step is logged).
+    """
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int = 1
+    checkpoint_every: int = 50
+    log_every: int = 10
+
+    def __post_init__(self) -> None:
+        for name in ("threads", "checkpoint_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: {getattr(self, name)} is too small; give 1 or more")

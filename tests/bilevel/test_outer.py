@@ -1,0 +1,179 @@
+"""The hyper-gradient against differences of an outer loss written without the engine, and its identities."""
+
+import pytest
+import torch
+
+from gessl.bilevel.field import Field
+from gessl.bilevel.outer import GesslSettings, task_hypergradient
+from gessl.methods.base import Tensors
+from gessl.rng import generator
+from gessl.training.step import outer_gradient
+from tests.bilevel.smooth import METHODS, OuterLoss, learner, task
+
+SETTINGS = [
+    GesslSettings(inner_steps=1, target_steps=1, inner_lr=0.02),
+    GesslSettings(inner_steps=3, target_steps=2, inner_lr=0.02, ssl_weight=0.5, ssl_at="adapted"),
+    GesslSettings(inner_steps=2, target_steps=3, inner_lr=0.02, views="fresh", divergence="reverse_kl", ssl_weight=0.0),
+]
+
+
+def directions(params: Tensors, count: int = 3) -> list[Tensors]:
+    return [
+        {name: torch.randn(t.shape, dtype=t.dtype, generator=generator(i, name)) for name, t in params.items()}
+        for i in range(count)
+    ]
+
+
+def dot(a: Tensors, b: Tensors) -> float:
+    return float(sum((a[name] * b[name]).sum() for name in a))
+
+
+def norm(a: Tensors) -> float:
+    return dot(a, a) ** 0.5
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("settings", SETTINGS, ids=["K1", "K3-adapted", "K2-fresh-reverse"])
+def test_exact_hypergradient_equals_central_differences(name: str, settings: GesslSettings) -> None:
+    bound, variables = learner(name)
+    views = task(name, settings.view_sets)
+    result = task_hypergradient(Field(bound, *variables[1:], views), variables.params, settings)
+    loss = OuterLoss(bound, variables, views, settings)
+    assert float(result.logs["loss"]) == pytest.approx(float(loss(variables.params)), rel=1e-9)
+    for direction in directions(variables.params):
+        expected = loss.slope(variables.params, direction)
+        scale = norm(result.hypergradient)  # the slope along a random direction can be near 0 by chance
+        assert dot(result.hypergradient, direction) == pytest.approx(expected, rel=0, abs=1e-8 * scale)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_first_order_differs_from_exact_by_terms_of_order_alpha(name: str) -> None:
+    bound, variables = learner(name)
+    field = Field(bound, *variables[1:], task(name))
+    gaps = []
+    for lr in (1e-3, 1e-4):
+        common = {"inner_steps": 1, "target_steps": 1, "inner_lr": lr, "kl_weight": 1 / lr, "ssl_weight": 0.0}
+        exact, first = (
+            task_hypergradient(field, variables.params, GesslSettings(**common, solver=solver)).hypergradient
+            for solver in ("exact", "first_order")
+        )
+        gaps.append(norm({n: exact[n] - first[n] for n in exact}) / norm(exact))
+    assert gaps[0] > 1e-6, "the second-order term is missing from the exact solver"
+    assert gaps[0] / gaps[1] == pytest.approx(10, rel=0.3)
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("change", [{"target_steps": 0}, {"inner_lr": 0.0}], ids=["no-target-steps", "alpha-0"])
+def test_no_distance_to_the_target_gives_exactly_zero_kl(name: str, change: dict) -> None:
+    bound, variables = learner(name)
+    settings = GesslSettings(**{"inner_steps": 2, "target_steps": 3, "ssl_weight": 0.0, **change})
+    result = task_hypergradient(Field(bound, *variables[1:], task(name)), variables.params, settings)
+    assert float(result.logs["kl"]) == 0.0
+    assert norm(result.hypergradient) < 1e-12
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_without_inner_steps_it_is_the_plain_gradient(name: str) -> None:
+    bound, variables = learner(name)
+    views = task(name)
+    plain = outer_gradient(bound, variables, [views], None)
+    settings = GesslSettings(inner_steps=0, target_steps=2, kl_weight=0.0)
+    outer = outer_gradient(bound, variables, [views], settings)
+    for key, tensor in plain.gradient.items():
+        assert torch.equal(tensor, outer.gradient[key])
+    leaves = {key: t.detach().clone().requires_grad_() for key, t in variables.params.items()}
+    outputs, _ = bound.encode(leaves, variables.buffers, views[0])
+    targets = bound.targets(outputs, variables.buffers, variables.state, views[0])
+    bound.loss(outputs, {key: t.detach() for key, t in targets.items()}).backward()
+    for key, leaf in leaves.items():
+        expected = leaf.grad if leaf.grad is not None else torch.zeros_like(leaf)
+        assert torch.allclose(plain.gradient[key], expected, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_tasks_are_averaged_and_nothing_given_is_changed(name: str) -> None:
+    bound, variables = learner(name)
+    settings = GesslSettings(inner_steps=1, target_steps=2, tasks=2, inner_lr=0.02)
+    tasks = [task(name), task(name) * 0.7]
+    before = [{key: t.clone() for key, t in group.items()} for group in variables]
+    both = outer_gradient(bound, variables, tasks, settings)
+    again = outer_gradient(bound, variables, tasks, settings)
+    for group, kept in zip(variables, before, strict=True):
+        assert all(torch.equal(group[key], kept[key]) for key in kept)
+    singles = [outer_gradient(bound, variables, [views], settings) for views in tasks]
+    for key in variables.params:
+        assert torch.equal(both.gradient[key], again.gradient[key])
+        mean = (singles[0].gradient[key] + singles[1].gradient[key]) / 2
+        assert torch.allclose(both.gradient[key], mean, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_batch_statistics_are_committed_once_from_the_shared_start(name: str) -> None:
+    bound, variables = learner(name)
+    tasks = [task(name), task(name) * 0.7]
+    settings = GesslSettings(inner_steps=2, target_steps=3, tasks=2)
+    committed = outer_gradient(bound, variables, tasks, settings).buffers
+    passes = 1 if bound.method.joint_batch else 2
+    updates = [bound.encode(variables.params, variables.buffers, views[0])[1] for views in tasks]
+    for key, tensor in committed.items():
+        if key.endswith("num_batches_tracked"):
+            assert int(tensor) == passes
+        else:
+            assert torch.allclose(tensor, (updates[0][key] + updates[1][key]) / 2, rtol=1e-12, atol=1e-15)
+            assert not torch.equal(tensor, variables.buffers[key])
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_hessian_is_symmetric_and_replay_equals_the_stored_graph(name: str) -> None:
+    bound, variables = learner(name)
+    field = Field(bound, *variables[1:], task(name))
+    u, v = directions(variables.params, 2)
+    point = field.at(variables.params, 0)
+    point.differentiate(create_graph=True)
+    stored, replayed = point.hvp(v), field.at(variables.params, 0).hvp(v)
+    for key in stored:
+        assert torch.allclose(stored[key], replayed[key], rtol=1e-12, atol=1e-13)
+    assert dot(u, stored) == pytest.approx(dot(v, field.at(variables.params, 0).hvp(u)), rel=1e-9)
+
+
+def test_small_steps_give_the_fisher_direction() -> None:
+    """For small αλ the KL's gradient at θ_K is F (θ_K - θ*), F the Fisher matrix of π."""
+    bound, variables = learner("simclr")
+    field = Field(bound, *variables[1:], task("simclr"))
+    settings = GesslSettings(
+        inner_steps=1, target_steps=1, inner_lr=1e-3, ssl_weight=0.0, solver="first_order", temperature=0.5
+    )
+    v = task_hypergradient(field, variables.params, settings).hypergradient
+    first = field.at(variables.params, 0)
+    theta = {n: t - 1e-3 * g for (n, t), g in zip(first.theta.items(), first.differentiate().values(), strict=True)}
+    step = {n: 1e-3 * g for n, g in field.at(theta, 0).differentiate().items()}  # θ_K - θ*
+
+    def log_pi(values: tuple) -> torch.Tensor:
+        from tests.bilevel.smooth import log_pi as reference
+
+        named = dict(zip(theta, values, strict=True))
+        return reference(bound.encode(named, variables.buffers, field.views_at(0))[0]["z"], 0.5)
+
+    primals = tuple(t.detach() for t in theta.values())
+    _, tangent = torch.func.jvp(lambda *values: log_pi(values), primals, tuple(step.values()))
+    weights = log_pi(primals).exp()
+    leaves = [t.clone().requires_grad_() for t in primals]
+    mean = (weights * tangent * log_pi(tuple(leaves))).sum(-1).mean()  # J' diag(p) J step, as J'1 p = 0
+    fisher = dict(zip(theta, torch.autograd.grad(mean, leaves, materialize_grads=True), strict=True))
+    assert dot(v, fisher) / (norm(v) * norm(fisher)) > 0.999
+    assert norm(v) == pytest.approx(norm(fisher), rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"inner_steps": -1}, "inner_steps: -1"),
+        ({"target_steps": -1}, "target_steps: -1"),
+        ({"tasks": 0}, "tasks: 0"),
+        ({"temperature": 0.0}, "temperature: 0.0"),
+        ({"kl_weight": 0.0, "ssl_weight": 0.0}, "nothing would be trained"),
+    ],
+)
+def test_impossible_settings_are_refused(change: dict, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        GesslSettings(**change)

@@ -1,0 +1,277 @@
+"""Fetching: DVC in earnest (pin, status, checkout, push, pull), downloads, and every way that bytes can be wrong."""
+
+import functools
+import hashlib
+import http.server
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from gessl.data import fetch as fetching
+from gessl.data.fetch import fetch
+from gessl.data.pin import data_version, folder_hashes, folder_md5, read_manifest, read_pin, verify_raw
+from gessl.data.prepare import prepare
+from gessl.errors import UserError
+from gessl.files import sha256_file
+from gessl.lineage.record import read_record
+
+RAW = Path("data/raw/digits/digits.csv.gz")
+PIN = Path("data/raw/digits.dvc")
+
+
+def dvc(*arguments: str) -> str:
+    command = [sys.executable, "-m", "dvc", *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.fixture
+def dvc_project(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with DVC and an empty default remote, kept apart from the settings of whoever runs the tests."""
+    for name in ("DVC_SYSTEM_CONFIG_DIR", "DVC_GLOBAL_CONFIG_DIR", "DVC_SITE_CACHE_DIR"):
+        monkeypatch.setenv(name, str(project / "dvc-home"))
+    monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
+    (project / ".dvc").mkdir()
+    core = "[core]\n    no_scm = True\n    check_update = false\n    remote = store\n"
+    (project / ".dvc/config").write_text(f"{core}['remote \"store\"']\n    url = {project / 'store'}\n")
+    return project
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, str]]:
+    """A folder and the local address at which it is served."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *arguments: Any) -> None: ...
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield folder, f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def published(content: bytes, address: str) -> dict[str, Any]:
+    """The registry's line for a served file."""
+    return {
+        "name": "a.bin",
+        "source": f"{address}/a.bin",
+        "bytes": len(content),
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "md5": hashlib.md5(content).hexdigest(),
+    }
+
+
+def test_digits_come_pinned_and_survive_loss_and_tampering(dvc_project: Path) -> None:
+    fetch("digits")
+    pin = read_pin(PIN)
+    assert pin.md5 == data_version("digits") == folder_md5(folder_hashes(RAW.parent))  # ours equals DVC's
+    assert (pin.nfiles, pin.size, pin.path) == (1, RAW.stat().st_size, "digits")
+    assert json.loads(dvc("status", "--json")) == {}
+    manifest, record = read_manifest("digits"), read_record(Path("results/raw/digits"))
+    assert manifest is not None and record is not None
+    (entry,) = manifest["files"]
+    assert entry["sha256"] == sha256_file(RAW) and entry["path"] == RAW.name and entry["bytes"] == 57523
+    assert record["step"] == "fetch" and record["inputs"][0]["path"] == PIN.as_posix()
+    assert record["config"]["dataset"]["licence"]
+
+    # an altered byte is noticed by whoever looks, and is left for its owner to judge
+    original = RAW.read_bytes()
+    RAW.chmod(0o644)
+    RAW.write_bytes(original[:-1] + bytes([original[-1] ^ 1]))
+    for verb in (fetch, prepare, verify_raw):
+        with pytest.raises(UserError, match=r"digits\.csv\.gz: was altered.*dvc checkout data/raw/digits\.dvc"):
+            verb("digits")
+    assert RAW.read_bytes() != original
+
+    # lost raw folder: back from the cache; lost cache too: back from the remote; the source is not asked
+    dvc("push", "-q")
+    registry = Path("config/datasets.yaml")
+    registry.write_text(registry.read_text().replace("sklearn:digits.csv.gz", "sklearn:gone.csv.gz"))
+    for lost in ([RAW.parent], [RAW.parent, Path(".dvc/cache"), Path("dvc-home"), Path("results")]):
+        for folder in lost:
+            shutil.rmtree(folder)
+        fetch("digits")
+        assert RAW.read_bytes() == original and read_pin(PIN) == pin
+        assert read_manifest("digits") is not None
+
+
+def test_a_scikit_learn_without_the_file(project: Path) -> None:
+    registry = Path("config/datasets.yaml")
+    registry.write_text(registry.read_text().replace("sklearn:digits.csv.gz", "sklearn:gone.csv.gz"))
+    with pytest.raises(UserError, match=r"sklearn:gone\.csv\.gz: not bundled"):
+        fetch("digits")
+    assert not RAW.parent.exists()
+
+
+def test_a_download_is_verified_and_pinned(
+    dvc_project: Path, site: tuple[Path, str], register: Callable[..., None]
+) -> None:
+    folder, address = site
+    content = bytes(range(256)) * 9000  # more than one block
+    (folder / "a.bin").write_bytes(content)
+    register("mine", "digits", files=[published(content, address)])
+    fetch("mine")
+    assert (dvc_project / "data/raw/mine/a.bin").read_bytes() == content
+    pin = read_pin(Path("data/raw/mine.dvc"))
+    assert (pin.nfiles, pin.size) == (1, len(content))
+    assert [path.name for path in (dvc_project / "data/raw").iterdir() if path.name.startswith(".")] == []
+    before = read_record(Path("results/raw/mine"))
+    fetch("mine")  # nothing to do
+    assert read_record(Path("results/raw/mine")) == before
+
+    # the site now publishes other bytes, and the registry follows it: the pin still stands for the old ones
+    (folder / "a.bin").write_bytes(b"new")
+    register("mine", "digits", files=[published(b"new", address)])
+    for lost in ("data/raw/mine", ".dvc/cache", "dvc-home"):
+        shutil.rmtree(lost, ignore_errors=True)
+    with pytest.raises(UserError, match=r"data/raw/mine\.dvc: the bytes now published at .* are not the pinned ones"):
+        fetch("mine")
+    assert not (dvc_project / "data/raw/mine").exists()
+    assert read_pin(Path("data/raw/mine.dvc")) == pin
+
+
+@pytest.mark.parametrize(
+    ("served", "message"),
+    [
+        (b"right size, no", "MD5 of the file from .* is .*, not the published"),
+        (b"short", "size of the file from .* is 5, not the published 14"),
+        (None, r"a\.bin: cannot download \(File not found\)"),
+    ],
+)
+def test_a_wrong_download_leaves_nothing(
+    served: bytes | None, message: str, project: Path, site: tuple[Path, str], register: Callable[..., None]
+) -> None:
+    folder, address = site
+    register("mine", "digits", files=[published(b"right size, ok", address)])
+    if served is not None:
+        (folder / "a.bin").write_bytes(served)
+    with pytest.raises(UserError, match=message):
+        fetch("mine")
+    assert not [path for path in project.rglob("*") if "mine" in path.name]
+
+
+def test_a_connection_that_breaks_off(
+    project: Path, site: tuple[Path, str], register: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, address = site
+    (folder / "a.bin").write_bytes(b"x" * 1000)
+    monkeypatch.setattr(
+        http.server.SimpleHTTPRequestHandler,
+        "copyfile",
+        lambda self, source, out: out.write(source.read(400)),
+    )
+    register("mine", "digits", files=[published(b"x" * 1000, address)])
+    with pytest.raises(UserError, match=r"cannot download \(.*400 .*\); try again, or get the file elsewhere"):
+        fetch("mine")
+    assert not (project / "data/raw/mine").exists()
+
+
+def test_no_network(project: Path, register: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    register("mine", "digits", files=[published(b"x", "http://127.0.0.1:9")])
+    with pytest.raises(UserError, match=r"cannot download \(.*refused.*place it in data/raw/mine"):
+        fetch("mine")
+
+
+def test_files_that_people_place_are_verified_and_pinned(dvc_project: Path, register: Callable[..., None]) -> None:
+    file = published(b"precious", "https://example.org/register")
+    register("mine", "digits", files=[file], access="registration")
+    with pytest.raises(
+        UserError, match=r"not free to download; obtain a\.bin \(https://example\.org/register/a\.bin\)"
+    ):
+        fetch("mine")
+    folder = dvc_project / "data/raw/mine"
+    folder.mkdir(parents=True)
+    with pytest.raises(UserError, match="not free to download"):  # an empty folder is no data
+        fetch("mine")
+    (folder / "a.bin").write_bytes(b"preciouS")
+    with pytest.raises(UserError, match=r"data/raw/mine/a\.bin: MD5"):
+        fetch("mine")
+    (folder / "a.bin").write_bytes(b"precious")
+    (folder / "notes.txt").write_text("x")
+    with pytest.raises(UserError, match=r"notes\.txt: does not belong"):
+        fetch("mine")
+    assert not Path("data/raw/mine.dvc").exists()
+    (folder / "notes.txt").unlink()
+    fetch("mine")
+    assert data_version("mine") == folder_md5({"a.bin": hashlib.md5(b"precious").hexdigest()})
+
+
+def test_pinned_bytes_must_also_be_the_published_ones(
+    place: Callable[..., Path], register: Callable[..., None]
+) -> None:
+    place("mine", "digits", b"pinned by mistake")
+    entries = yaml.safe_load(Path("config/datasets.yaml").read_text())
+    (file,) = entries["mine"]["files"]
+    register("mine", "mine", files=[file | {"md5": "0" * 32}])
+    with pytest.raises(UserError, match=r"data/raw/mine/raw\.bin: MD5"):
+        fetch("mine")
+
+
+def test_without_dvc_present_data_are_enough(
+    place: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, project: Path
+) -> None:
+    place("mine", "digits", b"bytes")
+    shutil.rmtree("results")
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "dvc" else find(name, *rest))
+    fetch("mine")
+    assert read_manifest("mine") is not None
+    with pytest.raises(UserError, match=r"dvc: not installed.*gessl\[pipeline\]"):
+        fetch("digits")
+
+
+def test_outside_a_dvc_repository(project: Path) -> None:
+    with pytest.raises(UserError, match=r"^dvc add data/raw/digits: .*not inside of a DVC repository[^\n]*$"):
+        fetch("digits")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("outs: []", "not the DVC pin of one folder"),
+        ("[", "not the DVC pin of one folder"),
+        ("outs:\n- {md5: abc, size: 1, nfiles: 1, path: x}", "pins a file, not a folder"),
+    ],
+)
+def test_a_broken_pin(text: str, message: str, project: Path) -> None:
+    path = project / "data/raw/digits.dvc"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        data_version("digits")
+    path.unlink()
+    with pytest.raises(UserError, match=r"no such pin; run `gessl fetch digits`"):
+        data_version("digits")
+
+
+def test_a_folder_with_subfolders_hashes_as_dvc_does(dvc_project: Path) -> None:
+    folder = dvc_project / "data/raw/many"
+    for name in ("b", "a/z", "a/b/c", "a.txt", "A", "ü x"):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    dvc("add", "-q", "data/raw/many")
+    assert read_pin(Path("data/raw/many.dvc")).md5 == folder_md5(folder_hashes(folder))
+
+
+def test_the_committed_pin_is_that_of_the_registrys_digits(project: Path) -> None:
+    root = Path(fetching.__file__).resolve().parents[2]
+    incoming = project / "copy"
+    incoming.mkdir()
+    fetching._copy_bundled("digits.csv.gz", incoming / "digits.csv.gz")
+    assert read_pin(root / PIN).md5 == folder_md5(folder_hashes(incoming))

@@ -1,0 +1,250 @@
+"""Readers against the loaders of scikit-learn and torchvision, on files in the published formats."""
+
+import gzip
+import importlib
+import io
+import os
+import pickle
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gessl.data.readers import open_raw
+from gessl.data.registry import Dataset, dataset
+from gessl.errors import UserError
+
+
+def read(entry: Dataset) -> tuple[tuple[str, ...], dict[str, tuple[np.ndarray, np.ndarray]]]:
+    """Class names; images and labels per part."""
+    raw = open_raw(entry)
+    chunks = list(raw.chunks())
+    return raw.classes, {
+        part: (
+            np.concatenate([chunk.images for chunk in chunks if chunk.part == part]),
+            np.concatenate([chunk.labels for chunk in chunks if chunk.part == part]),
+        )
+        for part in dict.fromkeys(chunk.part for chunk in chunks)
+    }
+
+
+@pytest.fixture
+def torchvision_class(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], Any]:
+    """A torchvision loader that takes our small files for the published ones (their MD5 is not checked)."""
+
+    def load(module: str, name: str) -> Any:
+        code = importlib.import_module(f"torchvision.datasets.{module}")
+        for imported in ("cifar", "stl10"):
+            other = importlib.import_module(f"torchvision.datasets.{imported}")
+            monkeypatch.setattr(other, "check_integrity", lambda path, md5=None: Path(path).exists())
+        return getattr(code, name)
+
+    return load
+
+
+def unpack(content: bytes, folder: Path) -> Path:
+    with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+        tar.extractall(folder, filter="data")
+    return folder
+
+
+@pytest.fixture
+def digits_gz() -> bytes:
+    import sklearn
+
+    return (Path(sklearn.__file__).parent / "datasets/data/digits.csv.gz").read_bytes()
+
+
+def test_digits_equal_scikit_learns(place: Callable[..., Path], digits_gz: bytes) -> None:
+    from sklearn.datasets import load_digits
+
+    place("mine", "digits", digits_gz)
+    classes, parts = read(dataset("mine"))
+    expected = load_digits()
+    images, labels = parts["all"]
+    assert classes == tuple(map(str, expected.target_names))
+    assert images.shape == (1797, 1, 8, 8) and images.dtype == np.uint8
+    assert (np.round(images[:, 0] / 255 * 16) == expected.images).all()
+    assert set(np.unique(images)) == {round(v * 255 / 16) for v in range(17)}
+    assert (labels == expected.target).all()
+
+
+@pytest.mark.parametrize(("name", "classes", "loader"), [("cifar10", 10, "CIFAR10"), ("cifar100", 100, "CIFAR100")])
+def test_cifar_equals_torchvisions(
+    name: str,
+    classes: int,
+    loader: str,
+    place: Callable[..., Path],
+    formats: Any,
+    tmp_path: Path,
+    torchvision_class: Callable[[str, str], Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    content = formats.archive(formats.cifar(classes, 2 if classes == 10 else 1))
+    batches = 5 if classes == 10 else 1
+    per_batch = 20 if classes == 10 else 100
+    place("mine", name, content, parts={"train": batches * per_batch, "test": per_batch})
+    names, parts = read(dataset("mine"))
+    for part in ("train", "test"):
+        peer = torchvision_class("cifar", loader)(unpack(content, tmp_path / "peer"), train=part == "train")
+        images, labels = parts[part]
+        assert (images == peer.data.transpose(0, 3, 1, 2)).all()
+        assert labels.tolist() == peer.targets
+        assert list(names) == peer.classes
+
+
+def test_stl10_equals_torchvisions(
+    place: Callable[..., Path], formats: Any, tmp_path: Path, torchvision_class: Callable[[str, str], Any]
+) -> None:
+    content = formats.archive(formats.stl10(20, 10, 3))
+    place("mine", "stl10", content, parts={"train": 20, "test": 10, "unlabelled": 3})
+    names, parts = read(dataset("mine"))
+    assert list(parts) == ["train", "test", "unlabelled"]  # in this order, whatever the archive's
+    folder = unpack(content, tmp_path / "peer")
+    for part, word in (("train", "train"), ("test", "test"), ("unlabelled", "unlabeled")):
+        peer = torchvision_class("stl10", "STL10")(folder, split=word)
+        images, labels = parts[part]
+        assert (images == peer.data).all()
+        assert labels.tolist() == peer.labels.tolist()
+        assert list(names) == peer.classes
+
+
+def test_published_checksums_equal_torchvisions(project: Path) -> None:
+    from torchvision import datasets
+
+    for name, peer in (("cifar10", datasets.CIFAR10), ("cifar100", datasets.CIFAR100), ("stl10", datasets.STL10)):
+        (file,) = dataset(name).files
+        assert (file.name, file.source, file.md5) == (peer.filename, peer.url, peer.tgz_md5)
+
+
+def test_pickles_of_todays_numpy_are_read_too(place: Callable[..., Path], formats: Any) -> None:
+    members = formats.cifar(10, 1)
+    modern = {name: pickle.dumps(pickle.loads(text, encoding="latin1"), protocol=2) for name, text in members.items()}
+    parts = {"train": 50, "test": 10}
+    place("old", "cifar10", formats.archive(members), parts=parts)
+    place("new", "cifar10", formats.archive(modern), parts=parts)
+    assert (read(dataset("old"))[1]["train"][0] == read(dataset("new"))[1]["train"][0]).all()
+
+
+class _Trap:
+    def __init__(self, call: Callable[..., Any], *arguments: Any) -> None:
+        self.reduced = (call, arguments)
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return self.reduced
+
+
+@pytest.mark.parametrize(
+    ("trap", "said"),
+    [
+        (_Trap(os.mkdir, "trapped"), "posix.mkdir"),
+        (_Trap(eval, "__import__('os').mkdir('trapped')"), "eval"),
+        (_Trap(getattr, "", "join"), "getattr"),
+        (_Trap(np.load, "x.npy"), "numpy"),
+    ],
+)
+@pytest.mark.parametrize("member", ["batches.meta", "test_batch"])
+def test_a_pickle_that_runs_code_is_refused(
+    trap: _Trap, said: str, member: str, place: Callable[..., Path], formats: Any, project: Path
+) -> None:
+    members = formats.cifar(10, 1)
+    members[f"cifar-10-batches-py/{member}"] = pickle.dumps({"data": trap}, protocol=2)
+    place("mine", "cifar10", formats.archive(members), parts={"train": 50, "test": 10})
+    with pytest.raises(UserError, match=member) as caught:
+        read(dataset("mine"))
+    assert said in str(caught.value)
+    assert not (project / "trapped").exists()
+
+
+def test_a_pickle_with_another_codec_is_refused(place: Callable[..., Path], formats: Any) -> None:
+    import _codecs
+
+    members = formats.cifar(10, 1)
+    members["cifar-10-batches-py/batches.meta"] = pickle.dumps(_Trap(_codecs.encode, "x", "rot13"), protocol=2)
+    place("mine", "cifar10", formats.archive(members), parts={"train": 50, "test": 10})
+    with pytest.raises(UserError, match="rot13"):
+        read(dataset("mine"))
+
+
+@pytest.mark.parametrize("kind", ["cifar10", "stl10", "digits"])
+@pytest.mark.parametrize("damage", ["cut", "empty", "text", "hollow"])
+def test_damaged_files_are_refused(
+    kind: str, damage: str, place: Callable[..., Path], formats: Any, digits_gz: bytes
+) -> None:
+    content = {
+        "cifar10": lambda: formats.archive(formats.cifar(10, 1)),
+        "stl10": lambda: formats.archive(formats.stl10(10, 10, 1)),
+        "digits": lambda: digits_gz,
+    }[kind]()
+    broken = {
+        "cut": content[: len(content) // 2],
+        "empty": b"",
+        "text": b"404 not found",
+        "hollow": gzip.compress(b""),
+    }[damage]
+    parts = {"cifar10": {"train": 50, "test": 10}, "stl10": {"train": 10, "test": 10, "unlabelled": 1}}
+    path = place("mine", kind, broken, **({"parts": parts[kind]} if kind in parts else {}))
+    with pytest.raises(UserError, match=str(path.relative_to(Path.cwd()))):
+        read(dataset("mine"))
+
+
+def test_a_flipped_byte_in_digits_is_noticed(place: Callable[..., Path], digits_gz: bytes) -> None:
+    middle = len(digits_gz) // 2
+    place("mine", "digits", digits_gz[:middle] + bytes([digits_gz[middle] ^ 1]) + digits_gz[middle + 1 :])
+    with pytest.raises(UserError, match="damaged or cut short"):
+        read(dataset("mine"))
+
+
+def _swap(members: dict[str, bytes], name: str, formats: Any, **changes: Any) -> bytes:
+    batch = pickle.loads(members[name], encoding="latin1") | changes
+    return formats.archive(members | {name: formats.python2_pickle(batch)})
+
+
+def test_contents_at_odds_with_the_registry_are_refused(place: Callable[..., Path], formats: Any) -> None:
+    members, parts = formats.cifar(10, 1), {"train": 50, "test": 10}
+    name = "cifar-10-batches-py/test_batch"
+    grey = np.zeros((10, 1024), np.uint8)
+    wide = np.zeros((10, 3072), np.int64)
+    cases = {
+        "high": (_swap(members, name, formats, labels=[*range(9), 10]), r"label .* lies outside 0\.\.9"),
+        "negative": (_swap(members, name, formats, labels=[*range(9), -1]), r"label .* lies outside 0\.\.9"),
+        "gap": (_swap(members, name, formats, labels=[0, *range(9)]), "no image of class 9"),
+        "short": (_swap(members, name, formats, labels=[1]), "not a batch"),
+        "grey": (_swap(members, name, formats, data=grey), "not a batch"),
+        "wide": (_swap(members, name, formats, data=wide), "not a batch"),
+        "other": (formats.archive(formats.cifar(100, 1)), "holds no file"),
+        "few": (formats.archive(formats.cifar(10, 2)), "the registry says"),
+        "names": (
+            _swap(members, "cifar-10-batches-py/batches.meta", formats, label_names=["a"]),
+            "names 1 classes; the registry says 10",
+        ),
+    }
+    for key, (content, message) in cases.items():
+        place(key, "cifar10", content, parts=parts)
+        with pytest.raises(UserError, match=message):
+            read(dataset(key))
+    place("size", "cifar10", formats.archive(members), parts=parts, size=[64, 64])
+    with pytest.raises(UserError, match=r"uint8 \[10, 3, 32, 32\]; the registry says uint8 \[10, 3, 64, 64\]"):
+        read(dataset("size"))
+
+
+def test_stl10_labels_start_at_one(place: Callable[..., Path], formats: Any) -> None:
+    members = formats.stl10(10, 10, 1)
+    members["stl10_binary/train_y.bin"] = bytes(range(10))
+    place("mine", "stl10", formats.archive(members), parts={"train": 10, "test": 10, "unlabelled": 1})
+    with pytest.raises(UserError, match=r"lies outside 0\.\.9"):
+        read(dataset("mine"))
+    members["stl10_binary/train_y.bin"] = bytes(range(1, 10))
+    place("short", "stl10", formats.archive(members), parts={"train": 10, "test": 10, "unlabelled": 1})
+    with pytest.raises(UserError, match="one per label"):
+        read(dataset("short"))
+
+
+@pytest.mark.parametrize("line", ["1,2,3", ",".join(["17"] * 64 + ["3"]), ",".join(["0.5"] * 65), "a" * 9])
+def test_digits_lines_are_checked(line: str, place: Callable[..., Path]) -> None:
+    place("mine", "digits", gzip.compress(f"{line}\n".encode()), parts={"all": 1})
+    with pytest.raises(UserError, match=r"data/raw/mine/raw\.bin"):
+        read(dataset("mine"))

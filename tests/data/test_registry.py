@@ -1,0 +1,108 @@
+"""The registry: what ships is sound, and every fault in it is named with its place."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from gessl.data.registry import Dataset, dataset, load_registry
+from gessl.errors import UserError
+
+
+def change(project: Path, *keys: Any, value: Any = None, delete: bool = False) -> None:
+    """Set or delete `entries[keys[0]][keys[1]]…` in the project's registry."""
+    path = project / "config/datasets.yaml"
+    entries = yaml.safe_load(path.read_text())
+    inner = entries
+    for key in keys[:-1]:
+        inner = inner[key]
+    if delete:
+        del inner[keys[-1]]
+    else:
+        inner[keys[-1]] = value
+    path.write_text(yaml.safe_dump(entries))
+
+
+def test_what_ships_is_sound(project: Path) -> None:
+    registry = load_registry()
+    assert {"digits", "cifar10", "cifar100", "stl10"} <= set(registry)
+    for name, entry in registry.items():
+        assert isinstance(entry, Dataset) and entry.name == name and dataset(name) == entry
+        assert entry.citation.startswith("https://")
+        for file in entry.files:
+            assert file.sha256 or file.md5, f"{name}: nothing to verify {file.name} with"
+
+
+def test_an_unknown_name_gets_the_nearest(project: Path) -> None:
+    with pytest.raises(UserError, match=r"no data set 'cifar-10'; did you mean 'cifar10'\?"):
+        dataset("cifar-10")
+    with pytest.raises(UserError, match="known: cifar10, cifar100, digits, stl10"):
+        dataset("zzz")
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "message"),
+    [
+        (("digits", "channel"), 1, r"digits\.channel: unknown key; did you mean 'channels'\?"),
+        (("digits", "name"), "x", r"digits\.name: unknown key"),
+        (("digits", "files", 0, "sha25"), "x", r"digits\.files\[0\]\.sha25: unknown key; did you mean 'sha256'\?"),
+        (("digits", "files", 0, "sha256"), "abc", r"digits\.files\[0\]\.sha256: must be 64 lower-case hex"),
+        (("digits", "files", 0, "md5"), "A" * 32, r"digits\.files\[0\]\.md5: must be 32 lower-case hex"),
+        (("digits", "files", 0, "bytes"), 0, r"digits\.files\[0\]\.bytes: must be a positive whole number"),
+        (("digits", "files", 0, "bytes"), True, r"digits\.files\[0\]\.bytes: must be a positive whole number"),
+        (("digits", "files", 0, "name"), "../x", r"digits\.files\[0\]\.name: not a plain file name"),
+        (("digits", "files", 0, "source"), "file:///etc/passwd", r"digits\.files\[0\]\.source: must start with"),
+        (("digits", "files"), [], r"digits\.files: must name at least one file"),
+        (("digits", "files"), "x", r"digits\.files: must be a list"),
+        (("digits", "parts"), {"train": 1}, r"digits\.parts: rule stratified needs \['all'\]"),
+        (("cifar10", "parts"), {"all": 1}, r"cifar10\.parts: rule published needs"),
+        (("cifar10", "parts", "train"), -1, r"cifar10\.parts: must map"),
+        (("digits", "classes"), "ten", r"digits\.classes: must be 2 or more"),
+        (("digits", "size"), [8], r"digits\.size: must be \[height, width\]"),
+        (("digits", "channels"), 2, r"digits\.channels: must be 1 or 3"),
+        (("digits", "flip"), "no", r"digits\.flip: must be true or false"),
+        (("digits", "reader"), "csv", r"digits\.reader: must be one of digits-csv"),
+        (("digits", "access"), "secret", r"digits\.access: must be one of open"),
+        (("digits", "title"), 3, r"digits\.title: must be text"),
+        (("digits", "split", "rule"), "random", r"digits\.split\.rule: must be one of"),
+        (("digits", "split", "val"), 1.0, r"digits\.split\.val: must lie between 0 and 1"),
+        (("digits", "split", "test"), None, r"digits\.split\.test: must lie between 0 and 1"),
+        (("digits", "split", "test"), 0.9, r"digits\.split\.test: val and test leave nothing"),
+        (("cifar10", "split", "test"), 0.2, r"cifar10\.split\.test: must be null"),
+        (("digits", "split", "seed"), -1, r"digits\.split\.seed: must be a whole number"),
+        (("Digits",), {}, r"Digits: missing"),
+        (("digits",), 7, r"digits: must be a mapping"),
+    ],
+)
+def test_a_fault_is_named_with_its_place(project: Path, keys: tuple[Any, ...], value: Any, message: str) -> None:
+    change(project, *keys, value=value)
+    with pytest.raises(UserError, match=r"^config/datasets\.yaml: " + message) as caught:
+        load_registry()
+    assert "\n" not in str(caught.value)
+
+
+def test_names_are_safe_in_paths(project: Path) -> None:
+    path = project / "config/datasets.yaml"
+    path.write_text(path.read_text().replace("digits:\n", "../digits:\n", 1))
+    with pytest.raises(UserError, match="name: only a-z"):
+        load_registry()
+
+
+def test_a_missing_key_is_named(project: Path) -> None:
+    change(project, "digits", "licence", delete=True)
+    with pytest.raises(UserError, match="digits: missing licence"):
+        load_registry()
+
+
+@pytest.mark.parametrize("text", ["a: [1", "- 1\n- 2\n", "", "a: !!python/object/apply:os.getcwd []"])
+def test_a_broken_file_is_one_line(project: Path, text: str) -> None:
+    (project / "config/datasets.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"^config/datasets\.yaml: [^\n]*$"):
+        load_registry()
+
+
+def test_outside_a_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="project's root"):
+        load_registry()

@@ -1,0 +1,169 @@
+"""Whole views: against torchvision with the same parameters, and in distribution against a torchvision pipeline."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch import Tensor
+from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms.v2 import functional as reference
+
+from gessl.data.views import POLICIES, ViewPolicy, apply_parameters, make_views
+from gessl.data.views.parameters import NEUTRAL, ViewParameters, draw_parameters
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def pictures(count: int, channels: int = 3, size: tuple[int, int] = (32, 32)) -> Tensor:
+    """Smooth coloured blobs with some noise, uint8: crops and blurs of them differ."""
+    coarse = torch.rand(count, channels, 4, 4, generator=seeded(3))
+    smooth = torch.nn.functional.interpolate(coarse, size, mode="bicubic").clamp(0, 1)
+    noise = torch.rand(smooth.shape, generator=seeded(4))
+    return (0.85 * smooth + 0.15 * noise).mul(255).round().byte()
+
+
+def one_by_one(images: Tensor, parameters: ViewParameters, width: int) -> Tensor:
+    """The same views made by torchvision's functions, image by image, with the flip at the end."""
+    steps = (
+        reference.adjust_brightness, reference.adjust_contrast, reference.adjust_saturation, reference.adjust_hue,
+    )  # fmt: skip
+    views = []
+    for i, image in enumerate(images):
+        size = list(image.shape[1:])
+        view = reference.resized_crop(
+            image.float() / 255, *parameters.box[i].tolist(), size, InterpolationMode.BILINEAR
+        )
+        for kind in parameters.order[i].tolist():
+            factor = parameters.factors[i, kind].item()
+            view = view if factor == NEUTRAL[kind] else steps[kind](view, factor)
+        view = reference.rgb_to_grayscale(view, len(image)) if parameters.gray[i] else view
+        sigma = parameters.sigma[i].item()
+        view = reference.gaussian_blur(view, [width, width], [sigma, sigma]) if sigma else view
+        view = reference.solarize(view, 0.5) if parameters.solarize[i] else view
+        views.append(reference.horizontal_flip(view) if parameters.flip[i] else view)
+    return torch.stack(views)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", POLICIES)
+def test_views_are_torchvisions_with_the_same_parameters(name: str, channels: int) -> None:
+    images = pictures(64, channels, (28, 32))
+    for policy in POLICIES[name]:
+        parameters = draw_parameters(policy, 64, (28, 32), seeded())
+        # A value within rounding of the threshold may fall on either side of it.
+        rounding = one_by_one(images, dataclasses.replace(parameters, solarize=parameters.solarize & False), 3)
+        clear = ((rounding - 0.5).abs() > 1e-5) | ~parameters.solarize.view(-1, 1, 1, 1)
+        ours, theirs = apply_parameters(images, parameters), one_by_one(images, parameters, 3)
+        torch.testing.assert_close(ours[clear], theirs[clear], rtol=0, atol=1e-5)
+
+
+def test_make_views_draws_each_policy_in_turn() -> None:
+    images, policies, generator = pictures(20), POLICIES["cifar-asym"], seeded(5)
+    views = make_views(images, policies, seeded(5))
+    assert views.shape == (2, 20, 3, 32, 32) and views.dtype == torch.float32
+    for view, policy in zip(views, policies, strict=True):
+        expected = apply_parameters(images, draw_parameters(policy, 20, (32, 32), generator))
+        torch.testing.assert_close(view, expected, rtol=0, atol=1e-6)
+
+
+def test_pixel_statistics_follow_a_torchvision_pipeline() -> None:
+    """Mean, spread and correlations of the views' summaries, within 4.5 standard errors."""
+    count = 2000
+    policy = dataclasses.replace(POLICIES["cifar-strong"][0], solarize_prob=0.2)
+    image = pictures(1)
+    pipeline = v2.Compose(
+        [
+            v2.RandomResizedCrop(32, scale=policy.crop_scale, ratio=policy.crop_ratio),
+            v2.RandomApply([v2.ColorJitter(*policy.jitter)], p=policy.jitter_prob),
+            v2.RandomGrayscale(policy.gray_prob),
+            v2.RandomApply([v2.GaussianBlur(3, policy.blur_sigma)], p=policy.blur_prob),
+            v2.RandomSolarize(0.5, policy.solarize_prob),
+            v2.RandomHorizontalFlip(policy.flip),
+        ]
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(11)
+        theirs = summaries(torch.stack([pipeline(image[0].float() / 255) for _ in range(count)]))
+    ours = summaries(make_views(image.expand(count, -1, -1, -1), (policy,), seeded(12))[0])
+    error = ((ours.var(0) + theirs.var(0)) / count).sqrt()
+    assert ((ours.mean(0) - theirs.mean(0)).abs() / error).max() < 4.5
+
+
+def summaries(views: Tensor) -> Tensor:
+    """Per view: channel means, their squares and products, spreads, edge strength, left-right difference."""
+    views = views.double()
+    means = views.mean((2, 3))
+    spread = views.std((2, 3))
+    edges = (views.diff(dim=3).abs().mean((1, 2, 3)), views.diff(dim=2).abs().mean((1, 2, 3)))
+    sides = (views[..., :16].mean((1, 2, 3)) - views[..., 16:].mean((1, 2, 3)),)
+    products = (means[:, 0] * means[:, 1], means[:, 1] * means[:, 2])
+    return torch.cat([means, means**2, spread, torch.stack([*edges, *sides, *products], 1)], 1)
+
+
+def test_same_seed_gives_the_same_bits_and_another_seed_other_views() -> None:
+    images = pictures(16)
+    first, again, other = (make_views(images, POLICIES["cifar-strong"], seeded(seed)) for seed in (1, 1, 2))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    assert not torch.equal(first[0], first[1])
+
+
+def test_a_view_depends_on_its_own_image_alone() -> None:
+    images = pictures(16)
+    changed = images.clone()
+    changed[3] = 255 - changed[3]
+    before, after = (make_views(each, POLICIES["cifar-strong"], seeded()) for each in (images, changed))
+    same = (before == after).flatten(2).all(2)
+    assert same[:, torch.arange(16) != 3].all() and not same[:, 3].any()
+
+
+def test_a_policy_that_does_nothing_returns_the_images() -> None:
+    images = pictures(4)
+    whole = ViewPolicy(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0))
+    assert torch.equal(make_views(images, (whole,), seeded())[0], images.float() / 255)
+
+
+def test_colour_operations_leave_one_channel_alone() -> None:
+    images = pictures(32, channels=1)
+    colour = ViewPolicy(jitter=(0.0, 0.0, 0.9, 0.5), jitter_prob=1.0, gray_prob=1.0)
+    assert torch.equal(make_views(images, (colour,), seeded()), make_views(images, (ViewPolicy(),), seeded()))
+
+
+def test_the_images_and_the_global_generator_are_left_as_they_were() -> None:
+    images = pictures(8)
+    before, state = images.clone(), torch.get_rng_state()
+    make_views(images, POLICIES["cifar-asym"], seeded())
+    assert torch.equal(images, before) and torch.equal(torch.get_rng_state(), state)
+
+
+def test_nothing_reads_back_from_the_device() -> None:
+    """A meta tensor has no data: whatever waits for a value of it raises."""
+    policy = dataclasses.replace(POLICIES["cifar-strong"][0], solarize_prob=0.5)
+    assert make_views(pictures(8).to("meta"), (policy, policy), seeded()).shape == (2, 8, 3, 32, 32)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_views_on_a_gpu_are_those_of_the_cpu_and_never_wait() -> None:
+    images, policies = pictures(64), POLICIES["cifar-strong"]
+    there = images.cuda()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        views = make_views(there, policies, seeded())
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    torch.testing.assert_close(views.cpu(), make_views(images, policies, seeded()), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "images",
+    [torch.zeros(2, 3, 8, 8), torch.zeros(3, 8, 8, dtype=torch.uint8), torch.zeros(2, 4, 8, 8, dtype=torch.uint8)],
+)
+def test_images_of_another_kind_are_refused(images: Tensor) -> None:
+    with pytest.raises(ValueError, match="give uint8"):
+        make_views(images, POLICIES["digits"], seeded())
+
+
+def test_no_policy_is_refused() -> None:
+    with pytest.raises(ValueError, match="policies: empty"):
+        make_views(pictures(2), (), seeded())

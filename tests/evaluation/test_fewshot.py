@@ -1,0 +1,77 @@
+"""Episodes against float64 loops and scikit-learn's nearest centroid."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.neighbors import NearestCentroid
+
+from gessl.evaluation import fewshot
+from gessl.tasks.read import Episodes
+
+
+def draw(episodes=7, way=5, shot=3, queries=4, images=400, seed=0):
+    random = np.random.default_rng(seed)
+    positions = np.stack([random.permutation(images)[: way * (shot + queries)] for _ in range(episodes)])
+    positions = positions.reshape(episodes, way, shot + queries)
+    classes = np.tile(np.arange(way), (episodes, 1))
+    features = random.normal(size=(images, 6)).astype(np.float32)
+    for row in positions:  # a little signal
+        features[row] += 0.3 * np.eye(way, 6, dtype=np.float32)[:, None]
+    return torch.from_numpy(features), Episodes(classes, positions[..., :shot], positions[..., shot:])
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # scikit-learn: spread of one example
+@pytest.mark.parametrize("shot", [1, 3])
+def test_agrees_with_scikit_learn_per_episode(shot, monkeypatch):
+    monkeypatch.setattr(fewshot, "CHUNK", 3)
+    features, episodes = draw(shot=shot)
+    found = fewshot.episode_accuracies(features, episodes)
+    data = features.double().numpy()
+    for episode in range(7):
+        labels = np.arange(5).repeat(shot)
+        centroids = NearestCentroid().fit(data[episodes.support[episode].ravel()], labels)
+        predicted = centroids.predict(data[episodes.query[episode].ravel()])
+        assert found[episode].item() == pytest.approx(np.mean(predicted == np.arange(5).repeat(4)))
+
+
+def test_prediction_is_the_least_squared_distance_to_the_class_mean():
+    random = np.random.default_rng(0)
+    support, queries = random.normal(size=(4, 2, 3)), random.normal(size=(9, 3))
+    found = fewshot.prototype_predict(torch.from_numpy(support), torch.from_numpy(queries))
+    for query, place in zip(queries, found.tolist(), strict=True):
+        distances = [sum((query - examples.mean(0)) ** 2) for examples in support]
+        assert place == int(np.argmin(distances))
+
+
+def test_a_query_does_not_depend_on_the_others():
+    support = torch.randn(5, 2, 16, generator=torch.Generator().manual_seed(0))
+    queries = torch.randn(75, 16, generator=torch.Generator().manual_seed(1))
+    together = fewshot.prototype_predict(support, queries)
+    alone = torch.cat([fewshot.prototype_predict(support, query[None]) for query in queries])
+    others = torch.cat([queries, 100 * torch.randn(500, 16)])
+    assert torch.equal(together, alone)
+    assert torch.equal(fewshot.prototype_predict(support, others)[:75], together)
+
+
+def test_order_of_classes_does_not_matter():
+    features, episodes = draw()
+    mixed = Episodes(episodes.classes[:, ::-1], episodes.support[:, ::-1], episodes.query[:, ::-1])
+    assert torch.equal(fewshot.episode_accuracies(features, mixed), fewshot.episode_accuracies(features, episodes))
+
+
+def test_interval_by_hand():
+    found = fewshot.episodes_normal(torch.tensor([0.2, 0.4, 0.9], dtype=torch.float64))
+    deviation = math.sqrt(((0.2 - 0.5) ** 2 + (0.4 - 0.5) ** 2 + (0.9 - 0.5) ** 2) / 2)
+    assert found[:3] == pytest.approx((0.5, 0.5 - 1.96 * deviation / 3**0.5, 0.5 + 1.96 * deviation / 3**0.5))
+    assert found[3:] == (3, "episodes-normal")
+    assert fewshot.episodes_normal(torch.tensor([0.2]))[1:] == (None, None, 1, "")
+
+
+def test_scores_name_their_setting():
+    features, episodes = draw()
+    (score,) = fewshot.evaluate_fewshot(features, {"5w3s": episodes})
+    assert (score.protocol, score.task, score.unit) == ("fewshot/proto-v1", "5w3s", "%")
+    assert score.outcomes.shape == (7,)
+    assert score.interval.mean == pytest.approx(100 * score.outcomes.mean())

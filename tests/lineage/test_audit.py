@@ -1,0 +1,246 @@
+import json
+import os
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+from toy_project import RUN, make_data, make_report, make_run, write_pin
+
+from gessl.errors import UserError
+from gessl.files import sha256_file
+from gessl.layout import data_dir, raw_dir, report_dir, run_dir, scores_dir, tasks_dir
+from gessl.lineage import contents, record
+from gessl.lineage.audit import audit, format_verdict, verdict_json
+from gessl.lineage.checks import check_ancestry
+from gessl.lineage.contents import files_below
+from gessl.lineage.ledger import Ledger
+from gessl.lineage.record import Step, record_id, record_text
+
+RECORDS = 6
+
+
+def _files() -> list[Path]:
+    return sorted(path for top in ("results", "data/raw") for path in Path(top).rglob("*") if path.is_file())
+
+
+def _kinds(path: Path | str) -> set[str]:
+    return {finding.kind for finding in audit().findings if finding.path == str(path)}
+
+
+def test_untouched_tree_passes_and_every_file_is_counted(project: Path) -> None:
+    verdict = audit()
+    assert verdict.ok, format_verdict(verdict)
+    files = _files()
+    assert (verdict.records, verdict.files) == (RECORDS, len(files))
+    assert verdict.bytes == sum(path.stat().st_size for path in files)
+
+
+def test_each_file_is_hashed_once(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+    original = contents._read
+    monkeypatch.setattr(contents, "_read", lambda path, md5: (read.append(path), original(path, md5))[1])
+    audit()
+    assert sorted(read) == sorted(path for path in _files() if path.name != "record.json")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_one_flipped_bit_in_any_file_is_found_and_named(project: Path, seed: int) -> None:
+    draw = random.Random(seed)
+    for path in _files():
+        before = path.read_bytes()
+        place = draw.randrange(len(before))
+        path.write_bytes(before[:place] + bytes([before[place] ^ 1 << draw.randrange(8)]) + before[place + 1 :])
+        assert _kinds(path), f"{path}: byte {place} of {before!r}"
+        path.write_bytes(before)
+    assert audit().ok
+
+
+def test_every_byte_of_a_record_counts_white_space_too(project: Path) -> None:
+    path = run_dir(RUN) / "record.json"
+    text = path.read_text()
+    for altered in (text + "\n", text.replace("  ", " ", 1), text.replace('": ', '":', 1), text.rstrip(), ""):
+        path.write_text(altered)
+        verdict = audit()
+        assert [(finding.kind, finding.path) for finding in verdict.findings] == [("broken-record", str(path))]
+
+
+def test_a_flipped_bit_in_a_record_is_found_wherever_it_is(project: Path) -> None:
+    path = data_dir("toy") / "record.json"
+    before = path.read_bytes()
+    for place in range(0, len(before), 29):
+        path.write_bytes(before[:place] + bytes([before[place] ^ 4]) + before[place + 1 :])
+        assert "broken-record" in _kinds(path), before[place - 20 : place + 20]
+
+
+@pytest.mark.parametrize("change", ["truncate", "append", "delete", "empty"])
+def test_damaged_file_is_found_and_named(project: Path, change: str) -> None:
+    for path in _files():
+        before = path.read_bytes()
+        if change == "delete":
+            path.unlink()
+        else:
+            path.write_bytes({"truncate": before[:-1], "append": before + b"\n", "empty": b""}[change])
+        assert _kinds(path), path
+        path.write_bytes(before)
+    assert audit().ok
+
+
+def test_swapped_files_are_both_named(project: Path) -> None:
+    one, other = run_dir(RUN) / "config.json", run_dir(RUN) / "metrics.jsonl"
+    first, second = one.read_bytes(), other.read_bytes()
+    one.write_bytes(second)
+    other.write_bytes(first)
+    assert _kinds(one) == _kinds(other) == {"altered"}
+
+
+@pytest.mark.parametrize(
+    "place", ["results/x.txt", "results/runs/x", "results/data/toy/more/x", "results/new/thing/x", "data/raw/toy/x"]
+)
+def test_extra_file_is_orphaned(project: Path, place: str) -> None:
+    Path(place).parent.mkdir(parents=True, exist_ok=True)
+    Path(place).write_text("slipped in")
+    assert _kinds(place) == {"orphaned"}
+
+
+def test_extra_folder_of_raw_data_has_no_pin(project: Path) -> None:
+    Path("data/raw/other").mkdir()
+    Path("data/raw/other/x").write_text("x")
+    assert _kinds("data/raw/other") == {"unverifiable"}
+
+
+def test_staging_left_by_a_killed_step_is_orphaned(project: Path) -> None:
+    staging = run_dir(RUN) / ".staging"
+    (staging / "files").mkdir(parents=True)
+    (staging / "lock").touch()
+    assert [(finding.kind, finding.path) for finding in audit().findings] == [("orphaned", str(staging))]
+
+
+def test_removed_record_is_missing_and_its_files_orphaned(project: Path) -> None:
+    (run_dir(RUN) / "record.json").unlink()
+    assert _kinds(run_dir(RUN) / "record.json") == {"missing"}
+    assert "orphaned" in _kinds(run_dir(RUN) / "config.json")
+
+
+def test_copied_folder_is_a_broken_record(project: Path) -> None:
+    copy = run_dir("copy")
+    shutil.copytree(run_dir(RUN), copy)
+    assert _kinds(copy / "record.json") == {"broken-record"}
+
+
+def test_forged_record_breaks_the_chain(project: Path) -> None:
+    """Altering a file *and* signing it again in its record is seen by those who read it."""
+    data = data_dir("toy")
+    (data / "images.npy").write_bytes(b"forged")
+    forged = json.loads((data / "record.json").read_text())
+    for output in forged["outputs"]:
+        if output["path"].endswith("images.npy"):
+            output |= {"bytes": 6, "sha256": sha256_file(data / "images.npy")}
+    kept = forged | {"id": record_id(forged)}
+    (data / "record.json").write_text(record_text(kept))
+    stale = {finding.path for finding in audit().findings if finding.kind == "stale"}
+    assert stale == {str(tasks_dir("toy", 0)), str(run_dir(RUN)), str(scores_dir(RUN))}
+    (data / "record.json").write_text(record_text(forged))  # the old id kept: the record no longer has it
+    assert "broken-record" in _kinds(data / "record.json")
+    assert "broken-record" in _kinds(run_dir(RUN) / "record.json")
+
+
+def test_what_was_made_from_an_older_make_is_stale_until_made_again(project: Path) -> None:
+    make_run(RUN)
+    assert [(finding.kind, finding.path) for finding in audit().findings] == [("stale", str(report_dir("grid")))]
+    make_report("grid", RUN)
+    assert audit().ok
+
+
+def test_new_raw_data_are_altered_for_what_was_made_from_the_old(project: Path) -> None:
+    (raw_dir("toy") / "labels.csv").write_bytes(b"0,2\n")
+    write_pin("toy")
+    assert "altered" in _kinds("data/raw/toy.dvc")
+    assert "altered" in _kinds("data/raw/toy/labels.csv")
+
+
+def test_data_version_in_the_settings_must_be_the_pins(project: Path) -> None:
+    make_data("toy", "0" * 32 + ".dir")
+    assert "stale" in _kinds(data_dir("toy"))
+
+
+def test_result_that_leads_to_no_raw_data_is_unverifiable(project: Path) -> None:
+    with Step("pretrain", "loose", run_dir("loose"), inputs=[], config={}) as step:
+        step.path("encoder.safetensors").write_bytes(b"from nowhere")
+    assert [(finding.kind, finding.path) for finding in audit().findings] == [("unverifiable", str(run_dir("loose")))]
+
+
+def test_raw_data_gone_are_missing(project: Path) -> None:
+    shutil.rmtree(raw_dir("toy"))
+    assert _kinds(raw_dir("toy")) == _kinds(raw_dir("toy") / "labels.csv") == {"missing"}
+
+
+def test_raw_file_is_named_by_the_manifest_even_if_no_step_read_it(project: Path) -> None:
+    shutil.rmtree("results/data"), shutil.rmtree("results/tasks"), shutil.rmtree("results/runs")
+    shutil.rmtree("results/scores"), shutil.rmtree("results/report")
+    assert audit().ok
+    (raw_dir("toy") / "labels.csv").write_bytes(b"0,1\n1,1\n")
+    assert _kinds(raw_dir("toy") / "labels.csv") == {"altered"}
+    Path("results/raw/toy/manifest.json").write_text("{}")
+    assert _kinds(raw_dir("toy")) == {"altered"}
+
+
+def test_records_that_name_each_other_are_a_cycle(project: Path) -> None:
+    def forge(name: str, parent: str) -> None:
+        step = json.loads((run_dir(RUN) / "record.json").read_text()) | {"step": "other", "id": name}
+        entry = {"path": f"results/x/{parent}/f", "bytes": 0, "sha256": "0"}
+        step["outputs"] = [entry | {"path": f"results/x/{name}/f"}]
+        step["inputs"] = [entry | {"record": parent}]
+        Path(f"results/x/{name}").mkdir(parents=True)
+        Path(f"results/x/{name}/record.json").write_text(record_text(step))
+
+    forge("a", "b")
+    forge("b", "a")
+    ledger = Ledger(Path("results"), files_below(Path("results")))
+    assert [finding.what.partition(":")[0] for finding in check_ancestry(ledger)] == ["made from itself"]
+    assert not audit().ok
+
+
+def test_results_may_lie_behind_a_link(project: Path) -> None:
+    shutil.move("results/runs", "elsewhere")
+    Path("results/runs").symlink_to(Path("elsewhere").absolute())
+    Path("elsewhere/loop").symlink_to(Path("results/runs").absolute())
+    assert audit().ok
+
+
+def test_unreadable_file_is_unverifiable(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unreadable = run_dir(RUN) / "config.json"
+    original = contents._read
+    failed = contents.Content(0, error="Input/output error")
+    monkeypatch.setattr(contents, "_read", lambda path, md5: failed if path == unreadable else original(path, md5))
+    assert _kinds(unreadable) == {"unverifiable"}
+
+
+def test_nothing_to_audit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="results: no such folder"):
+        audit()
+    Path("results/empty").mkdir(parents=True)
+    with pytest.raises(UserError, match="results: nothing in it"):
+        audit()
+
+
+def test_verdict_as_text_and_json(project: Path) -> None:
+    assert format_verdict(audit()).startswith(f"audit passed: {RECORDS} records, ")
+    os.rename(run_dir(RUN) / "config.json", run_dir(RUN) / "con\nfig.json")
+    verdict = audit()
+    lines = format_verdict(verdict).splitlines()
+    assert lines[0].startswith("audit FAILED: 2 findings in ")
+    assert len([line for line in lines if "results/runs" in line]) == 2
+    as_json = json.loads(json.dumps(verdict_json(verdict)))
+    assert as_json["ok"] is False
+    assert {finding["kind"] for finding in as_json["findings"]} == {"missing", "orphaned"}
+
+
+def test_other_code_is_a_note_not_a_fault(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = {"commit": None, "dirty": "d", "sources": "other"}
+    monkeypatch.setattr(record, "code_state", lambda: other)
+    make_report("grid", RUN)
+    verdict = audit()
+    assert verdict.ok
+    assert f"1 of {RECORDS} records were made by other sources than this package's" in verdict.notes

@@ -1,0 +1,163 @@
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from gessl.lineage import provenance
+from gessl.lineage.provenance import code_state, environment, fingerprint
+
+FILES = {
+    "__init__.py": "",
+    "files.py": "import os\n",
+    "unused.py": "",
+    "net/__init__.py": "from gessl.net.base import f\n",
+    "net/base.py": "from ..files import g\n",
+    "net/deep.py": "from . import lazy\nfrom .sub import x\n",
+    "net/lazy.py": "def f():\n    import gessl.tail\n",
+    "net/sub/__init__.py": "x = 1\n",
+    "net/other.py": "",
+    "tail.py": "from gessl.net import base\n",
+    "page/__init__.py": "",
+    "page/html.py": "import json\n",
+    "page/style.css": "p {}",
+    "page/templates/page.html": "<p>",
+}
+USED = {
+    "__init__.py",
+    "net/__init__.py",
+    "net/base.py",
+    "net/deep.py",
+    "net/lazy.py",
+    "net/sub/__init__.py",
+    "tail.py",
+    "files.py",
+}
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    root = tmp_path / "gessl"
+    for name, text in FILES.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    monkeypatch.setattr(provenance, "PACKAGE", root)
+    monkeypatch.setattr(provenance, "fingerprint", provenance.fingerprint.__wrapped__)
+    return root
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_fingerprint_changes_with_what_is_imported_and_with_nothing_else(package: Path, name: str) -> None:
+    before = {module: provenance.fingerprint(module) for module in ("gessl.net.deep", "gessl.page.html")}
+    (package / name).write_text(FILES[name] + "\n")
+    after = {module: provenance.fingerprint(module) for module in before}
+    changed = {module for module in before if before[module] != after[module]}
+    expected = {"gessl.net.deep"} & ({"gessl.net.deep"} if name in USED else set())
+    if name.startswith("page/") or name == "__init__.py":
+        expected |= {"gessl.page.html"}
+    assert changed == expected
+
+
+def test_fingerprint_of_several_modules_covers_each(package: Path) -> None:
+    both = provenance.fingerprint("gessl.net.other", "gessl.unused")
+    assert both == provenance.fingerprint("gessl.unused", "gessl.net.other")
+    for name in ("unused.py", "net/other.py"):
+        (package / name).write_text("y = 2\n")
+        assert both != (both := provenance.fingerprint("gessl.net.other", "gessl.unused"))
+
+
+def test_fingerprint_of_an_unknown_module_is_an_error(package: Path) -> None:
+    with pytest.raises(ValueError, match=r"gessl\.none: no such module"):
+        provenance.fingerprint("gessl.none")
+    with pytest.raises(ValueError, match="os: no such module"):
+        provenance.fingerprint("os")
+
+
+def test_fingerprint_of_this_package_sees_what_python_imports() -> None:
+    """The oracle: what a fresh interpreter has loaded after the import."""
+    code = (
+        "import sys, gessl.lineage.record; "
+        "print(*[m.__file__ for n, m in sys.modules.items() if n.split('.')[0] == 'gessl'])"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    found: list[Path] = []
+    original = provenance._hash_sources
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(provenance, "_hash_sources", lambda paths: (found.extend(paths), original(paths))[1])
+        fingerprint.__wrapped__("gessl.lineage.record")
+    assert {Path(name) for name in loaded} <= set(found)
+
+
+def _git(folder: Path, *arguments: str) -> None:
+    identity = ["-c", "user.name=n", "-c", "user.email=e"]
+    subprocess.run(["git", "-C", str(folder), *identity, *arguments], check=True, capture_output=True)
+
+
+def _state() -> dict[str, str | None]:
+    return code_state.__wrapped__()
+
+
+def test_code_state_without_git_still_hashes_the_sources(package: Path) -> None:
+    before = _state()
+    assert before["commit"] is None
+    assert before["dirty"] is None
+    (package / "page/style.css").write_text("p { color: red }")
+    assert _state()["sources"] != before["sources"]
+
+
+def test_code_state_tells_changed_and_new_files(package: Path) -> None:
+    root = package.parent
+    _git(root, "init", "-q")
+    _git(root, "add", "gessl")
+    _git(root, "commit", "-q", "-m", "first")
+    clean = _state()
+    assert clean["commit"] is not None
+    assert clean["dirty"] is None
+    (package / "new.py").write_text("x = 1\n")
+    new = _state()
+    (package / "new.py").write_text("x = 2\n")
+    newer = _state()
+    (package / "new.py").unlink()
+    (package / "files.py").write_text("changed\n")
+    changed = _state()
+    assert len({state["dirty"] for state in (clean, new, newer, changed)}) == 4
+    assert {state["commit"] for state in (new, newer, changed)} == {clean["commit"]}
+    (package / "files.py").write_text(FILES["files.py"])
+    assert _state() == clean
+
+
+def test_repository_around_an_installed_copy_is_not_ours(package: Path) -> None:
+    root = package.parent
+    (root / "readme").write_text("x")
+    _git(root, "init", "-q")
+    _git(root, "add", "readme")
+    _git(root, "commit", "-q", "-m", "another project")
+    assert _state()["commit"] is None
+
+
+def test_environment_asks_torch_only_once_it_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    assert "threads" not in environment()
+    torch = SimpleNamespace(
+        cuda=SimpleNamespace(is_available=lambda: True, get_device_name=lambda: "GPU"),
+        get_num_threads=lambda: 3,
+        are_deterministic_algorithms_enabled=lambda: True,
+        version=SimpleNamespace(cuda="13.0"),
+        backends=SimpleNamespace(cudnn=SimpleNamespace(version=lambda: 91)),
+    )
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    facts = environment()
+    asked = {key: facts[key] for key in ("threads", "deterministic", "accelerator", "cuda", "cudnn")}
+    assert asked == {"threads": 3, "deterministic": True, "accelerator": "GPU", "cuda": "13.0", "cudnn": 91}
+
+
+def test_environment_names_lock_and_libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(provenance, "_machine", provenance._machine.__wrapped__)
+    assert environment()["lock"] is None
+    Path("requirements.lock").write_text("")
+    facts = environment()
+    assert facts["lock"] == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    assert set(facts["libraries"]) == set(provenance.LIBRARIES)
+    assert facts["python"] == ".".join(map(str, sys.version_info[:3]))

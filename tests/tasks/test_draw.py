@@ -1,0 +1,282 @@
+"""The drawn task files: what they hold, what they depend on, and what is refused."""
+
+import dataclasses
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from gessl.errors import UserError
+from gessl.layout import data_dir, tasks_dir
+from gessl.lineage.record import Step, read_record
+from gessl.tasks.draw import SuiteSettings, TaskSettings, draw
+from gessl.tasks.read import batch_positions, load_episodes, load_label_subsets, load_order, load_sigma_suite
+
+SMALL = TaskSettings(
+    epochs=4, ways=(2, 3), shots=(1, 2), queries=3, episodes=30, label_draws=3, sigma=SuiteSettings(6, 3, 4, 2, 3)
+)
+FILES = ("order.npy", "episodes.npz", "labels.npz", "sigma.npz", "card.json")
+
+
+def prepare(
+    train: tuple[int, ...] = (20, 21, 9, 22),
+    test: tuple[int, ...] = (6, 9, 12, 8),
+    groups: str = "none",
+    unlabelled: int = 7,
+) -> pd.DataFrame:
+    """A prepared data set `toy` without pixels: images per class and split, in mixed order."""
+    counts = {"train": train, "val": (5,) * len(train), "test": test}
+    rows = [(split, label) for split, sizes in counts.items() for label, n in enumerate(sizes) for _ in range(n)]
+    rows += [("train", -1)] * unlabelled
+    index = pd.DataFrame(rows, columns=["split", "label"]).sample(frac=1, random_state=0, ignore_index=True)
+    index["id"] = [f"toy-{row}" for row in index.index]
+    index["class"] = index["label"].map(lambda label: "" if label < 0 else f"c{label}")
+    index["sha256"] = ""
+    pairs = (
+        index["split"] + index["label"].astype(str) + (index.groupby(["split", "label"]).cumcount() // 2).astype(str)
+    )
+    alone = index["id"].where(index.index % 2 == 0, "")
+    index["group"] = {"none": "", "pairs": pairs, "alone": alone}[groups]
+    with Step("prepare", "toy", data_dir("toy"), inputs=[], config={}) as step:
+        index.to_csv(step.path("index.csv"), index=False)
+        step.path("card.json").write_text("{}")
+    return index
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
+    monkeypatch.chdir(tmp_path)
+    return prepare()
+
+
+def content(seed: int = 0) -> dict[str, bytes]:
+    return {name: (tasks_dir("toy", seed) / name).read_bytes() for name in FILES}
+
+
+def test_each_epoch_is_a_permutation_of_all_training_images(index: pd.DataFrame) -> None:
+    draw("toy", 0, SMALL)
+    order, train = load_order("toy", 0), np.flatnonzero(index["split"] == "train")
+    assert order.shape == (4, 79) and order.dtype == np.uint32  # 72 labelled, 7 unlabelled
+    assert all(np.array_equal(np.sort(row), train) for row in order)
+    assert not any(np.array_equal(order[0], row) for row in order[1:])
+
+
+def test_same_seed_same_bytes_and_another_seed_other_tasks(index: pd.DataFrame) -> None:
+    draw("toy", 0, SMALL)
+    first = content()
+    draw("toy", 0, SMALL)
+    assert content() == first
+    draw("toy", 1, SMALL)
+    assert all(content(1)[name] != first[name] for name in FILES)
+
+
+def test_longer_files_extend_shorter_ones(index: pd.DataFrame) -> None:
+    draw("toy", 0, SMALL)
+    order, episodes = np.array(load_order("toy", 0)), load_episodes("toy", 0)
+    labels, suite = load_label_subsets("toy", 0), load_sigma_suite("toy", 0)
+    more = dataclasses.replace(
+        SMALL, epochs=9, episodes=50, label_draws=5, sigma=dataclasses.replace(SMALL.sigma, tasks=10), ways=(3, 2)
+    )
+    draw("toy", 0, more)
+    assert np.array_equal(load_order("toy", 0)[:4], order)
+    assert np.array_equal(load_sigma_suite("toy", 0).test[:6], suite.test)
+    for name, longer in load_episodes("toy", 0).items():
+        assert np.array_equal(longer.query[:30], episodes[name].query)
+    for name, draws in load_label_subsets("toy", 0).items():
+        assert np.array_equal(draws[:3], labels[name])
+
+
+def test_orders_are_uniform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every image is equally often in every place, and neighbours of one epoch are not neighbours in the next."""
+    monkeypatch.chdir(tmp_path)
+    index = prepare(train=(9, 9, 9, 9), unlabelled=0)
+    draw("toy", 3, dataclasses.replace(SMALL, epochs=3000))
+    order = np.searchsorted(np.flatnonzero(index["split"] == "train"), load_order("toy", 3))
+    counts = np.stack([np.bincount(order[:, place], minlength=36) for place in range(36)])
+    # Rows and columns of the table are tied to sums of 3000: (36 - 1)^2 degrees of freedom.
+    assert stats.chi2.sf(((counts - 3000 / 36) ** 2 / (3000 / 36)).sum(), 35**2) > 1e-3
+    places = order.argsort(1)[:, 0]  # of image 0
+    assert abs(stats.spearmanr(places[:-1], places[1:]).statistic) < 4.5 / np.sqrt(3000)
+
+
+def test_episodes_hold_different_test_images_of_the_stated_classes(index: pd.DataFrame) -> None:
+    draw("toy", 0, SMALL)
+    episodes = load_episodes("toy", 0)
+    assert list(episodes) == ["2w1s", "2w2s", "3w1s", "3w2s"]
+    labels, split = index["label"].to_numpy(), index["split"].to_numpy()
+    for name, drawn in episodes.items():
+        way, shot = int(name[0]), int(name[2])
+        assert drawn.classes.shape == (30, way)
+        assert drawn.support.shape == (30, way, shot) and drawn.query.shape == (30, way, 3)
+        both = np.concatenate([drawn.support, drawn.query], axis=2)
+        assert (split[both] == "test").all() and (labels[both] == drawn.classes[..., None]).all()
+        assert all(len(set(episode.ravel())) == episode.size for episode in both)
+        assert all(len(set(classes)) == way for classes in drawn.classes)
+
+
+def test_episodes_draw_classes_and_images_evenly(index: pd.DataFrame) -> None:
+    draw("toy", 0, dataclasses.replace(SMALL, ways=(2,), shots=(1,), episodes=2000))
+    drawn = load_episodes("toy", 0)["2w1s"]
+    assert stats.chisquare(np.bincount(drawn.classes[:, 0])).pvalue > 1e-3
+    of_class = drawn.support[drawn.classes == 2].ravel()
+    assert stats.chisquare(list(Counter(of_class.tolist()).values())).pvalue > 1e-3
+    assert len(set(of_class.tolist())) == 12
+
+
+def test_a_class_too_small_for_shot_and_queries_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    prepare(test=(4, 9, 12, 8))
+    draw("toy", 0, SMALL)
+    episodes = load_episodes("toy", 0)
+    assert 0 in episodes["2w1s"].classes and 0 not in episodes["2w2s"].classes
+    card = json.loads((tasks_dir("toy", 0) / "card.json").read_text())["episodes"]
+    assert card["2w1s"]["classes_left_out"] == [] and card["2w2s"] == {
+        "episodes": 30, "classes": 3, "classes_left_out": [0],
+    }  # fmt: skip
+
+
+def test_images_of_one_group_never_meet_in_an_episode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    index = prepare(test=(10, 10, 12, 9), groups="pairs")
+    draw("toy", 0, SMALL)
+    groups = index["group"].to_numpy()
+    for drawn in load_episodes("toy", 0).values():
+        for rows in np.concatenate([drawn.support, drawn.query], axis=2):
+            assert len(set(groups[rows].ravel())) == rows.size
+
+
+def test_images_alone_in_their_group_are_all_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    prepare(test=(5, 5, 5, 5), groups="alone")
+    draw("toy", 0, SMALL)
+    card = json.loads((tasks_dir("toy", 0) / "card.json").read_text())
+    assert card["episodes"]["3w2s"]["classes"] == 4
+
+
+def test_too_few_classes_are_refused_in_one_line_and_leave_nothing(index: pd.DataFrame) -> None:
+    with pytest.raises(
+        UserError, match=r"^toy, split 'test': 2 classes have 9 images or more.*lower tasks\.ways"
+    ) as error:
+        draw("toy", 0, dataclasses.replace(SMALL, queries=8, shots=(1,), ways=(2, 3)))
+    assert "\n" not in str(error.value)
+    assert not [path for path in Path("results/tasks").rglob("*") if path.is_file()]
+    with pytest.raises(UserError, match=r"split 'val': 0 classes have 6 images.*lower tasks\.sigma\.way"):
+        draw("toy", 0, dataclasses.replace(SMALL, sigma=dataclasses.replace(SMALL.sigma, val=6)))
+
+
+def test_label_subsets_are_balanced_nested_and_labelled(index: pd.DataFrame) -> None:
+    draw("toy", 0, SMALL)
+    subsets = load_label_subsets("toy", 0)
+    assert {name: draws.shape for name, draws in subsets.items()} == {
+        "1-per-class": (3, 4), "1pct": (3, 4), "10pct": (3, 7),
+    }  # fmt: skip
+    labels, split = index["label"].to_numpy(), index["split"].to_numpy()
+    for draws in subsets.values():
+        assert (split[draws] == "train").all()
+        assert all(len(set(row)) == len(row) for row in draws)
+        counts = np.stack([np.bincount(labels[row], minlength=4) for row in draws])
+        assert counts.min() >= 1 and (counts.max(1) - counts.min(1)).max() <= 1
+    for few, more in zip(subsets["1-per-class"], subsets["10pct"], strict=True):
+        assert set(few) < set(more)
+    assert len({tuple(row) for row in subsets["10pct"]}) == 3
+
+
+@settings(max_examples=15, deadline=None)
+@given(sizes=st.lists(st.integers(4, 60), min_size=3, max_size=5), seed=st.integers(0, 2**31))
+def test_label_subsets_take_ten_per_cent_as_evenly_as_the_classes_allow(
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[int], seed: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("toy"))
+        index = prepare(train=tuple(sizes), test=(6,) * len(sizes), unlabelled=1)
+        draw("toy", seed, SMALL)
+        for row in load_label_subsets("toy", seed)["10pct"]:
+            counts = np.bincount(index["label"].to_numpy()[row], minlength=len(sizes))
+            assert counts.sum() == max(len(sizes), round(0.1 * sum(sizes)))
+            open_classes = counts[counts < np.array(sizes)]  # a class that gave all it has may stay behind
+            assert counts.min() >= 1 and (not len(open_classes) or counts.max() - open_classes.min() <= 1)
+
+
+def test_the_suite_takes_each_split_from_itself(index: pd.DataFrame) -> None:
+    draw("toy", 0, SMALL)
+    suite = load_sigma_suite("toy", 0)
+    labels, split = index["label"].to_numpy(), index["split"].to_numpy()
+    for name, size in (("train", 4), ("val", 2), ("test", 3)):
+        rows = getattr(suite, name)
+        assert rows.shape == (6, 3, size) and (split[rows] == name).all()
+        assert (labels[rows] == suite.classes[..., None]).all()
+        assert all(len(set(task.ravel())) == task.size for task in rows)
+    assert all(len(set(classes)) == 3 for classes in suite.classes)
+    assert len({tuple(task.ravel()) for task in suite.train}) == 6
+
+
+def test_the_record_names_inputs_settings_and_seed(index: pd.DataFrame) -> None:
+    draw("toy", 5, SMALL)
+    record = read_record(tasks_dir("toy", 5))
+    assert record is not None and record["seed"] == 5 and record["step"] == "tasks" and record["name"] == "toy-s5"
+    assert [Path(entry["path"]).name for entry in record["inputs"]] == ["index.csv", "card.json"]
+    assert record["config"]["tasks"]["sigma"]["way"] == 3
+    assert {Path(entry["path"]).name for entry in record["outputs"]} == set(FILES)
+
+
+@pytest.mark.parametrize("batch", [1, 8, 39, 40, 79])
+def test_batches_cut_each_epoch_and_leave_out_the_rest(index: pd.DataFrame, batch: int) -> None:
+    draw("toy", 0, SMALL)
+    order = load_order("toy", 0)
+    expected = [row[start : start + batch] for row in order for start in range(0, 79 - batch + 1, batch)]
+    for task, positions in enumerate(expected):
+        drawn = batch_positions(order, batch, task)
+        assert drawn.dtype == np.int64 and np.array_equal(drawn, positions)
+    with pytest.raises(UserError, match=rf"mini-batch {len(expected) + 1} is in epoch 5; raise tasks\.epochs"):
+        batch_positions(order, batch, len(expected))
+
+
+def test_a_batch_larger_than_the_data_is_refused(index: pd.DataFrame) -> None:
+    draw("toy", 0, SMALL)
+    with pytest.raises(UserError, match=r"^batch: 80 is larger than the 79 training images; give at most 79$"):
+        batch_positions(load_order("toy", 0), 80, 0)
+
+
+@pytest.mark.parametrize("load", [load_order, load_episodes, load_label_subsets, load_sigma_suite])
+def test_missing_and_damaged_files_are_named(index: pd.DataFrame, load) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(UserError, match=r"^results/tasks/toy-s0: tasks not drawn; run `gessl tasks"):
+        load("toy", 0)
+    draw("toy", 0, SMALL)
+    for name in FILES:
+        (tasks_dir("toy", 0) / name).write_bytes(b"PK damaged")
+    with pytest.raises(
+        UserError, match=r"^results/tasks/toy-s0/\w+\.np.: cannot be read .*; delete results/tasks/toy-s0 "
+    ) as error:
+        load("toy", 0)
+    assert "\n" not in str(error.value)
+
+
+def test_an_unprepared_data_set_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"results/data/toy/index\.csv"):
+        draw("toy", 0, SMALL)
+    assert not Path("results/tasks/toy-s0/card.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("epochs", 0), ("ways", ()), ("ways", (1,)), ("ways", (5, 5)), ("shots", (0,)), ("queries", 0),
+        ("episodes", 0), ("label_draws", -1),
+    ],
+)  # fmt: skip
+def test_bad_settings_are_named(field: str, value: object) -> None:
+    with pytest.raises(ValueError, match=f"^{field}: .*; give "):
+        TaskSettings(**{field: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("field", ["tasks", "way", "train", "val", "test"])
+def test_bad_suite_settings_are_named(field: str) -> None:
+    with pytest.raises(ValueError, match=f"^{field}: 0 is too small; give "):
+        SuiteSettings(**{field: 0})

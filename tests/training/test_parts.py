@@ -1,0 +1,174 @@
+"""Schedules, diagnostics, metrics, optimiser and checkpoints, each against an oracle."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gessl.bilevel.learner import Variables
+from gessl.errors import UserError
+from gessl.rng import generator
+from gessl.training import checkpoint as module
+from gessl.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from gessl.training.diagnostics import effective_rank, feature_covariance, feature_std
+from gessl.training.metrics import Metrics, read_metrics
+from gessl.training.schedule import learning_rate
+from gessl.training.settings import Efficiency, TrainSettings
+from gessl.training.step import Optimizer
+
+
+def test_learning_rate_at_the_corners() -> None:
+    train = TrainSettings(steps=110, warmup=10, lr=0.4)
+    assert learning_rate(0, train) == pytest.approx(0.04)
+    assert learning_rate(9, train) == pytest.approx(0.4)
+    assert learning_rate(10, train) == pytest.approx(0.4)
+    assert learning_rate(60, train) == pytest.approx(0.2)
+    assert learning_rate(109, train) == pytest.approx(0.2 * (1 + math.cos(math.pi * 0.99)))
+    constant = TrainSettings(steps=110, warmup=0, lr=0.4, schedule="constant")
+    assert {learning_rate(step, constant) for step in range(110)} == {0.4}
+
+
+def test_effective_rank_and_spread_against_numpy() -> None:
+    features = torch.randn(50, 7, generator=generator(0, "f"))
+    covariance = feature_covariance(features)
+    rows = features.double().numpy()
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    singular = np.linalg.svd(rows - rows.mean(0), compute_uv=False)
+    shares = singular / singular.sum()
+    assert float(effective_rank(covariance)) == pytest.approx(math.exp(-(shares * np.log(shares)).sum()), rel=1e-4)
+    assert float(feature_std(covariance)) == pytest.approx(rows.std(0).mean() * 7**0.5, rel=1e-5)
+
+
+def test_diagnostics_at_collapse_and_at_full_spread() -> None:
+    point = feature_covariance(torch.ones(9, 4))
+    assert float(feature_std(point)) == pytest.approx(0, abs=1e-6)
+    line = feature_covariance(torch.tensor([[1.0, 1.0], [-1.0, -1.0]]))
+    assert float(effective_rank(line)) == pytest.approx(1, abs=1e-3)
+    spread = feature_covariance(torch.cat([torch.eye(4), -torch.eye(4)]))
+    assert float(effective_rank(spread)) == pytest.approx(4)
+    assert float(feature_std(spread)) == pytest.approx(1)
+
+
+def row(step: int) -> dict:
+    return {"step": step, "images": 8 * (step + 1), "lr": 0.1}
+
+
+def test_metrics_drop_what_a_later_checkpoint_does_not_know(tmp_path: Path) -> None:
+    path, scalars = tmp_path / "metrics.jsonl", {"loss": torch.tensor(1.0), "grad_norm": torch.tensor(2.0)}
+    metrics = Metrics(path, 0)
+    for step in range(4):
+        metrics.add(row(step), scalars, torch.randn(6, 3, generator=generator(step)))
+    assert metrics.flush() is None
+    with open(path, "a") as file:
+        file.write('{"step": 4, "cut')  # a kill in the midst of a line
+    again = Metrics(path, 2)
+    again.add(row(2), scalars, torch.randn(6, 3))
+    again.flush()
+    rows = read_metrics(path)
+    assert [entry["step"] for entry in rows] == [0, 1, 2]
+    assert all(later["seconds"] >= earlier["seconds"] for earlier, later in zip(rows, rows[1:], strict=False))
+    assert {"effective_rank", "feature_std", "images_per_second", "loss"} <= rows[0].keys()
+
+
+def test_metrics_name_the_first_broken_step(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path / "metrics.jsonl", 0)
+    for step, loss in enumerate((1.0, math.nan, math.inf)):
+        scalars = {"loss": torch.tensor(loss), "grad_norm": torch.tensor(1.0)}
+        metrics.add(row(step), scalars, torch.full((4, 3), loss))
+    assert metrics.flush() == 1
+    assert [entry["loss"] for entry in read_metrics(tmp_path / "metrics.jsonl")] == [1.0, None]
+
+
+@pytest.mark.parametrize("name", ["adam", "sgd"])
+def test_optimizer_equals_torch_and_continues_from_its_slots(name: str) -> None:
+    train = TrainSettings(optimizer=name, lr=0.1, weight_decay=0.01)
+    start = torch.randn(3, 2, generator=generator(0, "p"))
+    gradients = [torch.randn(3, 2, generator=generator(step, "g")) for step in range(4)]
+    reference = start.clone().requires_grad_()
+    theirs = {
+        "adam": lambda: torch.optim.Adam([reference], lr=0.1, weight_decay=0.01),
+        "sgd": lambda: torch.optim.SGD([reference], lr=0.1, momentum=0.9, weight_decay=0.01),
+    }[name]()
+    params = {"a": start.clone()}
+    ours = Optimizer(params, train)
+    for step, gradient in enumerate(gradients):
+        reference.grad = gradient.clone()
+        theirs.step()
+        if step == 2:  # a new optimiser takes over from the slots
+            params = {"a": params["a"].clone()}
+            slots = {key: value.clone() for key, value in ours.slots().items()}
+            ours = Optimizer(params, train)
+            ours.restore(slots)
+        ours.step({"a": gradient}, lr=0.1)
+    assert torch.equal(params["a"], reference)
+
+
+def state(step: int) -> Checkpoint:
+    draw = {"w": torch.randn(3, generator=generator(step))}
+    return Checkpoint(step, Variables(draw, {"b": draw["w"] + 1}, {"t": draw["w"] + 2}), {"w.step": draw["w"] + 3})
+
+
+def test_checkpoints_come_back_bit_for_bit_and_only_the_last_is_kept(tmp_path: Path) -> None:
+    assert load_checkpoint(tmp_path, "run", lambda t: t) is None
+    for step in (5, 10):
+        save_checkpoint(tmp_path, "run", state(step))
+    found = load_checkpoint(tmp_path, "run", lambda t: t)
+    assert found is not None
+    assert found.step == 10
+    for group, expected in zip((*found.variables, found.optimizer), (*state(10).variables, state(10).optimizer), strict=True):
+        assert group.keys() == expected.keys()
+        assert all(torch.equal(group[name], expected[name]) for name in expected)
+    assert [path.name for path in tmp_path.glob("*.safetensors")] == ["step-00000010.safetensors"]
+
+
+def test_an_edited_or_foreign_checkpoint_is_refused(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, "run", state(5))
+    with pytest.raises(UserError, match="belongs to run run, not to other"):
+        load_checkpoint(tmp_path, "other", lambda t: t)
+    path = tmp_path / "step-00000005.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"step-00000005\.safetensors: missing or altered .* delete"):
+        load_checkpoint(tmp_path, "run", lambda t: t)
+    (tmp_path / "checkpoint.json").write_text("{")
+    with pytest.raises(UserError, match=r"checkpoint\.json: not readable"):
+        load_checkpoint(tmp_path, "run", lambda t: t)
+
+
+def test_a_full_disk_keeps_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_checkpoint(tmp_path, "run", state(5))
+
+    def full(path: Path, write: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, "atomic_write", full)
+    with pytest.raises(UserError, match="No space left on device"):
+        save_checkpoint(tmp_path, "run", state(10))
+    found = load_checkpoint(tmp_path, "run", lambda t: t)
+    assert found is not None
+    assert found.step == 5
+
+
+@pytest.mark.parametrize(
+    ("make", "complaint"),
+    [
+        (lambda: TrainSettings(steps=0), "steps: 0"),
+        (lambda: TrainSettings(batch=1), "batch: 1"),
+        (lambda: TrainSettings(momentum=1.0), "momentum: 1.0"),
+        (lambda: Efficiency(threads=0), "threads: 0"),
+    ],
+)
+def test_impossible_settings_are_refused(make, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        make()
+
+
+def test_a_checkpoint_pointer_is_json_that_people_can_read(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, "run", state(5))
+    pointer = json.loads((tmp_path / "checkpoint.json").read_text())
+    assert pointer["step"] == 5
+    assert pointer["run"] == "run"

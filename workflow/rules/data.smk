@@ -1,0 +1,48 @@
+"""Raw data as DVC pins it, then arrays.
+
+The raw files are no outputs of `fetch`: Snakemake deletes the outputs of a failed or repeated job, and a data set placed
+by hand must never be deleted.
+"""
+
+
+rule fetch:
+    """Raw data from the DVC cache, a DVC remote, or its source; verified by content hash."""
+    input:
+        layout.pin("{dataset}"),
+    output:
+        manifest=layout.manifest_dir("{dataset}") / "manifest.json",
+        record=layout.manifest_dir("{dataset}") / "record.json",
+    log:
+        "logs/fetch/{dataset}.log",
+    benchmark:
+        "logs/benchmarks/fetch/{dataset}.tsv"
+    params:
+        state=state("gessl.data.fetch"),
+    resources:
+        dvc=1,  # DVC locks the whole repository
+        mem_mb=1000,
+        runtime=240,
+    shell:
+        "{GESSL} fetch {wildcards.dataset} > {log} 2>&1"
+
+
+rule prepare:
+    """Memory-mapped uint8 images, index with splits and content hashes, data card."""
+    input:
+        rules.fetch.output.manifest,
+    output:
+        images=layout.data_dir("{dataset}") / "images.npy",
+        index=layout.data_dir("{dataset}") / "index.csv",
+        card=layout.data_dir("{dataset}") / "card.json",
+        record=layout.data_dir("{dataset}") / "record.json",
+    log:
+        "logs/prepare/{dataset}.log",
+    benchmark:
+        "logs/benchmarks/prepare/{dataset}.tsv"
+    params:
+        state=state("gessl.data.prepare"),
+    resources:
+        mem_mb=4000,
+        runtime=120,
+    shell:
+        "{GESSL} prepare {wildcards.dataset} > {log} 2>&1"

@@ -1,0 +1,37 @@
+"""Pretraining, one job a run; its checkpoints lie in work/, where no retry deletes them."""
+
+
+def prepared(run, part):
+    return layout.data_dir(RUNS[run].dataset) / part
+
+
+def task_file(run, part):
+    return layout.tasks_dir(RUNS[run].dataset, RUNS[run].seed) / part
+
+
+rule pretrain:
+    """A base method alone or under GeSSL, resumed from its last checkpoint if there is one."""
+    input:
+        images=lambda w: prepared(w.run, "images.npy"),
+        card=lambda w: prepared(w.run, "card.json"),
+        order=lambda w: task_file(w.run, "order.npy"),
+    output:
+        encoder=layout.run_dir("{run}") / "encoder.safetensors",
+        model=layout.run_dir("{run}") / "model.safetensors",
+        metrics=layout.run_dir("{run}") / "metrics.jsonl",
+        views=layout.run_dir("{run}") / "views.npy",
+        config=layout.run_dir("{run}") / "config.json",
+        record=layout.run_dir("{run}") / "record.json",
+    log:
+        "logs/pretrain/{run}.log",
+    benchmark:
+        "logs/benchmarks/pretrain/{run}.tsv"
+    params:
+        state=lambda w: state("gessl.training.pretrain", f"gessl.methods.{RUNS[w.run].method_name}"),
+    threads: EXPERIMENT.efficiency.threads
+    resources:
+        mem_mb=resource("pretrain", "mem_mb"),
+        runtime=resource("pretrain", "runtime"),
+        gpu=resource("pretrain", "gpu"),
+    shell:
+        "{GESSL} pretrain {wildcards.run} --config {PLAN} > {log} 2>&1"

@@ -1,0 +1,27 @@
+"""Task files, drawn once per data set and seed; every method uses the same ones."""
+
+
+rule tasks:
+    """Mini-batch order, few-shot episodes, label subsets, σ suite."""
+    input:
+        rules.prepare.output.index,
+        rules.prepare.output.card,
+    output:
+        order=layout.tasks_dir("{dataset}", "{seed}") / "order.npy",
+        episodes=layout.tasks_dir("{dataset}", "{seed}") / "episodes.npz",
+        labels=layout.tasks_dir("{dataset}", "{seed}") / "labels.npz",
+        sigma=layout.tasks_dir("{dataset}", "{seed}") / "sigma.npz",
+        card=layout.tasks_dir("{dataset}", "{seed}") / "card.json",
+        record=layout.tasks_dir("{dataset}", "{seed}") / "record.json",
+    log:
+        "logs/tasks/{dataset}-s{seed}.log",
+    benchmark:
+        "logs/benchmarks/tasks/{dataset}-s{seed}.tsv"
+    params:
+        state=state("gessl.tasks.draw"),
+        settings=EXPERIMENT.tasks,
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    shell:
+        "{GESSL} tasks {wildcards.dataset} {wildcards.seed} --config {PLAN} > {log} 2>&1"
