@@ -13,7 +13,7 @@ export DO_NOT_TRACK := 1
 .PHONY: run test env lint types mlflow report audit lock clean
 
 run: env
-	$(BIN)/gessl track --config $(CONFIG) -- $(BIN)/snakemake --profile $(PROFILE) --configfile $(CONFIG)
+	$(BIN)/gessl track --config $(CONFIG) -- $(BIN)/snakemake --profile $(PROFILE) --configfile $(CONFIG) --forcerun audit
 	@echo "report: results/report/*/sigma-report.html   browse: make mlflow   lineage: $(BIN)/gessl trace ID"
 
 test: env

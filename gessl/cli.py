@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("dataset")
     sub.add_argument("seed", type=int)
     verb("pretrain", pretrain, "train one run, from its last checkpoint if any", config=True).add_argument("run")
-    verb("evaluate", evaluate, "score one run's encoder by every protocol", config=True).add_argument("run")
+    verb("evaluate", evaluate, "score runs by every protocol", config=True).add_argument("run", nargs="+")
     verb("report", report, "write the sigma-report of what is finished", config=True)
     sub = verb("audit", audit, "re-hash every file and follow every record to the raw data")
     sub.add_argument("path", nargs="?", type=Path, default=Path("results"))
@@ -106,9 +106,16 @@ def evaluate(options: argparse.Namespace) -> None:
     from gessl.training.pretrain import set_up
 
     experiment = Experiment.load(options.config)
+    sciences = {name: experiment.run(name) for name in options.run}
     set_up(experiment.efficiency)
-    science = experiment.run(options.run)
-    run(options.run, dataset=science.dataset, method=science.method_name, variant="", seed=science.seed, settings=experiment.evaluation)
+    for name, science in sciences.items():
+        run(
+            name,
+            dataset=science.dataset,
+            method=science.method_name,
+            seed=science.seed,
+            settings=experiment.evaluation,
+        )
 
 
 def report(options: argparse.Namespace) -> None:
@@ -147,7 +154,7 @@ def track(options: argparse.Namespace) -> int:
     if options.rebuild:
         print(rebuild(plan))
     elif options.command:
-        return follow(plan, [word for word in options.command if word != "--"])
+        return follow(plan, options.command[options.command[0] == "--" :])
     else:
         print(sync(plan))
     return 0
@@ -157,5 +164,3 @@ def schema(options: argparse.Namespace) -> None:
     from gessl.config import schema as text
 
     print(text(), end="")
-
-

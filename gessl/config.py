@@ -101,7 +101,9 @@ class Experiment(Model):
             for role in ("treatment", "control"):
                 name = getattr(comparison, role)
                 if name not in known:
-                    raise UserError(f"{source}: comparisons.{index}.{role}: unknown variant {name!r}{hint(name, known)}")
+                    raise UserError(
+                        f"{source}: comparisons.{index}.{role}: unknown variant {name!r}{hint(name, known)}"
+                    )
         return experiment
 
     def runs(self, source: str = "experiment") -> Iterator["PlannedScience"]:
@@ -169,9 +171,16 @@ class PlannedScience:
     @property
     def id(self) -> str:
         """`<dataset>-<method>[+gessl]-s<seed>-<hash8>`; the hash is that of the science and the data version."""
-        science = self.science
-        kind = science.method_name + ("+gessl" if science.gessl else "")
-        return f"{science.dataset}-{kind}-s{science.seed}-{sha256_json(dataclasses.asdict(science))[:8]}"
+        return self._named(f"-s{self.science.seed}", dataclasses.asdict(self.science))
+
+    @property
+    def family(self) -> str:
+        """The id without the seed: the runs of one table cell."""
+        return self._named("", dataclasses.asdict(self.science) | {"seed": None})
+
+    def _named(self, seed: str, hashed: Tree) -> str:
+        kind = self.science.method_name + ("+gessl" if self.science.gessl else "")
+        return f"{self.science.dataset}-{kind}{seed}-{sha256_json(hashed)[:8]}"
 
 
 def load_method(name: str, overrides: Tree, source: str) -> Method:
@@ -241,7 +250,7 @@ def checked(validate: Callable[[Tree], T], tree: Tree, model: type, source: str)
 
 
 def hint(name: str, valid: Mapping[str, Any] | set[str] | list[str]) -> str:
-    """"; did you mean …?" with the nearest valid name, and all of them when they are few."""
+    """ "; did you mean …?" with the nearest valid name, and all of them when they are few."""
     near = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.0)
     if not near:
         return ""

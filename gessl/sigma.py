@@ -19,7 +19,7 @@ from torch import Tensor
 
 Divergence = Literal["kl", "reverse_kl", "js"]
 
-# A model worse than chance is best calibrated by an infinite temperature; a tiny one would make every posterior one-hot.
+# A model worse than chance would be calibrated best by an infinite temperature.
 CALIBRATION_BOUNDS = (0.01, 100.0)
 
 

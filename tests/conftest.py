@@ -1,5 +1,73 @@
-"""What all tests share: one thread per worker, so that bits and speed do not depend on the machine's load."""
+"""What all tests share: one thread per worker, and a small project with prepared digits."""
 
+import importlib.util
+import os
+import shutil
+from pathlib import Path
+
+import pytest
 import torch
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
 
 torch.set_num_threads(1)
+# processes that tests start: no thread pools beyond the two workers, nobody to phone
+os.environ |= {"OMP_NUM_THREADS": "1", "DVC_NO_ANALYTICS": "1", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1"}
+
+SMALL = {
+    "name": "small",
+    "title": "A small experiment",
+    "datasets": ["digits"],
+    "methods": {"simclr": {"hidden": 16, "dim": 8}},
+    "seeds": [0, 1],
+    "recipe": {"train": {"steps": 12, "batch": 32, "warmup": 2, "lr": 0.003}},
+    "variants": {
+        "base": {},
+        "gessl": {"gessl": {"inner_steps": 1, "target_steps": 1, "tasks": 2}},
+    },
+    "comparisons": [{"treatment": "gessl", "control": "base", "label": "equal outer steps"}],
+    "tasks": {"epochs": 4, "episodes": 20, "label_draws": 2, "sigma": {"tasks": 4}},
+    "efficiency": {"checkpoint_every": 3, "log_every": 1},
+}
+
+
+def copy_project(to: Path) -> Path:
+    """The repository's files that a workflow needs, raw digits where DVC would put them, and the small experiment."""
+    for folder in ("config", "workflow"):
+        shutil.copytree(ROOT / folder, to / folder)
+    for name in ("Snakefile", "requirements.lock"):
+        shutil.copy(ROOT / name, to / name)
+    bundled = importlib.util.find_spec("sklearn")
+    assert bundled is not None
+    assert bundled.origin is not None
+    (to / "data/raw/digits").mkdir(parents=True)
+    shutil.copy(Path(bundled.origin).parent / "datasets/data/digits.csv.gz", to / "data/raw/digits")
+    shutil.copy(ROOT / "data/raw/digits.dvc", to / "data/raw")
+    (to / ".dvc").mkdir()
+    (to / ".dvc/config").write_text("[core]\n    no_scm = true\n    analytics = false\n    check_update = false\n")
+    (to / "config/config.yaml").write_text(yaml.safe_dump(SMALL))
+    return to
+
+
+@pytest.fixture(scope="session")
+def prepared_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose digits are fetched, prepared and drawn into tasks for seed 0."""
+    from gessl.cli import main
+
+    project, before = copy_project(tmp_path_factory.mktemp("template")), Path.cwd()
+    os.chdir(project)
+    try:
+        for words in (["fetch", "digits"], ["prepare", "digits"], ["tasks", "digits", "0"]):
+            assert main(words) == 0
+    finally:
+        os.chdir(before)
+    return project
+
+
+@pytest.fixture
+def prepared(prepared_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the prepared project; it is the working directory."""
+    project = shutil.copytree(prepared_template, tmp_path / "project")
+    monkeypatch.chdir(project)
+    return project

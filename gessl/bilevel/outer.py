@@ -1,8 +1,8 @@
 """GeSSL's outer loss for one task: adapt, look ahead, compare, pull back (reconstruction; see docs/science.md).
 
-    inner    θ_{k+1} = θ_k - α ∇ℓ(θ_k; X),                      k = 0 … K-1
-    target   θ*      = λ further steps of the same rule from θ_K, then fixed
-    outer    J(θ)    = w_kl · D(π(f_{θ_K}|X) ‖ π(f_{θ*}|X)) + w_ssl · ℓ(θ or θ_K; X)
+inner    θ_{k+1} = θ_k - α ∇ℓ(θ_k; X),                      k = 0 … K-1
+target   θ*      = λ further steps of the same rule from θ_K, then fixed
+outer    J(θ)    = w_kl · D(π(f_{θ_K}|X) ‖ π(f_{θ*}|X)) + w_ssl · ℓ(θ or θ_K; X)
 """
 
 from dataclasses import dataclass

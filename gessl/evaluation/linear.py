@@ -5,11 +5,14 @@ https://github.com/htdt/self-supervised/blob/master/eval/sgd.py: one linear laye
 batches of 1000, the rate falling exponentially per epoch, weight decay 5e-6, the last epoch counts.
 """
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from gessl.evaluation.score import Score, accuracy_score
+from gessl.optimizer import Optimizer
 from gessl.rng import generator
 
 PROTOCOL = "linear/wmse-v1"
@@ -18,7 +21,14 @@ FIRST_RATE, LAST_RATE = 1e-2, 1e-6
 WEIGHT_DECAY = 5e-6
 
 
-def linear_probe(features: Tensor, labels: Tensor, classes: int, seed: int) -> nn.Linear:
+class Probe(NamedTuple):
+    """A linear layer: weight [classes, F] and bias [classes]."""
+
+    weight: Tensor
+    bias: Tensor
+
+
+def linear_probe(features: Tensor, labels: Tensor, classes: int, seed: int) -> Probe:
     """Train the probe.
 
     Args:
@@ -28,29 +38,24 @@ def linear_probe(features: Tensor, labels: Tensor, classes: int, seed: int) -> n
         seed: decides the initial weights and the order of the images.
 
     Returns:
-        the layer after the last epoch.
+        the layer after the last epoch, in the type and on the device of `features`.
     """
     random = generator(seed, PROTOCOL)
-    probe: nn.Linear = nn.utils.skip_init(
-        nn.Linear, features.shape[1], classes, device=features.device, dtype=features.dtype
-    )
     bound = features.shape[1] ** -0.5  # the default of nn.Linear, drawn from our own generator
-    with torch.no_grad():
-        for parameter in probe.parameters():
-            parameter.copy_(torch.empty(parameter.shape).uniform_(-bound, bound, generator=random))
-    adam = torch.optim.Adam(probe.parameters(), lr=FIRST_RATE, weight_decay=WEIGHT_DECAY, fused=True)
+    weight, bias = (
+        torch.empty(shape).uniform_(-bound, bound, generator=random).to(features).requires_grad_()
+        for shape in ((classes, features.shape[1]), (classes,))
+    )
+    optimizer = Optimizer({"weight": weight, "bias": bias}, weight_decay=WEIGHT_DECAY)
     decay = (LAST_RATE / FIRST_RATE) ** (1 / EPOCHS)
     for epoch in range(EPOCHS):
-        adam.param_groups[0]["lr"] = FIRST_RATE * decay**epoch
         order = torch.randperm(len(features), generator=random).to(features.device)
         # The reference drops the last, smaller batch, which is harmless only where 1000 divides n: it would leave out
         # 200 of 1200 images in every epoch, and all of them below 1000. Here it is kept.
         for batch in order.split(BATCH):
-            loss = F.cross_entropy(probe(features[batch]), labels[batch])
-            adam.zero_grad()
-            loss.backward()
-            adam.step()
-    return probe
+            loss = F.cross_entropy(F.linear(features[batch], weight, bias), labels[batch])
+            optimizer.minimise(loss, FIRST_RATE * decay**epoch)
+    return Probe(weight.detach(), bias.detach())
 
 
 def evaluate_linear(
@@ -67,6 +72,5 @@ def evaluate_linear(
         seed: see `linear_probe`.
     """
     probe = linear_probe(features[train], labels[train], classes, seed)
-    with torch.inference_mode():
-        correct = probe(features[test]).argmax(1) == labels[test]
-    return [accuracy_score(PROTOCOL, "all", correct)]
+    predicted = F.linear(features[test], *probe).argmax(1)
+    return [accuracy_score(PROTOCOL, "all", predicted == labels[test])]

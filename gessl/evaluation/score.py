@@ -13,7 +13,7 @@ from torch import Tensor
 from gessl.statistics import Interval, wilson
 
 COLUMNS = (
-    "id", "run", "dataset", "method", "variant", "seed", "protocol", "task", "metric", "unit", "better", "value", "n",
+    "id", "run", "dataset", "method", "seed", "protocol", "task", "metric", "unit", "better", "value", "n",
     "ci_kind", "ci_lo", "ci_hi", "split", "feature", "selection", "data_version",
 )  # fmt: skip
 

@@ -50,20 +50,21 @@ class EvaluationSettings:
             if name not in PROTOCOLS:
                 near = difflib.get_close_matches(name, PROTOCOLS, n=1, cutoff=0)[0]
                 raise ValueError(f"protocols: {name!r} is unknown; did you mean {near!r}?")
+        if len(set(self.protocols)) < len(self.protocols):
+            raise ValueError("protocols: one is named twice; name each once")
         if not self.protocols:
             raise ValueError(f"protocols: empty; choose from {', '.join(PROTOCOLS)}")
         if self.batch < 1:
             raise ValueError(f"batch: must be at least 1, got {self.batch}; the default is 512")
 
 
-def evaluate(run: str, *, dataset: str, method: str, variant: str, seed: int, settings: EvaluationSettings) -> None:
+def evaluate(run: str, *, dataset: str, method: str, seed: int, settings: EvaluationSettings) -> None:
     """Write `results/scores/<run>/`: `scores.csv`, `outcomes.npz`, `features.npy` (docs/formats.md).
 
     Args:
         run: run id.
         dataset: the data set that the run was trained on; its test split is scored.
         method: written into the rows.
-        variant: written into the rows.
         seed: the run's seed, which also names the task files and seeds the probe.
         settings: what to measure.
 
@@ -86,7 +87,7 @@ def evaluate(run: str, *, dataset: str, method: str, variant: str, seed: int, se
                 raise UserError(f"{encoder_file}: gives features that are not finite; pretrain with a lower rate")
             scores = _run_protocols(encoder, images, features, dataset, seed, settings)
         shared = {
-            "run": run, "dataset": dataset, "method": method, "variant": variant, "seed": seed,
+            "run": run, "dataset": dataset, "method": method, "seed": seed,
             "split": "test", "feature": "backbone", "selection": "last",
             "data_version": read_card(dataset)["data_version"],
         }  # fmt: skip

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from gessl.evaluation.embed import load_images, position_tensor
 from gessl.evaluation.score import Score
+from gessl.optimizer import Optimizer
 from gessl.sigma import calibration_temperature, divergence, log_posterior, smoothed_onehot
 from gessl.statistics import bootstrap_mean
 from gessl.tasks.read import Positions, SigmaSuite
@@ -158,14 +159,12 @@ def finetune(encoder: nn.Module, images: Tensor, *, way: int, settings: SigmaSet
     labels = torch.arange(way, device=images.device).repeat_interleave(len(images) // way)
     with torch.no_grad():
         anchors = class_anchors(encoder(images).unflatten(0, (way, -1)))
-    head = nn.Parameter(F.normalize(anchors, dim=-1))
-    parameters = [parameter.requires_grad_() for parameter in encoder.parameters()]
-    adam = torch.optim.Adam([*parameters, head], lr=settings.finetune_rate, fused=True)
+    head = F.normalize(anchors, dim=-1).requires_grad_()
+    params = {name: parameter.requires_grad_() for name, parameter in encoder.named_parameters()}
+    optimizer = Optimizer({**params, "head": head})
     for _ in range(settings.finetune_steps):
         loss = F.nll_loss(_log_scores(encoder, head, images, settings), labels)
-        adam.zero_grad()
-        loss.backward()
-        adam.step()
+        optimizer.minimise(loss, settings.finetune_rate)
     return head.detach()
 
 

@@ -41,6 +41,10 @@ def audit(root: Path = RESULTS) -> Verdict:
         UserError: there is nothing to audit.
     """
     root = project_path(root)
+    if RESULTS in root.parents:
+        raise UserError(
+            f"{root}: a part of {RESULTS}, which is audited as a whole; for one result there is `gessl trace`"
+        )
     if root.is_absolute() or not root.is_dir():
         raise UserError(
             f"{root}: no such folder in {Path.cwd()}; run the pipeline first, and this in the project's root"

@@ -226,12 +226,12 @@ class Step:
         self._staging.publish(self._earlier_outputs(), text)
 
     def _record(self, outputs: list[dict[str, Any]]) -> dict[str, Any]:
-        finished = datetime.now(UTC)
+        finished, program = datetime.now(UTC), Path(sys.argv[0])
         record: dict[str, Any] = {
             "schema": SCHEMA,
             "step": self.kind,
             "name": self.name,
-            "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+            "command": [program.parent.name if program.name == "__main__.py" else program.name, *sys.argv[1:]],
             "config": self.config,
             "seed": self.seed,
             "inputs": self.inputs,

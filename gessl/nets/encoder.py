@@ -40,11 +40,12 @@ def save_encoder(encoder: Encoder, path: Path) -> None:
 
     meta = {
         "backbone": encoder.backbone_name,
-        "mean": json.dumps(encoder.mean.flatten().tolist()),
-        "std": json.dumps(encoder.std.flatten().tolist()),
+        "mean": encoder.mean.flatten().tolist(),
+        "std": encoder.std.flatten().tolist(),
     }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}
-    path.write_bytes(save(tensors, metadata=meta))
+    # one metadata key: safetensors writes several in random order, and the same encoder must have the same bytes
+    path.write_bytes(save(tensors, metadata={"gessl": json.dumps(meta, sort_keys=True)}))
 
 
 def load_encoder(path: Path) -> Encoder:
@@ -59,9 +60,9 @@ def load_encoder(path: Path) -> Encoder:
         raise UserError(f"{path}: no such encoder; run `gessl pretrain` for its run first")
     try:
         with safe_open(path, framework="pt") as file:
-            meta = file.metadata()
+            meta = json.loads(file.metadata()["gessl"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        encoder = Encoder(meta["backbone"], json.loads(meta["mean"]), json.loads(meta["std"]))
+        encoder = Encoder(meta["backbone"], meta["mean"], meta["std"])
         encoder.load_state_dict(tensors)
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         first_line = str(error).splitlines()[0]

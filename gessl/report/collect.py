@@ -17,7 +17,7 @@ from gessl.lineage.record import read_record
 from gessl.report.plan import PlannedRun, ReportPlan
 
 FINISHED, FAILED, UNSCORED, ABSENT = "finished", "failed", "not evaluated", "not run"
-TEXTS = ("id", "run", "dataset", "method", "variant", "protocol", "task", "metric", "unit", "better", "split")
+TEXTS = ("id", "run", "dataset", "method", "protocol", "task", "metric", "unit", "better", "split")
 NOTES = ("feature", "selection", "ci_kind", "data_version")
 NUMBERS = ("seed", "value", "n")
 CURVES = ("step", "images", "seconds", "loss", "ssl_loss", "kl", "feature_std", "effective_rank", "pi_entropy")

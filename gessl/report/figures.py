@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from gessl.report.collect import Collected
 from gessl.report.plan import ReportPlan
 from gessl.report.style import INK, MARKERS, MUTED, PAPER, legend, look, method_axis, settings, to_svg
-from gessl.report.tables import Cell, Table, file_name, heading
+from gessl.report.tables import Cell, Table, file_name, heading, inner
 
 WIDTH = 9.0  # inches
 PANELS = 3  # per row of a figure
@@ -224,10 +224,10 @@ def _scatter(plan: ReportPlan, scores: pd.DataFrame, table: Table, task: str, pa
     figure = Figure(figsize=(WIDTH, 3.0))
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         x, y = _rows(scores, table, task), _rows(scores, panel.table, panel.task)
-        both = x.join(y, how="inner", lsuffix="_x", rsuffix="_y").dropna(subset=["value_x", "value_y"])
+        both = inner(x, y).dropna(subset=["value_a", "value_b"])
         for variant, (colour, marker) in looks.items():
-            own = both[both["variant_x"] == variant]
-            axes.plot(own["value_x"], own["value_y"], marker, color=colour, markersize=4, alpha=0.75, markeredgewidth=0)
+            own = both[both["variant_a"] == variant]
+            axes.plot(own["value_a"], own["value_b"], marker, color=colour, markersize=4, alpha=0.75, markeredgewidth=0)
         axes.set_title(f"{panel.title} ({_rank_correlation(both)})")
         axes.set_xlabel(f"{table.metric} ({table.unit}), {task} ↓")
         axes.set_ylabel(f"{panel.table.metric} ({panel.table.unit})")
@@ -243,9 +243,9 @@ def _rows(scores: pd.DataFrame, table: Table, task: str) -> pd.DataFrame:
 def _rank_correlation(both: pd.DataFrame) -> str:
     from scipy import stats
 
-    if both["value_x"].nunique() < 3 or both["value_y"].nunique() < 3:
+    if both["value_a"].nunique() < 3 or both["value_b"].nunique() < 3:
         return f"n = {len(both)}"
-    rho = float(stats.spearmanr(both["value_x"], both["value_y"]).statistic)
+    rho = float(stats.spearmanr(both["value_a"], both["value_b"]).statistic)
     return f"ρ = {rho:+.2f}, n = {len(both)}".replace("-", "−")
 
 

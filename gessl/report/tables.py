@@ -160,7 +160,7 @@ def _difference_cell(
     unit: str, better: str, treatment: Cell, control: Cell,
 ) -> Cell:  # fmt: skip
     planned = set(runs[pair.treatment]["seed"]) & set(runs[pair.control]["seed"])
-    both = scores[pair.treatment].join(scores[pair.control], how="inner", lsuffix="_a", rsuffix="_b").sort_index()
+    both = inner(scores[pair.treatment], scores[pair.control])
     used = both[both["value_a"].map(math.isfinite) & both["value_b"].map(math.isfinite)]
     cell = Cell(
         heading(pair), "difference", planned=len(planned), lost=len(both) - len(used),
@@ -175,6 +175,11 @@ def _difference_cell(
         cell, id=cell_id("difference", ids), text=text, scores=ids, verdict=_verdict(found.lo, found.hi, better),
         mean=found.mean, lo=found.lo, hi=found.hi, n=found.n, p=found.p, min_p=found.min_p,
     )  # fmt: skip
+
+
+def inner(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
+    """Rows of both with the same index, in its order; columns end in `_a` and `_b`."""
+    return first.merge(second, left_index=True, right_index=True, suffixes=("_a", "_b")).sort_index()
 
 
 def _adjust(tables: list[Table]) -> list[Table]:

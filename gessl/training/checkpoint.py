@@ -90,6 +90,4 @@ def load_checkpoint(folder: Path, run: str, place: Callable[[Tensor], Tensor]) -
     for name, tensor in tensors.items():
         group, _, rest = name.partition(".")
         groups[group][rest] = place(tensor)
-    return Checkpoint(
-        step, Variables(groups["params"], groups["buffers"], groups["state"]), groups["optimizer"]
-    )
+    return Checkpoint(step, Variables(groups["params"], groups["buffers"], groups["state"]), groups["optimizer"])

@@ -21,13 +21,14 @@ from gessl.files import atomic_json
 from gessl.layout import data_dir, run_dir, tasks_dir, work_dir
 from gessl.lineage.record import Step
 from gessl.nets.encoder import Encoder, save_encoder
+from gessl.optimizer import Optimizer
 from gessl.rng import generator
 from gessl.tasks.read import batch_positions, load_order
 from gessl.training.checkpoint import Checkpoint, load_checkpoint, pack, save_checkpoint
 from gessl.training.metrics import Metrics
 from gessl.training.schedule import learning_rate
 from gessl.training.settings import Efficiency, Science
-from gessl.training.step import Optimizer, outer_gradient
+from gessl.training.step import outer_gradient
 
 FAILED = "failed.json"
 METRICS = "metrics.jsonl"
@@ -41,7 +42,9 @@ class Run:
         card = read_card(science.dataset)
         self._images = open_images(science.dataset)
         self._order = load_order(science.dataset, science.seed)
-        batch_positions(self._order, science.train.batch, science.train.steps * self.tasks_per_step - 1)  # enough tasks?
+        batch_positions(
+            self._order, science.train.batch, science.train.steps * self.tasks_per_step - 1
+        )  # enough tasks?
         with seeded_init(generator(science.seed, "encoder")):
             self.encoder = Encoder(science.backbone, card["mean"], card["std"])
         self.learner = Learner(science.method, self.encoder, generator(science.seed, "heads"))
@@ -55,7 +58,10 @@ class Run:
             buffers={name: self.place(tensor) for name, tensor in variables.buffers.items()},
             state={name: self.place(tensor) for name, tensor in variables.state.items()},
         )
-        self.optimizer = Optimizer(self.variables.params, self.science.train)
+        train = self.science.train
+        self.optimizer = Optimizer(
+            self.variables.params, train.optimizer, weight_decay=train.weight_decay, momentum=train.momentum
+        )
         self.step = 0
         if checkpoint:
             self.optimizer.restore(checkpoint.optimizer)
@@ -178,6 +184,8 @@ def set_up(efficiency: Efficiency) -> torch.device:
     if efficiency.device == "cuda" and not cuda:
         raise UserError("efficiency.device: cuda was asked for, but torch sees no CUDA device; use auto or cpu")
     torch.set_num_threads(efficiency.threads)
+    if not cuda or efficiency.device == "cpu":
+        return torch.device("cpu")  # what we call is deterministic there for a fixed number of threads
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with a fixed workspace
-    torch.use_deterministic_algorithms(True)
-    return torch.device("cuda" if cuda and efficiency.device != "cpu" else "cpu")
+    torch.use_deterministic_algorithms(True)  # takes seconds: it imports the compiler
+    return torch.device("cuda")

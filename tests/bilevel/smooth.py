@@ -47,7 +47,9 @@ def learner(name: str) -> tuple[Learner, Variables]:
     groups = [{key: t.double() if t.is_floating_point() else t for key, t in group.items()} for group in variables]
     params, buffers, state = groups
     # a teacher that differs from the online network, as in the midst of training
-    state = {key: t + 0.05 * torch.randn(t.shape, generator=generator(0, key), dtype=t.dtype) for key, t in state.items()}
+    state = {
+        key: t + 0.05 * torch.randn(t.shape, generator=generator(0, key), dtype=t.dtype) for key, t in state.items()
+    }
     return bound, Variables(params, buffers, state)
 
 

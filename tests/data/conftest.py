@@ -1,5 +1,6 @@
 """A project in a scratch folder, and tiny data sets in the exact on-disk formats."""
 
+import importlib.util
 import io
 import pickle
 import shutil
@@ -23,6 +24,14 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copy(ROOT / "config/datasets.yaml", tmp_path / "config/datasets.yaml")
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def digits_gz() -> bytes:
+    """The file that scikit-learn bundles (found without the seconds that importing scikit-learn takes)."""
+    spec = importlib.util.find_spec("sklearn")
+    assert spec is not None and spec.origin is not None
+    return (Path(spec.origin).parent / "datasets/data/digits.csv.gz").read_bytes()
 
 
 @pytest.fixture

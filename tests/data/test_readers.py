@@ -51,13 +51,6 @@ def unpack(content: bytes, folder: Path) -> Path:
     return folder
 
 
-@pytest.fixture
-def digits_gz() -> bytes:
-    import sklearn
-
-    return (Path(sklearn.__file__).parent / "datasets/data/digits.csv.gz").read_bytes()
-
-
 def test_digits_equal_scikit_learns(place: Callable[..., Path], digits_gz: bytes) -> None:
     from sklearn.datasets import load_digits
 
@@ -174,11 +167,12 @@ def test_a_pickle_with_another_codec_is_refused(place: Callable[..., Path], form
 def test_damaged_files_are_refused(
     kind: str, damage: str, place: Callable[..., Path], formats: Any, digits_gz: bytes
 ) -> None:
-    content = {
+    builders: dict[str, Callable[[], bytes]] = {
         "cifar10": lambda: formats.archive(formats.cifar(10, 1)),
         "stl10": lambda: formats.archive(formats.stl10(10, 10, 1)),
         "digits": lambda: digits_gz,
-    }[kind]()
+    }
+    content = builders[kind]()
     broken = {
         "cut": content[: len(content) // 2],
         "empty": b"",
@@ -200,7 +194,8 @@ def test_a_flipped_byte_in_digits_is_noticed(place: Callable[..., Path], digits_
 
 def _swap(members: dict[str, bytes], name: str, formats: Any, **changes: Any) -> bytes:
     batch = pickle.loads(members[name], encoding="latin1") | changes
-    return formats.archive(members | {name: formats.python2_pickle(batch)})
+    content: bytes = formats.archive(members | {name: formats.python2_pickle(batch)})
+    return content
 
 
 def test_contents_at_odds_with_the_registry_are_refused(place: Callable[..., Path], formats: Any) -> None:

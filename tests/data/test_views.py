@@ -62,7 +62,8 @@ def test_views_are_torchvisions_with_the_same_parameters(name: str, channels: in
 def test_make_views_draws_each_policy_in_turn() -> None:
     images, policies, generator = pictures(20), POLICIES["cifar-asym"], seeded(5)
     views = make_views(images, policies, seeded(5))
-    assert views.shape == (2, 20, 3, 32, 32) and views.dtype == torch.float32
+    assert views.shape == (2, 20, 3, 32, 32)
+    assert views.dtype == torch.float32
     for view, policy in zip(views, policies, strict=True):
         expected = apply_parameters(images, draw_parameters(policy, 20, (32, 32), generator))
         torch.testing.assert_close(view, expected, rtol=0, atol=1e-6)
@@ -105,7 +106,8 @@ def summaries(views: Tensor) -> Tensor:
 def test_same_seed_gives_the_same_bits_and_another_seed_other_views() -> None:
     images = pictures(16)
     first, again, other = (make_views(images, POLICIES["cifar-strong"], seeded(seed)) for seed in (1, 1, 2))
-    assert torch.equal(first, again) and not torch.equal(first, other)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
     assert not torch.equal(first[0], first[1])
 
 
@@ -115,7 +117,8 @@ def test_a_view_depends_on_its_own_image_alone() -> None:
     changed[3] = 255 - changed[3]
     before, after = (make_views(each, POLICIES["cifar-strong"], seeded()) for each in (images, changed))
     same = (before == after).flatten(2).all(2)
-    assert same[:, torch.arange(16) != 3].all() and not same[:, 3].any()
+    assert same[:, torch.arange(16) != 3].all()
+    assert not same[:, 3].any()
 
 
 def test_a_policy_that_does_nothing_returns_the_images() -> None:
@@ -134,7 +137,8 @@ def test_the_images_and_the_global_generator_are_left_as_they_were() -> None:
     images = pictures(8)
     before, state = images.clone(), torch.get_rng_state()
     make_views(images, POLICIES["cifar-asym"], seeded())
-    assert torch.equal(images, before) and torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(images, before)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_nothing_reads_back_from_the_device() -> None:

@@ -99,4 +99,5 @@ def test_results_stay_in_the_unit_range() -> None:
         ops.brightness(images, factors), ops.contrast(images, factors), ops.saturation(images, factors),
         ops.hue(images, factors - 1), ops.blur(images, kernels), ops.solarize(images),
     ):  # fmt: skip
-        assert result.min() >= 0 and result.max() <= 1
+        assert result.min() >= 0
+        assert result.max() <= 1

@@ -44,8 +44,12 @@ def test_crop_boxes_follow_torchvisions_distribution(size: tuple[int, int], scal
 @pytest.mark.parametrize("size", [(32, 32), (8, 8), (5, 50)])
 def test_boxes_lie_inside_the_image(size: tuple[int, int]) -> None:
     top, left, height, width = draw(ViewPolicy(crop_scale=(0.01, 1.0), crop_ratio=(0.1, 10)), 3000, size=size).box.T
-    assert top.min() >= 0 and left.min() >= 0 and height.min() >= 1 and width.min() >= 1
-    assert (top + height).max() <= size[0] and (left + width).max() <= size[1]
+    assert top.min() >= 0
+    assert left.min() >= 0
+    assert height.min() >= 1
+    assert width.min() >= 1
+    assert (top + height).max() <= size[0]
+    assert (left + width).max() <= size[1]
 
 
 @pytest.mark.parametrize("size", [(8, 40), (40, 8), (30, 32), (7, 40)])
@@ -75,7 +79,8 @@ def test_probabilities_and_ranges() -> None:
 def test_every_order_of_the_jitter_is_equally_likely() -> None:
     drawn = draw(ViewPolicy(jitter=(0.4, 0.4, 0.4, 0.1), jitter_prob=1.0), 12_000)
     counts = drawn.order.unique(dim=0, return_counts=True)[1]
-    assert len(counts) == 24 and stats.chisquare(counts).pvalue > 1e-3
+    assert len(counts) == 24
+    assert stats.chisquare(counts).pvalue > 1e-3
 
 
 def test_operations_of_no_strength_come_last_in_the_order() -> None:
@@ -94,7 +99,8 @@ def test_draws_are_independent_of_each_other() -> None:
 
 def test_a_stronger_jitter_leaves_the_crops_as_they_were() -> None:
     weak, strong = draw(ViewPolicy(flip=0.5), 50), draw(ViewPolicy(flip=0.5, jitter=(0.8, 0.8, 0.8, 0.2)), 50)
-    assert torch.equal(weak.box, strong.box) and torch.equal(weak.flip, strong.flip)
+    assert torch.equal(weak.box, strong.box)
+    assert torch.equal(weak.flip, strong.flip)
 
 
 @pytest.mark.parametrize(("size", "width"), [(8, 3), (32, 3), (64, 7), (96, 9), (224, 23)])

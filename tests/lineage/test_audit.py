@@ -223,6 +223,8 @@ def test_nothing_to_audit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     Path("results/empty").mkdir(parents=True)
     with pytest.raises(UserError, match="results: nothing in it"):
         audit()
+    with pytest.raises(UserError, match="results/empty: a part of results"):
+        audit(Path("results/empty"))
 
 
 def test_verdict_as_text_and_json(project: Path) -> None:

@@ -285,6 +285,15 @@ def test_code_is_that_of_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["code"] != {"commit": "edited meanwhile"}
 
 
+@pytest.mark.parametrize("program", ["/bin/gessl", "/site-packages/gessl/__main__.py"])
+def test_command_is_the_users_words(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
+    monkeypatch.setattr("sys.argv", [program, "prepare", "toy"])
+    _make(a="1")
+    found = read_record(OUT)
+    assert found is not None
+    assert found["command"] == ["gessl", "prepare", "toy"]
+
+
 @pytest.mark.parametrize(
     "data", [b"", b"[]", b"{}", b"\xff", b'{"id": 3}', b"nul", b'{"id": "a", "outputs": [3]}', b"[" * 30]
 )

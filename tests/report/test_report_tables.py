@@ -26,7 +26,9 @@ def tables_of(tree):
 
 
 def cell(table, task, method, column):
-    return next(c for row in table.rows if (row.task, row.method) == (task, method) for c in row.cells if c.column == column)
+    return next(
+        c for row in table.rows if (row.task, row.method) == (task, method) for c in row.cells if c.column == column
+    )
 
 
 def rows_of(demo):
@@ -49,7 +51,9 @@ def test_means_and_intervals_over_seeds(demo):
         item = entry(row["protocol"], row["task"], row["metric"])
         values = [Tree().value(row["method"], row["column"], s, item) for s in seeds_of(row["method"], row["column"])]
         low, high = stats.t.interval(0.95, len(values) - 1, np.mean(values), stats.sem(values))
-        assert [float(row[key]) for key in ("mean", "lo", "hi")] == pytest.approx([np.mean(values), low, high], rel=1e-9)
+        assert [float(row[key]) for key in ("mean", "lo", "hi")] == pytest.approx(
+            [np.mean(values), low, high], rel=1e-9
+        )
         assert (int(row["n"]), int(row["planned"])) == (len(values), 3)
         decimals = len(row["text"].split(" ")[0].partition(".")[2])
         assert row["text"] == f"{np.mean(values):.{decimals}f} ± {(high - low) / 2:.{decimals}f}"
@@ -92,11 +96,15 @@ def test_holm_family_is_every_difference_once(demo):
 
 
 def test_ids_resolve_to_the_scores_behind_the_text(demo):
-    stored = {row["id"]: row for path in demo.parents[1].glob("scores/*/scores.csv") for row in csv.DictReader(path.open())}
+    stored = {
+        row["id"]: row for path in demo.parents[1].glob("scores/*/scores.csv") for row in csv.DictReader(path.open())
+    }
     known = json.loads((demo / "ids.json").read_text())
     assert set(known) == {row["id"] for row in rows_of(demo) if row["id"]}
     for digits, item in known.items():
-        text = json.dumps({"kind": item["kind"], "scores": sorted(item["scores"])}, sort_keys=True, separators=(",", ":"))
+        text = json.dumps(
+            {"kind": item["kind"], "scores": sorted(item["scores"])}, sort_keys=True, separators=(",", ":")
+        )
         assert digits == hashlib.sha256(text.encode()).hexdigest()[:12]
         rows = [stored[score] for score in item["scores"]]
         groups = {v: [float(r["value"]) for r in rows if r["variant"] == v] for v in {r["variant"] for r in rows}}
@@ -114,7 +122,10 @@ def test_latex_holds_the_same_numbers_as_csv(demo):
     for path in demo.glob("tables/*.tex"):
         lines = path.read_text().splitlines()
         width = len(re.search(r"\\begin\{tabular\}\{(\w+)\}", path.read_text())[1])
-        assert [line for line in lines if line in (r"\toprule", r"\midrule", r"\bottomrule")][0::3] == [r"\toprule", r"\bottomrule"]
+        assert [line for line in lines if line in (r"\toprule", r"\midrule", r"\bottomrule")][0::3] == [
+            r"\toprule",
+            r"\bottomrule",
+        ]
         body = lines[lines.index(r"\midrule", lines.index(r"\midrule") + 1) + 1 : lines.index(r"\bottomrule")]
         wanted = list(csv.DictReader(path.with_suffix(".csv").open()))
         found = []
@@ -150,7 +161,9 @@ def test_a_single_seed_has_no_interval(project):
 
 
 def test_a_score_that_is_not_finite_is_left_out_and_counted(project):
-    table = tables_of(Tree(values={("simclr", "base", 0, "linear/wmse-v1", "all"): math.nan}))["linear/wmse-v1", "accuracy"]
+    table = tables_of(Tree(values={("simclr", "base", 0, "linear/wmse-v1", "all"): math.nan}))[
+        "linear/wmse-v1", "accuracy"
+    ]
     mean, difference = cell(table, "all", "simclr", "base"), cell(table, "all", "simclr", "Δ gessl − base")
     assert (mean.n, mean.lost, mean.planned) == (2, 1, 3) and math.isfinite(mean.mean)
     assert (difference.n, difference.lost) == (2, 1)

@@ -12,7 +12,7 @@ from gessl.layout import data_dir, run_dir, scores_dir, work_dir
 from gessl.lineage.record import Step
 from gessl.report.plan import Comparison, PlannedRun, ReportPlan
 
-COLUMNS = ("id", "run", "dataset", "method", "variant", "seed", "protocol", "task", "metric", "unit", "better", "value",
+COLUMNS = ("id", "run", "dataset", "method", "seed", "protocol", "task", "metric", "unit", "better", "value",
            "n", "ci_kind", "ci_lo", "ci_hi", "split", "feature", "selection", "data_version")  # fmt: skip
 SIGMA = "sigma/onehot-eps0.1-kl-tau0.5"
 # protocol, task, metric, unit, better, level, gain under GeSSL
@@ -69,7 +69,7 @@ class Tree:
 
     def value(self, method: str, variant: str, seed: int, number: tuple) -> float:
         """The made-up score."""
-        protocol, task, metric, *_, level, gain = number
+        protocol, task, *_, level, gain = number
         noise = np.random.default_rng([seed, len(protocol + task), self.methods.index(method)]).normal(size=4)
         spread = abs(gain) * 0.9 + level / 200
         value = level + gain * (variant == "gessl") + spread * (noise[0] + 0.25 * noise[1 + VARIANTS.index(variant)])
@@ -101,8 +101,8 @@ class Tree:
                     continue
                 value = self.value(*key, number)
                 digits = hashlib.sha256(repr((run.id, protocol, task, metric)).encode()).hexdigest()[:12]
-                words = [digits, run.id, run.dataset, run.method, run.variant, run.seed, protocol, task, metric, unit,
-                         better, value, 360, "wilson", value - 1, value + 1, "test", "backbone", "last", "v0"]  # fmt: skip
+                words = [digits, run.id, run.dataset, *key, protocol, task, metric, unit, better, value, 360,
+                         "wilson", value - 1, value + 1, "test", "backbone", "last", "v0"]  # fmt: skip
                 writer.writerow(dict(zip(COLUMNS, words, strict=True)))
                 if metric != "sigma_sum":
                     noise = np.random.default_rng(run.seed).normal(size=12)

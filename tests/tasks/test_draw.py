@@ -62,7 +62,8 @@ def content(seed: int = 0) -> dict[str, bytes]:
 def test_each_epoch_is_a_permutation_of_all_training_images(index: pd.DataFrame) -> None:
     draw("toy", 0, SMALL)
     order, train = load_order("toy", 0), np.flatnonzero(index["split"] == "train")
-    assert order.shape == (4, 79) and order.dtype == np.uint32  # 72 labelled, 7 unlabelled
+    assert order.shape == (4, 79)
+    assert order.dtype == np.uint32
     assert all(np.array_equal(np.sort(row), train) for row in order)
     assert not any(np.array_equal(order[0], row) for row in order[1:])
 
@@ -113,9 +114,11 @@ def test_episodes_hold_different_test_images_of_the_stated_classes(index: pd.Dat
     for name, drawn in episodes.items():
         way, shot = int(name[0]), int(name[2])
         assert drawn.classes.shape == (30, way)
-        assert drawn.support.shape == (30, way, shot) and drawn.query.shape == (30, way, 3)
+        assert drawn.support.shape == (30, way, shot)
+        assert drawn.query.shape == (30, way, 3)
         both = np.concatenate([drawn.support, drawn.query], axis=2)
-        assert (split[both] == "test").all() and (labels[both] == drawn.classes[..., None]).all()
+        assert (split[both] == "test").all()
+        assert (labels[both] == drawn.classes[..., None]).all()
         assert all(len(set(episode.ravel())) == episode.size for episode in both)
         assert all(len(set(classes)) == way for classes in drawn.classes)
 
@@ -134,11 +137,15 @@ def test_a_class_too_small_for_shot_and_queries_is_left_out(tmp_path: Path, monk
     prepare(test=(4, 9, 12, 8))
     draw("toy", 0, SMALL)
     episodes = load_episodes("toy", 0)
-    assert 0 in episodes["2w1s"].classes and 0 not in episodes["2w2s"].classes
+    assert 0 in episodes["2w1s"].classes
+    assert 0 not in episodes["2w2s"].classes
     card = json.loads((tasks_dir("toy", 0) / "card.json").read_text())["episodes"]
-    assert card["2w1s"]["classes_left_out"] == [] and card["2w2s"] == {
-        "episodes": 30, "classes": 3, "classes_left_out": [0],
-    }  # fmt: skip
+    assert card["2w1s"]["classes_left_out"] == []
+    assert card["2w2s"] == {
+        "episodes": 30,
+        "classes": 3,
+        "classes_left_out": [0],
+    }
 
 
 def test_images_of_one_group_never_meet_in_an_episode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,7 +188,8 @@ def test_label_subsets_are_balanced_nested_and_labelled(index: pd.DataFrame) -> 
         assert (split[draws] == "train").all()
         assert all(len(set(row)) == len(row) for row in draws)
         counts = np.stack([np.bincount(labels[row], minlength=4) for row in draws])
-        assert counts.min() >= 1 and (counts.max(1) - counts.min(1)).max() <= 1
+        assert counts.min() >= 1
+        assert (counts.max(1) - counts.min(1)).max() <= 1
     for few, more in zip(subsets["1-per-class"], subsets["10pct"], strict=True):
         assert set(few) < set(more)
     assert len({tuple(row) for row in subsets["10pct"]}) == 3
@@ -200,7 +208,8 @@ def test_label_subsets_take_ten_per_cent_as_evenly_as_the_classes_allow(
             counts = np.bincount(index["label"].to_numpy()[row], minlength=len(sizes))
             assert counts.sum() == max(len(sizes), round(0.1 * sum(sizes)))
             open_classes = counts[counts < np.array(sizes)]  # a class that gave all it has may stay behind
-            assert counts.min() >= 1 and (not len(open_classes) or counts.max() - open_classes.min() <= 1)
+            assert counts.min() >= 1
+            assert not len(open_classes) or counts.max() - open_classes.min() <= 1
 
 
 def test_the_suite_takes_each_split_from_itself(index: pd.DataFrame) -> None:
@@ -209,7 +218,8 @@ def test_the_suite_takes_each_split_from_itself(index: pd.DataFrame) -> None:
     labels, split = index["label"].to_numpy(), index["split"].to_numpy()
     for name, size in (("train", 4), ("val", 2), ("test", 3)):
         rows = getattr(suite, name)
-        assert rows.shape == (6, 3, size) and (split[rows] == name).all()
+        assert rows.shape == (6, 3, size)
+        assert (split[rows] == name).all()
         assert (labels[rows] == suite.classes[..., None]).all()
         assert all(len(set(task.ravel())) == task.size for task in rows)
     assert all(len(set(classes)) == 3 for classes in suite.classes)
@@ -219,7 +229,10 @@ def test_the_suite_takes_each_split_from_itself(index: pd.DataFrame) -> None:
 def test_the_record_names_inputs_settings_and_seed(index: pd.DataFrame) -> None:
     draw("toy", 5, SMALL)
     record = read_record(tasks_dir("toy", 5))
-    assert record is not None and record["seed"] == 5 and record["step"] == "tasks" and record["name"] == "toy-s5"
+    assert record is not None
+    assert record["seed"] == 5
+    assert record["step"] == "tasks"
+    assert record["name"] == "toy-s5"
     assert [Path(entry["path"]).name for entry in record["inputs"]] == ["index.csv", "card.json"]
     assert record["config"]["tasks"]["sigma"]["way"] == 3
     assert {Path(entry["path"]).name for entry in record["outputs"]} == set(FILES)
@@ -232,7 +245,8 @@ def test_batches_cut_each_epoch_and_leave_out_the_rest(index: pd.DataFrame, batc
     expected = [row[start : start + batch] for row in order for start in range(0, 79 - batch + 1, batch)]
     for task, positions in enumerate(expected):
         drawn = batch_positions(order, batch, task)
-        assert drawn.dtype == np.int64 and np.array_equal(drawn, positions)
+        assert drawn.dtype == np.int64
+        assert np.array_equal(drawn, positions)
     with pytest.raises(UserError, match=rf"mini-batch {len(expected) + 1} is in epoch 5; raise tasks\.epochs"):
         batch_positions(order, batch, len(expected))
 

@@ -10,6 +10,7 @@ import torch
 
 from gessl.bilevel.learner import Variables
 from gessl.errors import UserError
+from gessl.optimizer import Optimizer
 from gessl.rng import generator
 from gessl.training import checkpoint as module
 from gessl.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -17,7 +18,6 @@ from gessl.training.diagnostics import effective_rank, feature_covariance, featu
 from gessl.training.metrics import Metrics, read_metrics
 from gessl.training.schedule import learning_rate
 from gessl.training.settings import Efficiency, TrainSettings
-from gessl.training.step import Optimizer
 
 
 def test_learning_rate_at_the_corners() -> None:
@@ -84,7 +84,6 @@ def test_metrics_name_the_first_broken_step(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["adam", "sgd"])
 def test_optimizer_equals_torch_and_continues_from_its_slots(name: str) -> None:
-    train = TrainSettings(optimizer=name, lr=0.1, weight_decay=0.01)
     start = torch.randn(3, 2, generator=generator(0, "p"))
     gradients = [torch.randn(3, 2, generator=generator(step, "g")) for step in range(4)]
     reference = start.clone().requires_grad_()
@@ -93,14 +92,14 @@ def test_optimizer_equals_torch_and_continues_from_its_slots(name: str) -> None:
         "sgd": lambda: torch.optim.SGD([reference], lr=0.1, momentum=0.9, weight_decay=0.01),
     }[name]()
     params = {"a": start.clone()}
-    ours = Optimizer(params, train)
+    ours = Optimizer(params, name, weight_decay=0.01)
     for step, gradient in enumerate(gradients):
         reference.grad = gradient.clone()
         theirs.step()
         if step == 2:  # a new optimiser takes over from the slots
             params = {"a": params["a"].clone()}
             slots = {key: value.clone() for key, value in ours.slots().items()}
-            ours = Optimizer(params, train)
+            ours = Optimizer(params, name, weight_decay=0.01)
             ours.restore(slots)
         ours.step({"a": gradient}, lr=0.1)
     assert torch.equal(params["a"], reference)
@@ -118,7 +117,9 @@ def test_checkpoints_come_back_bit_for_bit_and_only_the_last_is_kept(tmp_path: P
     found = load_checkpoint(tmp_path, "run", lambda t: t)
     assert found is not None
     assert found.step == 10
-    for group, expected in zip((*found.variables, found.optimizer), (*state(10).variables, state(10).optimizer), strict=True):
+    for group, expected in zip(
+        (*found.variables, found.optimizer), (*state(10).variables, state(10).optimizer), strict=True
+    ):
         assert group.keys() == expected.keys()
         assert all(torch.equal(group[name], expected[name]) for name in expected)
     assert [path.name for path in tmp_path.glob("*.safetensors")] == ["step-00000010.safetensors"]

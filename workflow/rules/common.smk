@@ -25,7 +25,7 @@ except UserError as error:
     stop(error)
 
 # cells of several tables that agree in their science are one run
-RUNS = {cell.id: cell.science for cell in EXPERIMENT.runs()}
+RUNS = {planned.id: planned for planned in EXPERIMENT.runs()}
 GESSL = f"{sys.executable} -m gessl"
 # jobs read the experiment as it was validated here, `--config` overrides included
 PLAN = layout.WORK / "plans" / f"{EXPERIMENT.name}.json"

@@ -1,33 +1,51 @@
-"""Downstream evaluation: features once per run, then every protocol on them, in one process."""
+"""Downstream evaluation: features once per run, then every protocol on them.
+
+An evaluation takes seconds, as long as starting Python and importing torch; so the seeds of a table cell share a job.
+Snakemake has no outputs that depend on a wildcard's members, hence one rule per batch.
+"""
+
+import itertools
 
 
-rule evaluate:
-    """Score rows, per-example outcomes, features."""
-    input:
-        encoder=rules.pretrain.output.encoder,
-        config=rules.pretrain.output.config,
-        images=lambda w: prepared(w.run, "images.npy"),
-        index=lambda w: prepared(w.run, "index.csv"),
-        card=lambda w: prepared(w.run, "card.json"),
-        episodes=lambda w: task_file(w.run, "episodes.npz"),
-        labels=lambda w: task_file(w.run, "labels.npz"),
-        sigma=lambda w: task_file(w.run, "sigma.npz"),
-    output:
-        scores=layout.scores_dir("{run}") / "scores.csv",
-        outcomes=layout.scores_dir("{run}") / "outcomes.npz",
-        features=layout.scores_dir("{run}") / "features.npy",
-        record=layout.scores_dir("{run}") / "record.json",
-    log:
-        "logs/evaluate/{run}.log",
-    benchmark:
-        "logs/benchmarks/evaluate/{run}.tsv"
-    params:
-        state=state("gessl.evaluation.step"),
-        settings=EXPERIMENT.evaluation,
-    threads: EXPERIMENT.efficiency.threads
-    resources:
-        mem_mb=resource("evaluate", "mem_mb"),
-        runtime=resource("evaluate", "runtime"),
-        gpu=resource("evaluate", "gpu"),
-    shell:
-        "{GESSL} evaluate {wildcards.run} --config {PLAN} > {log} 2>&1"
+def batches():
+    """(name, runs) of each evaluation job."""
+    size = EXPERIMENT.efficiency.evaluations_per_job
+    for family, runs in itertools.groupby(RUNS, key=lambda run: RUNS[run].family):
+        runs = list(runs)
+        for first in range(0, len(runs), size):
+            yield f"{family}-{first // size}", runs[first : first + size]
+
+
+def scores(runs, part):
+    return [layout.scores_dir(run) / part for run in runs]
+
+
+for batch, members in batches():
+
+    rule:
+        name:
+            f"evaluate-{batch}"
+        input:
+            [layout.run_dir(run) / part for run in members for part in ("encoder.safetensors", "config.json")],
+            {prepared(run, part) for run in members for part in ("images.npy", "index.csv", "card.json")},
+            [task_file(run, part) for run in members for part in ("episodes.npz", "labels.npz", "sigma.npz")],
+        output:
+            scores=scores(members, "scores.csv"),
+            outcomes=scores(members, "outcomes.npz"),
+            features=scores(members, "features.npy"),
+            record=scores(members, "record.json"),
+        log:
+            f"logs/evaluate/{batch}.log",
+        benchmark:
+            f"logs/benchmarks/evaluate/{batch}.tsv"
+        params:
+            runs=members,
+            state=state("gessl.evaluation.step"),
+            settings=EXPERIMENT.evaluation,
+        threads: EXPERIMENT.efficiency.threads
+        resources:
+            mem_mb=resource("evaluate", "mem_mb"),
+            runtime=resource("evaluate", "runtime"),
+            gpu=resource("evaluate", "gpu"),
+        shell:
+            "{GESSL} evaluate {params.runs} --config {PLAN} > {log} 2>&1"

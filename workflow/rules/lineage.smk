@@ -2,7 +2,7 @@
 
 
 rule audit:
-    """Passes, or names the file that was altered; the local profile repeats it at every run."""
+    """Passes, or names the file that was altered (`make run` repeats it every time)."""
     input:
         rules.report.output.record,
     output:

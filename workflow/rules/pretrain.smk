@@ -2,11 +2,12 @@
 
 
 def prepared(run, part):
-    return layout.data_dir(RUNS[run].dataset) / part
+    return layout.data_dir(RUNS[run].science.dataset) / part
 
 
 def task_file(run, part):
-    return layout.tasks_dir(RUNS[run].dataset, RUNS[run].seed) / part
+    science = RUNS[run].science
+    return layout.tasks_dir(science.dataset, science.seed) / part
 
 
 rule pretrain:
@@ -27,7 +28,7 @@ rule pretrain:
     benchmark:
         "logs/benchmarks/pretrain/{run}.tsv"
     params:
-        state=lambda w: state("gessl.training.pretrain", f"gessl.methods.{RUNS[w.run].method_name}"),
+        state=lambda w: state("gessl.training.pretrain", f"gessl.methods.{RUNS[w.run].science.method_name}"),
     threads: EXPERIMENT.efficiency.threads
     resources:
         mem_mb=resource("pretrain", "mem_mb"),

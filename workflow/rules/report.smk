@@ -8,7 +8,7 @@ def report_folder(name):
 rule report:
     """One self-contained page, tables as CSV and LaTeX, figures."""
     input:
-        scores=expand(rules.evaluate.output.record, run=RUNS),
+        scores=scores(RUNS, "record.json"),
     output:
         page=report(
             report_folder("sigma-report.html"),

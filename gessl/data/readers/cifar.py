@@ -101,7 +101,8 @@ def _unpickle(content: bytes, where: str) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         raise UserError(f"{where}: {error}; fetch it again") from None
     except Exception as error:  # a damaged pickle can fail in any opcode, with any error
-        raise UserError(f"{where}: not a readable pickle ({type(error).__name__}: {error}); fetch it again") from None
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise UserError(f"{where}: not a readable pickle ({reason}); fetch it again") from None
     if not isinstance(value, dict):
         raise UserError(f"{where}: not a dictionary; fetch it again")
     return value

@@ -27,7 +27,10 @@ def points(path: Path, after: int) -> Iterator[Point]:
     A run that was killed takes its file back to the last checkpoint and writes the same steps again: the last step
     that was seen, not a place in the file, tells what is new. A line without its end is still being written.
     """
-    lines = path.read_text().split("\n")[:-1] if path.is_file() else []
+    try:
+        lines = path.read_text().split("\n")[:-1]
+    except FileNotFoundError:  # published between two looks
+        return
     for line in lines:
         try:
             entry = json.loads(line)

@@ -1,0 +1,202 @@
+"""One pass over the files of a grid, into MLflow."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gessl.errors import UserError
+from gessl.layout import report_dir, run_dir, scores_dir, work_dir
+from gessl.lineage.record import read_record
+from gessl.tracking.store import database_of, public, tracking_uri
+from gessl.tracking.values import data_version, params, points, scores
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+    from mlflow.tracking import MlflowClient
+
+POINTS = 900  # metrics in one call; MLflow takes 1000 entities
+PARAMS = 100  # params in one call
+SMALL = 50 * 2**20  # bytes; a larger encoder is named by path and hash only
+RUN, KIND, RECORD_ID, STEP = "gessl.run", "gessl.kind", "gessl.record", "gessl.step"  # tags
+
+
+@dataclass(frozen=True)
+class SyncSummary:
+    """What one pass found and did: runs in the mirror, how many of them are finished, points that are new."""
+
+    store: str
+    runs: int
+    finished: int
+    points: int
+
+    def __str__(self) -> str:
+        return f"{self.store}: {self.runs} runs, {self.finished} finished, {self.points} new points"
+
+
+class Mirror:
+    """One pass over the files of a grid's runs; `stopped` says that none of them is training any more."""
+
+    def __init__(self, client: "MlflowClient", grid: str, runs: tuple[str, ...], stopped: bool) -> None:
+        self._client, self._grid, self._runs, self._stopped = client, grid, runs, stopped
+        self._new_points = 0
+        self._experiment = self._find_experiment()
+        self._known = self._find_runs()
+
+    def _find_experiment(self) -> str:
+        found = self._client.get_experiment_by_name(self._grid)
+        if found is None:
+            database = database_of(tracking_uri())
+            folder = (database.parent / "artifacts" / self._grid).as_uri() if database else None
+            return str(self._client.create_experiment(self._grid, artifact_location=folder))
+        if found.lifecycle_stage == "deleted":
+            self._client.restore_experiment(found.experiment_id)
+        return str(found.experiment_id)
+
+    def _find_runs(self) -> dict[tuple[str, str], "Run"]:
+        known: dict[tuple[str, str], Run] = {}
+        token = None
+        while True:
+            page = self._client.search_runs([self._experiment], max_results=1000, page_token=token)
+            known |= {(run.data.tags.get(KIND, ""), run.data.tags.get(RUN, "")): run for run in page}
+            if not (token := page.token):
+                return known
+
+    def sync(self) -> SyncSummary:
+        """Mirror every run that has something to show, then the report; what has a broken record is left out.
+
+        Raises:
+            UserError: names the first broken record, after the rest is mirrored.
+        """
+        shown: list[bool | None] = []
+        broken: list[UserError] = []
+        for run in self._runs:
+            try:
+                shown.append(self._run(run))
+            except UserError as error:
+                broken.append(error)
+        record = read_record(report_dir(self._grid))
+        if record is not None:
+            self._report(record)
+        if broken:
+            raise broken[0]
+        runs = sum(finished is not None for finished in shown)
+        return SyncSummary(public(tracking_uri()), runs, shown.count(True), self._new_points)
+
+    def _run(self, name: str) -> bool | None:
+        """Mirror one pretraining; whether it is finished, or None where there is nothing yet."""
+        record = read_record(run_dir(name))
+        folder = work_dir(name) if record is None else run_dir(name)
+        failed = record is None and (folder / "failed.json").is_file()
+        if record is None and not failed and not (folder / "metrics.jsonl").is_file():
+            return None
+        run = self._current("pretrain", name, record, name)
+        if record is None or RECORD_ID not in run.data.tags:
+            self._log_points(run, folder / "metrics.jsonl")
+        if record is None:
+            self._set_status(run, "FAILED" if failed else "KILLED" if self._stopped else "RUNNING")
+            return False
+        if RECORD_ID not in run.data.tags:
+            self._complete(run, name, record)
+        evaluated = read_record(scores_dir(name))
+        if evaluated is not None:
+            self._evaluation(name, evaluated, run)
+        return True
+
+    def _current(self, kind: str, name: str, record: dict[str, Any] | None, title: str) -> "Run":
+        """The mirror's run of that kind and name; one of results that were made again since is replaced."""
+        found = self._known.get((kind, name))
+        if found is not None and record is not None and found.data.tags.get(RECORD_ID, record["id"]) != record["id"]:
+            self._client.delete_run(found.info.run_id)
+            found = None
+        if found is None:
+            start = _milliseconds(record["started"]) if record else None
+            tags = {RUN: name, KIND: kind}
+            found = self._client.create_run(self._experiment, start_time=start, tags=tags, run_name=title)
+        return found
+
+    def _log_points(self, run: "Run", path: Path) -> None:
+        from mlflow.entities import Metric, RunTag
+
+        batch: list[Metric] = []
+        last = int(run.data.tags.get(STEP, -1))
+
+        def flush() -> None:
+            if batch:
+                self._client.log_batch(run.info.run_id, metrics=batch, tags=[RunTag(STEP, str(last))])
+                batch.clear()
+
+        for point in points(path, last):
+            if len(batch) + len(point.values) > POINTS:
+                flush()
+            moment = run.info.start_time + round(1000 * point.seconds)  # told twice, a point is the same point
+            batch += [Metric(key, value, moment, point.step) for key, value in point.values.items()]
+            last = point.step
+            self._new_points += 1
+        flush()
+
+    def _set_status(self, run: "Run", status: str, record: dict[str, Any] | None = None) -> None:
+        if status == run.info.status:
+            return
+        if status == "RUNNING":
+            self._client.update_run(run.info.run_id, status=status)
+        else:
+            end = _milliseconds(record["finished"]) if record else None
+            self._client.set_terminated(run.info.run_id, status, end)
+
+    def _complete(self, run: "Run", name: str, record: dict[str, Any]) -> None:
+        """Settings, data version, artifacts and state of a finished run; the record's id goes last."""
+        from mlflow.entities import Dataset, DatasetInput, Param
+
+        identifier, folder = run.info.run_id, run_dir(name)
+        settings = [Param(key, value) for key, value in sorted(params(record["config"]).items())]
+        for start in range(0, len(settings), PARAMS):
+            self._client.log_batch(identifier, params=settings[start : start + PARAMS])
+        version = data_version(record)
+        if version is not None:
+            dataset = Dataset(version[0], version[1][:36], "dvc", f'{{"data_version": "{version[1]}"}}')
+            self._client.log_inputs(identifier, [DatasetInput(dataset, [])])
+            self._client.set_tag(identifier, "gessl.data_version", version[1])
+        for output in record["outputs"]:
+            path = Path(output["path"])
+            if path.name == "encoder.safetensors":
+                self._client.set_tag(identifier, "gessl.encoder", output["path"])
+                self._client.set_tag(identifier, "gessl.encoder_sha256", output["sha256"])
+            if path.name == "config.json" or (path.name == "encoder.safetensors" and output["bytes"] < SMALL):
+                self._client.log_artifact(identifier, str(path))
+        self._finish(run, folder, record)
+
+    def _finish(self, run: "Run", folder: Path, record: dict[str, Any]) -> None:
+        identifier = run.info.run_id
+        self._client.log_artifact(identifier, str(folder / "record.json"))
+        for key in ("commit", "dirty"):
+            self._client.set_tag(identifier, f"gessl.{key}", record["code"].get(key) or "none")
+        self._set_status(run, "FINISHED", record)
+        self._client.set_tag(identifier, RECORD_ID, record["id"])
+
+    def _evaluation(self, name: str, record: dict[str, Any], parent: "Run") -> None:
+        from mlflow.entities import Metric
+
+        run = self._current("evaluate", name, record, f"{name} evaluation")
+        if run.data.tags.get("mlflow.parentRunId") != parent.info.run_id:
+            self._client.set_tag(run.info.run_id, "mlflow.parentRunId", parent.info.run_id)
+        if RECORD_ID in run.data.tags:
+            return
+        table = scores_dir(name) / "scores.csv"
+        moment = _milliseconds(record["finished"])
+        metrics = [Metric(key, value, moment, 0) for key, value in scores(table).items()]
+        for start in range(0, len(metrics), POINTS):
+            self._client.log_batch(run.info.run_id, metrics=metrics[start : start + POINTS])
+        self._client.log_artifact(run.info.run_id, str(table))
+        self._finish(run, scores_dir(name), record)
+
+    def _report(self, record: dict[str, Any]) -> None:
+        folder = report_dir(self._grid)
+        run = self._current("report", self._grid, record, f"{self._grid} report")
+        if RECORD_ID not in run.data.tags:
+            self._client.log_artifact(run.info.run_id, str(folder / "sigma-report.html"))
+            self._finish(run, folder, record)
+
+
+def _milliseconds(moment: str) -> int:
+    return round(1000 * datetime.fromisoformat(moment).timestamp())

@@ -1,0 +1,78 @@
+"""The MLflow store: which one, made whole, written by one process at a time."""
+
+import contextlib
+import fcntl
+import logging
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+STORE = Path("mlflow")
+QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_SQLALCHEMYSTORE_POOLCLASS": "NullPool",  # a pooled connection would go on writing to a deleted file
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # the next look is the retry
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+}
+
+
+def tracking_uri() -> str:
+    """MLFLOW_TRACKING_URI, or else the embedded store's."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(STORE / 'mlflow.db').absolute()}"
+
+
+def database_of(uri: str) -> Path | None:
+    """The file of a SQLite store; None for any other."""
+    return Path(uri.removeprefix("sqlite:///")).absolute() if uri.startswith("sqlite:///") else None
+
+
+def public(text: str) -> str:
+    """`text` without the user and password of an address in it."""
+    return re.sub(r"//[^/@\s]+@", "//", text)
+
+
+@contextlib.contextmanager
+def one_writer(uri: str) -> Iterator[None]:
+    """SQLite stores are created and written by one process at a time; the others wait."""
+    database = database_of(uri)
+    if database is None:
+        yield
+        return
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with open(database.with_name(f".{database.name}.lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def open_store(uri: str) -> "MlflowClient":
+    """A client of the store, which is created if need be (ten seconds); call it inside `one_writer`."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    import mlflow.tracking  # two seconds: only once there is something to do
+
+    for logger in ("mlflow", "alembic"):
+        logging.getLogger(logger).setLevel(logging.ERROR)
+    database = database_of(uri)
+    if database is not None and not (database.is_file() and database.stat().st_size):
+        _create(database)
+    return mlflow.tracking.MlflowClient(tracking_uri=uri)
+
+
+def _create(database: Path) -> None:
+    """Make an empty store beside its place, then rename it: MLflow leaves a half-made one unusable."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    unfinished = database.with_name(f".{database.name}.{os.getpid()}.tmp")
+    unfinished.unlink(missing_ok=True)
+    store: Any = SqlAlchemyStore(  # type: ignore[no-untyped-call]
+        f"sqlite:///{unfinished}", (database.parent / "artifacts").as_uri()
+    )
+    store.engine.dispose()
+    os.replace(unfinished, database)

@@ -1,0 +1,199 @@
+"""The page as text: whole, honest, offline, safe, and the same bytes each time."""
+
+import base64
+import csv
+import io
+import json
+import re
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+from tree import METHODS, NUMBERS, PAIRS, SIGMA, Tree, folder_bytes
+
+from gessl.errors import UserError
+from gessl.evaluation import fewshot, knn, linear, scarce
+from gessl.evaluation.universality import SigmaSettings
+from gessl.layout import report_dir, run_dir, scores_dir
+from gessl.lineage.record import read_record
+from gessl.report.collect import collect
+from gessl.report.plan import ReportPlan
+from gessl.report.protocols import NO_DESCRIPTION, describe
+from gessl.report.step import report
+from gessl.report.tables import build_tables
+from gessl.report.wording import count, duration, verdicts
+
+PAGE = "sigma-report.html"
+
+
+class Elements(HTMLParser):
+    """All elements with attributes, and the text of each number's button."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.numbers, self._open = [], {}, None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag == "button":
+            self._open = dict(attrs)["data-id"]
+            self.numbers[self._open] = ""
+
+    def handle_endtag(self, tag):
+        self._open = None if tag == "button" else self._open
+
+    def handle_data(self, data):
+        if self._open:
+            self.numbers[self._open] += data
+
+
+def test_the_page_shows_every_number_of_the_tables(demo):
+    shown = Elements((demo / PAGE).read_text()).numbers
+    known = json.loads((demo / "ids.json").read_text())
+    assert shown == {digits: item["text"] for digits, item in known.items()} and len(shown) > 50
+    rows = [row for path in demo.glob("tables/*.csv") for row in csv.DictReader(path.open()) if row["id"]]
+    assert shown == {row["id"]: row["text"] for row in rows}
+
+
+def test_second_report_has_the_same_bytes(demo):
+    first = folder_bytes(demo)
+    report(Tree().plan())
+    assert folder_bytes(demo) == first
+    assert {name.split("/")[0] for name in first} == {PAGE, "ids.json", "tables", "figures"}
+
+
+def test_record_names_every_input(demo):
+    record = read_record(demo)
+    assert record["step"] == "report" and record["name"] == "demo" and record["config"]["grid"] == "demo"
+    names = [entry["path"].rsplit("/", 1)[1] for entry in record["inputs"]]
+    finished = 16
+    assert {name: names.count(name) for name in set(names)} == {
+        "card.json": 1, "failed.json": 1,
+        **dict.fromkeys(("metrics.jsonl", "config.json", "views.npy", "scores.csv", "outcomes.npz"), finished),
+    }  # fmt: skip
+    assert all(entry["record"] for entry in record["inputs"] if not entry["path"].endswith("failed.json"))
+
+
+def assert_offline(text):
+    for tag, attributes in Elements(text).elements:
+        assert tag not in ("iframe", "object", "embed", "base", "audio", "video")
+        for name in ("src", "href", "xlink:href", "data", "action", "srcset", "poster"):
+            address = attributes.get(name) or "#"
+            assert re.match(r"#|data:|tables/|figures/", address), (tag, address)
+        assert not any(name.startswith("on") for name in attributes)
+    assert not re.search(r"url\(\s*['\"]?(?!#)|@import", text)
+
+
+def test_nothing_is_loaded_from_elsewhere(demo):
+    text = (demo / PAGE).read_text()
+    assert_offline(text)
+    links = {a["href"] for tag, a in Elements(text).elements if tag == "a" and not a["href"].startswith("#")}
+    assert links and all((demo / link).is_file() for link in links)
+
+
+def test_figures_are_xml_without_a_date(demo):
+    paths = sorted(demo.glob("figures/*.svg"))
+    assert {path.name.split("--")[0] for path in paths} == {"headline", "sigma", "scatter", "curves"}
+    for path in paths:
+        root = ElementTree.fromstring(path.read_bytes())
+        assert root.tag.endswith("svg") and not re.search(r"<dc:date>|\d{4}-\d\d-\d\dT|Matplotlib", path.read_text())
+
+
+def test_states_reasons_and_hardware_are_on_the_page(demo):
+    text = re.sub(r"\s+", " ", (demo / PAGE).read_text())
+    assert "16<span> of 18 planned" in text and "step 120: the loss is not finite" in text
+    assert text.count('class="state failed"') == 1 and text.count('class="state not-run"') == 1
+    environment = next(iter(collect(Tree().plan()).records.values()))["run"]["environment"]
+    assert environment["processor"] in text and environment["libraries"]["numpy"] in text
+
+
+def test_verdicts_count_intervals_that_exclude_zero(demo):
+    plan = Tree().plan()
+    found = verdicts(plan, build_tables(plan, collect(plan)))
+    rows = [row for path in demo.glob("tables/*.csv") for row in csv.DictReader(path.open())]
+    for verdict in found:
+        column = f"Δ {verdict.pair.treatment} − {verdict.pair.control}"
+        own = [row for row in rows if row["column"] == column and row["metric"] != "sigma_sum"]
+        if verdict.where == "headline protocols":
+            own = [row for row in own if row["task"] in ("1-per-class", "5w1s")]
+        else:
+            own = [row for row in own if (row["protocol"] == SIGMA) == (verdict.where == "σ")]
+        sign = -1 if verdict.where == "σ" else 1
+        ends = [sorted((sign * float(r["lo"]), sign * float(r["hi"]))) for r in own if r["lo"]]
+        assert verdict.ahead == sum(low > 0 for low, _ in ends) and verdict.behind == sum(high < 0 for _, high in ends)
+        assert verdict.undecided == len(ends) - verdict.ahead - verdict.behind
+        assert verdict.unjudged == len(own) - len(ends)
+    assert len(found) == 3 * len(PAIRS)
+    text = (demo / PAGE).read_text()
+    assert all((verdict.sentence in text) == (verdict.where == "headline protocols") for verdict in found)
+
+
+def test_sample_views_are_the_pixels(demo):
+    addresses = re.findall(r'src="data:image/png;base64,([^"]+)"', (demo / PAGE).read_text())
+    assert len(addresses) == len(METHODS)
+    grid = np.asarray(Image.open(io.BytesIO(base64.b64decode(addresses[0]))))
+    views = np.load(run_dir(Tree().plan().runs[0].id) / "views.npy")
+    assert (grid[9:17, 27:35, 1] == views[1, 3, 0]).all() and grid[8, 0, 3] == 0
+
+
+def test_hostile_names_stay_text(project):
+    evil = '"><script>alert(1)</script><img src=x onerror=alert(1)>$\\frac{'
+    tree = Tree(title=evil, methods=(evil,), seeds=(0, 1, 2), failed=(evil, "gessl", 2), missing=None, reason=evil)
+    report(tree.write())
+    text = (report_dir("demo") / PAGE).read_text()
+    assert_offline(text)
+    tags = [tag for tag, _ in Elements(text).elements]
+    assert tags.count("script") == 1 and tags.count("img") == 1
+    assert "&lt;script&gt;alert(1)" in text
+    for path in report_dir("demo").glob("figures/*.svg"):
+        assert not [e for e in ElementTree.fromstring(path.read_bytes()).iter() if e.tag.endswith(("script", "img"))]
+
+
+def test_no_finished_run_still_makes_a_page(project):
+    plan = Tree().plan()
+    report(plan)
+    out = report_dir("demo")
+    text = (out / PAGE).read_text()
+    assert "0<span> of 18 planned" in text and "nothing to compare" in text
+    assert json.loads((out / "ids.json").read_text()) == {} and set(folder_bytes(out)) == {PAGE, "ids.json"}
+    report(ReportPlan("empty", "No runs planned", ()))
+    assert "0<span> of 0 planned" in (report_dir("empty") / PAGE).read_text()
+
+
+def test_one_seed_one_variant_no_comparison(project):
+    tree = Tree(variants=("base",), seeds=(7,), failed=None, missing=None)
+    report(tree.write())
+    text = (report_dir("demo") / PAGE).read_text()
+    assert "No difference rests on two pairs of seeds" in text
+    assert all("±" not in number for number in Elements(text).numbers.values())
+
+
+def test_an_altered_score_is_refused_and_nothing_is_written(project):
+    plan = Tree(seeds=(0,), failed=None, missing=None).write()
+    path = scores_dir(plan.runs[0].id) / "scores.csv"
+    path.write_text(path.read_text().replace(",360,", ",361,", 1))
+    with pytest.raises(UserError, match="altered"):
+        report(plan)
+    assert not report_dir("demo").exists() or not any(report_dir("demo").iterdir())
+
+
+def test_every_protocol_of_the_pipeline_has_a_card():
+    settings = (SigmaSettings(), SigmaSettings(divergence="reverse_kl", eps=1e-5, finetune_rate=1e-5, temperature=0.07))
+    ids = [module.PROTOCOL for module in (fewshot, knn, linear, scarce)]
+    for choice in settings:
+        ids += [choice.gap, *(f"{name}{end}" for name in (choice.onehot, choice.finetuned) for end in ("", "-cal"))]
+    assert [name for name in ids if describe(name) == NO_DESCRIPTION] == []
+    assert "ε = 1e-05" in describe(settings[1].onehot) and "KL(reference ‖ model)" in describe(settings[1].onehot)
+    assert "rate 1e-05" in describe(settings[1].finetuned) and "temperature 0.07" in describe(settings[1].gap)
+    assert "Calibrated" in describe(f"{settings[0].onehot}-cal") and "Not calibrated" in describe(settings[0].onehot)
+    assert describe("linear/other") == NO_DESCRIPTION and NUMBERS
+
+
+def test_durations_and_counts_as_text():
+    assert [duration(s) for s in (0.4, 41.2, 100, 5999, 7200, None, float("nan"))] == [
+        "0.4 s", "41 s", "1.7 min", "100 min", "2.0 h", "–", "–",
+    ]  # fmt: skip
+    assert [count(n) for n in (950, 12_345, 4_100_000, None)] == ["950", "12.3k", "4.1M", "–"]

@@ -1,0 +1,141 @@
+"""Runs from the outside: the same bits whatever happens on the way, and one clear line when something is wrong."""
+
+import json
+import multiprocessing
+import random
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from gessl.cli import main
+from gessl.config import Experiment
+from gessl.files import sha256_file
+from gessl.nets.encoder import load_encoder
+from gessl.training.metrics import read_metrics
+from tests.conftest import SMALL
+
+CONFIG = Path("config/config.yaml")
+
+
+def run_ids(**changes: object) -> dict[str, str]:
+    """Write the small experiment with `changes`; the id of its seed-0 run by variant."""
+    CONFIG.write_text(yaml.safe_dump({**SMALL, **changes}))
+    return {cell.variant: cell.id for cell in Experiment.load(CONFIG).runs() if cell.science.seed == 0}
+
+
+def result_hashes(run: str) -> dict[str, str]:
+    folder = Path("results/runs") / run
+    return {name: sha256_file(folder / name) for name in ("encoder.safetensors", "model.safetensors", "views.npy")}
+
+
+def pretrain_and_die(run: str, at_step: int) -> None:
+    """Start the run in a process of its own and SIGKILL it once it has logged `at_step` steps."""
+    metrics = Path("work") / run / "metrics.jsonl"
+    process = multiprocessing.get_context("fork").Process(target=main, args=(["pretrain", run],))
+    process.start()
+    while process.is_alive() and len(read_metrics(metrics)) < at_step:
+        time.sleep(0.001)
+    process.kill()
+    process.join()
+    assert process.exitcode == -9, "it ended before it could be killed"
+
+
+@pytest.mark.parametrize("method", ["simclr", "byol"])
+@pytest.mark.parametrize("variant", ["base", "gessl"])
+def test_a_run_killed_anywhere_ends_in_the_same_bits(prepared: Path, method: str, variant: str) -> None:
+    recipe = {"train": {"steps": 60, "batch": 32, "warmup": 2, "lr": 0.003}}
+    run = run_ids(methods={method: {"hidden": 16, "dim": 8}}, recipe=recipe)[variant]
+    assert main(["pretrain", run]) == 0
+    whole = result_hashes(run)
+    shutil.rmtree(Path("results/runs") / run)
+    draw = random.Random(run)
+    for at_step in sorted(draw.sample(range(2, 55), 3)):
+        pretrain_and_die(run, at_step)
+        assert not (Path("results/runs") / run / "record.json").exists()
+    assert main(["pretrain", run]) == 0
+    assert result_hashes(run) == whole
+    record = json.loads((Path("results/runs") / run / "record.json").read_text())
+    assert record["notes"]["resumed_from_step"] > 0
+    rows = read_metrics(Path("results/runs") / run / "metrics.jsonl")
+    assert [row["step"] for row in rows] == list(range(60))
+
+
+def test_base_and_gessl_start_from_the_same_network_and_images(prepared: Path) -> None:
+    runs = run_ids()
+    for run in runs.values():
+        assert main(["pretrain", run]) == 0
+    views = [np.load(Path("results/runs") / run / "views.npy") for run in runs.values()]
+    assert np.array_equal(*views)
+    first = {name: read_metrics(Path("results/runs") / run / "metrics.jsonl") for name, run in runs.items()}
+    assert first["gessl"][0]["images"] == 2 * first["base"][0]["images"]
+    assert {"kl", "ssl_loss_adapted", "pi_entropy"} <= first["gessl"][0].keys()
+    for rows in first.values():
+        assert {"loss", "ssl_loss", "grad_norm", "feature_std", "effective_rank", "images_per_second"} <= rows[0].keys()
+
+
+def test_the_encoder_is_what_was_trained(prepared: Path) -> None:
+    run = run_ids()["base"]
+    assert main(["pretrain", run]) == 0
+    folder = Path("results/runs") / run
+    encoder, model = load_encoder(folder / "encoder.safetensors"), load_file(folder / "model.safetensors")
+    for name, tensor in encoder.state_dict().items():
+        group = "params" if f"params.encoder.{name}" in model else "buffers"
+        assert torch.equal(tensor, model[f"{group}.encoder.{name}"])
+    assert not encoder.training
+    moved = dict(encoder.named_buffers())["backbone.body.1.num_batches_tracked"]
+    assert int(moved) == 12, "running statistics are committed once per step"
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_last_good_checkpoint(
+    prepared: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = {"train": {"steps": 400, "batch": 32, "warmup": 0, "lr": 1e18, "optimizer": "sgd"}}
+    run = run_ids(recipe=recipe, methods={"barlow_twins": {"hidden": 16, "dim": 8}})["base"]
+    assert main(["pretrain", run]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "not finite at step" in line
+    assert "last good checkpoint:" in line
+    failed = json.loads((Path("work") / run / "failed.json").read_text())
+    assert str(failed["step"]) in line
+    assert not (Path("results/runs") / run / "record.json").exists()
+    checkpoint = failed["checkpoint"]
+    if checkpoint:
+        assert all(t.isfinite().all() for t in load_file(Path(checkpoint)).values() if t.is_floating_point())
+
+
+@pytest.mark.parametrize(
+    ("train", "complaint"),
+    [
+        ({"batch": 4096}, "batch: 4096 is larger than the 1199"),
+        ({"steps": 5000}, "tasks.epochs"),
+    ],
+)
+def test_what_the_data_cannot_give_is_refused_before_training(
+    prepared: Path, capsys: pytest.CaptureFixture[str], train: dict, complaint: str
+) -> None:
+    run = run_ids(recipe={"train": {"steps": 12, "batch": 32, **train}})["base"]
+    assert main(["pretrain", run]) == 2
+    error = capsys.readouterr().err
+    assert complaint in error
+    assert len(error.strip().splitlines()) == 1
+    assert not list((Path("results/runs") / run).glob("*"))
+
+
+def test_unknown_run_names_the_nearest(prepared: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = run_ids()["base"]
+    assert main(["pretrain", run[:-1] + "x"]) == 2
+    assert f"did you mean {run!r}?" in capsys.readouterr().err
+
+
+def test_cuda_is_refused_where_there_is_none(prepared: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    run = run_ids(efficiency={"device": "cuda"})["base"]
+    assert main(["pretrain", run]) == 2
+    assert "efficiency.device" in capsys.readouterr().err
