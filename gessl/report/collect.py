@@ -106,7 +106,7 @@ def collect(plan: ReportPlan) -> Collected:
     cards = {name: _json(path) for name in plan.datasets if (path := data_dir(name) / "card.json").is_file()}
     collected = Collected(
         _frame(rows, ["id", "dataset", "method", "variant", "seed", "state", "detail", "seconds", "images"]),
-        _concatenate(scores, [*TEXTS, *NOTES, *NUMBERS]),
+        _concatenate(scores, ["variant", *TEXTS, *NOTES, *NUMBERS]),
         _concatenate(curves, ["run", "dataset", "method", "variant", "seed", *CURVES]),
         _concatenate(sigma, ["dataset", "method", "variant", "seed", "key", "item", "value"]),
         records, configs, cards, views,
@@ -160,7 +160,7 @@ def _scores(run: PlannedRun) -> pd.DataFrame:
     if set(table["run"]) - {run.id}:
         raise UserError(f"{path}: holds rows of another run; delete {path.parent} and run its step again")
     table = table.assign(dataset=run.dataset, method=run.method, variant=run.variant, seed=run.seed)
-    return table[[*TEXTS, *NOTES, *NUMBERS]]
+    return table[["variant", *TEXTS, *NOTES, *NUMBERS]]
 
 
 def _curves(run: PlannedRun) -> pd.DataFrame:

@@ -52,7 +52,6 @@ class ReportPlan:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[\w.+-]+", self.grid) or self.grid.strip(".") == "":
             raise ValueError(f"grid: {self.grid!r} names a folder; use letters, digits and . _ + - only")
-        _refuse_twice("runs: id", [run.id for run in self.runs])
         cells = [f"{run.dataset}/{run.method}/{run.variant}/seed {run.seed}" for run in self.runs]
         _refuse_twice("runs: cell", cells)
         variants = set(self.variants)
