@@ -10,7 +10,7 @@ export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := 1
 
-.PHONY: run test env lint types mlflow report audit lock clean
+.PHONY: run test documented env lint types mlflow report audit gpu-check lock clean
 
 run: env
 	$(BIN)/gessl track --config $(CONFIG) -- $(BIN)/snakemake --profile $(PROFILE) --configfile $(CONFIG) --forcerun audit
@@ -18,6 +18,10 @@ run: env
 
 test: env
 	$(BIN)/python -m pytest
+
+# every command that the documentation shows, behind `make run`
+documented: env
+	$(BIN)/python -m pytest tests/documented --override-ini testpaths= -n 0
 
 env: .venv/.locked
 
@@ -45,6 +49,11 @@ report: env
 
 audit: env
 	$(BIN)/gessl audit
+
+# on a machine with a GPU; also runs without one (PYTHON: an interpreter that has torch and pytest)
+gpu-check:
+	$(PYTHON) -m pytest -o addopts= -q tests/bilevel tests/training/test_parts.py tests/data/test_views.py
+	$(PYTHON) -m benchmarks.steps
 
 lock: env
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url \

@@ -28,11 +28,8 @@ class Point:
         self.theta = {name: tensor.detach().requires_grad_() for name, tensor in theta.items()}
         learner, views = field.learner, field.views_at(step)
         self.outputs, self.buffers = learner.encode(self.theta, field.buffers, views)
-        if targets is None:
-            targets = learner.targets(self.outputs, field.buffers, field.state, views)
-            targets = {name: tensor.detach() for name, tensor in targets.items()}
-        self.targets = targets
-        self.loss = learner.loss(self.outputs, targets)
+        self.targets = field.targets_at(step, self.outputs) if targets is None else targets
+        self.loss = learner.loss(self.outputs, self.targets)
         self.gradient: Tensors | None = None
 
     def differentiate(self, *, create_graph: bool = False, retain_graph: bool = False) -> Tensors:
@@ -70,10 +67,25 @@ class Field:
 
     def __init__(self, learner: Learner, buffers: Tensors, state: Tensors, views: Tensor) -> None:
         self.learner, self.buffers, self.state, self._views = learner, buffers, state, views
+        self._teacher: dict[int, Tensors] = {}
 
     def views_at(self, step: int) -> Tensor:
         """The views `[V, N, C, H, W]` of inner step `step`."""
-        return self._views[step if len(self._views) > 1 else 0]
+        return self._views[self._set_of(step)]
+
+    def targets_at(self, step: int, outputs: Tensors) -> Tensors:
+        """The held targets for `outputs`; a teacher, which stands still within the task, is asked once a view set."""
+        views = self._set_of(step)
+        if views in self._teacher:
+            return self._teacher[views]
+        found = self.learner.targets(outputs, self.buffers, self.state, self._views[views])
+        held = {name: tensor.detach() for name, tensor in found.items()}
+        if self.learner.method.source == "state":
+            self._teacher[views] = held
+        return held
+
+    def _set_of(self, step: int) -> int:
+        return step if len(self._views) > 1 else 0
 
     def at(self, theta: Tensors, step: int) -> Point:
         """One forward pass at θ on the views of `step`."""

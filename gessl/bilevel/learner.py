@@ -1,5 +1,7 @@
 """A base method bound to an encoder: the five pure functions that training and the bi-level engine call."""
 
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -47,9 +49,11 @@ class Learner:
         return self.method.targets(outputs, state, lambda params: self._pass("project", params, buffers, views)[0])
 
     def loss(self, outputs: Tensors, targets: Tensors) -> Tensor:
+        """The method's scalar loss."""
         return self.method.loss(outputs, targets)
 
     def commit(self, state: Tensors, params: Tensors, progress: float) -> Tensors:
+        """The method's state after an outer step."""
         return self.method.commit(state, params, progress)
 
     def _pass(self, kind: str, params: Tensors, buffers: Tensors, views: Tensor) -> tuple[Tensors, Tensors]:
@@ -68,24 +72,17 @@ class Learner:
 class _Call(nn.Module):
     """Lets `functional_call` reach a method's function of (modules, images)."""
 
-    def __init__(self, net: nn.ModuleDict, function: object) -> None:
+    def __init__(self, net: nn.ModuleDict, function: Callable[[nn.ModuleDict, Tensor], Tensors]) -> None:
         super().__init__()
         self.net, self._function = net, function
 
     def forward(self, images: Tensor) -> Tensors:
-        return self._function(self.net, images)  # type: ignore[operator]
+        return self._function(self.net, images)
 
 
-class seeded_init:  # noqa: N801 (used like the function it wraps)
+@contextlib.contextmanager
+def seeded_init(generator: torch.Generator) -> Iterator[None]:
     """Within the block, torch's global CPU generator follows `generator`; behind it, all is as before."""
-
-    def __init__(self, generator: torch.Generator) -> None:
-        self._fork = torch.random.fork_rng(devices=[])
-        self._seed = int(torch.randint(2**62, (), generator=generator))
-
-    def __enter__(self) -> None:
-        self._fork.__enter__()
-        torch.manual_seed(self._seed)
-
-    def __exit__(self, *error: object) -> None:
-        self._fork.__exit__(*error)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+        yield

@@ -100,8 +100,8 @@ def verify_raw(name: str) -> None:
     if manifest is None:
         raise UserError(f"{folder}: differs from its pin {pin(name)}; {mend}")
     published = {entry["path"]: entry["md5"] for entry in manifest["files"]}
-    faults = {path: "is missing" for path in published.keys() - found.keys()}
-    faults |= {path: "does not belong there" for path in found.keys() - published.keys()}
+    faults = dict.fromkeys(published.keys() - found.keys(), "is missing")
+    faults |= dict.fromkeys(found.keys() - published.keys(), "does not belong there")
     faults |= {path: "was altered" for path in found.keys() & published.keys() if found[path] != published[path]}
     first = min(faults)
     others = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -26,11 +27,12 @@ class Encoder(nn.Module):
         super().__init__()
         self.backbone_name = backbone
         self.backbone = BACKBONES[backbone](len(mean))
-        self.features = int(self.backbone.features)
+        self.features = cast(int, self.backbone.features)
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
+        """Features `[B, F]`."""
         return self.backbone((images - self.mean) / self.std)
 
 

@@ -1,5 +1,7 @@
 """Projection and prediction heads."""
 
+from itertools import pairwise
+
 from torch import nn
 
 
@@ -11,7 +13,7 @@ def mlp(*widths: int, norm_last: bool = False) -> nn.Sequential:
         norm_last: put a BatchNorm without scale and shift behind the last Linear (SimSiam's projector).
     """
     layers: list[nn.Module] = []
-    for before, after in zip(widths[:-2], widths[1:-1], strict=True):
+    for before, after in pairwise(widths[:-1]):
         # a bias before a BatchNorm would have no effect
         layers += [nn.Linear(before, after, bias=False), nn.BatchNorm1d(after), nn.ReLU()]
     layers.append(nn.Linear(widths[-2], widths[-1], bias=not norm_last))

@@ -6,10 +6,10 @@
 """
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -63,8 +63,8 @@ def save_checkpoint(folder: Path, run: str, checkpoint: Checkpoint) -> None:
             old.unlink()
 
 
-def load_checkpoint(folder: Path, run: str, place: Callable[[Tensor], Tensor]) -> Checkpoint | None:
-    """The last checkpoint of `run` in `folder`, its tensors moved by `place`; None where there is none.
+def load_checkpoint(folder: Path, run: str, device: torch.device) -> Checkpoint | None:
+    """The last checkpoint of `run` in `folder`, on `device`; None where there is none.
 
     Raises:
         UserError: it was altered, or belongs to another run.
@@ -89,5 +89,5 @@ def load_checkpoint(folder: Path, run: str, place: Callable[[Tensor], Tensor]) -
     groups: dict[str, Tensors] = {"params": {}, "buffers": {}, "state": {}, "optimizer": {}}
     for name, tensor in tensors.items():
         group, _, rest = name.partition(".")
-        groups[group][rest] = place(tensor)
+        groups[group][rest] = tensor.to(device)
     return Checkpoint(step, Variables(groups["params"], groups["buffers"], groups["state"]), groups["optimizer"])

@@ -27,7 +27,8 @@ class Metrics:
         self._path = path
         kept = [row for row in read_metrics(path) if row["step"] < step]
         atomic_text(path, "".join(json.dumps(row) + "\n" for row in kept))
-        self._seconds, self._images = (kept[-1]["seconds"], kept[-1]["images"]) if kept else (0.0, 0)
+        self._seconds: float = kept[-1]["seconds"] if kept else 0.0
+        self._images: int = kept[-1]["images"] if kept else 0
         self._rows: list[dict[str, Any]] = []
         self._scalars: list[Tensors] = []
         self._covariances: list[Tensor] = []

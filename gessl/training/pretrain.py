@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 from tqdm import tqdm
 
-from gessl.bilevel.learner import Learner, seeded_init
+from gessl.bilevel.learner import Learner, Variables, seeded_init
 from gessl.data.arrays import open_images, read_card
 from gessl.data.views import POLICIES, make_views
 from gessl.errors import UserError
@@ -35,9 +35,12 @@ METRICS = "metrics.jsonl"
 
 
 class Run:
-    """One pretraining run in memory: data, learner, variables, optimiser, and the step it has reached."""
+    """One pretraining run in memory: data, learner, variables, optimiser, and the step it has reached.
 
-    def __init__(self, science: Science, device: torch.device) -> None:
+    It stands where `checkpoint` stood, or at the start without one.
+    """
+
+    def __init__(self, science: Science, device: torch.device, checkpoint: Checkpoint | None = None) -> None:
         self.science, self.device = science, device
         card = read_card(science.dataset)
         self._images = open_images(science.dataset)
@@ -48,17 +51,11 @@ class Run:
         with seeded_init(generator(science.seed, "encoder")):
             self.encoder = Encoder(science.backbone, card["mean"], card["std"])
         self.learner = Learner(science.method, self.encoder, generator(science.seed, "heads"))
-        self.resume(None)
-
-    def resume(self, checkpoint: Checkpoint | None) -> None:
-        """Stand where `checkpoint` stood; at the start without one."""
         variables = checkpoint.variables if checkpoint else self.learner.init()
-        self.variables = variables._replace(
-            params={name: self.place(tensor) for name, tensor in variables.params.items()},
-            buffers={name: self.place(tensor) for name, tensor in variables.buffers.items()},
-            state={name: self.place(tensor) for name, tensor in variables.state.items()},
+        self.variables = Variables(
+            *({name: tensor.to(device) for name, tensor in group.items()} for group in variables)
         )
-        train = self.science.train
+        train = science.train
         self.optimizer = Optimizer(
             self.variables.params, train.optimizer, weight_decay=train.weight_decay, momentum=train.momentum
         )
@@ -67,15 +64,13 @@ class Run:
             self.optimizer.restore(checkpoint.optimizer)
             self.step = checkpoint.step
 
-    def place(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self.device)
-
     @property
     def tasks_per_step(self) -> int:
+        """M; 1 for the base method alone."""
         return self.science.gessl.tasks if self.science.gessl else 1
 
     def task_views(self, step: int, task: int) -> Tensor:
-        """Views `[S, V, N, C, H, W]` of task `task` of outer step `step`: a function of the seed and these two alone."""
+        """Views `[S, V, N, C, H, W]` of one task of one outer step: a function of the seed and these two alone."""
         science = self.science
         positions = batch_positions(self._order, science.train.batch, step * self.tasks_per_step + task)
         images = torch.from_numpy(np.ascontiguousarray(self._images[positions])).to(self.device, non_blocking=True)
@@ -100,6 +95,7 @@ class Run:
         metrics.add({"step": step, "images": images, "lr": lr}, {**outer.logs, "grad_norm": norm}, outer.features)
 
     def checkpoint(self) -> Checkpoint:
+        """All state, as it is now."""
         return Checkpoint(self.step, self.variables, self.optimizer.slots())
 
 
@@ -114,8 +110,8 @@ def pretrain(run_id: str, science: Science, efficiency: Efficiency) -> None:
     inputs = [data / "images.npy", data / "card.json", tasks / "order.npy"]
     described = describe(science)
     with Step("pretrain", run_id, run_dir(run_id), inputs=inputs, config=described, seed=science.seed) as step:
-        run, work = Run(science, device), work_dir(run_id)
-        run.resume(load_checkpoint(work, run_id, run.place))
+        work = work_dir(run_id)
+        run = Run(science, device, load_checkpoint(work, run_id, device))
         (work / FAILED).unlink(missing_ok=True)
         step.notes["resumed_from_step"] = run.step
         train(run, run_id, work, efficiency)

@@ -1,24 +1,27 @@
 """A small smooth learner in float64, and the outer loss written without the engine."""
 
+import dataclasses
+
 import torch
 from torch import Tensor, nn
 
 from gessl.bilevel.learner import Learner, Variables
 from gessl.bilevel.outer import GesslSettings
-from gessl.methods.barlow_twins import BarlowTwins
+from gessl.methods import method_class, method_names
 from gessl.methods.base import Method, Tensors
-from gessl.methods.byol import BYOL
-from gessl.methods.simclr import SimCLR
-from gessl.methods.simsiam import SimSiam
 from gessl.rng import generator
 
-METHODS: dict[str, Method] = {
-    "simclr": SimCLR(hidden=7, dim=5),
-    "byol": BYOL(hidden=7, dim=5, momentum=0.9),
-    "barlow_twins": BarlowTwins(hidden=7, dim=5),
-    "simsiam": SimSiam(dim=6, bottleneck=3),
-}
 N = 8
+
+
+def narrow(name: str) -> Method:
+    """Any base method with its widths cut to a few units: 7, 6, …"""
+    cls = method_class(name)
+    wide = [field.name for field in dataclasses.fields(cls) if isinstance(field.default, int) and field.default > 8]
+    return cls(**{field: 7 - index for index, field in enumerate(wide)})
+
+
+METHODS: dict[str, Method] = {name: narrow(name) for name in method_names()}
 
 
 class TanhEncoder(nn.Module):
@@ -36,9 +39,10 @@ class TanhEncoder(nn.Module):
         return self.body(images).mean((2, 3))
 
 
-def learner(name: str) -> tuple[Learner, Variables]:
+def learner(method: str | Method) -> tuple[Learner, Variables]:
+    """A method (by name, or itself) bound to the smooth encoder, ReLU replaced by tanh, everything in float64."""
     torch.manual_seed(0)
-    bound = Learner(METHODS[name], TanhEncoder(), generator(0, "heads"))
+    bound = Learner(narrow(method) if isinstance(method, str) else method, TanhEncoder(), generator(0, "heads"))
     for module in bound._net.modules():
         for child_name, child in module.named_children():
             if isinstance(child, nn.ReLU):
@@ -68,7 +72,7 @@ def log_pi(z: Tensor, temperature: float) -> Tensor:
 
 
 class OuterLoss:
-    """J(θ) with the targets and the self-motivated target held at their values at `theta`: plain autograd, no engine."""
+    """J(θ), all targets held at their values at the given θ: plain autograd, no engine."""
 
     def __init__(self, bound: Learner, variables: Variables, views: Tensor, settings: GesslSettings) -> None:
         self.bound, self.variables, self.views, self.settings = bound, variables, views, settings

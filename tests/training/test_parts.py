@@ -1,7 +1,10 @@
 """Schedules, diagnostics, metrics, optimiser and checkpoints, each against an oracle."""
 
+import errno
+import itertools
 import json
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +15,6 @@ from gessl.bilevel.learner import Variables
 from gessl.errors import UserError
 from gessl.optimizer import Optimizer
 from gessl.rng import generator
-from gessl.training import checkpoint as module
 from gessl.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from gessl.training.diagnostics import effective_rank, feature_covariance, feature_std
 from gessl.training.metrics import Metrics, read_metrics
@@ -69,7 +71,7 @@ def test_metrics_drop_what_a_later_checkpoint_does_not_know(tmp_path: Path) -> N
     again.flush()
     rows = read_metrics(path)
     assert [entry["step"] for entry in rows] == [0, 1, 2]
-    assert all(later["seconds"] >= earlier["seconds"] for earlier, later in zip(rows, rows[1:], strict=False))
+    assert all(later["seconds"] >= earlier["seconds"] for earlier, later in itertools.pairwise(rows))
     assert {"effective_rank", "feature_std", "images_per_second", "loss"} <= rows[0].keys()
 
 
@@ -111,10 +113,10 @@ def state(step: int) -> Checkpoint:
 
 
 def test_checkpoints_come_back_bit_for_bit_and_only_the_last_is_kept(tmp_path: Path) -> None:
-    assert load_checkpoint(tmp_path, "run", lambda t: t) is None
+    assert load_checkpoint(tmp_path, "run", torch.device("cpu")) is None
     for step in (5, 10):
         save_checkpoint(tmp_path, "run", state(step))
-    found = load_checkpoint(tmp_path, "run", lambda t: t)
+    found = load_checkpoint(tmp_path, "run", torch.device("cpu"))
     assert found is not None
     assert found.step == 10
     for group, expected in zip(
@@ -128,30 +130,31 @@ def test_checkpoints_come_back_bit_for_bit_and_only_the_last_is_kept(tmp_path: P
 def test_an_edited_or_foreign_checkpoint_is_refused(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, "run", state(5))
     with pytest.raises(UserError, match="belongs to run run, not to other"):
-        load_checkpoint(tmp_path, "other", lambda t: t)
+        load_checkpoint(tmp_path, "other", torch.device("cpu"))
     path = tmp_path / "step-00000005.safetensors"
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
     with pytest.raises(UserError, match=r"step-00000005\.safetensors: missing or altered .* delete"):
-        load_checkpoint(tmp_path, "run", lambda t: t)
+        load_checkpoint(tmp_path, "run", torch.device("cpu"))
     (tmp_path / "checkpoint.json").write_text("{")
     with pytest.raises(UserError, match=r"checkpoint\.json: not readable"):
-        load_checkpoint(tmp_path, "run", lambda t: t)
+        load_checkpoint(tmp_path, "run", torch.device("cpu"))
 
 
 def test_a_full_disk_keeps_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_checkpoint(tmp_path, "run", state(5))
 
-    def full(path: Path, write: object) -> None:
-        raise OSError(28, "No space left on device")
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(module, "atomic_write", full)
+    monkeypatch.setattr(os, "fsync", full)  # the moment at which a file system finds out
     with pytest.raises(UserError, match="No space left on device"):
         save_checkpoint(tmp_path, "run", state(10))
-    found = load_checkpoint(tmp_path, "run", lambda t: t)
+    found = load_checkpoint(tmp_path, "run", torch.device("cpu"))
     assert found is not None
     assert found.step == 5
+    assert len(list(tmp_path.iterdir())) == 2, "nothing half-written is left"
 
 
 @pytest.mark.parametrize(

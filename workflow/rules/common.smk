@@ -1,4 +1,8 @@
-"""The experiment, validated before any job runs, and what the rules share."""
+"""The experiment, validated before any job runs, and what the rules share.
+
+The rules take the makers' record.json among their inputs: a step that was run again, even to the same bytes, has a new
+record, and the records behind it must name that one.
+"""
 
 import sys
 from pathlib import Path

@@ -16,12 +16,12 @@ rule fetch:
         "logs/fetch/{dataset}.log",
     benchmark:
         "logs/benchmarks/fetch/{dataset}.tsv"
-    params:
-        state=state("gessl.data.fetch"),
     resources:
         dvc=1,  # DVC locks the whole repository
         mem_mb=1000,
         runtime=240,
+    params:
+        state=state("gessl.data.fetch"),
     shell:
         "{GESSL} fetch {wildcards.dataset} > {log} 2>&1"
 
@@ -29,7 +29,7 @@ rule fetch:
 rule prepare:
     """Memory-mapped uint8 images, index with splits and content hashes, data card."""
     input:
-        rules.fetch.output.manifest,
+        rules.fetch.output,
     output:
         images=layout.data_dir("{dataset}") / "images.npy",
         index=layout.data_dir("{dataset}") / "index.csv",
@@ -39,10 +39,10 @@ rule prepare:
         "logs/prepare/{dataset}.log",
     benchmark:
         "logs/benchmarks/prepare/{dataset}.tsv"
-    params:
-        state=state("gessl.data.prepare"),
     resources:
         mem_mb=4000,
         runtime=120,
+    params:
+        state=state("gessl.data.prepare"),
     shell:
         "{GESSL} prepare {wildcards.dataset} > {log} 2>&1"

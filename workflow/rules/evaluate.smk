@@ -26,9 +26,21 @@ for batch, members in batches():
         name:
             f"evaluate-{batch}"
         input:
-            [layout.run_dir(run) / part for run in members for part in ("encoder.safetensors", "config.json")],
-            {prepared(run, part) for run in members for part in ("images.npy", "index.csv", "card.json")},
-            [task_file(run, part) for run in members for part in ("episodes.npz", "labels.npz", "sigma.npz")],
+            [
+                layout.run_dir(run) / part
+                for run in members
+                for part in ("encoder.safetensors", "config.json", "record.json")
+            ],
+            {
+                prepared(run, part)
+                for run in members
+                for part in ("images.npy", "index.csv", "card.json", "record.json")
+            },
+            [
+                task_file(run, part)
+                for run in members
+                for part in ("episodes.npz", "labels.npz", "sigma.npz", "record.json")
+            ],
         output:
             scores=scores(members, "scores.csv"),
             outcomes=scores(members, "outcomes.npz"),
@@ -38,14 +50,14 @@ for batch, members in batches():
             f"logs/evaluate/{batch}.log",
         benchmark:
             f"logs/benchmarks/evaluate/{batch}.tsv"
-        params:
-            runs=members,
-            state=state("gessl.evaluation.step"),
-            settings=EXPERIMENT.evaluation,
         threads: EXPERIMENT.efficiency.threads
         resources:
             mem_mb=resource("evaluate", "mem_mb"),
             runtime=resource("evaluate", "runtime"),
             gpu=resource("evaluate", "gpu"),
+        params:
+            runs=members,
+            state=state("gessl.evaluation.step"),
+            settings=EXPERIMENT.evaluation,
         shell:
             "{GESSL} evaluate {params.runs} --config {PLAN} > {log} 2>&1"

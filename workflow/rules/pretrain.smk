@@ -16,6 +16,10 @@ rule pretrain:
         images=lambda w: prepared(w.run, "images.npy"),
         card=lambda w: prepared(w.run, "card.json"),
         order=lambda w: task_file(w.run, "order.npy"),
+        records=lambda w: [
+            prepared(w.run, "record.json"),
+            task_file(w.run, "record.json"),
+        ],
     output:
         encoder=layout.run_dir("{run}") / "encoder.safetensors",
         model=layout.run_dir("{run}") / "model.safetensors",
@@ -27,12 +31,15 @@ rule pretrain:
         "logs/pretrain/{run}.log",
     benchmark:
         "logs/benchmarks/pretrain/{run}.tsv"
-    params:
-        state=lambda w: state("gessl.training.pretrain", f"gessl.methods.{RUNS[w.run].science.method_name}"),
     threads: EXPERIMENT.efficiency.threads
     resources:
         mem_mb=resource("pretrain", "mem_mb"),
         runtime=resource("pretrain", "runtime"),
         gpu=resource("pretrain", "gpu"),
+    params:
+        state=lambda w: state(
+            "gessl.training.pretrain",
+            f"gessl.methods.{RUNS[w.run].science.method_name}",
+        ),
     shell:
         "{GESSL} pretrain {wildcards.run} --config {PLAN} > {log} 2>&1"

@@ -10,6 +10,8 @@ rule report:
     input:
         scores=scores(RUNS, "record.json"),
     output:
+        # tables/ and figures/ lie beside these and in the record: as directories, Snakemake would put files of its own
+        # into them, and how many there are depends on the scores
         page=report(
             report_folder("sigma-report.html"),
             caption="../report/sigma-report.rst",
@@ -18,23 +20,16 @@ rule report:
         ),
         ids=report_folder("ids.json"),
         record=report_folder("record.json"),
-        tables=directory(report_folder("tables")),
-        figures=report(
-            directory(report_folder("figures")),
-            patterns=["{figure}.svg"],
-            caption="../report/figure.rst",
-            category="Figures",
-        ),
     log:
         f"logs/report/{EXPERIMENT.name}.log",
     benchmark:
         f"logs/benchmarks/report/{EXPERIMENT.name}.tsv"
-    params:
-        state=state("gessl.report.step"),
-        plan=EXPERIMENT.report_plan(),
     resources:
         mem_mb=2000,
         runtime=30,
+    params:
+        state=state("gessl.report.step"),
+        plan=EXPERIMENT.report_plan(),
     shell:
         "{GESSL} report --config {PLAN} > {log} 2>&1"
 

@@ -6,6 +6,7 @@ rule tasks:
     input:
         rules.prepare.output.index,
         rules.prepare.output.card,
+        rules.prepare.output.record,
     output:
         order=layout.tasks_dir("{dataset}", "{seed}") / "order.npy",
         episodes=layout.tasks_dir("{dataset}", "{seed}") / "episodes.npz",
@@ -17,11 +18,11 @@ rule tasks:
         "logs/tasks/{dataset}-s{seed}.log",
     benchmark:
         "logs/benchmarks/tasks/{dataset}-s{seed}.tsv"
-    params:
-        state=state("gessl.tasks.draw"),
-        settings=EXPERIMENT.tasks,
     resources:
         mem_mb=2000,
         runtime=60,
+    params:
+        state=state("gessl.tasks.draw"),
+        settings=EXPERIMENT.tasks,
     shell:
         "{GESSL} tasks {wildcards.dataset} {wildcards.seed} --config {PLAN} > {log} 2>&1"

@@ -1,0 +1,52 @@
+"""Runs every command of the documentation's `sh` blocks, in order, where `make run` has finished."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+# CI runs these itself, before and after this file
+ELSEWHERE = {"make run", "make test", "make lint types"}
+
+
+def commands() -> list[str]:
+    found = []
+    for page in ("README.md", "CONTRIBUTING.md"):
+        for block in re.findall(r"```sh\n(.*?)```", (ROOT / page).read_text(), flags=re.S):
+            lines = (line.split("  #")[0].strip() for line in block.replace("\\\n", " ").splitlines())
+            found += [line for line in lines if line and line not in ELSEWHERE]
+    return list(dict.fromkeys(found))
+
+
+@pytest.mark.parametrize("command", commands())
+def test_the_command_does_what_it_says(command: str) -> None:
+    if command == "make mlflow":  # a server: it must come up, and is then told to stop
+        server = subprocess.Popen(["make", "mlflow"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        try:
+            wait_for("http://127.0.0.1:5000/health")
+        finally:
+            subprocess.run(["pkill", "-f", "mlflow.*--port 5000"], check=False)
+            server.wait(30)
+        return
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout + done.stderr, "a command of the documentation says something"
+
+
+def wait_for(address: str) -> None:
+    import time
+    import urllib.error
+    import urllib.request
+
+    deadline = time.monotonic() + 90
+    while True:
+        try:
+            with urllib.request.urlopen(address, timeout=2) as answer:
+                assert answer.status == 200
+                return
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)

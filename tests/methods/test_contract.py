@@ -1,0 +1,137 @@
+"""What every base method owes, found by name: a new file in gessl/methods is tested without an edit here."""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import gessl.methods
+from gessl.bilevel.field import Field
+from gessl.bilevel.outer import GesslSettings, task_hypergradient
+from gessl.config import Experiment
+from gessl.errors import UserError
+from gessl.layout import METHODS as YAMLS
+from gessl.methods import method_class, method_names
+from gessl.training.step import outer_gradient
+from tests.bilevel.smooth import METHODS, OuterLoss, learner, narrow, task
+from tests.bilevel.test_outer import SETTINGS, directions, dot, norm
+from tests.conftest import ROOT, SMALL
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_hyper_parameter_has_a_value_in_the_yaml(name: str) -> None:
+    values = yaml.safe_load((ROOT / YAMLS / f"{name}.yaml").read_text())
+    assert values.keys() == {field.name for field in dataclasses.fields(method_class(name))}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_parameter_learns_and_the_state_does_not_need_a_gradient(name: str) -> None:
+    bound, variables = learner(name)
+    gradient = outer_gradient(bound, variables, [task(name)], None).gradient
+    for key, tensor in gradient.items():
+        assert tensor.isfinite().all()
+        # what comes before a BatchNorm or a normalisation may be blind to a shift, but no weight matrix is
+        if tensor.dim() > 1:
+            assert tensor.abs().max() > 0, f"{key} never learns"
+    assert not any(tensor.requires_grad for tensor in variables.state.values())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_hyper_parameter_reaches_the_first_steps(name: str) -> None:
+    method = narrow(name)
+    before = two_steps(method)
+    for field in dataclasses.fields(method):
+        value = getattr(method, field.name)
+        other = value + 1 if isinstance(value, int) else value * 0.9
+        after = two_steps(dataclasses.replace(method, **{field.name: other}))
+        changed = before.keys() != after.keys() or any(
+            before[key].shape != after[key].shape or not torch.equal(before[key], after[key]) for key in before
+        )
+        assert changed, f"{field.name} is never read"
+
+
+def two_steps(method) -> dict:
+    """Parameters and state after two plain descents of the method's loss."""
+    bound, variables = learner(method)
+    for step in range(2):
+        gradient = outer_gradient(bound, variables, [task("any")], None).gradient
+        params = {key: tensor - 0.1 * gradient[key] for key, tensor in variables.params.items()}
+        variables = variables._replace(params=params, state=bound.commit(variables.state, params, (step + 1) / 4))
+    return {**variables.params, **variables.state}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_targets_are_where_the_method_says(name: str) -> None:
+    bound, variables = learner(name)
+    leaves = {key: tensor.clone().requires_grad_() for key, tensor in variables.params.items()}
+    outputs, _ = bound.encode(leaves, variables.buffers, task(name)[0])
+    targets = bound.targets(outputs, variables.buffers, variables.state, task(name)[0])
+    depends = {
+        "none": not targets,
+        "state": bool(targets) and not any(t.requires_grad for t in targets.values()),
+        "outputs": bool(targets) and all(t.requires_grad for t in targets.values()),
+    }
+    assert depends[bound.method.source]
+
+
+NEW_METHOD = '''
+"""Alignment with a spread term."""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from gessl.methods.base import Method
+from gessl.nets.heads import mlp
+
+
+@dataclass(frozen=True)
+class Spread(Method):
+    """Views agree, features keep their variance."""
+
+    dim: int = 32
+    weight: float = 0.5
+
+    def heads(self, features: int) -> dict[str, nn.Module]:
+        return {"projector": mlp(features, self.dim, self.dim)}
+
+    def loss(self, outputs, targets):
+        z = outputs["z"]
+        return (z[0] - z[1]).square().mean() - self.weight * (z.var(1) + 1e-4).sqrt().mean()
+'''
+
+
+def test_a_new_method_is_one_file_and_one_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is in the grid, and its exact hyper-gradient is right, with no other edit."""
+    (tmp_path / "spread.py").write_text(NEW_METHOD)
+    monkeypatch.setattr(gessl.methods, "__path__", [*gessl.methods.__path__, str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "gessl.methods.spread", raising=False)
+    assert "spread" in method_names()
+    yaml_path = tmp_path / "methods/spread.yaml"
+    yaml_path.parent.mkdir()
+    yaml_path.write_text("dim: 32\nweight: 0.5\n")
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("gessl.config.METHODS", yaml_path.parent)
+    experiment = Experiment.parse({**SMALL, "methods": {"spread": {"weight": 0.7}}}, "here")
+    assert [cell.science.method.weight for cell in experiment.runs()] == [0.7] * 4
+    assert any(cell.id.startswith("digits-spread+gessl-s0-") for cell in experiment.runs())
+
+    bound, variables = learner("spread")
+    for settings in SETTINGS:
+        views = task("spread", settings.view_sets)
+        result = task_hypergradient(Field(bound, *variables[1:], views), variables.params, settings)
+        loss = OuterLoss(bound, variables, views, settings)
+        for direction in directions(variables.params, 1):
+            slope = loss.slope(variables.params, direction)
+            assert dot(result.hypergradient, direction) == pytest.approx(slope, abs=1e-8 * norm(result.hypergradient))
+    settings = GesslSettings(target_steps=0)
+    logs = task_hypergradient(Field(bound, *variables[1:], task("spread")), variables.params, settings).logs
+    assert float(logs["kl"]) == 0.0
+
+
+def test_an_unknown_method_names_the_nearest() -> None:
+    with pytest.raises(UserError, match="did you mean 'simclr'"):
+        method_class("simclrr")

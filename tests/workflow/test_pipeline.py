@@ -1,0 +1,149 @@
+"""The chain as its user runs it: Snakemake over the small experiment, then the auditor's verbs, then mischief."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gessl.cli import main
+from gessl.config import Experiment
+from tests.conftest import ROOT, copy_project
+
+SNAKEMAKE = [sys.executable, "-m", "snakemake", "--profile", "workflow/profiles/local"]
+
+
+def snakemake(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*SNAKEMAKE, *words], capture_output=True, text=True, timeout=500)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project in which the whole workflow has run once."""
+    project, before = copy_project(tmp_path_factory.mktemp("pipeline")), Path.cwd()
+    os.chdir(project)
+    try:
+        done = snakemake()
+    finally:
+        os.chdir(before)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return project
+
+
+@pytest.fixture
+def project(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy to do mischief in; time stamps are kept, so nothing looks new."""
+    copy = shutil.copytree(finished, tmp_path / "project", copy_function=shutil.copy2)
+    monkeypatch.chdir(copy)
+    return copy
+
+
+def test_every_cell_is_scored_and_the_audit_passes(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for cell in Experiment.load(Path("config/config.yaml")).runs():
+        assert (project / "results/scores" / cell.id / "record.json").is_file()
+    assert json.loads((project / "logs/audit.json").read_text())["ok"] is True
+    assert main(["audit"]) == 0
+    assert "audit passed" in capsys.readouterr().out
+    assert not list((project / "work").glob("digits-*")), "checkpoints of finished runs are gone"
+
+
+def test_a_second_run_has_nothing_to_do_and_forced_audits_do_only_that(project: Path) -> None:
+    again = snakemake()
+    assert "Nothing to be done" in again.stdout + again.stderr
+    dry = snakemake("--dry-run", "--forcerun", "audit")
+    assert re.search(r"total\s+1\b", dry.stdout + dry.stderr)
+
+
+def test_what_was_made_again_has_everything_behind_it_made_again(project: Path) -> None:
+    dry = snakemake("--dry-run", "--forcerun", "prepare")
+    jobs = dict(re.findall(r"^(\w+)[-\w+]*\s+(\d+)$", dry.stdout + dry.stderr, flags=re.M))
+    assert jobs["prepare"] == "1"
+    assert jobs["pretrain"] == "4"
+    assert jobs["report"] == "1"
+
+
+def test_every_number_of_the_report_can_be_traced_to_the_raw_data(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    version = re.search(r"md5: (\w+\.dir)", Path("data/raw/digits.dvc").read_text())
+    assert version is not None
+    ids = json.loads(Path("results/report/small/ids.json").read_text())
+    page = Path("results/report/small/sigma-report.html").read_text()
+    for cell in (next(iter(ids)), list(ids)[-1]):
+        assert cell in page
+        assert main(["trace", cell]) == 0
+        assert version.group(1) in capsys.readouterr().out
+    assert main(["trace", "nonsense"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_an_altered_raw_byte_stops_the_next_run(project: Path) -> None:
+    path = project / "data/raw/digits/digits.csv.gz"
+    data = bytearray(path.read_bytes())
+    data[100] ^= 1
+    path.write_bytes(data)
+    stopped = snakemake("--forcerun", "audit")
+    assert stopped.returncode == 2
+    line = [text for text in stopped.stderr.splitlines() if text.startswith("gessl:")]
+    assert len(line) == 1
+    assert "data/raw/digits/digits.csv.gz: was altered" in line[0]
+    assert "dvc checkout" in line[0]
+    os.utime(path, (0, 0))  # hidden from a look at the time stamps: the audit still sees it
+    hidden = snakemake("--forcerun", "audit")
+    assert hidden.returncode != 0
+    assert "data/raw/digits/digits.csv.gz" in hidden.stdout + hidden.stderr
+
+
+def test_one_flipped_byte_is_named(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in sorted(Path("results").rglob("*.safetensors"))[:1] + sorted(Path("results").rglob("*.svg"))[:1]:
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
+        assert main(["audit"]) == 2
+        assert str(path) in capsys.readouterr().out
+        path.write_bytes(whole)
+    assert main(["audit"]) == 0
+
+
+def test_bad_experiments_stop_before_any_job(project: Path) -> None:
+    config = project / "config/config.yaml"
+    config.write_text(config.read_text().replace("seeds:", "sedes:"))
+    stopped = snakemake()
+    assert stopped.returncode == 2
+    assert "unknown key 'sedes'; did you mean 'seeds'?" in stopped.stderr
+    assert "Traceback" not in stopped.stderr
+
+
+def test_a_failed_cell_keeps_no_other_from_the_report(project: Path) -> None:
+    runs = [cell.id for cell in Experiment.load(Path("config/config.yaml")).runs()]
+    shutil.rmtree(Path("results/runs") / runs[0])
+    shutil.rmtree(Path("results/scores") / runs[0])
+    work = project / "work" / runs[0]
+    work.mkdir(parents=True)
+    (work / "checkpoint.json").write_text("{")  # an edited checkpoint
+    failed = snakemake()
+    assert failed.returncode == 1
+    assert "checkpoint.json: not readable" in failed.stdout + failed.stderr
+    page = Path("results/report/small/sigma-report.html").read_text()
+    assert all(run in page for run in runs[1:])
+
+
+def test_snakemakes_own_report(project: Path) -> None:
+    made = snakemake("--report", "report.html")
+    assert made.returncode == 0, made.stderr
+    page = (project / "report.html").read_text()
+    assert "sigma-report.html" in page
+    assert "equal outer" in page, "captions"
+
+
+def test_lint_and_the_dry_run_of_the_default_grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = copy_project(tmp_path / "fresh")
+    shutil.copy(ROOT / "config/config.yaml", project / "config/config.yaml")
+    monkeypatch.chdir(project)
+    assert snakemake("--lint").returncode == 0
+    dry = snakemake("--dry-run", "--quiet")
+    assert dry.returncode == 0
+    assert re.search(r"pretrain\s+27", dry.stdout + dry.stderr)
