@@ -39,11 +39,7 @@ class BYOL(Method):
         return {**outputs, "p": net["predictor"](outputs["z"])}
 
     def init_state(self, params: Tensors) -> Tensors:
-        return {
-            TEACHER + name: tensor.detach().clone()
-            for name, tensor in params.items()
-            if not name.startswith("predictor.")
-        }
+        return {TEACHER + name: tensor.clone() for name, tensor in params.items() if not name.startswith("predictor.")}
 
     def targets(self, outputs: Tensors, state: Tensors, project: Callable[[Tensors], Tensors]) -> Tensors:
         teacher = {name.removeprefix(TEACHER): tensor for name, tensor in state.items()}

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 class SmallConv(nn.Module):
     """Three 3x3 convolutions (16, 32, 64 channels; stride 1, 2, 2) for 8x8 images; features are the 64 spatial means.
 
-    Strides in place of Conv4's max-pooling: on a CPU, pooling costs as much as the convolutions, twice differentiated too.
+    Strides in place of Conv4's max-pooling, which on a CPU costs as much as the convolutions.
     """
 
     features = 64

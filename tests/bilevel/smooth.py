@@ -100,7 +100,7 @@ class OuterLoss:
         ssl = self.bound.loss(self._outputs(place, step), self.held[step])
         return settings.kl_weight * kl + settings.ssl_weight * ssl
 
-    def slope(self, theta: Tensors, direction: Tensors, h: float = 3e-6) -> float:
+    def slope(self, theta: Tensors, direction: Tensors, h: float = 3e-7) -> float:
         """Directional derivative by central differences of fourth order."""
 
         def at(scale: float) -> float:

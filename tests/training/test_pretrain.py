@@ -95,7 +95,7 @@ def test_the_encoder_is_what_was_trained(prepared: Path) -> None:
 def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_last_good_checkpoint(
     prepared: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    recipe = {"train": {"steps": 400, "batch": 32, "warmup": 0, "lr": 1e18, "optimizer": "sgd"}}
+    recipe = {"train": {"steps": 100, "batch": 32, "warmup": 0, "lr": 1e18, "optimizer": "sgd"}}
     run = run_ids(recipe=recipe, methods={"barlow_twins": {"hidden": 16, "dim": 8}})["base"]
     assert main(["pretrain", run]) == 2
     line = capsys.readouterr().err.splitlines()[-1]

@@ -1,0 +1,124 @@
+"""The plan of the house, held by tests: who may import whom, and what is banned where."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+PACKAGE = ROOT / "gessl"
+# from the ground up; a room imports from its own floor and those below. Lineage has two: steps write records with one,
+# the auditor reads everything with the other
+FLOORS = (
+    {"errors", "rng", "files", "layout", "sigma", "statistics", "optimizer"},
+    {"lineage", "lineage.record", "lineage.staging", "lineage.provenance", "nets"},
+    {"data", "tasks", "methods"},
+    {"bilevel"},
+    {"training", "evaluation", "report", "tracking", "lineage.audit"},
+    {"config"},
+    {"cli"},
+    {"__main__"},
+)
+CORE = (
+    "bilevel",
+    "methods",
+    "nets",
+    "training",
+    "data",
+    "tasks",
+    "sigma",
+    "optimizer",
+    "rng",
+    "files",
+    "layout",
+    "errors",
+)
+
+
+def sources(room: str = "") -> list[Path]:
+    path = PACKAGE / room if room else PACKAGE
+    return sorted(path.rglob("*.py")) if path.is_dir() else [path.with_suffix(".py")]
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return names
+
+
+def floor(module: str) -> int:
+    """Floor of a module given without the package's name, such as "data.views"."""
+    room, *rest = module.split(".")
+    if room == "lineage" and rest and f"lineage.{rest[0]}" not in FLOORS[1]:
+        room = "lineage.audit"
+    return next(level for level, rooms in enumerate(FLOORS) if room in rooms)
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_imports_run_downwards(path: Path) -> None:
+    module = ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+    for name in imported(path):
+        if name.startswith("gessl.") and module != "__init__":
+            below = name.removeprefix("gessl.")
+            assert floor(below) <= floor(module), f"{module} must not import {below}"
+
+
+def test_each_outside_system_has_one_door() -> None:
+    doors = {"mlflow": "tracking", "pydantic": "config", "snakemake": None, "dvc": None}
+    for path in sources():
+        room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        for name in imported(path):
+            top = name.split(".")[0]
+            assert top not in doors or doors[top] == room, f"{path} imports {name}"
+
+
+def test_the_training_core_imports_on_a_bare_gpu_machine() -> None:
+    """There are torch, torchvision, numpy, scipy, scikit-learn, pandas, yaml, safetensors and tqdm; nothing more."""
+    modules = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for room in CORE
+        for path in sources(room)
+    ]
+    code = f"""
+import importlib, sys
+for name in ("pydantic", "mlflow", "dvc", "snakemake", "matplotlib", "jinja2"):
+    sys.modules[name] = None
+for name in {modules!r}:
+    importlib.import_module(name)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+BANNED = [
+    ("methods", r"\.detach\(\)|no_grad\(", "a method that stops gradients makes hyper-gradients silently wrong"),
+    ("", r"torch\.trace\(", "its compiled second derivative was wrong; use diagonal().sum()"),
+    ("", r"yaml\.load\(|pickle\.loads?\(|weights_only=False|allow_pickle=True", "executes what it reads"),
+    ("bilevel", r"create_graph=True.*target|\.data\b", "no in-place tricks on weights"),
+]
+
+
+@pytest.mark.parametrize(("room", "pattern", "why"), BANNED, ids=[why[:30] for *_, why in BANNED])
+def test_traps_that_were_paid_for_stay_shut(room: str, pattern: str, why: str) -> None:
+    for path in sources(room):
+        if path != PACKAGE / "methods/base.py":  # holds the moving average of a commit, and states the rule
+            code = ast.unparse(ast.parse(path.read_text()))  # without comments
+            assert not re.search(pattern, code), f"{path}: {why}"
+
+
+def test_the_lock_has_hashes_and_no_addresses() -> None:
+    lock = (ROOT / "requirements.lock").read_text()
+    assert "://" not in lock
+    pins = re.findall(r"^([a-z0-9][\w.-]*)==", lock, flags=re.M)
+    assert len(pins) > 100
+    assert lock.count("--hash=sha256:") >= len(pins)
+    assert re.search(r"^torch==2\.15\.0 ", lock, flags=re.M)
+    assert re.search(r"^torchvision==0\.29\.2 ", lock, flags=re.M)
