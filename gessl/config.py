@@ -238,10 +238,12 @@ def checked(validate: Callable[[Tree], T], tree: Tree, model: type, source: str)
     try:
         return validate(tree)
     except ValidationError as error:
-        first = error.errors()[0]
+        unknown = ("extra_forbidden", "unexpected_keyword_argument")
+        # a misspelt key often shows as a missing one too: name the misspelling
+        first = min(error.errors(), key=lambda complaint: complaint["type"] not in unknown)
         place = [str(part) for part in first["loc"]]
         names = _fields_at(model, first["loc"][:-1])
-        if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        if first["type"] in unknown:
             where = f" in {'.'.join(place[:-1])}" if place[:-1] else ""
             raise UserError(f"{source}: unknown key {place[-1]!r}{where}{hint(place[-1], names)}") from None
         message = first["msg"].removeprefix("Value error, ")

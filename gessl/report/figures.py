@@ -221,14 +221,14 @@ def _sigma_scatter(plan: ReportPlan, collected: Collected, tables: list[Table]) 
 
 def _scatter(plan: ReportPlan, scores: pd.DataFrame, table: Table, task: str, panels: list[Panel]) -> str:
     looks = look(plan)
-    figure = Figure(figsize=(WIDTH, 3.0))
+    figure = Figure(figsize=(WIDTH, 3.2))
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         x, y = _rows(scores, table, task), _rows(scores, panel.table, panel.task)
         both = inner(x, y).dropna(subset=["value_a", "value_b"])
         for variant, (colour, marker) in looks.items():
-            own = both[both["variant_a"] == variant]
+            own = both[both.index.get_level_values("variant") == variant]
             axes.plot(own["value_a"], own["value_b"], marker, color=colour, markersize=4, alpha=0.75, markeredgewidth=0)
-        axes.set_title(f"{panel.title} ({_rank_correlation(both)})")
+        axes.set_title(f"{panel.title}\n{_rank_correlation(both)}")
         axes.set_xlabel(f"{table.metric} ({table.unit}), {task} ↓")
         axes.set_ylabel(f"{panel.table.metric} ({panel.table.unit})")
     legend(figure, looks)
@@ -237,7 +237,7 @@ def _scatter(plan: ReportPlan, scores: pd.DataFrame, table: Table, task: str, pa
 
 def _rows(scores: pd.DataFrame, table: Table, task: str) -> pd.DataFrame:
     own = scores[["dataset", "protocol", "metric"]] == [table.dataset, table.protocol, table.metric]
-    return scores[own.all(axis=1) & (scores["task"] == task)].set_index("run")[["variant", "value"]]
+    return scores[own.all(axis=1) & (scores["task"] == task)].set_index(["run", "variant"])[["value"]]
 
 
 def _rank_correlation(both: pd.DataFrame) -> str:

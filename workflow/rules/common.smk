@@ -4,15 +4,20 @@ The rules take the makers' record.json among their inputs: a step that was run a
 record, and the records behind it must name that one.
 """
 
+import itertools
 import sys
 from pathlib import Path
 
 from gessl import layout
 from gessl.config import Experiment
+from gessl.config import Resources as Reservation  # Snakemake has a Resources of its own
 from gessl.data.pin import check_untouched
 from gessl.errors import UserError
-from gessl.files import atomic_json, sha256_file
+from gessl.files import atomic_text, sha256_file
 from gessl.lineage.provenance import fingerprint
+
+# the rules call `gessl` of this environment, whether it is activated or not
+shell.prefix(f"PATH={Path(sys.executable).parent}:$PATH; ")
 
 
 def stop(error):
@@ -30,10 +35,10 @@ except UserError as error:
 
 # cells of several tables that agree in their science are one run
 RUNS = {planned.id: planned for planned in EXPERIMENT.runs()}
-GESSL = f"{sys.executable} -m gessl"
+REPORT = layout.report_dir(EXPERIMENT.name)
 # jobs read the experiment as it was validated here, `--config` overrides included
 PLAN = layout.WORK / "plans" / f"{EXPERIMENT.name}.json"
-atomic_json(PLAN, EXPERIMENT.model_dump(mode="json"))
+atomic_text(PLAN, EXPERIMENT.model_dump_json(indent=1))
 
 
 def state(*modules):
@@ -44,9 +49,32 @@ def state(*modules):
 
 def resource(step, name):
     """A step's reservation from the experiment, or the default."""
-    from gessl.config import Resources
+    return getattr(EXPERIMENT.resources.get(step, Reservation()), name)
 
-    return getattr(EXPERIMENT.resources.get(step, Resources()), name)
+
+def prepared(run, part):
+    """A file of the prepared data that `run` learns from."""
+    return layout.data_dir(RUNS[run].science.dataset) / part
+
+
+def task_file(run, part):
+    """A task file of the data set and seed of `run`."""
+    science = RUNS[run].science
+    return layout.tasks_dir(science.dataset, science.seed) / part
+
+
+def batches():
+    """(name, runs) of each evaluation job: the seeds of a table cell."""
+    size = EXPERIMENT.efficiency.evaluations_per_job
+    for family, runs in itertools.groupby(RUNS, key=lambda run: RUNS[run].family):
+        runs = list(runs)
+        for first in range(0, len(runs), size):
+            yield f"{family}-{first // size}", runs[first : first + size]
+
+
+def scores(runs, part):
+    """That file of the scores of each of `runs`."""
+    return [layout.scores_dir(run) / part for run in runs]
 
 
 wildcard_constraints:

@@ -23,7 +23,7 @@ rule fetch:
     params:
         state=state("gessl.data.fetch"),
     shell:
-        "{GESSL} fetch {wildcards.dataset} > {log} 2>&1"
+        "gessl fetch {wildcards.dataset} > {log} 2>&1"
 
 
 rule prepare:
@@ -45,4 +45,4 @@ rule prepare:
     params:
         state=state("gessl.data.prepare"),
     shell:
-        "{GESSL} prepare {wildcards.dataset} > {log} 2>&1"
+        "gessl prepare {wildcards.dataset} > {log} 2>&1"

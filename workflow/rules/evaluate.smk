@@ -4,22 +4,6 @@ An evaluation takes seconds, as long as starting Python and importing torch; so 
 Snakemake has no outputs that depend on a wildcard's members, hence one rule per batch.
 """
 
-import itertools
-
-
-def batches():
-    """(name, runs) of each evaluation job."""
-    size = EXPERIMENT.efficiency.evaluations_per_job
-    for family, runs in itertools.groupby(RUNS, key=lambda run: RUNS[run].family):
-        runs = list(runs)
-        for first in range(0, len(runs), size):
-            yield f"{family}-{first // size}", runs[first : first + size]
-
-
-def scores(runs, part):
-    return [layout.scores_dir(run) / part for run in runs]
-
-
 for batch, members in batches():
 
     rule:
@@ -31,11 +15,7 @@ for batch, members in batches():
                 for run in members
                 for part in ("encoder.safetensors", "config.json", "record.json")
             ],
-            {
-                prepared(run, part)
-                for run in members
-                for part in ("images.npy", "index.csv", "card.json", "record.json")
-            },
+            {prepared(run, part) for run in members for part in ("images.npy", "index.csv", "card.json", "record.json")},
             [
                 task_file(run, part)
                 for run in members
@@ -56,8 +36,9 @@ for batch, members in batches():
             runtime=resource("evaluate", "runtime"),
             gpu=resource("evaluate", "gpu"),
         params:
+            plan=PLAN,
             runs=members,
             state=state("gessl.evaluation.step"),
             settings=EXPERIMENT.evaluation,
         shell:
-            "{GESSL} evaluate {params.runs} --config {PLAN} > {log} 2>&1"
+            "gessl evaluate {params.runs} --config {params.plan} > {log} 2>&1"

@@ -15,4 +15,4 @@ rule audit:
         mem_mb=1000,
         runtime=60,
     shell:
-        "{GESSL} audit --json > {output} 2> {log} || {{ {GESSL} audit > {log} 2>&1; exit 2; }}"
+        "gessl audit --json > {output} 2> {log} || {{ gessl audit > {log} 2>&1; exit 2; }}"

@@ -1,15 +1,6 @@
 """Pretraining, one job a run; its checkpoints lie in work/, where no retry deletes them."""
 
 
-def prepared(run, part):
-    return layout.data_dir(RUNS[run].science.dataset) / part
-
-
-def task_file(run, part):
-    science = RUNS[run].science
-    return layout.tasks_dir(science.dataset, science.seed) / part
-
-
 rule pretrain:
     """A base method alone or under GeSSL, resumed from its last checkpoint if there is one."""
     input:
@@ -37,9 +28,10 @@ rule pretrain:
         runtime=resource("pretrain", "runtime"),
         gpu=resource("pretrain", "gpu"),
     params:
+        plan=PLAN,
         state=lambda w: state(
             "gessl.training.pretrain",
             f"gessl.methods.{RUNS[w.run].science.method_name}",
         ),
     shell:
-        "{GESSL} pretrain {wildcards.run} --config {PLAN} > {log} 2>&1"
+        "gessl pretrain {wildcards.run} --config {params.plan} > {log} 2>&1"

@@ -1,10 +1,6 @@
 """The σ-report of the whole grid."""
 
 
-def report_folder(name):
-    return layout.report_dir(EXPERIMENT.name) / name
-
-
 rule report:
     """One self-contained page, tables as CSV and LaTeX, figures."""
     input:
@@ -13,13 +9,13 @@ rule report:
         # tables/ and figures/ lie beside these and in the record: as directories, Snakemake would put files of its own
         # into them, and how many there are depends on the scores
         page=report(
-            report_folder("sigma-report.html"),
+            REPORT / "sigma-report.html",
             caption="../report/sigma-report.rst",
             category="σ-report",
             labels={"grid": EXPERIMENT.name},
         ),
-        ids=report_folder("ids.json"),
-        record=report_folder("record.json"),
+        ids=REPORT / "ids.json",
+        record=REPORT / "record.json",
     log:
         f"logs/report/{EXPERIMENT.name}.log",
     benchmark:
@@ -28,12 +24,13 @@ rule report:
         mem_mb=2000,
         runtime=30,
     params:
+        config=PLAN,
         state=state("gessl.report.step"),
         plan=EXPERIMENT.report_plan(),
     shell:
-        "{GESSL} report --config {PLAN} > {log} 2>&1"
+        "gessl report --config {params.config} > {log} 2>&1"
 
 
 onerror:
     # cells that failed do not keep the others from being seen
-    shell(f"{GESSL} report --config {PLAN} || true")
+    shell(f"gessl report --config {PLAN} || true")

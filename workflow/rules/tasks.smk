@@ -22,7 +22,8 @@ rule tasks:
         mem_mb=2000,
         runtime=60,
     params:
+        plan=PLAN,
         state=state("gessl.tasks.draw"),
         settings=EXPERIMENT.tasks,
     shell:
-        "{GESSL} tasks {wildcards.dataset} {wildcards.seed} --config {PLAN} > {log} 2>&1"
+        "gessl tasks {wildcards.dataset} {wildcards.seed} --config {params.plan} > {log} 2>&1"
