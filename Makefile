@@ -13,7 +13,8 @@ export DO_NOT_TRACK := 1
 .PHONY: run test documented env lint types mlflow report audit gpu-check lock clean
 
 run: env
-	$(BIN)/gessl track --config $(CONFIG) -- $(BIN)/snakemake --profile $(PROFILE) --configfile $(CONFIG) --forcerun audit
+	$(BIN)/gessl track --config $(CONFIG) -- $(BIN)/snakemake --profile $(PROFILE) --configfile $(CONFIG)
+	@$(BIN)/gessl audit
 	@echo "report: results/report/*/sigma-report.html   browse: make mlflow   lineage: $(BIN)/gessl trace ID"
 
 test: env

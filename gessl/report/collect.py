@@ -208,7 +208,7 @@ def _refuse_contradictions(scores: pd.DataFrame) -> None:
     if (versions > 1).any():
         name = versions[versions > 1].index[0]
         raise UserError(f"{name}: runs were scored on different data versions; run the grid again on one of them")
-    twice = scores[scores["id"].duplicated()]
+    twice = scores[scores.duplicated(["variant", "id"])]
     if len(twice):
         raise UserError(f"score {twice.iloc[0]['id']}: appears twice; delete its folder and evaluate again")
     if not scores["better"].isin(("higher", "lower")).all():

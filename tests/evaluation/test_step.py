@@ -94,7 +94,6 @@ def test_writes_what_the_formats_page_says(project, images):
             RUN,
             "toy",
             "simclr",
-            "plain",
             "3",
         )
         assert (row["split"], row["feature"], row["selection"]) == ("test", "backbone", "last")

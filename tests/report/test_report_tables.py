@@ -1,6 +1,7 @@
 """The numbers, against means and intervals computed here from the made-up scores."""
 
 import csv
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -17,6 +18,7 @@ from gessl.files import atomic_text
 from gessl.layout import run_dir, scores_dir, work_dir
 from gessl.report.collect import collect, input_files
 from gessl.report.export import escape, to_csv, to_latex
+from gessl.report.plan import ReportPlan
 from gessl.report.tables import build_tables, cell_id, file_name, number
 
 
@@ -107,7 +109,9 @@ def test_ids_resolve_to_the_scores_behind_the_text(demo):
         )
         assert digits == hashlib.sha256(text.encode()).hexdigest()[:12]
         rows = [stored[score] for score in item["scores"]]
-        groups = {v: [float(r["value"]) for r in rows if r["variant"] == v] for v in {r["variant"] for r in rows}}
+        groups = {}
+        for row in rows:  # the made-up run ids name their variant
+            groups.setdefault(re.search(r"-\d([a-z-]+)-s\d", row["run"]).group(1), []).append(float(row["value"]))
         shown = float(item["text"].split(" ")[0].replace("−", "-"))
         if item["kind"] == "mean":
             (values,) = groups.values()
@@ -266,3 +270,15 @@ def test_latex_escapes_what_it_would_interpret(project):
     table = tables_of(tree)["linear/wmse-v1", "accuracy"]
     assert r"a\_b \& \textbackslash{}input\{x\}" in to_latex(table) and r"\input{x}" not in to_latex(table)
     assert {row["method"] for row in csv.DictReader(to_csv(table).splitlines())} == {"a_b & \\input{x}"}
+
+
+def test_variants_may_share_a_run():
+    plan = Tree(failed=None, missing=None).write()
+    base = [run for run in plan.runs if run.variant == "base"]
+    again = tuple(dataclasses.replace(run, variant="again") for run in base)
+    shared = ReportPlan(plan.grid, plan.title, (*plan.runs, *again), plan.comparisons)
+    for table in build_tables(shared, collect(shared)):
+        for row in table.rows:
+            cells = {cell.column: cell for cell in row.cells}
+            assert cells["again"].id == cells["base"].id
+            assert cells["again"].text == cells["base"].text

@@ -101,8 +101,8 @@ class Tree:
                     continue
                 value = self.value(*key, number)
                 digits = hashlib.sha256(repr((run.id, protocol, task, metric)).encode()).hexdigest()[:12]
-                words = [digits, run.id, run.dataset, *key, protocol, task, metric, unit, better, value, 360,
-                         "wilson", value - 1, value + 1, "test", "backbone", "last", "v0"]  # fmt: skip
+                words = [digits, run.id, run.dataset, run.method, run.seed, protocol, task, metric, unit, better, value,
+                         360, "wilson", value - 1, value + 1, "test", "backbone", "last", "v0"]  # fmt: skip
                 writer.writerow(dict(zip(COLUMNS, words, strict=True)))
                 if metric != "sigma_sum":
                     noise = np.random.default_rng(run.seed).normal(size=12)

@@ -2,7 +2,7 @@
 
 
 rule audit:
-    """Passes, or names the file that was altered (`make run` repeats it every time)."""
+    """Passes, or names the file that was altered."""
     input:
         rules.report.output.record,
     output:
