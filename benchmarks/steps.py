@@ -1,12 +1,13 @@
 """What an outer step costs, in plain base steps on the same images, side by side in one run.
 
-    python -m benchmarks.steps [--batch 128] [--repeats 10]
+    python -m benchmarks.steps [--batch 128] [--repeats 5]
 
 Prints a Markdown table and writes benchmarks/out/steps.json. The bound is the count of passes: an exact step is
 3K + λ + 1 base steps (4K + λ + 1 where the path is replayed), a first-order one K + λ + 1.
 """
 
 import argparse
+import dataclasses
 import json
 import statistics
 import time
@@ -18,6 +19,7 @@ import torch
 from gessl.bilevel.learner import Learner, Variables
 from gessl.bilevel.outer import GesslSettings
 from gessl.methods import method_class, method_names
+from gessl.methods.base import Method
 from gessl.nets.encoder import Encoder
 from gessl.rng import generator
 from gessl.training.step import outer_gradient
@@ -35,6 +37,13 @@ def bound(settings: GesslSettings) -> int:
     return inner + target + 1 + second_order
 
 
+def narrow(name: str) -> Method:
+    """The method with every width cut to 128: heads as wide as the papers' would hide the encoder's cost."""
+    cls = method_class(name)
+    wide = [field.name for field in dataclasses.fields(cls) if isinstance(field.default, int)]
+    return cls(**dict.fromkeys(wide, 128))
+
+
 def seconds(run: Callable[[], object], device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize()
@@ -50,7 +59,7 @@ def measure(
 ) -> list[dict]:
     channels, size = shape
     encoder = Encoder(backbone, [0.5] * channels, [0.25] * channels)
-    learner = Learner(method_class(name)(), encoder.to(device), generator(0, "heads"))
+    learner = Learner(narrow(name), encoder.to(device), generator(0, "heads"))
     learner._net.to(device)
     variables = Variables(*({key: t.to(device) for key, t in group.items()} for group in learner.init()))
     views = torch.rand(1, 2, batch, channels, size, size, generator=generator(0, "views")).to(device)
@@ -82,7 +91,7 @@ def measure(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--methods", nargs="*", default=method_names())
     options = parser.parse_args()
     cuda = torch.cuda.is_available()

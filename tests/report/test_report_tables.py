@@ -272,7 +272,7 @@ def test_latex_escapes_what_it_would_interpret(project):
     assert {row["method"] for row in csv.DictReader(to_csv(table).splitlines())} == {"a_b & \\input{x}"}
 
 
-def test_variants_may_share_a_run():
+def test_variants_may_share_a_run(project):
     plan = Tree(failed=None, missing=None).write()
     base = [run for run in plan.runs if run.variant == "base"]
     again = tuple(dataclasses.replace(run, variant="again") for run in base)
