@@ -1,6 +1,7 @@
 """The `gessl` command: one verb per step, thin; each imports only what it needs."""
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -23,6 +24,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output (head, less) has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"gessl: {place}cannot write ({error.strerror}); mend that and start again", file=sys.stderr)
+        return BAD_INPUT
     except KeyboardInterrupt:
         print("gessl: interrupted; a run goes on from its last checkpoint when started again", file=sys.stderr)
         return 130

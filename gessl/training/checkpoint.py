@@ -1,4 +1,4 @@
-"""Checkpoints of an unfinished run: all state, atomic, bound to the run's id and to their own hash.
+"""Checkpoints of an unfinished run: all state, atomic, bound to the run's id, to the code and to their own hash.
 
 `work/<run>/step-<n>.safetensors` holds parameters, buffers, method state and optimiser as named tensors;
 `work/<run>/checkpoint.json` names it, last. Random generators need no saving: each draw's generator is keyed by
@@ -40,7 +40,7 @@ def pack(variables: Variables, optimizer: Tensors) -> Tensors:
     }
 
 
-def save_checkpoint(folder: Path, run: str, checkpoint: Checkpoint) -> None:
+def save_checkpoint(folder: Path, run: str, code: str, checkpoint: Checkpoint) -> None:
     """Write the checkpoint, point to it, then drop the one before.
 
     Raises:
@@ -51,7 +51,8 @@ def save_checkpoint(folder: Path, run: str, checkpoint: Checkpoint) -> None:
     try:
         atomic_write(path, lambda file: file.write(data))
         atomic_json(
-            folder / POINTER, {"run": run, "step": checkpoint.step, "file": path.name, "sha256": sha256_file(path)}
+            folder / POINTER,
+            {"run": run, "code": code, "step": checkpoint.step, "file": path.name, "sha256": sha256_file(path)},
         )
     except OSError as error:
         raise UserError(
@@ -63,11 +64,11 @@ def save_checkpoint(folder: Path, run: str, checkpoint: Checkpoint) -> None:
             old.unlink()
 
 
-def load_checkpoint(folder: Path, run: str, device: torch.device) -> Checkpoint | None:
+def load_checkpoint(folder: Path, run: str, code: str, device: torch.device) -> Checkpoint | None:
     """The last checkpoint of `run` in `folder`, on `device`; None where there is none.
 
     Raises:
-        UserError: it was altered, or belongs to another run.
+        UserError: it was altered, belongs to another run, or was made by other code (the fingerprint of its sources).
     """
     pointer = folder / POINTER
     if not pointer.is_file():
@@ -75,11 +76,14 @@ def load_checkpoint(folder: Path, run: str, device: torch.device) -> Checkpoint 
     advice = f"delete {folder} to start the run anew"
     try:
         meta = json.loads(pointer.read_text())
-        step, path, digest, owner = int(meta["step"]), folder / meta["file"], meta["sha256"], meta["run"]
+        step, path, digest = int(meta["step"]), folder / meta["file"], meta["sha256"]
+        owner, sources = meta["run"], meta["code"]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{pointer}: not readable ({error}); {advice}") from None
     if owner != run:
         raise UserError(f"{pointer}: belongs to run {owner}, not to {run}; {advice}")
+    if sources != code:
+        raise UserError(f"{pointer}: made by other code, so going on from it would give a run of two halves; {advice}")
     if not path.is_file() or sha256_file(path) != digest:
         raise UserError(f"{path}: missing or altered since it was saved; {advice}")
     try:

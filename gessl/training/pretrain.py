@@ -19,6 +19,7 @@ from gessl.data.views import POLICIES, make_views
 from gessl.errors import UserError
 from gessl.files import atomic_json
 from gessl.layout import data_dir, run_dir, tasks_dir, work_dir
+from gessl.lineage.provenance import fingerprint
 from gessl.lineage.record import Step
 from gessl.nets.encoder import Encoder, save_encoder
 from gessl.optimizer import Optimizer
@@ -111,15 +112,16 @@ def pretrain(run_id: str, science: Science, efficiency: Efficiency) -> None:
     described = describe(science)
     with Step("pretrain", run_id, run_dir(run_id), inputs=inputs, config=described, seed=science.seed) as step:
         work = work_dir(run_id)
-        run = Run(science, device, load_checkpoint(work, run_id, device))
+        code = fingerprint(__name__, f"gessl.methods.{science.method_name}")
+        run = Run(science, device, load_checkpoint(work, run_id, code, device))
         (work / FAILED).unlink(missing_ok=True)
         step.notes["resumed_from_step"] = run.step
-        train(run, run_id, work, efficiency)
+        train(run, run_id, code, work, efficiency)
         publish(run, step, work, described)
     shutil.rmtree(work)
 
 
-def train(run: Run, run_id: str, work: Path, efficiency: Efficiency) -> None:
+def train(run: Run, run_id: str, code: str, work: Path, efficiency: Efficiency) -> None:
     """The loop, with progress, metrics and checkpoints in `work`."""
     total = run.science.train.steps
     metrics = Metrics(work / METRICS, run.step)
@@ -133,7 +135,7 @@ def train(run: Run, run_id: str, work: Path, efficiency: Efficiency) -> None:
             if at_checkpoint or run.step % efficiency.log_every == 0:
                 _stop_if_broken(metrics.flush(), run_id, work)
             if at_checkpoint:
-                save_checkpoint(work, run_id, run.checkpoint())
+                save_checkpoint(work, run_id, code, run.checkpoint())
 
 
 def _stop_if_broken(step: int | None, run_id: str, work: Path) -> None:

@@ -1,7 +1,9 @@
 """Runs from the outside: the same bits whatever happens on the way, and one clear line when something is wrong."""
 
+import errno
 import json
 import multiprocessing
+import os
 import random
 import shutil
 import time
@@ -139,3 +141,26 @@ def test_cuda_is_refused_where_there_is_none(prepared: Path, capsys: pytest.Capt
     run = run_ids(efficiency={"device": "cuda"})["base"]
     assert main(["pretrain", run]) == 2
     assert "efficiency.device" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(
+    prepared: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_ids()["base"]
+    sync, left = os.fsync, [12]
+
+    def full_after_a_while(handle: int) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        sync(handle)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full_after_a_while)
+        assert main(["pretrain", run]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("gessl: ")
+    assert "No space left on device" in error
+    assert not list((Path("results/runs") / run).glob("*"))
+    assert not list((Path("work") / run).glob(".*.tmp"))
+    assert main(["pretrain", run]) == 0

@@ -43,8 +43,7 @@ atomic_text(PLAN, EXPERIMENT.model_dump_json(indent=1))
 
 def state(*modules):
     """What re-runs a step beside its inputs: the sources that it uses, and the environment's lock."""
-    code = [fingerprint(module) for module in modules]
-    return [*code, sha256_file(layout.LOCK)]
+    return [fingerprint(*modules), sha256_file(layout.LOCK)]
 
 
 def resource(step, name):
