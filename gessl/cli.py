@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gessl.errors import UserError
+from gessl.layout import data_dir, pin, raw_dir, report_dir, run_dir, scores_dir, tasks_dir
 
 CONFIG = Path("config/config.yaml")
 BAD_INPUT = 2
@@ -84,12 +85,14 @@ def fetch(options: argparse.Namespace) -> None:
     from gessl.data.fetch import fetch as run
 
     run(options.dataset)
+    print(f"{raw_dir(options.dataset)}: as pinned by {pin(options.dataset)}")
 
 
 def prepare(options: argparse.Namespace) -> None:
     from gessl.data.prepare import prepare as run
 
     run(options.dataset)
+    print(data_dir(options.dataset))
 
 
 def tasks(options: argparse.Namespace) -> None:
@@ -97,6 +100,7 @@ def tasks(options: argparse.Namespace) -> None:
     from gessl.tasks.draw import draw
 
     draw(options.dataset, options.seed, Experiment.load(options.config).tasks)
+    print(tasks_dir(options.dataset, options.seed))
 
 
 def pretrain(options: argparse.Namespace) -> None:
@@ -105,6 +109,7 @@ def pretrain(options: argparse.Namespace) -> None:
 
     experiment = Experiment.load(options.config)
     run(options.run, experiment.run(options.run), experiment.efficiency)
+    print(run_dir(options.run))
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -123,13 +128,17 @@ def evaluate(options: argparse.Namespace) -> None:
             seed=science.seed,
             settings=experiment.evaluation,
         )
+        print(scores_dir(name))
 
 
 def report(options: argparse.Namespace) -> None:
     from gessl.config import Experiment
+    from gessl.report.step import PAGE
     from gessl.report.step import report as run
 
-    run(Experiment.load(options.config).report_plan())
+    plan = Experiment.load(options.config).report_plan()
+    run(plan)
+    print(report_dir(plan.grid) / PAGE)
 
 
 def audit(options: argparse.Namespace) -> int:

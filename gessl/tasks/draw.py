@@ -122,8 +122,7 @@ def draw(dataset: str, seed: int, settings: TaskSettings) -> None:
             raise UserError(
                 f"{inputs[0]}: no image is in split 'train'; mend the data set's split and prepare it again"
             )
-        group = _group_numbers(index["group"].to_numpy(str))
-        labels = index["label"].to_numpy(np.int64)
+        group, labels = _group_numbers(index["group"]), index["label"]
         pools = {
             split: Pool(dataset, split, _by_class(labels, np.flatnonzero(index["split"] == split)), group)
             for split in ("train", "val", "test")

@@ -31,7 +31,7 @@ def digits(place: Callable[..., Path], digits_gz: bytes) -> Path:
 
 
 def test_digits_are_written_as_documented(digits: Path) -> None:
-    images, index, card = open_images("mine"), read_index("mine"), read_card("mine")
+    images, index, card = open_images("mine"), pd.DataFrame(read_index("mine")), read_card("mine")
     with gzip.open(digits, "rt") as file:
         table = pd.read_csv(file, header=None).to_numpy()
     assert isinstance(images, np.memmap) and not images.flags.writeable
@@ -53,7 +53,7 @@ def test_digits_are_written_as_documented(digits: Path) -> None:
 
 
 def test_the_digits_split_is_fixed_disjoint_and_stratified(digits: Path) -> None:
-    index, card = read_index("mine"), read_card("mine")
+    index, card = pd.DataFrame(read_index("mine")), read_card("mine")
     sizes = index["split"].value_counts()
     assert abs(sizes["test"] - 1797 / 5) < 5 and abs(sizes["val"] - 1797 * 2 / 15) < 5
     shares = pd.crosstab(index["label"], index["split"], normalize="index")
@@ -136,7 +136,7 @@ def test_nothing_is_written_when_reading_fails(place: Callable[..., Path], forma
 def test_cifar_keeps_its_test_set_and_gives_a_tenth_to_val(place: Callable[..., Path], formats: Any) -> None:
     place("mine", "cifar10", formats.archive(formats.cifar(10, 4)), parts={"train": 200, "test": 40})
     prepare("mine")
-    index, card = read_index("mine"), read_card("mine")
+    index, card = pd.DataFrame(read_index("mine")), read_card("mine")
     assert index["id"].tolist() == [
         *(f"mine-train-{i:05d}" for i in range(200)),
         *(f"mine-test-{i:05d}" for i in range(40)),
@@ -160,7 +160,7 @@ def test_equal_images_never_meet_across_splits(place: Callable[..., Path], forma
         members[f"cifar-10-batches-py/{name}"] = formats.python2_pickle(batch)
     place("mine", "cifar10", formats.archive(members), parts={"train": 200, "test": 40})
     prepare("mine")
-    images, index, card = open_images("mine"), read_index("mine").set_index("id"), read_card("mine")
+    images, index, card = open_images("mine"), pd.DataFrame(read_index("mine")).set_index("id"), read_card("mine")
     assert card["split"]["left_out"] == ["mine-train-00000"] and "mine-train-00000" not in index.index
     assert card["images"] == len(images) == len(index) == 239
     twins = index.loc[["mine-train-00007", "mine-train-00045"]]
@@ -176,7 +176,7 @@ def test_unlabelled_images_are_for_training_only(place: Callable[..., Path], for
     members["stl10_binary/unlabeled_X.bin"] = images[:27648] + members["stl10_binary/unlabeled_X.bin"][27648:]
     place("mine", "stl10", formats.archive(members), parts={"train": 30, "test": 10, "unlabelled": 4})
     prepare("mine")
-    index, card = read_index("mine"), read_card("mine")
+    index, card = pd.DataFrame(read_index("mine")), read_card("mine")
     unlabelled = index[index["label"] == -1]
     assert unlabelled["id"].tolist() == [f"mine-unlabelled-{i:05d}" for i in (1, 2, 3)]
     assert (unlabelled["split"] == "train").all() and (unlabelled["class"] == "").all()
