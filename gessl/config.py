@@ -171,16 +171,12 @@ class PlannedScience:
     @property
     def id(self) -> str:
         """`<dataset>-<method>[+gessl]-s<seed>-<hash8>`; the hash is that of the science and the data version."""
-        return self._named(f"-s{self.science.seed}", dataclasses.asdict(self.science))
+        return f"{self.kind}-s{self.science.seed}-{sha256_json(dataclasses.asdict(self.science))[:8]}"
 
     @property
-    def family(self) -> str:
-        """The id without the seed: the runs of one table cell."""
-        return self._named("", dataclasses.asdict(self.science) | {"seed": None})
-
-    def _named(self, seed: str, hashed: Tree) -> str:
-        kind = self.science.method_name + ("+gessl" if self.science.gessl else "")
-        return f"{self.science.dataset}-{kind}{seed}-{sha256_json(hashed)[:8]}"
+    def kind(self) -> str:
+        """`<dataset>-<method>[+gessl]`: what the run is, whatever its settings."""
+        return f"{self.science.dataset}-{self.science.method_name}" + ("+gessl" if self.science.gessl else "")
 
 
 def load_method(name: str, overrides: Tree, source: str) -> Method:

@@ -73,14 +73,14 @@ class Efficiency:
         threads: CPU threads of a training or evaluation job (another number gives other last bits, so it is recorded).
         checkpoint_every: steps between checkpoints.
         log_every: steps between writes of the metrics (every step is logged).
-        evaluations_per_job: runs of one table cell (seeds) that share an evaluation job, and so its start-up.
+        evaluations_per_job: runs of one method, alone or under GeSSL, that share an evaluation job and its start-up.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = 1
     checkpoint_every: int = 50
     log_every: int = 10
-    evaluations_per_job: int = 4
+    evaluations_per_job: int = 6
 
     def __post_init__(self) -> None:
         for name in ("threads", "checkpoint_every", "log_every", "evaluations_per_job"):

@@ -63,12 +63,12 @@ def task_file(run, part):
 
 
 def batches():
-    """(name, runs) of each evaluation job: the seeds of a table cell."""
+    """(name, runs) of each evaluation job: runs of one method, alone or under GeSSL."""
     size = EXPERIMENT.efficiency.evaluations_per_job
-    for family, runs in itertools.groupby(RUNS, key=lambda run: RUNS[run].family):
+    for kind, runs in itertools.groupby(RUNS, key=lambda run: RUNS[run].kind):
         runs = list(runs)
         for first in range(0, len(runs), size):
-            yield f"{family}-{first // size}", runs[first : first + size]
+            yield f"{kind}-{first // size}", runs[first : first + size]
 
 
 def scores(runs, part):

@@ -1,6 +1,6 @@
 """Downstream evaluation: features once per run, then every protocol on them.
 
-An evaluation takes seconds, as long as starting Python and importing torch; so the seeds of a table cell share a job.
+An evaluation takes seconds, as long as starting Python and importing torch; so a few runs of one method share a job.
 Snakemake has no outputs that depend on a wildcard's members, hence one rule per batch.
 """
 
