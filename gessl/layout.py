@@ -5,7 +5,6 @@ from pathlib import Path
 RAW = Path("data/raw")
 RESULTS = Path("results")
 WORK = Path("work")  # checkpoints of unfinished runs: outside Snakemake's outputs, which it deletes before a retry
-LOGS = Path("logs")
 LOCK = Path("requirements.lock")
 REGISTRY = Path("config/datasets.yaml")
 METHODS = Path("config/methods")
