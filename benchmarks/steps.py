@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from gessl.bilevel.learner import Learner, Variables
-from gessl.bilevel.outer import GesslSettings
+from gessl.bilevel.settings import GesslSettings
 from gessl.methods import method_class, method_names
 from gessl.methods.base import Method
 from gessl.nets.encoder import Encoder

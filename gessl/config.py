@@ -16,7 +16,7 @@ from typing import Any, Self, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from gessl.bilevel.outer import GesslSettings
+from gessl.bilevel.settings import GesslSettings
 from gessl.data.pin import data_version
 from gessl.data.registry import dataset as registered
 from gessl.data.views import POLICIES

@@ -11,13 +11,14 @@ Everything is plain differentiable torch: nothing here stops a gradient, the cal
 """
 
 import math
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Divergence = Literal["kl", "reverse_kl", "js"]
+Divergence = Literal["kl", "reverse_kl", "js", "l2", "cosine"]
+DIVERGENCES: tuple[str, ...] = get_args(Divergence)
 
 # A model worse than chance would be calibrated best by an infinite temperature.
 CALIBRATION_BOUNDS = (0.01, 100.0)
@@ -79,13 +80,14 @@ def divergence(log_p: Tensor, log_q: Tensor, kind: Divergence) -> Tensor:
     Args:
         log_p: the model [..., N]; finite.
         log_q: the reference (optimal model, target) [..., N]; finite.
-        kind: "kl" is KL(P‖Q), the order of σ; "reverse_kl" is KL(Q‖P); "js" is the Jensen-Shannon divergence.
+        kind: "kl" is KL(P‖Q), the order of σ; "reverse_kl" is KL(Q‖P); "js" is the Jensen-Shannon divergence; "l2" is
+            Σ (P - Q)², no entropy.
 
     Returns:
-        [...], nats; exactly 0 where `log_p` equals `log_q`.
+        [...], nats ("l2": none); exactly 0 where `log_p` equals `log_q`.
 
     Raises:
-        ValueError: unknown kind.
+        ValueError: unknown kind, or "cosine", which compares embeddings: see `discrepancy`.
     """
     if kind == "kl":
         return (log_p.exp() * (log_p - log_q)).sum(-1)
@@ -98,7 +100,30 @@ def divergence(log_p: Tensor, log_q: Tensor, kind: Divergence) -> Tensor:
         above = log_p.exp() * (math.log(2) - torch.logaddexp(ratio, zero))
         below = log_q.exp() * (math.log(2) - torch.logaddexp(-ratio, zero))
         return (above + below).sum(-1) / 2
-    raise ValueError(f"divergence: {kind!r} is unknown; choose kl, reverse_kl or js")
+    if kind == "l2":
+        return (log_p.exp() - log_q.exp()).square().sum(-1)
+    raise ValueError(f"divergence: {kind!r} of posteriors is unknown; choose kl, reverse_kl, js or l2")
+
+
+def discrepancy(z: Tensor, z_reference: Tensor, kind: Divergence, temperature: float, symmetric: bool = True) -> Tensor:
+    """How far a model's embeddings of a mini-batch task lie from the reference's: the outer loss of GeSSL.
+
+    Args:
+        z: embeddings of the model [V, N, D].
+        z_reference: embeddings of the same views by the reference (target) [V, N, D].
+        kind: see `divergence`, between the task posteriors; or "cosine", the mean of 1 - cos(z, z_reference) over
+            views and images, without a posterior (the temperature and `symmetric` then do nothing).
+        temperature: see `log_posterior`.
+        symmetric: see `task_log_posterior`.
+
+    Returns:
+        Scalar, the mean over samples; 0 where both agree.
+    """
+    if kind == "cosine":
+        # half the squared distance on the sphere: equal to 1 - cos, and exactly 0 at equality
+        return (F.normalize(z, dim=-1) - F.normalize(z_reference, dim=-1)).square().sum(-1).mean() / 2
+    log_p, log_q = (task_log_posterior(each, temperature, symmetric) for each in (z, z_reference))
+    return divergence(log_p, log_q, kind).mean()
 
 
 def posterior_entropy(log_p: Tensor) -> Tensor:

@@ -43,7 +43,7 @@ WRONG = [
     (changed("datasets", to=["digit"]), "no data set 'digit'; did you mean 'digits'?"),
     (changed("variants", "gessl", "gessl", "inner_steps", to=-1), "inner_steps: -1 is too small; give 0 or more"),
     (changed("variants", "gessl", "gessl", "target_steps", to=-1), "target_steps: -1 is too small; give 0 or more"),
-    (changed("variants", "gessl", "gessl", "solver", to="exakt"), "gessl.solver: input should be 'exact' or"),
+    (changed("variants", "gessl", "gessl", "solver", to="exakt"), "gessl.solver: input should be 'exact', 'unroll'"),
     (changed("variants", "gessl", "gesl", to={}), "unknown key 'gesl'; did you mean 'gessl'?"),
     (changed("comparisons", 0, "control", to="bse"), "unknown variant 'bse'; did you mean 'base'?"),
     (

@@ -8,11 +8,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import special, stats
-from scipy.spatial.distance import jensenshannon
+from scipy.spatial.distance import cdist, cosine, jensenshannon
 
 from gessl.sigma import (
     CALIBRATION_BOUNDS,
     calibration_temperature,
+    discrepancy,
     divergence,
     log_posterior,
     posterior_entropy,
@@ -78,6 +79,28 @@ def test_divergences_agree_with_scipy():
     np.testing.assert_allclose(divergence(log_p, log_q, "kl"), special.rel_entr(p, q).sum(-1), rtol=1e-12)
     np.testing.assert_allclose(divergence(log_p, log_q, "reverse_kl"), special.rel_entr(q, p).sum(-1), rtol=1e-12)
     np.testing.assert_allclose(divergence(log_p, log_q, "js"), jensenshannon(p, q, axis=-1) ** 2, rtol=1e-10)
+    squared = [cdist([a], [b], "sqeuclidean")[0, 0] for a, b in zip(p, q, strict=True)]
+    np.testing.assert_allclose(divergence(log_p, log_q, "l2"), squared, rtol=1e-10)
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("kind", [*KINDS, "l2"])
+def test_discrepancy_is_the_mean_divergence_of_the_task_posteriors(kind, symmetric):
+    z, target = normal(2, 5, 3), normal(2, 5, 3, seed=1)
+    pairs = (task_log_posterior(each, 0.3, symmetric) for each in (z, target))
+    expected = divergence(*pairs, kind).mean()
+    torch.testing.assert_close(discrepancy(z, target, kind, 0.3, symmetric), expected)
+    assert discrepancy(z, z.clone(), kind, 0.3, symmetric).item() == 0.0
+
+
+def test_cosine_discrepancy_agrees_with_scipy_and_stays_differentiable_at_agreement():
+    z, target = normal(2, 5, 3), normal(2, 5, 3, seed=1)
+    expected = np.mean([cosine(a, b) for a, b in zip(z.flatten(0, 1), target.flatten(0, 1), strict=True)])
+    assert discrepancy(z, target, "cosine", 0.3).item() == pytest.approx(expected, rel=1e-10)
+    leaf = z.clone().requires_grad_()
+    same = discrepancy(leaf, z, "cosine", 0.3)
+    same.backward()
+    assert same.item() == 0.0 and not leaf.grad.any()
 
 
 def test_js_of_disjoint_posteriors_is_log_two():
@@ -86,8 +109,8 @@ def test_js_of_disjoint_posteriors_is_log_two():
 
 
 def test_unknown_divergence_names_the_choice():
-    with pytest.raises(ValueError, match=r"'l2' is unknown; choose kl, reverse_kl or js"):
-        divergence(log_probabilities(2, 3), log_probabilities(2, 3), "l2")
+    with pytest.raises(ValueError, match=r"'cosine' of posteriors is unknown; choose kl, reverse_kl, js or l2"):
+        divergence(log_probabilities(2, 3), log_probabilities(2, 3), "cosine")
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,14 +1,15 @@
 """The gradient field of one task: where a point in parameter space lies on the base loss, and its derivatives.
 
 Targets are *held*: they are computed once per point from its own outputs, then stay fixed while differentiating and
-replaying. The field's Jacobian is therefore a symmetric Hessian. BatchNorm runs in train mode; what it writes goes to a
-throw-away copy of the buffers.
+replaying. The field's Jacobian is therefore a symmetric Hessian. With `total` the targets move with the point, as they
+do along the path that is really walked; the Jacobian is then that of θ ↦ ∂_a L(a, T(θ)) at a = θ, which is not
+symmetric. BatchNorm runs in train mode; what it writes goes to a throw-away copy of the buffers.
 """
 
 import torch
 from torch import Tensor
 
-from gessl.bilevel.learner import Learner
+from gessl.bilevel.learner import Evaluation, Learner
 from gessl.methods.base import Tensors
 
 
@@ -23,35 +24,62 @@ class Point:
         loss: scalar base loss, with graph to `theta`.
     """
 
-    def __init__(self, field: "Field", theta: Tensors, step: int, targets: Tensors | None = None) -> None:
-        self._field, self._step = field, step
+    def __init__(
+        self, field: "Field", theta: Tensors, views: int, targets: Tensors | None, *, twice: bool = False
+    ) -> None:
+        self._field, self._views = field, views
         self.theta = {name: tensor.detach().requires_grad_() for name, tensor in theta.items()}
-        learner, views = field.learner, field.views_at(step)
-        self.outputs, self.buffers = learner.encode(self.theta, field.buffers, views)
-        self.targets = field.targets_at(step, self.outputs) if targets is None else targets
-        self.loss = learner.loss(self.outputs, self.targets)
-        self.gradient: Tensors | None = None
+        # θ in the slot that is differentiated; apart from the targets' slot where those are to move as well
+        self._place = self.theta
+        if twice and field.total:
+            self._place = {name: tensor.clone() for name, tensor in self.theta.items()}
+            targets = field.moving_targets(self.theta, views)
+        self.loss, self.outputs, self.targets, self.buffers = field.evaluate(self._place, views, targets, twice)
+        self._graph: Tensors | None = None
 
-    def differentiate(self, *, create_graph: bool = False, retain_graph: bool = False) -> Tensors:
-        """∇ℓ(θ); with `create_graph` it stays differentiable, which `hvp` then uses."""
-        found = grad(self.loss, self.theta, create_graph=create_graph, retain_graph=retain_graph)
-        self.gradient = found if create_graph else None
+    def differentiate(
+        self,
+        names: tuple[str, ...] | None = None,
+        *,
+        of: Tensor | None = None,
+        twice: bool = False,
+        retain_graph: bool = False,
+    ) -> Tensors:
+        """∇ℓ(θ), or that of another scalar, by `names` (default: all); `twice` keeps its graph for `hvp`."""
+        place = self._place if names is None else {name: self._place[name] for name in names}
+        found = grad(self.loss if of is None else of, place, twice=twice, retain_graph=retain_graph)
+        self._graph = found if twice else None
         return {name: tensor.detach() for name, tensor in found.items()}
 
-    def hvp(self, vector: Tensors) -> Tensors:
-        """∇²ℓ(θ) · vector, by reverse over reverse: through the stored graph if there is one, else by recomputation."""
-        if self.gradient is None:
-            again = Point(self._field, self.theta, self._step, self.targets)
-            again.differentiate(create_graph=True)
+    def again(self, *, twice: bool = False) -> "Point":
+        """The same point with its targets, computed afresh."""
+        return Point(self._field, self.theta, self._views, self.targets, twice=twice)
+
+    def at(self, theta: Tensors) -> "Point":
+        """Another θ on the same views with the same held targets."""
+        return Point(self._field, theta, self._views, self.targets)
+
+    def hvp(self, vector: Tensors, *, retain_graph: bool = False) -> Tensors:
+        """(∂∇ℓ/∂θ)ᵀ vector, `vector` being zero where it has no entry.
+
+        By reverse over reverse through the stored graph if there is one (2 base steps), else from scratch (3).
+        """
+        if self._graph is None:
+            if self._field.learner.compiled and not self._field.total:
+                return self._field.compiled_hvp(self.theta, self._views, self.targets, vector)
+            again = self.again(twice=True)
+            again.differentiate(tuple(vector), twice=True)
             return again.hvp(vector)
-        names = [name for name, tensor in self.gradient.items() if tensor.requires_grad]
+        names = [name for name in vector if self._graph[name].requires_grad]
         pulled = torch.autograd.grad(
-            [self.gradient[name] for name in names],
+            [self._graph[name] for name in names],
             list(self.theta.values()),
             [vector[name] for name in names],
+            retain_graph=retain_graph,
             materialize_grads=True,
         )
-        self.gradient = None  # its graph is spent
+        if not retain_graph:
+            self._graph = None
         return dict(zip(self.theta, pulled, strict=True))
 
 
@@ -62,57 +90,76 @@ class Field:
         learner: the bound base method.
         buffers: BatchNorm's statistics before the step; read only.
         state: method state (teacher, …), constant within the task.
-        views: `[S, V, N, C, H, W]`; S = 1 means the same views at every step.
+        views: `[S, V, N, C, H, W]`: S sets of views; which step sees which is the settings' choice.
+        total: differentiate through targets that come from a point's own outputs (see above).
     """
 
-    def __init__(self, learner: Learner, buffers: Tensors, state: Tensors, views: Tensor) -> None:
+    def __init__(
+        self, learner: Learner, buffers: Tensors, state: Tensors, views: Tensor, *, total: bool = False
+    ) -> None:
         self.learner, self.buffers, self.state, self._views = learner, buffers, state, views
+        self.total = total and learner.method.source == "outputs"
         self._teacher: dict[int, Tensors] = {}
 
-    def views_at(self, step: int) -> Tensor:
-        """The views `[V, N, C, H, W]` of inner step `step`."""
-        return self._views[self._set_of(step)]
+    def halves(self) -> tuple["Field", "Field"]:
+        """The task's first and second half of images, as tasks of their own."""
+        first, second = (
+            Field(self.learner, self.buffers, self.state, views, total=self.total)
+            for views in self._views.tensor_split(2, dim=2)
+        )
+        return first, second
 
-    def targets_at(self, step: int, outputs: Tensors) -> Tensors:
-        """The held targets for `outputs`; a teacher, which stands still within the task, is asked once a view set."""
-        views = self._set_of(step)
-        if views in self._teacher:
-            return self._teacher[views]
-        found = self.learner.targets(outputs, self.buffers, self.state, self._views[views])
-        held = {name: tensor.detach() for name, tensor in found.items()}
-        if self.learner.method.source == "state":
-            self._teacher[views] = held
-        return held
+    def at(self, theta: Tensors, views: int = 0, *, twice: bool = False) -> Point:
+        """One forward pass at θ on set `views`; `twice` if its gradient will be differentiated."""
+        return Point(self, theta, views, None, twice=twice)
 
-    def _set_of(self, step: int) -> int:
-        return step if len(self._views) > 1 else 0
+    def evaluate(self, theta: Tensors, views: int, targets: Tensors | None, twice: bool) -> Evaluation:
+        """The learner's loss at θ; a teacher, which stands still within the task, is asked once a view set."""
+        learner = self.learner
+        if targets is None and learner.method.source == "state":
+            targets = self._taught(views)
+        evaluate = learner.evaluate
+        if twice and learner.compiled:
+            evaluate = Learner.evaluate.__get__(learner)
+        return evaluate(theta, self.buffers, self.state, self._views[views], targets)
 
-    def at(self, theta: Tensors, step: int) -> Point:
-        """One forward pass at θ on the views of `step`."""
-        return Point(self, theta, step)
-
-    def embed(self, theta: Tensors, step: int) -> Tensor:
-        """Projections `[V, N, D]` at θ on the views of `step`, as a constant."""
+    def embed(self, theta: Tensors, views: int = 0) -> Tensors:
+        """Outputs at θ on set `views`, as constants, in full precision."""
         with torch.no_grad():
-            return self.learner.encode(theta, self.buffers, self.views_at(step))[0]["z"]
+            return self.learner.encode(theta, self.buffers, self._views[views], True)[0]
+
+    def embed_exactly(self, theta: Tensors, views: int) -> tuple[Tensors, Tensors]:
+        """Leaf parameters and, with graph to them, the outputs in full precision."""
+        leaves = {name: tensor.detach().requires_grad_() for name, tensor in theta.items()}
+        return leaves, self.learner.encode(leaves, self.buffers, self._views[views], True)[0]
+
+    def moving_targets(self, theta: Tensors, views: int) -> Tensors:
+        """The targets that θ's own outputs give, with graph to θ."""
+        outputs = self.learner.encode(theta, self.buffers, self._views[views])[0]
+        return self.learner.targets(outputs, self.buffers, self.state, self._views[views])
+
+    def compiled_hvp(self, theta: Tensors, views: int, targets: Tensors, vector: Tensors) -> Tensors:
+        """The Hessian-vector product as one compiled graph."""
+        with torch.no_grad():
+            constants = {name: tensor.detach() for name, tensor in theta.items()}
+            return self.learner.hvp(constants, self.buffers, self._views[views], targets, vector)
+
+    def _taught(self, views: int) -> Tensors:
+        if views not in self._teacher:
+            with torch.no_grad():
+                self._teacher[views] = self.learner.targets({}, self.buffers, self.state, self._views[views])
+        return self._teacher[views]
 
 
-def grad(scalar: Tensor, theta: Tensors, *, create_graph: bool = False, retain_graph: bool = False) -> Tensors:
-    """∂scalar/∂θ by name; zero where θ is not reached."""
+def grad(scalar: Tensor, theta: Tensors, *, twice: bool = False, retain_graph: bool = False) -> Tensors:
+    """∂scalar/∂θ by name, differentiable again if `twice`; zero where θ is not reached."""
     if not scalar.requires_grad:
         return {name: torch.zeros_like(tensor) for name, tensor in theta.items()}
     found = torch.autograd.grad(
         scalar,
         list(theta.values()),
-        create_graph=create_graph,
-        retain_graph=retain_graph or create_graph,
+        create_graph=twice,
+        retain_graph=retain_graph or twice,
         materialize_grads=True,
     )
     return dict(zip(theta, found, strict=True))
-
-
-def add(x: Tensors, y: Tensors, scale: float = 1.0) -> Tensors:
-    """x + scale · y, as constants."""
-    with torch.no_grad():
-        summed = torch._foreach_add(list(x.values()), [y[name] for name in x], alpha=scale)
-    return dict(zip(x, summed, strict=True))

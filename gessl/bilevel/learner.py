@@ -1,8 +1,8 @@
-"""A base method bound to an encoder: the five pure functions that training and the bi-level engine call."""
+"""A base method bound to an encoder: the pure functions that training and the bi-level engine call."""
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,9 @@ from torch.func import functional_call
 
 from gessl.methods.base import Method, Tensors
 from gessl.nets.encoder import Encoder
+from gessl.nets.second_order import second_order
+
+Precision = Literal["float32", "bfloat16"]
 
 
 class Variables(NamedTuple):
@@ -20,6 +23,15 @@ class Variables(NamedTuple):
     state: Tensors
 
 
+class Evaluation(NamedTuple):
+    """One forward pass: scalar loss, the method's outputs `[V, N, ·]`, the targets used, the buffers it leaves."""
+
+    loss: Tensor
+    outputs: Tensors
+    targets: Tensors
+    buffers: Tensors
+
+
 class Learner:
     """Pure functions over dicts of tensors; the modules held here are only the skeleton that is called.
 
@@ -27,12 +39,29 @@ class Learner:
         method: hyper-parameters and losses.
         encoder: the architecture; its own weights are the start of training.
         generator: decides the initial weights of the heads.
+        precision: "bfloat16" runs the network's passes under autocast; parameters, losses and what asks for `exact`
+            passes stay in float32.
+        compiled: let torch.compile make one graph of each pass; Hessian-vector products are then one graph of their
+            own (`hvp`), since what is compiled cannot be differentiated twice (https://github.com/pytorch/pytorch/issues/91469).
     """
 
-    def __init__(self, method: Method, encoder: Encoder, generator: torch.Generator) -> None:
-        self.method = method
+    def __init__(
+        self,
+        method: Method,
+        encoder: Encoder,
+        generator: torch.Generator,
+        *,
+        precision: Precision = "float32",
+        compiled: bool = False,
+    ) -> None:
+        self.method, self.precision, self.compiled = method, precision, compiled
         with seeded_init(generator):
-            self._net = nn.ModuleDict({"encoder": encoder, **method.heads(encoder.features)}).train()
+            net = nn.ModuleDict({"encoder": encoder, **method.heads(encoder.features)}).train()
+        self._net = second_order(net)
+        self._callers = {kind: _Call(net, getattr(method, kind)) for kind in ("forward", "project")}
+        if compiled:
+            for name in ("encode", "evaluate", "hvp"):
+                setattr(self, name, torch.compile(getattr(self, name), fullgraph=True, dynamic=False))
 
     def init(self) -> Variables:
         """Fresh variables; the tensors are copies, so no step can change the skeleton's."""
@@ -40,9 +69,9 @@ class Learner:
         buffers = {name: tensor.detach().clone() for name, tensor in self._net.named_buffers()}
         return Variables(params, buffers, self.method.init_state(params))
 
-    def encode(self, params: Tensors, buffers: Tensors, views: Tensor) -> tuple[Tensors, Tensors]:
+    def encode(self, params: Tensors, buffers: Tensors, views: Tensor, exact: bool = False) -> tuple[Tensors, Tensors]:
         """Outputs of all views in train mode, each `[V, N, ·]`, and the new buffers; the given ones stay untouched."""
-        return self._pass("forward", params, buffers, views)
+        return self._pass("forward", params, buffers, views, exact)
 
     def targets(self, outputs: Tensors, buffers: Tensors, state: Tensors, views: Tensor) -> Tensors:
         """The method's targets for `views` `[V, N, C, H, W]`, not yet detached: the engine decides what is held."""
@@ -52,18 +81,43 @@ class Learner:
         """The method's scalar loss."""
         return self.method.loss(outputs, targets)
 
+    def evaluate(
+        self, params: Tensors, buffers: Tensors, state: Tensors, views: Tensor, held: Tensors | None = None
+    ) -> Evaluation:
+        """The loss at `params`, with targets `held`, or made from the pass's own outputs and then held."""
+        outputs, buffers = self.encode(params, buffers, views)
+        if held is None:
+            found = self.targets(outputs, buffers, state, views)
+            held = {name: tensor.detach() for name, tensor in found.items()}
+        return Evaluation(self.loss(outputs, held), outputs, held, buffers)
+
+    def hvp(self, params: Tensors, buffers: Tensors, views: Tensor, held: Tensors, vector: Tensors) -> Tensors:
+        """∇²ℓ(θ) · vector from scratch, targets held; `vector` may lack parameters (zeros there)."""
+
+        def gradient(theta: Tensors) -> Tensors:
+            found = torch.func.grad(lambda p: self.loss(self.encode(p, buffers, views)[0], held))(theta)
+            return {name: found[name] for name in vector}
+
+        return torch.func.vjp(gradient, params)[1](vector)[0]
+
     def commit(self, state: Tensors, params: Tensors, progress: float) -> Tensors:
         """The method's state after an outer step."""
         return self.method.commit(state, params, progress)
 
-    def _pass(self, kind: str, params: Tensors, buffers: Tensors, views: Tensor) -> tuple[Tensors, Tensors]:
+    def _pass(
+        self, kind: str, params: Tensors, buffers: Tensors, views: Tensor, exact: bool = False
+    ) -> tuple[Tensors, Tensors]:
         # BatchNorm writes its running statistics in place into whatever it is given: give it copies
         written = {name: tensor.clone() for name, tensor in buffers.items()}
         count, batch = views.shape[:2]
         passes = [views.flatten(0, 1)] if self.method.joint_batch else list(views)
-        caller = _Call(self._net, getattr(self.method, kind))
         state = {f"net.{name}": tensor for name, tensor in {**params, **written}.items()}
-        outputs = [functional_call(caller, state, (images,)) for images in passes]
+        # the weights given are no leaves, so autocast's cache of their casts would only hold memory
+        mixed = self.precision == "bfloat16" and not exact
+        with torch.autocast(views.device.type, torch.bfloat16, enabled=mixed, cache_enabled=False):
+            outputs = [functional_call(self._callers[kind], state, (images,)) for images in passes]
+        if mixed:
+            outputs = [{name: tensor.float() for name, tensor in output.items()} for output in outputs]
         if self.method.joint_batch:
             return {name: tensor.unflatten(0, (count, batch)) for name, tensor in outputs[0].items()}, written
         return {name: torch.stack([output[name] for output in outputs]) for name in outputs[0]}, written

@@ -5,133 +5,97 @@ target   θ*      = λ further steps of the same rule from θ_K, then fixed
 outer    J(θ)    = w_kl · D(π(f_{θ_K}|X) ‖ π(f_{θ*}|X)) + w_ssl · ℓ(θ or θ_K; X)
 """
 
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from gessl.bilevel.field import Field, Point, add, grad
+from gessl.bilevel.field import Field, grad
+from gessl.bilevel.inner import Path, Rule, adapt, split_rates
+from gessl.bilevel.settings import GesslSettings
 from gessl.bilevel.solvers import SOLVERS
+from gessl.bilevel.target import Target, embedding, self_motivated_target
+from gessl.bilevel.vectors import add, norm, times
 from gessl.methods.base import Tensors
-from gessl.sigma import divergence, posterior_entropy, task_log_posterior
-
-
-@dataclass(frozen=True)
-class GesslSettings:
-    """Every choice that the paper leaves open, with our default; docs/science.md gives the reasons.
-
-    Attributes:
-        inner_steps: K ≥ 0.
-        target_steps: λ ≥ 0; 0 makes the KL exactly zero.
-        tasks: M ≥ 1 mini-batch tasks per outer step.
-        inner_lr: α ≥ 0, of the inner steps and of the target's.
-        temperature: of π, > 0.
-        divergence: "kl" is KL(adapted ‖ target), the order of the σ-measurement; "reverse_kl" the other; "js".
-        kl_weight: weight of the divergence in the outer loss.
-        ssl_weight: weight of the base loss in the outer loss.
-        ssl_at: where the base loss is taken: at θ ("initial", free: it is the first inner gradient) or at θ_K
-            ("adapted").
-        views: "fixed" for the same views at every step of a task, "fresh" for new ones.
-        solver: hyper-gradient solver.
-    """
-
-    inner_steps: int = 1
-    target_steps: int = 5
-    tasks: int = 2
-    inner_lr: float = 0.05
-    temperature: float = 0.5
-    divergence: Literal["kl", "reverse_kl", "js"] = "kl"
-    kl_weight: float = 1.0
-    ssl_weight: float = 1.0
-    ssl_at: Literal["initial", "adapted"] = "initial"
-    views: Literal["fixed", "fresh"] = "fixed"
-    solver: Literal["exact", "first_order"] = "exact"
-
-    def __post_init__(self) -> None:
-        for name, least in (("inner_steps", 0), ("target_steps", 0), ("tasks", 1), ("inner_lr", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}: {getattr(self, name)} is too small; give {least} or more")
-        if self.temperature <= 0:
-            raise ValueError(f"temperature: {self.temperature} is not positive; the usual value is 0.5")
-        if self.kl_weight == self.ssl_weight == 0:
-            raise ValueError("kl_weight: it and ssl_weight are both 0, so nothing would be trained; raise one")
-
-    @property
-    def view_sets(self) -> int:
-        """S: how many sets of views a task needs (the head compares on those of step K)."""
-        return self.inner_steps + max(self.target_steps, 1) if self.views == "fresh" else 1
+from gessl.sigma import discrepancy, posterior_entropy, task_log_posterior
 
 
 class TaskResult(NamedTuple):
-    """What one task contributes to an outer step; scalars are constant tensors on the device."""
+    """What one task contributes to an outer step; all constant tensors on the device.
+
+    Attributes:
+        hypergradient: ∂J/∂θ (and by the learned rates).
+        buffers: BatchNorm's statistics after the forward pass at θ.
+        features: `h` of that pass, `[V, N, F]`.
+        logs: scalars.
+        losses: base loss at each point of the path, `[K + λ]` (`[K + 1]` at λ = 0).
+    """
 
     hypergradient: Tensors
     buffers: Tensors
     features: Tensor
     logs: Tensors
+    losses: Tensor
+
+    @classmethod
+    def of(cls, path: Path, hypergradient: Tensors, logs: Tensors, later: list[Tensor]) -> "TaskResult":
+        """The result of a task that walked `path` and met the losses `later` from θ_K on."""
+        return cls(
+            hypergradient,
+            path.start.buffers,
+            path.start.outputs["h"].detach(),
+            {name: tensor.detach() for name, tensor in logs.items()},
+            torch.stack([*(step.point.loss.detach() for step in path.steps), *later]),
+        )
 
 
-def task_hypergradient(field: Field, theta: Tensors, settings: GesslSettings) -> TaskResult:
-    """∂J/∂θ for one task, without touching θ, the buffers or the state.
+def task_hypergradient(field: Field, params: Tensors, settings: GesslSettings) -> TaskResult:
+    """∂J/∂θ for one task, without touching the parameters, the buffers or the state.
 
     The forward pass at θ_K serves the first target step and the divergence, and ∇ℓ(θ) is the first inner gradient, so
     with the exact solver at K = 1 the cost is K + λ + 1 gradients and K Hessian-vector products.
+
+    Raises:
+        SolverError: the solver cannot give a hyper-gradient here.
     """
-    alpha = settings.inner_lr
-    second_order = settings.solver == "exact"
-    path: list[Point] = []
-    point, first_gradient = field.at(theta, 0), None
-    start = point
-    for k in range(settings.inner_steps):
-        keep = second_order and settings.inner_steps == 1
-        gradient = point.differentiate(create_graph=keep)
-        first_gradient = gradient if k == 0 else first_gradient
-        path.append(point)
-        point = field.at(add(point.theta, gradient, -alpha), k + 1)
+    theta, rates = split_rates(params)
+    at_start = settings.ssl_at == "initial" and settings.ssl_weight != 0
+    path = adapt(field, theta, Rule.of(settings, theta, rates), settings, whole_first=at_start)
+    target, end_gradient = self_motivated_target(field, path, settings)
+    distance, v, outputs = _compared(field, path, target, settings)
+    if settings.ssl_at == "adapted" or not path.steps:
+        v = add(v, end_gradient, settings.ssl_weight)
+    hypergradient = SOLVERS[settings.solver](path, v, settings)
+    if at_start and path.steps:
+        hypergradient = add(hypergradient, path.first_gradient, settings.ssl_weight)
 
-    gradient_adapted, log_target = _self_motivated_target(field, point, settings)
-    log_adapted = task_log_posterior(point.outputs["z"], settings.temperature)
-    distance = divergence(log_adapted, log_target, settings.divergence).mean()
-    v = scale(grad(distance, point.theta), settings.kl_weight)
-    if settings.ssl_at == "adapted" or not path:
-        v = add(v, gradient_adapted, settings.ssl_weight)
-    hypergradient = SOLVERS[settings.solver](path, v, alpha)
-    if settings.ssl_at == "initial" and first_gradient is not None:
-        hypergradient = add(hypergradient, first_gradient, settings.ssl_weight)
-
-    ssl_at_place = start.loss if settings.ssl_at == "initial" else point.loss
+    ssl_at_place = path.start.loss if settings.ssl_at == "initial" else path.end.loss
+    log_pi = task_log_posterior(embedding(outputs, settings), settings.temperature, settings.symmetric)
     logs = {
-        "loss": settings.kl_weight * distance + settings.ssl_weight * ssl_at_place,
-        "kl": distance,
-        "ssl_loss": start.loss,
-        "ssl_loss_adapted": point.loss,
-        "pi_entropy": posterior_entropy(log_adapted).mean(),
+        "loss": settings.outer_weight * distance + settings.ssl_weight * ssl_at_place,
+        "divergence": distance,
+        "ssl_loss": path.start.loss,
+        "ssl_loss_adapted": path.end.loss,
+        "pi_entropy": posterior_entropy(log_pi).mean(),
+        "inner_shift": norm(add(path.end.theta, theta, -1.0)) / norm(theta),
     }
-    return TaskResult(
-        hypergradient,
-        start.buffers,
-        start.outputs["h"].detach(),
-        {name: tensor.detach() for name, tensor in logs.items()},
-    )
+    return TaskResult.of(path, hypergradient, logs, target.losses)
 
 
-def _self_motivated_target(field: Field, adapted: Point, settings: GesslSettings) -> tuple[Tensors, Tensor]:
-    """∇ℓ(θ_K), and log π(f_{θ*}) after λ further steps from θ_K, as a constant; the graph of θ_K stays alive.
+def _compared(field: Field, path: Path, target: Target, settings: GesslSettings) -> tuple[Tensor, Tensors, Tensors]:
+    """The divergence of θ_K from the target, its weighted gradient at θ_K, and the outputs there.
 
-    No graph is built along the λ steps: the target stands under a stop-gradient.
+    The gradient is a difference of nearly equal distributions, to which bfloat16 would add up to 40 % of error: the
+    passes that it takes run in full precision.
     """
-    gradient = adapted.differentiate(retain_graph=True)
-    if settings.target_steps == 0:
-        return gradient, task_log_posterior(adapted.outputs["z"], settings.temperature).detach()
-    theta = add(adapted.theta, gradient, -settings.inner_lr)
-    for step in range(settings.inner_steps + 1, settings.inner_steps + settings.target_steps):
-        theta = add(theta, field.at(theta, step).differentiate(), -settings.inner_lr)
-    z = field.embed(theta, settings.inner_steps)
-    return gradient, task_log_posterior(z, settings.temperature)
-
-
-def scale(x: Tensors, factor: float) -> Tensors:
-    """factor · x, as constants."""
-    with torch.no_grad():
-        return {name: tensor * factor for name, tensor in x.items()}
+    leaves, outputs = path.end.theta, path.end.outputs
+    if field.learner.precision != "float32":
+        leaves, outputs = field.embed_exactly(leaves, settings.compared_views)
+    z = embedding(outputs, settings)
+    z_target = z.detach()
+    if settings.target_steps:
+        z_target = embedding(field.embed(target.theta, settings.compared_views), settings)
+    distance = discrepancy(z, z_target, settings.divergence, settings.temperature, settings.symmetric)
+    matching = settings.solver == "parameter_matching"
+    v = add(path.start.theta, target.theta, -1.0) if matching else grad(distance, leaves)
+    return distance, times(v, settings.outer_weight), outputs

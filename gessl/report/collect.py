@@ -20,7 +20,7 @@ FINISHED, FAILED, UNSCORED, ABSENT = "finished", "failed", "not evaluated", "not
 TEXTS = ("id", "run", "dataset", "method", "protocol", "task", "metric", "unit", "better", "split")
 NOTES = ("feature", "selection", "ci_kind", "data_version")
 NUMBERS = ("seed", "value", "n")
-CURVES = ("step", "images", "seconds", "loss", "ssl_loss", "kl", "feature_std", "effective_rank", "pi_entropy")
+CURVES = ("step", "images", "seconds", "loss", "ssl_loss", "divergence", "feature_std", "effective_rank", "pi_entropy")
 
 
 @dataclass(frozen=True)

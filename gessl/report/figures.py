@@ -23,7 +23,7 @@ POINTS = 200  # per learning curve
 METRICS = {
     "loss": "loss",
     "ssl_loss": "SSL loss",
-    "kl": "KL to target (nats)",
+    "divergence": "divergence from the target",
     "feature_std": "feature std",
     "effective_rank": "effective rank",
     "pi_entropy": "entropy of π (nats)",

@@ -5,7 +5,7 @@ import math
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,6 +13,14 @@ from torch import Tensor
 from gessl.files import atomic_text
 from gessl.methods.base import Tensors
 from gessl.training.diagnostics import effective_rank, feature_covariance, feature_std
+
+
+class Broken(NamedTuple):
+    """The first step whose loss or gradient is not finite, with its tasks' losses `[M, ·]` and gradient norms `[M]`."""
+
+    step: int
+    losses: list[list[float]]
+    norms: list[float]
 
 
 class Metrics:
@@ -32,15 +40,20 @@ class Metrics:
         self._rows: list[dict[str, Any]] = []
         self._scalars: list[Tensors] = []
         self._covariances: list[Tensor] = []
+        self._tasks: list[tuple[Tensor, Tensor]] = []
         self._since = time.perf_counter()
 
-    def add(self, row: dict[str, Any], scalars: Tensors, features: Tensor) -> None:
-        """One step: `row` holds `step`, `images` (drawn so far) and `lr`; the rest stays on the device."""
+    def add(self, row: dict[str, Any], scalars: Tensors, features: Tensor, tasks: tuple[Tensor, Tensor]) -> None:
+        """One step: `row` holds `step`, `images` (drawn so far) and `lr`; the rest stays on the device.
+
+        `tasks` are the tasks' losses along their paths `[M, ·]` and gradient norms `[M]`, read if the step is broken.
+        """
         self._rows.append(row)
         self._scalars.append(scalars)
         self._covariances.append(feature_covariance(features))
+        self._tasks.append(tasks)
 
-    def flush(self) -> int | None:
+    def flush(self) -> Broken | None:
         """Write the waiting rows; the first step whose loss or gradient is not finite, if any (its row is last)."""
         if not self._rows:
             return None
@@ -60,14 +73,15 @@ class Metrics:
             row |= {name: value if math.isfinite(value) else None for name, value in scalars.items()}
             lines.append(json.dumps(row) + "\n")
             if not math.isfinite(scalars["loss"]) or not math.isfinite(scalars["grad_norm"]):
-                broken = row["step"]
+                losses, norms = self._tasks[index]
+                broken = Broken(row["step"], losses.tolist(), norms.tolist())
                 break
         with open(self._path, "a") as file:
             file.writelines(lines)
             file.flush()
             os.fsync(file.fileno())
         self._seconds, self._since, self._images = self._seconds + elapsed, now, self._rows[-1]["images"]
-        self._rows, self._scalars, self._covariances = [], [], []
+        self._rows, self._scalars, self._covariances, self._tasks = [], [], [], []
         return broken
 
 

@@ -5,7 +5,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -13,7 +13,11 @@ from safetensors.torch import save
 from torch import Tensor
 from tqdm import tqdm
 
+from gessl.bilevel.inner import initial_rates
 from gessl.bilevel.learner import Learner, Variables, seeded_init
+from gessl.bilevel.solvers import SolverError
+from gessl.bilevel.support_query import Guided
+from gessl.bilevel.vectors import norm
 from gessl.data.arrays import open_images, read_card
 from gessl.data.views import POLICIES, make_views
 from gessl.errors import UserError
@@ -26,7 +30,8 @@ from gessl.optimizer import Optimizer
 from gessl.rng import generator
 from gessl.tasks.read import batch_positions, load_order
 from gessl.training.checkpoint import Checkpoint, load_checkpoint, pack, save_checkpoint
-from gessl.training.metrics import Metrics
+from gessl.training.failure import diverging, explain
+from gessl.training.metrics import Metrics, read_metrics
 from gessl.training.schedule import learning_rate
 from gessl.training.settings import Efficiency, Science
 from gessl.training.step import outer_gradient
@@ -41,7 +46,9 @@ class Run:
     It stands where `checkpoint` stood, or at the start without one.
     """
 
-    def __init__(self, science: Science, device: torch.device, checkpoint: Checkpoint | None = None) -> None:
+    def __init__(
+        self, science: Science, device: torch.device, checkpoint: Checkpoint | None = None, *, compiled: bool = False
+    ) -> None:
         self.science, self.device = science, device
         card = read_card(science.dataset)
         self._images = open_images(science.dataset)
@@ -51,8 +58,15 @@ class Run:
         )  # enough tasks?
         with seeded_init(generator(science.seed, "encoder")):
             self.encoder = Encoder(science.backbone, card["mean"], card["std"])
-        self.learner = Learner(science.method, self.encoder, generator(science.seed, "heads"))
-        variables = checkpoint.variables if checkpoint else self.learner.init()
+        gessl = science.gessl
+        self.learner = Learner(
+            Guided(science.method, gessl.support_query) if gessl and gessl.support_query else science.method,
+            self.encoder,
+            generator(science.seed, "heads"),
+            precision=science.train.precision,
+            compiled=compiled,
+        )
+        variables = checkpoint.variables if checkpoint else self._fresh()
         self.variables = Variables(
             *({name: tensor.to(device) for name, tensor in group.items()} for group in variables)
         )
@@ -64,6 +78,12 @@ class Run:
         if checkpoint:
             self.optimizer.restore(checkpoint.optimizer)
             self.step = checkpoint.step
+
+    def _fresh(self) -> Variables:
+        variables, gessl = self.learner.init(), self.science.gessl
+        if gessl and gessl.learn_inner_lr:
+            variables.params.update(initial_rates(variables.params, gessl))
+        return variables
 
     @property
     def tasks_per_step(self) -> int:
@@ -86,14 +106,14 @@ class Run:
         science, step = self.science, self.step
         tasks = [self.task_views(step, task) for task in range(self.tasks_per_step)]
         outer = outer_gradient(self.learner, self.variables, tasks, science.gessl)
-        norm = torch.stack(torch._foreach_norm(list(outer.gradient.values()))).norm()
         lr = learning_rate(step, science.train)
         self.optimizer.step(outer.gradient, lr)
         self.step += 1
         state = self.learner.commit(self.variables.state, self.variables.params, self.step / science.train.steps)
         self.variables = self.variables._replace(buffers=outer.buffers, state=state)
         images = self.step * self.tasks_per_step * science.train.batch
-        metrics.add({"step": step, "images": images, "lr": lr}, {**outer.logs, "grad_norm": norm}, outer.features)
+        logs = {**outer.logs, "grad_norm": norm(outer.gradient)}
+        metrics.add({"step": step, "images": images, "lr": lr}, logs, outer.features, (outer.losses, outer.norms))
 
     def checkpoint(self) -> Checkpoint:
         """All state, as it is now."""
@@ -113,7 +133,8 @@ def pretrain(run_id: str, science: Science, efficiency: Efficiency) -> None:
     with Step("pretrain", run_id, run_dir(run_id), inputs=inputs, config=described, seed=science.seed) as step:
         work = work_dir(run_id)
         code = fingerprint(__name__, f"gessl.methods.{science.method_name}")
-        run = Run(science, device, load_checkpoint(work, run_id, code, device))
+        checkpoint = load_checkpoint(work, run_id, code, device)
+        run = Run(science, device, checkpoint, compiled=efficiency.compile)
         (work / FAILED).unlink(missing_ok=True)
         step.notes["resumed_from_step"] = run.step
         train(run, run_id, code, work, efficiency)
@@ -129,26 +150,29 @@ def train(run: Run, run_id: str, code: str, work: Path, efficiency: Efficiency) 
     bar = tqdm(total=total, initial=run.step, desc=run_id, unit="step", mininterval=0.2 if watched else 15)
     with bar:
         while run.step < total:
-            run.advance(metrics)
+            try:
+                run.advance(metrics)
+            except SolverError as error:
+                metrics.flush()
+                _stop(run_id, work, run.step, str(error))
             bar.update()
             at_checkpoint = run.step % efficiency.checkpoint_every == 0 or run.step == total
             if at_checkpoint or run.step % efficiency.log_every == 0:
-                _stop_if_broken(metrics.flush(), run_id, work)
+                broken = metrics.flush()
+                if broken:
+                    _stop(run_id, work, broken.step, explain(broken.losses, broken.norms, run.science))
             if at_checkpoint:
                 save_checkpoint(work, run_id, code, run.checkpoint())
+    advice = diverging(read_metrics(work / METRICS))
+    if advice:
+        print(f"{run_id}: {advice}", file=sys.stderr)
 
 
-def _stop_if_broken(step: int | None, run_id: str, work: Path) -> None:
-    if step is None:
-        return
+def _stop(run_id: str, work: Path, step: int, reason: str) -> NoReturn:
     saved = sorted(work.glob("step-*.safetensors"))
     last = saved[-1].as_posix() if saved else None
-    reason = "the loss or its gradient is not finite"
     atomic_json(work / FAILED, {"step": step, "reason": reason, "checkpoint": last})
-    raise UserError(
-        f"{run_id}: {reason} at step {step}; last good checkpoint: {last or 'none yet'}; "
-        "lower train.lr or gessl.inner_lr, or raise the temperature"
-    )
+    raise UserError(f"{run_id}: step {step}: {reason}; last good checkpoint: {last or 'none yet'}")
 
 
 def publish(run: Run, step: Step, work: Path, described: dict[str, Any]) -> None:

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from gessl.bilevel.outer import GesslSettings
+from gessl.bilevel.learner import Precision
+from gessl.bilevel.settings import GesslSettings
 from gessl.methods.base import Method
 
 
@@ -20,6 +21,8 @@ class TrainSettings:
         weight_decay: L2 coefficient.
         warmup: steps of linear warm-up.
         schedule: "cosine" to 0 behind the warm-up, or "constant".
+        precision: of the network's passes; "bfloat16" under autocast, with parameters, losses and the outer loss's own
+            passes in float32.
     """
 
     steps: int = 300
@@ -30,6 +33,7 @@ class TrainSettings:
     weight_decay: float = 1e-6
     warmup: int = 20
     schedule: Literal["cosine", "constant"] = "cosine"
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 1), ("batch", 2), ("warmup", 0), ("weight_decay", 0), ("lr", 0)):
@@ -70,6 +74,8 @@ class Efficiency:
 
     Attributes:
         device: "auto" takes a CUDA device if there is one.
+        compile: let torch.compile fuse the passes: minutes of start for faster steps, so for long runs; changes last
+            bits.
         threads: CPU threads of a training or evaluation job (another number gives other last bits, so it is recorded).
         checkpoint_every: steps between checkpoints.
         log_every: steps between writes of the metrics (every step is logged).
@@ -77,6 +83,7 @@ class Efficiency:
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    compile: bool = False
     threads: int = 1
     checkpoint_every: int = 50
     log_every: int = 10

@@ -8,17 +8,32 @@ from torch import Tensor
 
 from gessl.bilevel.field import Field
 from gessl.bilevel.learner import Learner, Variables
-from gessl.bilevel.outer import GesslSettings, TaskResult, task_hypergradient
+from gessl.bilevel.outer import TaskResult, task_hypergradient
+from gessl.bilevel.settings import GesslSettings
+from gessl.bilevel.solvers import SolverError
+from gessl.bilevel.support_query import support_query_hypergradient
+from gessl.bilevel.vectors import norm
 from gessl.methods.base import Tensors
 
 
 class OuterGradient(NamedTuple):
-    """The mean over tasks; `features` are those of the first task, `logs` constant scalars on the device."""
+    """The mean over tasks, as constants on the device.
+
+    Attributes:
+        gradient: by every parameter.
+        buffers: BatchNorm's statistics, committed.
+        features: `h` `[V·N, F]` of the first task.
+        logs: scalars.
+        losses: of each task, the base loss along its path `[M, ·]`.
+        norms: of each task's gradient `[M]`.
+    """
 
     gradient: Tensors
     buffers: Tensors
     features: Tensor
     logs: Tensors
+    losses: Tensor
+    norms: Tensor
 
 
 def outer_gradient(
@@ -27,27 +42,42 @@ def outer_gradient(
     """Gradient of the outer loss over `tasks`, each the views `[S, V, N, C, H, W]` of one mini-batch.
 
     Without `settings` it is the base method's plain step: the same functions, no inner loop. Nothing given is changed.
+
+    Raises:
+        SolverError: the solver cannot give a hyper-gradient; names the task.
     """
     results = []
-    for views in tasks:
-        field = Field(learner, variables.buffers, variables.state, views)
-        if settings is None:
-            results.append(_plain_gradient(field, variables.params))
-        else:
-            results.append(task_hypergradient(field, variables.params, settings))
+    for number, views in enumerate(tasks):
+        try:
+            results.append(_task(learner, variables, views, settings))
+        except SolverError as error:
+            raise SolverError(f"task {number + 1} of {len(tasks)}: {error}") from None
     return OuterGradient(
         _mean([result.hypergradient for result in results]),
         _mean_buffers(variables.buffers, [result.buffers for result in results]),
         results[0].features.flatten(0, 1),
         _mean([result.logs for result in results]),
+        torch.stack([result.losses for result in results]),
+        torch.stack([norm(result.hypergradient) for result in results]),
     )
 
 
+def _task(learner: Learner, variables: Variables, views: Tensor, settings: GesslSettings | None) -> TaskResult:
+    total = settings is not None and settings.stop_gradient == "total"
+    field = Field(learner, variables.buffers, variables.state, views, total=total)
+    if settings is None:
+        return _plain_gradient(field, variables.params)
+    if settings.support_query:
+        return support_query_hypergradient(field, variables.params, settings)
+    return task_hypergradient(field, variables.params, settings)
+
+
 def _plain_gradient(field: Field, theta: Tensors) -> TaskResult:
-    point = field.at(theta, 0)
+    point = field.at(theta)
     gradient = point.differentiate()
     loss = point.loss.detach()
-    return TaskResult(gradient, point.buffers, point.outputs["h"].detach(), {"loss": loss, "ssl_loss": loss})
+    logs = {"loss": loss, "ssl_loss": loss}
+    return TaskResult(gradient, point.buffers, point.outputs["h"].detach(), logs, loss[None])
 
 
 def _mean(dicts: list[Tensors]) -> Tensors:

@@ -1,12 +1,13 @@
 """A small smooth learner in float64, and the outer loss written without the engine."""
 
 import dataclasses
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from gessl.bilevel.learner import Learner, Variables
-from gessl.bilevel.outer import GesslSettings
+from gessl.bilevel.settings import GesslSettings
 from gessl.methods import method_class, method_names
 from gessl.methods.base import Method, Tensors
 from gessl.rng import generator
@@ -64,63 +65,146 @@ def task(name: str, sets: int = 1) -> Tensor:
     return images + 0.3 * torch.randn(sets, 2, N, 1, 4, 4, generator=rng, dtype=torch.float64)
 
 
-def log_pi(z: Tensor, temperature: float) -> Tensor:
-    """log π for both directions, `[2, N, N]`: cosine of each sample with the other view's anchors, softmax."""
+def log_pi(z: Tensor, settings: GesslSettings) -> Tensor:
+    """log π, `[1 or 2, N, N]`: cosine of each sample with the other view's anchors, softmax."""
     unit = z / z.norm(dim=-1, keepdim=True)
     cosines = unit[0] @ unit[1].T
-    return torch.stack([cosines, cosines.T]).div(temperature).log_softmax(-1)
+    both = torch.stack([cosines, cosines.T]) if settings.symmetric else cosines[None]
+    return both.div(settings.temperature).log_softmax(-1)
+
+
+def distance(z: Tensor, z_target: Tensor, settings: GesslSettings) -> Tensor:
+    """The outer loss's divergence from its formula."""
+    if settings.divergence == "cosine":
+        return (1 - torch.cosine_similarity(z, z_target, dim=-1)).mean()
+    p, q = log_pi(z, settings).exp(), log_pi(z_target, settings).exp()
+    mixed = (p + q) / 2
+    return {
+        "kl": (p * (p / q).log()).sum(-1),
+        "reverse_kl": (q * (q / p).log()).sum(-1),
+        "js": (p * (p / mixed).log() + q * (q / mixed).log()).sum(-1) / 2,
+        "l2": ((p - q) ** 2).sum(-1),
+    }[settings.divergence].mean()
 
 
 class OuterLoss:
-    """J(θ), all targets held at their values at the given θ: plain autograd, no engine."""
+    """J(θ) and its parts from their formulas, in plain autograd, without the engine.
+
+    What the base method puts under a stop-gradient keeps its value at the given θ; with `total` only the outer loss's
+    own does, and the path's moves along.
+    """
 
     def __init__(self, bound: Learner, variables: Variables, views: Tensor, settings: GesslSettings) -> None:
         self.bound, self.variables, self.views, self.settings = bound, variables, views, settings
         self.held: list[Tensors] = []
-        theta = variables.params
-        for k in range(settings.inner_steps):
-            self.held.append(self._targets(theta, k))
-            theta = self._descend(theta, k, self.held[k])
-        self.held.append(self._targets(theta, settings.inner_steps))
-        for k in range(settings.inner_steps, settings.inner_steps + settings.target_steps):
-            theta = self._descend(theta, k, self._targets(theta, k))
-        self.log_target = log_pi(self._outputs(theta, settings.inner_steps)["z"], settings.temperature).detach()
+        theta, velocity = self._walk(variables.params)
+        inner = settings.inner_steps
+        self.at_start = self._targets(weights(variables.params), settings.view_set(0) if inner else self._compared)
+        self.at_end = self._targets(theta, self._compared)
+        for step in range(inner, inner + settings.target_steps):
+            last = step == inner + settings.target_steps - 1
+            seen = settings.view_set(step)
+            if last and settings.target_last == "classification":
+                gradient = self._gradient(theta, lambda at, seen=seen: self._classification(at, seen))
+            else:
+                gradient = self._ssl_gradient(theta, seen, self._targets(theta, seen))
+            theta, velocity = self._step(theta, velocity, gradient, variables.params)
+        self.target = theta
+        self.z_target = self._embedding(theta).detach()
 
-    def __call__(self, theta: Tensors) -> Tensor:
-        settings, start = self.settings, theta
-        for k in range(settings.inner_steps):
-            theta = self._descend(theta, k, self.held[k])
-        log_p = log_pi(self._outputs(theta, settings.inner_steps)["z"], settings.temperature)
-        p, q = log_p.exp(), self.log_target.exp()
-        kl = {
-            "kl": (p * (log_p - self.log_target)).sum(-1),
-            "reverse_kl": (q * (self.log_target - log_p)).sum(-1),
-        }[settings.divergence].mean()
-        place, step = (start, 0) if settings.ssl_at == "initial" else (theta, settings.inner_steps)
-        ssl = self.bound.loss(self._outputs(place, step), self.held[step])
-        return settings.kl_weight * kl + settings.ssl_weight * ssl
+    def __call__(self, params: Tensors) -> Tensor:
+        settings, (end, _) = self.settings, self._walk(params)
+        kl = distance(self._embedding(end), self.z_target, settings)
+        if settings.ssl_at == "initial":
+            seen = settings.view_set(0) if settings.inner_steps else self._compared
+            ssl = self.bound.loss(self._outputs(weights(params), seen), self.at_start)
+        else:
+            ssl = self.bound.loss(self._outputs(end, self._compared), self.at_end)
+        per_path = settings.kl_scale == "per_path"
+        scale = 1 / (settings.inner_lr * settings.target_steps) if per_path else 1.0
+        return settings.kl_weight * scale * kl + settings.ssl_weight * ssl
 
-    def slope(self, theta: Tensors, direction: Tensors, h: float = 3e-7) -> float:
+    def slope(self, params: Tensors, direction: Tensors, h: float = 3e-7) -> float:
         """Directional derivative by central differences of fourth order."""
 
         def at(scale: float) -> float:
-            return float(self({name: t + scale * h * direction[name] for name, t in theta.items()}))
+            return float(self({name: t + scale * h * direction[name] for name, t in params.items()}))
 
         return (8 * (at(1) - at(-1)) - (at(2) - at(-2))) / (12 * h)
 
-    def _views(self, step: int) -> Tensor:
-        return self.views[step if len(self.views) > 1 else 0]
+    @property
+    def _compared(self) -> int:
+        return self.settings.inner_steps if self.settings.views == "fresh" else 0
 
-    def _outputs(self, theta: Tensors, step: int) -> Tensors:
-        return self.bound.encode(theta, self.variables.buffers, self._views(step))[0]
+    def _walk(self, params: Tensors) -> tuple[Tensors, Tensors]:
+        theta, velocity = weights(params), {}
+        recording = len(self.held) < self.settings.inner_steps
+        for k in range(self.settings.inner_steps):
+            seen = self.settings.view_set(k)
+            moving = self.settings.stop_gradient == "total"
+            targets = self._targets(theta, seen) if recording or moving else self.held[k]
+            if recording:
+                self.held.append(targets)
+            theta, velocity = self._step(theta, velocity, self._ssl_gradient(theta, seen, targets), params)
+        return theta, velocity
 
-    def _targets(self, theta: Tensors, step: int) -> Tensors:
-        outputs = self._outputs(theta, step)
-        found = self.bound.targets(outputs, self.variables.buffers, self.variables.state, self._views(step))
+    def _step(self, theta: Tensors, velocity: Tensors, gradient: Tensors, params: Tensors) -> tuple[Tensors, Tensors]:
+        settings, moved, speed = self.settings, dict(theta), {}
+        for name, tensor in theta.items():
+            part = "encoder" if name.startswith("encoder.") else "heads"
+            if settings.adapt in ("all", part):
+                pull = gradient[name] + settings.proximal * (tensor - params[name])
+                speed[name] = settings.inner_momentum * velocity.get(name, torch.zeros_like(tensor)) + pull
+                moved[name] = tensor - params.get("inner_lr." + name, settings.inner_lr) * speed[name]
+        return moved, speed
+
+    def _classification(self, theta: Tensors, seen: int) -> Tensor:
+        log_p = log_pi(self._outputs(theta, seen)[self._key], self.settings)
+        return -sum(row[i, i] for row in log_p for i in range(N)) / (len(log_p) * N)
+
+    @property
+    def _key(self) -> str:
+        return {"projections": "z", "features": "h"}[self.settings.embedding]
+
+    def _embedding(self, theta: Tensors) -> Tensor:
+        return self._outputs(theta, self._compared)[self._key]
+
+    def _outputs(self, theta: Tensors, seen: int) -> Tensors:
+        return self.bound.encode(theta, self.variables.buffers, self.views[seen])[0]
+
+    def _targets(self, theta: Tensors, seen: int) -> Tensors:
+        outputs = self._outputs(theta, seen)
+        found = self.bound.targets(outputs, self.variables.buffers, self.variables.state, self.views[seen])
         return {name: tensor.detach() for name, tensor in found.items()}
 
-    def _descend(self, theta: Tensors, step: int, targets: Tensors) -> Tensors:
+    def _ssl_gradient(self, theta: Tensors, seen: int, targets: Tensors) -> Tensors:
+        return self._gradient(theta, lambda at: self.bound.loss(self._outputs(at, seen), targets))
+
+    def _gradient(self, theta: Tensors, loss: Callable[[Tensors], Tensor]) -> Tensors:
         leaves = {name: tensor.detach().requires_grad_() for name, tensor in theta.items()}
-        self.bound.loss(self._outputs(leaves, step), targets).backward()
-        lr = self.settings.inner_lr
-        return {n: (t - lr * t.grad if t.grad is not None else t).detach() for n, t in leaves.items()}
+        loss(leaves).backward()
+        return {n: torch.zeros_like(t) if t.grad is None else t.grad for n, t in leaves.items()}
+
+
+def weights(params: Tensors) -> Tensors:
+    return {name: tensor for name, tensor in params.items() if not name.startswith("inner_lr.")}
+
+
+def directions(params: Tensors, count: int = 3) -> list[Tensors]:
+    return [
+        {name: torch.randn(t.shape, dtype=t.dtype, generator=generator(i, name)) for name, t in params.items()}
+        for i in range(count)
+    ]
+
+
+def dot(a: Tensors, b: Tensors) -> float:
+    return float(sum((a[name] * b[name]).sum() for name in a))
+
+
+def norm(a: Tensors) -> float:
+    return dot(a, a) ** 0.5
+
+
+def gap(a: Tensors, b: Tensors) -> float:
+    """‖a - b‖ / ‖b‖."""
+    return norm({name: a[name] - b[name] for name in b}) / norm(b)

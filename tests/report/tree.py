@@ -121,7 +121,7 @@ def _write_training(step: Step, run: PlannedRun, place: int) -> None:
                    "feature_std": 0.9 - 0.3 * fall, "effective_rank": 30 - 20 * fall, "grad_norm": 1.0,
                    "lr": 0.003}  # fmt: skip
             if gessl:
-                row |= {"kl": 0.4 * fall, "pi_entropy": 2 + fall, "ssl_loss_adapted": 1.8 + 3 * fall}
+                row |= {"divergence": 0.4 * fall, "pi_entropy": 2 + fall, "ssl_loss_adapted": 1.8 + 3 * fall}
             if i == 6:
                 row["ssl_loss"] = None  # what training writes for a value that is not finite
             file.write(json.dumps(row) + "\n")

@@ -54,6 +54,9 @@ def test_diagnostics_at_collapse_and_at_full_spread() -> None:
     assert float(feature_std(spread)) == pytest.approx(1)
 
 
+TASKS = (torch.tensor([[2.0, 3.0]]), torch.tensor([1.5]))
+
+
 def row(step: int) -> dict:
     return {"step": step, "images": 8 * (step + 1), "lr": 0.1}
 
@@ -62,12 +65,12 @@ def test_metrics_drop_what_a_later_checkpoint_does_not_know(tmp_path: Path) -> N
     path, scalars = tmp_path / "metrics.jsonl", {"loss": torch.tensor(1.0), "grad_norm": torch.tensor(2.0)}
     metrics = Metrics(path, 0)
     for step in range(4):
-        metrics.add(row(step), scalars, torch.randn(6, 3, generator=generator(step)))
+        metrics.add(row(step), scalars, torch.randn(6, 3, generator=generator(step)), TASKS)
     assert metrics.flush() is None
     with open(path, "a") as file:
         file.write('{"step": 4, "cut')  # a kill in the midst of a line
     again = Metrics(path, 2)
-    again.add(row(2), scalars, torch.randn(6, 3))
+    again.add(row(2), scalars, torch.randn(6, 3), TASKS)
     again.flush()
     rows = read_metrics(path)
     assert [entry["step"] for entry in rows] == [0, 1, 2]
@@ -79,8 +82,9 @@ def test_metrics_name_the_first_broken_step(tmp_path: Path) -> None:
     metrics = Metrics(tmp_path / "metrics.jsonl", 0)
     for step, loss in enumerate((1.0, math.nan, math.inf)):
         scalars = {"loss": torch.tensor(loss), "grad_norm": torch.tensor(1.0)}
-        metrics.add(row(step), scalars, torch.full((4, 3), loss))
-    assert metrics.flush() == 1
+        metrics.add(row(step), scalars, torch.full((4, 3), loss), TASKS)
+    broken = metrics.flush()
+    assert broken == (1, [[2.0, 3.0]], [1.5])
     assert [entry["loss"] for entry in read_metrics(tmp_path / "metrics.jsonl")] == [1.0, None]
 
 

@@ -76,7 +76,7 @@ def test_base_and_gessl_start_from_the_same_network_and_images(prepared: Path) -
     assert np.array_equal(*views)
     first = {name: read_metrics(Path("results/runs") / run / "metrics.jsonl") for name, run in runs.items()}
     assert first["gessl"][0]["images"] == 2 * first["base"][0]["images"]
-    assert {"kl", "ssl_loss_adapted", "pi_entropy"} <= first["gessl"][0].keys()
+    assert {"divergence", "ssl_loss_adapted", "pi_entropy"} <= first["gessl"][0].keys()
     for rows in first.values():
         assert {"loss", "ssl_loss", "grad_norm", "feature_std", "effective_rank", "images_per_second"} <= rows[0].keys()
 
@@ -101,14 +101,74 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_last_good_checkpo
     run = run_ids(recipe=recipe, methods={"barlow_twins": {"hidden": 16, "dim": 8}})["base"]
     assert main(["pretrain", run]) == 2
     line = capsys.readouterr().err.splitlines()[-1]
-    assert "not finite at step" in line
+    assert "task 1 of 1: the base loss at θ is not finite; lower train.lr (1e+18)" in line
     assert "last good checkpoint:" in line
     failed = json.loads((Path("work") / run / "failed.json").read_text())
-    assert str(failed["step"]) in line
+    assert f"step {failed['step']}: " in line
+    assert failed["reason"] in line
     assert not (Path("results/runs") / run / "record.json").exists()
     checkpoint = failed["checkpoint"]
     if checkpoint:
         assert all(t.isfinite().all() for t in load_file(Path(checkpoint)).values() if t.is_floating_point())
+
+
+def gessl_run(**gessl: object) -> str:
+    variants = {"base": {}, "gessl": {"gessl": {"tasks": 2, "target_steps": 2, **gessl}}}
+    recipe = {"train": {"steps": 4, "batch": 32}}
+    return run_ids(recipe=recipe, variants=variants, methods={"barlow_twins": {"hidden": 16, "dim": 8}})["gessl"]
+
+
+def test_an_inner_loop_that_diverges_is_told_with_its_losses(
+    prepared: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["pretrain", gessl_run(inner_lr=1e30)]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "step 0: task 1 of 2: the inner loop diverges: inner step 1 led to a base loss that is not finite" in line
+    assert " → nan" in line or " → inf" in line
+    assert "lower gessl.inner_lr (1e+30)" in line
+
+
+def test_an_inner_loop_that_runs_away_in_finite_numbers_is_warned_of(
+    prepared: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["pretrain", gessl_run(inner_lr=30.0)]) == 0
+    warning = capsys.readouterr().err
+    assert "warning: the inner loop diverges: on average it" in warning
+    assert "times their own length; gessl.inner_lr is too large" in warning
+    assert main(["pretrain", gessl_run(inner_lr=1e-4)]) == 0
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_a_solver_that_gives_up_names_step_and_task(prepared: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = gessl_run(solver="implicit_neumann", proximal=1e-6)
+    assert main(["pretrain", run]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert f"{run}: step 0: task 1 of 2: implicit_neumann: the series diverges" in line
+    assert json.loads((Path("work") / run / "failed.json").read_text())["step"] == 0
+
+
+@pytest.mark.parametrize(
+    "gessl",
+    [
+        {"learn_inner_lr": True, "adapt": "heads"},
+        {
+            "support_query": {"weight": 0.5},
+            "target_steps": 0,
+            "kl_weight": 0.0,
+            "ssl_at": "adapted",
+        },
+    ],
+    ids=["learned-rates", "support-query"],
+)
+def test_what_is_learned_beside_the_weights_moves_and_is_saved(prepared: Path, gessl: dict) -> None:
+    run = gessl_run(**gessl)
+    assert main(["pretrain", run]) == 0
+    saved = load_file(Path("results/runs") / run / "model.safetensors")
+    prefix = "params.inner_lr." if "learn_inner_lr" in gessl else "params.guide."
+    extra = {key: tensor for key, tensor in saved.items() if key.startswith(prefix)}
+    assert extra
+    if "learn_inner_lr" in gessl:
+        assert any(float(rate) != 0.05 for rate in extra.values())
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,107 @@
+"""The later version's scheme: its loss from the formula, its hyper-gradient against differences."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from gessl.bilevel.learner import Learner, Variables
+from gessl.bilevel.settings import GesslSettings, SupportQuery
+from gessl.bilevel.support_query import Guided, discrimination
+from gessl.methods.base import Tensors
+from gessl.rng import generator
+from gessl.training.step import outer_gradient
+from tests.bilevel.smooth import METHODS, N, directions, dot, gap, learner, narrow, norm, task
+
+SETTINGS = GesslSettings(
+    inner_steps=2,
+    target_steps=0,
+    kl_weight=0.0,
+    ssl_weight=0.8,
+    ssl_at="adapted",
+    inner_lr=0.02,
+    support_query=SupportQuery(weight=0.7, temperature=0.3),
+)
+
+
+def guided(name: str) -> tuple[Learner, Variables]:
+    return learner(Guided(narrow(name), SETTINGS.support_query))
+
+
+def test_discrimination_from_its_formula() -> None:
+    z = torch.randn(2, 4, 3, generator=generator(0, "z"), dtype=torch.float64)
+    threshold = torch.rand(2, 4, 1, generator=generator(0, "t"), dtype=torch.float64)
+    total = 0.0
+    for view in (0, 1):
+        for i in range(4):
+            for j in range(4):
+                a, b = z[view, i], z[1 - view, j]
+                margin = (float(threshold[view, i, 0]) - float(a @ b / (a.norm() * b.norm()))) / 0.3
+                total += math.log1p(math.exp(margin)) if i == j else math.log1p(math.exp(-margin)) / 3
+    assert float(discrimination(z, threshold, 0.3)) == pytest.approx(total / 8, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("solver", ["unroll", "replay"])
+def test_hypergradient_by_f_and_g_equals_central_differences(name: str, solver: str) -> None:
+    bound, variables = guided(name)
+    views = task(name)
+    found = outer_gradient(bound, variables, [views], dataclasses.replace(SETTINGS, solver=solver))
+    support, query = views[0, :, : N // 2], views[0, :, N // 2 :]
+    held: list[Tensors] = []
+
+    def targets(theta: Tensors, images: torch.Tensor) -> Tensors:
+        outputs, _ = bound.encode(theta, variables.buffers, images)
+        given = bound.targets(outputs, variables.buffers, variables.state, images)
+        return {key: tensor.detach() for key, tensor in given.items()}
+
+    def outer(params: Tensors) -> float:
+        recording, theta = not held, params
+        for k in range(2):
+            if recording:
+                held.append(targets(theta, support))
+            leaves = {key: t.detach().requires_grad_() for key, t in theta.items()}
+            bound.loss(bound.encode(leaves, variables.buffers, support)[0], held[k]).backward()
+            moving = [key for key in theta if not key.startswith("guide.")]
+            theta = theta | {
+                key: theta[key] - 0.02 * leaves[key].grad for key in moving if leaves[key].grad is not None
+            }
+        if recording:
+            held.append(targets(theta, query))
+        return 0.8 * float(bound.method.base.loss(bound.encode(theta, variables.buffers, query)[0], held[2]))
+
+    assert float(found.logs["loss"]) == pytest.approx(outer(variables.params), rel=1e-12)
+    assert norm({key: t for key, t in found.gradient.items() if key.startswith("guide.")}) > 0, "g never learns"
+    h = 3e-7
+    for direction in directions(variables.params):
+        at = {s: outer({k: t + s * h * direction[k] for k, t in variables.params.items()}) for s in (-2, -1, 1, 2)}
+        slope = (8 * (at[1] - at[-1]) - (at[2] - at[-2])) / (12 * h)
+        assert dot(found.gradient, direction) == pytest.approx(slope, abs=1e-7 * norm(found.gradient))
+
+
+def test_without_its_extra_loss_it_is_the_base_loss_on_the_query_half() -> None:
+    bound, variables = learner(Guided(narrow("simclr"), SupportQuery(weight=0.0)))
+    plain, _ = learner("simclr")
+    settings = dataclasses.replace(SETTINGS, inner_steps=0)
+    found = outer_gradient(bound, variables, [task("simclr")], settings).gradient
+    half = task("simclr")[:, :, N // 2 :]
+    params = {key: t for key, t in variables.params.items() if not key.startswith("guide.")}
+    expected = outer_gradient(plain, variables._replace(params=params), [half], None).gradient
+    assert gap({key: found[key] / 0.8 for key in expected}, expected) < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"target_steps": 2}, "support_query: this scheme has no target"),
+        ({"kl_weight": 1.0}, "support_query: this scheme has no target"),
+        ({"ssl_at": "initial"}, "support_query: this scheme has no target"),
+        ({"solver": "first_order"}, "first_order gives the guiding network g no gradient"),
+    ],
+)
+def test_keys_that_the_scheme_cannot_read_are_refused(change: dict, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        dataclasses.replace(SETTINGS, **change)
+    with pytest.raises(ValueError, match="temperature: 0"):
+        SupportQuery(temperature=0)
