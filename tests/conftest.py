@@ -15,6 +15,15 @@ torch.set_num_threads(1)
 # processes that tests start: no thread pools beyond the two workers, nobody to phone
 os.environ |= {"OMP_NUM_THREADS": "1", "DVC_NO_ANALYTICS": "1", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1"}
 
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs a GPU: make gpu-check"))
+
+
 SMALL = {
     "name": "small",
     "title": "A small experiment",

@@ -126,12 +126,12 @@ class Field:
     def embed(self, theta: Tensors, views: int = 0) -> Tensors:
         """Outputs at θ on set `views`, as constants, in full precision."""
         with torch.no_grad():
-            return self.learner.encode(theta, self.buffers, self._views[views], True)[0]
+            return self.learner.embed(theta, self.buffers, self._views[views])
 
     def embed_exactly(self, theta: Tensors, views: int) -> tuple[Tensors, Tensors]:
         """Leaf parameters and, with graph to them, the outputs in full precision."""
         leaves = {name: tensor.detach().requires_grad_() for name, tensor in theta.items()}
-        return leaves, self.learner.encode(leaves, self.buffers, self._views[views], True)[0]
+        return leaves, self.learner.embed(leaves, self.buffers, self._views[views])
 
     def moving_targets(self, theta: Tensors, views: int) -> Tensors:
         """The targets that θ's own outputs give, with graph to θ."""

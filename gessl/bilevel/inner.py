@@ -101,14 +101,16 @@ class Path(NamedTuple):
 def adapt(field: Field, theta: Tensors, rule: Rule, settings: GesslSettings, *, whole_first: bool) -> Path:
     """Walk K steps from `theta`; `whole_first` asks for the first gradient by all weights, not only the adapting."""
     start = theta
+    once = settings.solver == "exact" and settings.inner_steps == 1 and not field.learner.compiled
+    unrolls = once or settings.solver == "unroll"
     keep = bool(rule.rates) or settings.solver == "one_sided_difference"  # else K copies of the weights are saved
     steps: list[Step] = []
     first: Tensors = {}
     velocity: Tensors = {}
     for k in range(settings.inner_steps):
-        point = field.at(theta, settings.view_set(k), twice=settings.unrolls)
+        point = field.at(theta, settings.view_set(k), twice=unrolls)
         names = None if whole_first and k == 0 else rule.adapted
-        gradient = point.differentiate(names, twice=settings.unrolls)
+        gradient = point.differentiate(names, twice=unrolls)
         first = gradient if k == 0 else first
         theta, velocity = rule.step(theta, start, velocity, gradient)
         steps.append(Step(point, gradient if keep else {}, velocity if keep else {}))

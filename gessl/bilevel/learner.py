@@ -60,7 +60,9 @@ class Learner:
         self._net = second_order(net)
         self._callers = {kind: _Call(net, getattr(method, kind)) for kind in ("forward", "project")}
         if compiled:
-            for name in ("encode", "evaluate", "hvp"):
+            # the engine goes back twice through one forward pass: for the loss and for the divergence
+            torch._functorch.config.donated_buffer = False
+            for name in ("embed", "evaluate", "hvp"):
                 setattr(self, name, torch.compile(getattr(self, name), fullgraph=True, dynamic=False))
 
     def init(self) -> Variables:
@@ -69,9 +71,13 @@ class Learner:
         buffers = {name: tensor.detach().clone() for name, tensor in self._net.named_buffers()}
         return Variables(params, buffers, self.method.init_state(params))
 
-    def encode(self, params: Tensors, buffers: Tensors, views: Tensor, exact: bool = False) -> tuple[Tensors, Tensors]:
+    def encode(self, params: Tensors, buffers: Tensors, views: Tensor) -> tuple[Tensors, Tensors]:
         """Outputs of all views in train mode, each `[V, N, ·]`, and the new buffers; the given ones stay untouched."""
-        return self._pass("forward", params, buffers, views, exact)
+        return self._pass("forward", params, buffers, views)
+
+    def embed(self, params: Tensors, buffers: Tensors, views: Tensor) -> Tensors:
+        """The outputs of `encode` in full precision."""
+        return self._pass("forward", params, buffers, views, True)[0]
 
     def targets(self, outputs: Tensors, buffers: Tensors, state: Tensors, views: Tensor) -> Tensors:
         """The method's targets for `views` `[V, N, C, H, W]`, not yet detached: the engine decides what is held."""
@@ -112,15 +118,19 @@ class Learner:
         count, batch = views.shape[:2]
         passes = [views.flatten(0, 1)] if self.method.joint_batch else list(views)
         state = {f"net.{name}": tensor for name, tensor in {**params, **written}.items()}
-        # the weights given are no leaves, so autocast's cache of their casts would only hold memory
         mixed = self.precision == "bfloat16" and not exact
-        with torch.autocast(views.device.type, torch.bfloat16, enabled=mixed, cache_enabled=False):
+        with _autocast(views.device) if mixed else contextlib.nullcontext():
             outputs = [functional_call(self._callers[kind], state, (images,)) for images in passes]
         if mixed:
             outputs = [{name: tensor.float() for name, tensor in output.items()} for output in outputs]
         if self.method.joint_batch:
             return {name: tensor.unflatten(0, (count, batch)) for name, tensor in outputs[0].items()}, written
         return {name: torch.stack([output[name] for output in outputs]) for name in outputs[0]}, written
+
+
+def _autocast(device: torch.device) -> torch.autocast:
+    # the weights given are no leaves, so the cache of their casts would only hold memory
+    return torch.autocast(device.type, torch.bfloat16, cache_enabled=False)
 
 
 class _Call(nn.Module):

@@ -68,7 +68,8 @@ class GesslSettings:
         ssl_weight: weight of the base loss in the outer loss.
         ssl_at: where the base loss is taken: at θ ("initial", free: it is the first inner gradient) or at θ_K
             ("adapted").
-        solver: of the hyper-gradient; see `gessl/bilevel/solvers.py`. "exact" unrolls at K = 1 and replays beyond.
+        solver: of the hyper-gradient; see `gessl/bilevel/solvers.py`. "exact" unrolls at K = 1 and replays beyond (and
+            always where passes are compiled).
         last_steps: T ≥ 1, how many inner steps "truncated" goes back.
         radius: of the finite differences, > 0, relative to ‖θ‖.
         iterations: n ≥ 1, of "implicit_cg" and "implicit_neumann".
@@ -151,11 +152,6 @@ class GesslSettings:
             raise ValueError(f"learn_inner_lr: {name} has no derivative by the inner rate; choose exact")
         if self.support_query and name not in (*REVERSE, "central_difference", "one_sided_difference"):
             raise ValueError(f"solver: {name} gives the guiding network g no gradient; choose exact for support_query")
-
-    @property
-    def unrolls(self) -> bool:
-        """Whether inner steps keep the graph of their gradient, so that it need not be computed again."""
-        return self.solver == "unroll" or (self.solver == "exact" and self.inner_steps == 1)
 
     @property
     def outer_weight(self) -> float:

@@ -27,8 +27,8 @@ def second_order(net: nn.Module) -> nn.Module:
     Parameters, buffers and the names in the state dict stay. Left alone: subclasses, convolutions with `padding` given
     as a word or with another `padding_mode` than zeros, and BatchNorm with `momentum=None`.
 
-    Behind a stored gradient, a Hessian-vector product costs 6 forward passes of each convolution (torch's own: as many,
-    four of them slower), and 2 of one whose images need no gradient.
+    Behind a stored gradient, a Hessian-vector product costs 6 forward passes of each convolution, and 2 of one whose
+    images need no gradient (torch's own: 6 and 3, some of them with kernels of the size of an image).
     """
     for module in net.modules():
         if type(module) is nn.Conv2d:

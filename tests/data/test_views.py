@@ -147,7 +147,7 @@ def test_nothing_reads_back_from_the_device() -> None:
     assert make_views(pictures(8).to("meta"), (policy, policy), seeded()).shape == (2, 8, 3, 32, 32)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_views_on_a_gpu_are_those_of_the_cpu_and_never_wait() -> None:
     images, policies = pictures(64), POLICIES["cifar-strong"]
     there = images.cuda()

@@ -1,0 +1,129 @@
+"""Compiled and mixed-precision passes give the hyper-gradient of the plain ones."""
+
+import dataclasses
+import functools
+
+import pytest
+import torch
+
+from gessl.bilevel.learner import Learner, Variables
+from gessl.bilevel.settings import SOLVER_NAMES, GesslSettings
+from gessl.nets.encoder import Encoder
+from gessl.rng import generator
+from gessl.training.step import outer_gradient
+from tests.bilevel.smooth import METHODS, TanhEncoder, gap, norm
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+
+
+def on(device: str, variables: Variables, dtype: torch.dtype = torch.float32) -> Variables:
+    def moved(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.to(device, dtype if tensor.is_floating_point() else None)
+
+    return Variables(*({key: moved(tensor) for key, tensor in group.items()} for group in variables))
+
+
+def bound(name: str, **options: object) -> Learner:
+    torch.manual_seed(0)
+    return Learner(METHODS[name], TanhEncoder(), generator(0, "heads"), **options)
+
+
+def views(device: str, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    images = torch.randn(1, 1, 8, 1, 8, 8, generator=generator(0, "images"))
+    both = images + 0.3 * torch.randn(1, 2, 8, 1, 8, 8, generator=generator(0, "noise"))
+    return both.to(device, dtype)
+
+
+# small steps: on the way of large ones, rounding grows until nothing can be compared
+SETTINGS = GesslSettings(inner_steps=2, target_steps=2, inner_lr=1e-3, proximal=1e3, iterations=2)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(("name", "solver"), [*((name, "exact") for name in METHODS), ("simclr", "implicit_cg")])
+def test_traced_whole_equals_eager(name: str, device: str, solver: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The compiler's front end, which decides what is differentiated; `aot_eager` runs its graphs without fusing."""
+    settings = dataclasses.replace(SETTINGS, solver=solver)
+    eager = bound(name)
+    variables = on(device, eager.init(), torch.float64)
+    tasks = [views(device, torch.float64), 0.7 * views(device, torch.float64)]
+    expected = outer_gradient(eager, variables, tasks, settings)
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    torch.compiler.reset()
+    found = outer_gradient(bound(name, compiled=True), variables, tasks, settings)
+    assert gap(found.gradient, expected.gradient) < 1e-10
+    for key, tensor in expected.buffers.items():
+        torch.testing.assert_close(found.buffers[key], tensor, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_compiled_equals_eager(device: str) -> None:
+    eager = bound("simclr")
+    variables, tasks = on(device, eager.init(), torch.float64), [views(device, torch.float64)]
+    torch.compiler.reset()
+    compiled = bound("simclr", compiled=True)
+    for inner in (1, 2):
+        settings = dataclasses.replace(SETTINGS, inner_steps=inner)
+        expected = outer_gradient(eager, variables, tasks, settings).gradient
+        assert gap(outer_gradient(compiled, variables, tasks, settings).gradient, expected) < 1e-9
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("inner", [1, 3])
+def test_bfloat16_passes_stay_near_and_the_outer_loss_keeps_full_precision(device: str, inner: int) -> None:
+    settings = GesslSettings(inner_steps=inner, target_steps=5, inner_lr=1e-3, ssl_weight=0.0)
+    exact = bound("simclr")
+    variables = on(device, exact.init())
+    truth = outer_gradient(exact, on(device, variables, torch.float64), [views(device, torch.float64)], settings)
+    mixed = bound("simclr", precision="bfloat16")
+    found = outer_gradient(mixed, variables, [views(device)], settings)
+    assert all(tensor.dtype == torch.float32 for tensor in found.gradient.values())
+    assert gap(found.gradient, truth.gradient) < 0.1
+    outputs, _ = mixed.encode(variables.params, variables.buffers, views(device)[0])
+    exactly = mixed.embed(variables.params, variables.buffers, views(device)[0])
+    reference, _ = exact.encode(variables.params, variables.buffers, views(device)[0])
+    assert torch.equal(exactly["z"], reference["z"])
+    assert 0 < norm({"z": outputs["z"] - reference["z"]}) < 0.05 * norm({"z": reference["z"]})
+
+
+SOLVERS_THAT_CHECK = ("implicit_cg", "implicit_neumann")  # once a task, whether their premise holds
+NEVER_WAIT = [name for name in SOLVER_NAMES if name not in SOLVERS_THAT_CHECK]
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("solver", [None, *NEVER_WAIT])
+def test_a_step_reads_nothing_back_from_the_device(name: str, solver: str | None) -> None:
+    """A meta tensor has no data: whatever waits for a value of it raises."""
+    learner = bound(name)
+    settings = dataclasses.replace(SETTINGS, solver=solver) if solver else None
+    found = outer_gradient(learner, on("meta", learner.init()), [views("meta"), views("meta")], settings)
+    assert found.gradient.keys() == learner.init().params.keys()
+
+
+@pytest.mark.gpu
+def test_a_step_never_waits_for_the_device() -> None:
+    learner = Learner(METHODS["simclr"], Encoder("small-conv", [0.5], [0.25]), generator(0, "heads"))
+    variables = on("cuda", learner.init())
+    tasks = [torch.rand(1, 2, 16, 1, 8, 8, device="cuda") for _ in range(2)]
+    for solver in (None, *NEVER_WAIT):
+        settings = dataclasses.replace(SETTINGS, solver=solver) if solver else None
+        outer_gradient(learner, variables, tasks, settings)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            outer_gradient(learner, variables, tasks, settings)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("solver", ["unroll", "replay", "implicit_cg"])
+def test_a_gpu_gives_the_hypergradient_of_the_cpu(name: str, solver: str) -> None:
+    settings = dataclasses.replace(SETTINGS, solver=solver)
+    learner = bound(name)
+    found = {}
+    for device in ("cpu", "cuda"):
+        variables = on(device, learner.init(), torch.float64)
+        tasks = [views(device, torch.float64)]
+        found[device] = outer_gradient(learner, variables, tasks, settings).gradient
+    moved = {key: tensor.cpu() for key, tensor in found["cuda"].items()}
+    assert gap(moved, found["cpu"]) < 1e-10
