@@ -14,7 +14,7 @@ PACKAGE = ROOT / "gessl"
 # from the ground up; a room imports from its own floor and those below. Lineage has two: steps write records with one,
 # the auditor reads everything with the other
 FLOORS = (
-    {"errors", "rng", "files", "layout", "sigma", "statistics", "optimizer"},
+    {"allocator", "errors", "rng", "files", "layout", "sigma", "statistics", "optimizer"},
     {"lineage", "lineage.record", "lineage.staging", "lineage.provenance", "nets"},
     {"data", "tasks", "methods"},
     {"bilevel"},
@@ -24,6 +24,7 @@ FLOORS = (
     {"__main__"},
 )
 CORE = (
+    "allocator",
     "bilevel",
     "methods",
     "nets",

@@ -23,6 +23,21 @@ class Variables(NamedTuple):
     state: Tensors
 
 
+def channels_last(variables: Variables) -> Variables:
+    """The same with convolutions' weights laid out pixel by pixel, channels together, as the fastest kernels read them.
+
+    Values do not change, last bits of what is computed from them do: training starts and goes on from this layout.
+    """
+    groups = (
+        {
+            name: tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
+            for name, tensor in group.items()
+        }
+        for group in variables
+    )
+    return Variables(*groups)
+
+
 class Evaluation(NamedTuple):
     """One forward pass: scalar loss, the method's outputs `[V, N, ·]`, the targets used, the buffers it leaves."""
 
@@ -69,7 +84,7 @@ class Learner:
         """Fresh variables; the tensors are copies, so no step can change the skeleton's."""
         params = {name: tensor.detach().clone() for name, tensor in self._net.named_parameters()}
         buffers = {name: tensor.detach().clone() for name, tensor in self._net.named_buffers()}
-        return Variables(params, buffers, self.method.init_state(params))
+        return channels_last(Variables(params, buffers, self.method.init_state(params)))
 
     def encode(self, params: Tensors, buffers: Tensors, views: Tensor) -> tuple[Tensors, Tensors]:
         """Outputs of all views in train mode, each `[V, N, ·]`, and the new buffers; the given ones stay untouched."""
@@ -116,7 +131,8 @@ class Learner:
         # BatchNorm writes its running statistics in place into whatever it is given: give it copies
         written = {name: tensor.clone() for name, tensor in buffers.items()}
         count, batch = views.shape[:2]
-        passes = [views.flatten(0, 1)] if self.method.joint_batch else list(views)
+        images = views.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        passes = [images] if self.method.joint_batch else list(images.split(batch))
         state = {f"net.{name}": tensor for name, tensor in {**params, **written}.items()}
         mixed = self.precision == "bfloat16" and not exact
         with _autocast(views.device) if mixed else contextlib.nullcontext():

@@ -13,8 +13,9 @@ from safetensors.torch import save
 from torch import Tensor
 from tqdm import tqdm
 
+from gessl.allocator import keep_freed_memory
 from gessl.bilevel.inner import initial_rates
-from gessl.bilevel.learner import Learner, Variables, seeded_init
+from gessl.bilevel.learner import Learner, Variables, channels_last, seeded_init
 from gessl.bilevel.solvers import SolverError
 from gessl.bilevel.support_query import Guided
 from gessl.bilevel.vectors import norm
@@ -66,7 +67,7 @@ class Run:
             precision=science.train.precision,
             compiled=compiled,
         )
-        variables = checkpoint.variables if checkpoint else self._fresh()
+        variables = channels_last(checkpoint.variables) if checkpoint else self._fresh()
         self.variables = Variables(
             *({name: tensor.to(device) for name, tensor in group.items()} for group in variables)
         )
@@ -206,6 +207,7 @@ def set_up(efficiency: Efficiency) -> torch.device:
     if efficiency.device == "cuda" and not cuda:
         raise UserError("efficiency.device: cuda was asked for, but torch sees no CUDA device; use auto or cpu")
     torch.set_num_threads(efficiency.threads)
+    keep_freed_memory()
     if not cuda or efficiency.device == "cpu":
         return torch.device("cpu")  # what we call is deterministic there for a fixed number of threads
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with a fixed workspace

@@ -1,0 +1,36 @@
+"""Freed memory stays with the process, counted in page faults."""
+
+import subprocess
+import sys
+
+import pytest
+
+CODE = """
+import resource, sys
+import torch
+from gessl.allocator import keep_freed_memory
+if sys.argv[1] == "keep" and not keep_freed_memory():
+    print("refused")
+    raise SystemExit
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(3):
+    torch.zeros(16_000_000)  # 64 MB
+before = faults()
+for _ in range(5):
+    torch.zeros(16_000_000)
+print(faults() - before)
+"""
+
+
+def faults(how: str) -> str:
+    done = subprocess.run([sys.executable, "-c", CODE, how], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def test_large_blocks_are_zeroed_by_the_kernel_only_once() -> None:
+    kept = faults("keep")
+    if kept == "refused":
+        pytest.skip("not glibc: its allocator is left as it is")
+    assert int(faults("default")) > 100
+    assert int(kept) < 20
