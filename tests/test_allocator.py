@@ -14,11 +14,10 @@ if sys.argv[1] == "keep" and not keep_freed_memory():
     raise SystemExit
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(3):
-    torch.zeros(16_000_000)  # 64 MB
-before = faults()
-for _ in range(5):
-    torch.zeros(16_000_000)
+for step in range(40):
+    if step == 30:  # the heap takes some rounds to settle
+        before = faults()
+    torch.empty(16_000_000).fill_(1.0)  # 64 MB
 print(faults() - before)
 """
 
