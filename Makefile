@@ -10,14 +10,14 @@ export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := 1
 
-.PHONY: run test documented env lint types mlflow report audit gpu-check lock clean
+.PHONY: run test documented env lint types mlflow report audit bench-bilevel gpu-check lock clean
 
 run: env
 	$(BIN)/gessl track --config $(CONFIG) -- $(BIN)/snakemake --profile $(PROFILE) --configfile $(CONFIG)
 	@$(BIN)/gessl audit
 	@echo "report: results/report/*/sigma-report.html   browse: make mlflow   lineage: $(BIN)/gessl trace ID"
 
-test: env
+test: env .peers/.locked
 	$(BIN)/python -m pytest
 
 # every command that the documentation shows, behind `make run`
@@ -51,14 +51,25 @@ report: env
 audit: env
 	$(BIN)/gessl audit
 
-# on a machine with a GPU; also runs without one (PYTHON: an interpreter that has torch and pytest)
+# the hyper-gradient's cost, beside Betty, TorchOpt and a plain loop, in one run
+bench-bilevel: env .peers/.locked
+	PYTHONPATH=.peers $(BIN)/python -m benchmarks.bilevel $(BENCH)
+
+.peers/.locked: benchmarks/requirements.lock
+	$(BIN)/uv pip install --quiet --no-deps --require-hashes --target .peers -r benchmarks/requirements.lock
+	touch $@
+
+# on a machine with a GPU, which needs no more than torch, torchvision and pytest (PYTHON: that machine's interpreter)
 gpu-check:
-	$(PYTHON) -m pytest -o addopts= -q tests/bilevel tests/training/test_parts.py tests/data/test_views.py
-	$(PYTHON) -m benchmarks.steps
+	$(PYTHON) -m pytest -o addopts= -q -m gpu tests/bilevel tests/nets tests/data/test_views.py
+	$(PYTHON) -m benchmarks.bilevel
+	$(PYTHON) -m benchmarks.throughput
 
 lock: env
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url \
 	  --python-version 3.11 --all-extras --constraint constraints.txt pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url --no-deps \
+	  --python-version 3.11 --constraint requirements.lock --group bench -o benchmarks/requirements.lock
 
 clean:
 	rm -rf results work logs mlflow .snakemake

@@ -101,8 +101,7 @@ class Path(NamedTuple):
 def adapt(field: Field, theta: Tensors, rule: Rule, settings: GesslSettings, *, whole_first: bool) -> Path:
     """Walk K steps from `theta`; `whole_first` asks for the first gradient by all weights, not only the adapting."""
     start = theta
-    once = settings.solver == "exact" and settings.inner_steps == 1 and not field.learner.compiled
-    unrolls = once or settings.solver == "unroll"
+    unrolls = settings.solver == "unroll" or (settings.solver == "exact" and settings.inner_steps == 1)
     keep = bool(rule.rates) or settings.solver == "one_sided_difference"  # else K copies of the weights are saved
     steps: list[Step] = []
     first: Tensors = {}

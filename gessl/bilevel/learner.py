@@ -75,8 +75,10 @@ class Learner:
         self._net = second_order(net)
         self._callers = {kind: _Call(net, getattr(method, kind)) for kind in ("forward", "project")}
         if compiled:
+            from torch._functorch import config
+
             # the engine goes back twice through one forward pass: for the loss and for the divergence
-            torch._functorch.config.donated_buffer = False
+            config.donated_buffer = False
             for name in ("embed", "evaluate", "hvp"):
                 setattr(self, name, torch.compile(getattr(self, name), fullgraph=True, dynamic=False))
 

@@ -68,8 +68,7 @@ class GesslSettings:
         ssl_weight: weight of the base loss in the outer loss.
         ssl_at: where the base loss is taken: at θ ("initial", free: it is the first inner gradient) or at θ_K
             ("adapted").
-        solver: of the hyper-gradient; see `gessl/bilevel/solvers.py`. "exact" unrolls at K = 1 and replays beyond (and
-            always where passes are compiled).
+        solver: of the hyper-gradient; see `gessl/bilevel/solvers.py`. "exact" unrolls at K = 1 and replays beyond.
         last_steps: T ≥ 1, how many inner steps "truncated" goes back.
         radius: of the finite differences, > 0, relative to ‖θ‖.
         iterations: n ≥ 1, of "implicit_cg" and "implicit_neumann".

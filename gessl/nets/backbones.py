@@ -42,4 +42,21 @@ def resnet18_cifar(channels: int) -> nn.Module:
     return network
 
 
-BACKBONES: dict[str, Callable[[int], nn.Module]] = {"small-conv": SmallConv, "resnet18-cifar": resnet18_cifar}
+def resnet50(channels: int) -> nn.Module:
+    """torchvision's ResNet-50 for images of about 224 pixels, without its classifier; 2048 features."""
+    from torchvision.models import resnet50 as architecture
+
+    network = architecture(weights=None)
+    if channels != 3:
+        network.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
+        nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+    network.fc = nn.Identity()
+    network.features = 2048
+    return network
+
+
+BACKBONES: dict[str, Callable[[int], nn.Module]] = {
+    "small-conv": SmallConv,
+    "resnet18-cifar": resnet18_cifar,
+    "resnet50": resnet50,
+}
