@@ -19,18 +19,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from benchmarks import tables
 from benchmarks.accuracy import agreement, check, relative_error, solver_errors, usable
 from benchmarks.meter import peak_bytes
 from benchmarks.peers import Prepare, load
 from benchmarks.problem import Case, Problem, build, ssl_loss
+from benchmarks.progress import progress
 from benchmarks.rounds import run_rounds
 from gessl.allocator import keep_freed_memory
 from gessl.bilevel.settings import SOLVER_NAMES, GesslSettings
 from gessl.bilevel.solvers import SolverError
 from gessl.methods.base import Tensors
+
+Done = Callable[[], object]
 
 CASES = (Case(1, 1), Case(1, 5, 4), Case(3, 5), Case(5, 5))
 SOLVER_CASE = Case(3, 5)
@@ -101,7 +103,7 @@ def own_solvers(case: Case) -> tuple[str, ...]:
     return (EXACT,) if case.inner_steps == 1 else (EXACT, "unroll")
 
 
-def compare(net: Net, case: Case, peers: dict[str, Prepare], count: int, device: str, progress: tqdm) -> list[dict]:
+def compare(net: Net, case: Case, peers: dict[str, Prepare], count: int, device: str, done: Done) -> list[dict]:
     """One row per arm: the base step of torch's own layers, this project's solvers, and the peers.
 
     `error` is that of the float32 result, against the plain loop in float64. On ReLU networks the problem magnifies
@@ -115,7 +117,7 @@ def compare(net: Net, case: Case, peers: dict[str, Prepare], count: int, device:
         **{label: prepare(problem) for label, prepare in peers.items()},
     }
     base = lambda: problem.gradient(None)  # noqa: E731 (an arm like the others)
-    times = run_rounds(base, arms, count if net.light else HEAVY, device, progress)
+    times = run_rounds(base, arms, count if net.light else HEAVY, device, done)
     memory = {name: peak_bytes(run, device) for name, run in {BASE: base, **arms}.items()} if net.light else {}
     checked = net.light or case == net.cases[0]  # a slow network in float64 once
     reference, ours = float64_results(net, case, peers, device) if checked else (None, None)
@@ -148,7 +150,7 @@ def float64_results(net: Net, case: Case, peers: dict[str, Prepare], device: str
     return peers["plain loop"](problem)(), problem.gradient(problem.settings())
 
 
-def compare_solvers(net: Net, count: int, device: str, progress: tqdm) -> list[dict]:
+def compare_solvers(net: Net, count: int, device: str, done: Done) -> list[dict]:
     """One row per solver of this project."""
     problem = build(net.backbone, net.size, net.batch, SOLVER_CASE, device=device)
     settings, refused = {}, {}
@@ -159,7 +161,7 @@ def compare_solvers(net: Net, count: int, device: str, progress: tqdm) -> list[d
             refused[name] = str(error)
     base = lambda: problem.gradient(None)  # noqa: E731 (an arm like the others)
     arms = {name: lambda chosen=chosen: _patient(problem, chosen) for name, chosen in settings.items()}
-    times = run_rounds(base, arms, count, device, progress)
+    times = run_rounds(base, arms, count, device, done)
     memory = {name: peak_bytes(run, device) for name, run in {BASE: base, **arms}.items()}
     errors = solver_errors(SOLVER_CASE, list(settings))
     rows = [
@@ -240,9 +242,9 @@ def main(arguments: list[str] | None = None) -> None:
     gc.freeze()  # what is loaded by now need not be looked through before each timed call
     agreed = [row for case in CASES for row in agreement(case, peers)]
     check(agreed)
-    with tqdm(total=calls_to_make(nets, count, len(peers)), unit="call") as progress:
-        rows = [row for net in nets for case in net.cases for row in compare(net, case, peers, count, device, progress)]
-        solvers = compare_solvers(nets[0], count, device, progress)
+    with progress(calls_to_make(nets, count, len(peers)), "arms") as done:
+        rows = [row for net in nets for case in net.cases for row in compare(net, case, peers, count, device, done)]
+        solvers = compare_solvers(nets[0], count, device, done)
     gc.unfreeze()
     report = {
         **summary(rows, solvers, agreed, nets[0], device),

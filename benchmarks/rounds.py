@@ -5,8 +5,6 @@ import statistics
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from tqdm import tqdm
-
 from benchmarks.meter import timed
 
 Arm = Callable[[], Any]
@@ -32,11 +30,11 @@ class Rounds(NamedTuple):
         return statistics.median(a / b for a, b in zip(self.relative[name], units, strict=True))
 
 
-def run_rounds(base: Arm, arms: Mapping[str, Arm], count: int, device: str, progress: tqdm) -> Rounds:
+def run_rounds(base: Arm, arms: Mapping[str, Arm], count: int, device: str, done: Callable[[], object]) -> Rounds:
     """In every round each arm runs once, in an order that moves on, between two runs of the base step.
 
     An arm's time is divided by the mean of its two neighbours. What takes less than `LEAST` is called several times in
-    a row, as often as a warm-up says.
+    a row, as often as a warm-up says. `done` is called behind each arm's run.
     """
     names = list(arms)
     everything = {"": base, **arms}
@@ -49,5 +47,5 @@ def run_rounds(base: Arm, arms: Mapping[str, Arm], count: int, device: str, prog
             taken, results[name] = timed(arms[name], device, calls[name])
             bases.append(timed(base, device, calls[""])[0])
             relative[name].append(2 * taken / (bases[-2] + bases[-1]))
-            progress.update()
+            done()
     return Rounds(statistics.median(bases), relative, results)

@@ -10,13 +10,13 @@ benchmarks/out/throughput.json.
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from benchmarks.problem import ALPHA
 from gessl.bilevel.learner import Learner, Precision, Variables
@@ -104,11 +104,11 @@ def main(arguments: list[str] | None = None) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     seconds = options.seconds or (5.0 if device == "cuda" else 0.2)
     tried = []
-    for net in tqdm(NETS[device], unit="net"):
+    for net in NETS[device]:
         for arm, settings in ARMS.items():
             for row in search(net, settings, seconds, device, options.compiled):
                 tried.append({"net": net.backbone, "size": net.size, "arm": arm, **row})
-                tqdm.write(" ".join(f"{key}={value}" for key, value in tried[-1].items()))
+                print(" ".join(f"{key}={value}" for key, value in tried[-1].items()), file=sys.stderr)
     best = [
         max(
             (row for row in tried if (row["net"], row["arm"]) == (net.backbone, arm)),

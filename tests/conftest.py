@@ -7,14 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 
 torch.set_num_threads(1)
 # processes that tests start: no thread pools beyond the two workers, nobody to phone
 os.environ |= {"OMP_NUM_THREADS": "1", "DVC_NO_ANALYTICS": "1", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1"}
-
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -55,6 +53,8 @@ def copy_project(to: Path) -> Path:
     shutil.copy(ROOT / "data/raw/digits.dvc", to / "data/raw")
     (to / ".dvc").mkdir()
     (to / ".dvc/config").write_text("[core]\n    no_scm = true\n    analytics = false\n    check_update = false\n")
+    import yaml  # which a bare GPU machine, where some of these tests run, may lack
+
     (to / "config/config.yaml").write_text(yaml.safe_dump(SMALL))
     return to
 

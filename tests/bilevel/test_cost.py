@@ -129,14 +129,27 @@ class Memory(torch.utils._python_dispatch.TorchDispatchMode):
         self.alive -= size
 
 
+def peak(bound: Learner, variables: Variables, settings: GesslSettings) -> int:
+    views = torch.rand(1, 2, 16, 1, 16, 16, generator=generator(0, "views"))
+    with Memory() as memory:
+        outer_gradient(bound, variables, [views], settings)
+    return memory.peak
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_target_is_walked_to_without_a_graph(name: str) -> None:
+    bound, variables, _ = bound_learner(narrow(name))
+    near, far = (peak(bound, variables, GesslSettings(target_steps=steps)) for steps in (2, 8))
+    assert far < 1.02 * near
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_memory_of_replay_does_not_grow_with_the_path(name: str) -> None:
     bound, variables, _ = bound_learner(narrow(name))
-    views = torch.rand(1, 2, 16, 1, 16, 16, generator=generator(0, "views"))
-    peaks = {}
-    for solver, inner in (("replay", 1), ("replay", 5), ("unroll", 1), ("unroll", 5)):
-        with Memory() as memory:
-            outer_gradient(bound, variables, [views], GesslSettings(inner_steps=inner, target_steps=1, solver=solver))
-        peaks[solver, inner] = memory.peak
+    peaks = {
+        (solver, inner): peak(bound, variables, GesslSettings(inner_steps=inner, target_steps=1, solver=solver))
+        for solver in ("replay", "unroll")
+        for inner in (1, 5)
+    }
     assert peaks["replay", 5] < 1.1 * peaks["replay", 1]
     assert peaks["unroll", 5] > 2 * peaks["unroll", 1]
