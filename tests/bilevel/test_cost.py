@@ -140,7 +140,7 @@ def peak(bound: Learner, variables: Variables, settings: GesslSettings) -> int:
 def test_the_target_is_walked_to_without_a_graph(name: str) -> None:
     bound, variables, _ = bound_learner(narrow(name))
     near, far = (peak(bound, variables, GesslSettings(target_steps=steps)) for steps in (2, 8))
-    assert far < 1.02 * near
+    assert far < 1.1 * near
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -37,6 +36,7 @@ def digits_gz() -> bytes:
 @pytest.fixture
 def register(project: Path) -> Callable[..., None]:
     """`register(name, like=..., **changes)`: add an entry to the registry, made of another one."""
+    import yaml  # not at the top: a bare GPU machine, which runs some tests of this folder, may lack it
 
     def add(name: str, like: str, **changes: Any) -> None:
         path = project / "config/datasets.yaml"
@@ -53,6 +53,8 @@ def place(register: Callable[..., None], project: Path) -> Callable[..., Path]:
 
     The pin is written here, not by DVC, which would cost seconds; tests of fetch hold the two together.
     """
+    import yaml
+
     from gessl.data import fetch
     from gessl.data.pin import folder_hashes, folder_md5
     from gessl.data.registry import dataset
