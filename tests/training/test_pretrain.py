@@ -1,6 +1,7 @@
 """Runs from the outside: the same bits whatever happens on the way, and one clear line when something is wrong."""
 
 import errno
+import functools
 import json
 import multiprocessing
 import os
@@ -169,6 +170,37 @@ def test_what_is_learned_beside_the_weights_moves_and_is_saved(prepared: Path, g
     assert extra
     if "learn_inner_lr" in gessl:
         assert any(float(rate) != 0.05 for rate in extra.values())
+
+
+def test_compiled_passes_lead_to_the_same_encoder_up_to_rounding(
+    prepared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Traced by the compiler's front end; what its back end makes of the graphs is tested in tests/bilevel."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    found = []
+    for compiled in (False, True):
+        run = run_ids(
+            efficiency={"compile": compiled},
+            recipe={"train": {"steps": 2, "batch": 32, "lr": 1e-4}},
+            variants={"base": {}, "gessl": {"gessl": {"tasks": 1, "target_steps": 2, "inner_lr": 1e-3}}},
+        )["gessl"]
+        assert main(["pretrain", run]) == 0
+        folder = Path("results/runs") / run
+        found.append(load_file(folder / "encoder.safetensors"))
+        shutil.rmtree(folder)
+    for key, tensor in found[0].items():
+        torch.testing.assert_close(found[1][key], tensor, rtol=1e-3, atol=1e-4)
+
+
+def test_bfloat16_trains_another_encoder_with_float32_weights(prepared: Path) -> None:
+    encoders = []
+    for precision in ("float32", "bfloat16"):
+        run = run_ids(recipe={"train": {"steps": 3, "batch": 32, "precision": precision}})["gessl"]
+        assert main(["pretrain", run]) == 0
+        encoders.append(load_file(Path("results/runs") / run / "encoder.safetensors"))
+    weights = "backbone.body.0.weight"
+    assert encoders[1][weights].dtype == torch.float32
+    assert not torch.equal(encoders[0][weights], encoders[1][weights])
 
 
 @pytest.mark.parametrize(
