@@ -30,7 +30,7 @@ def self_motivated_target(field: Field, path: Path, settings: GesslSettings) -> 
     theta, velocity, at_end = path.end.theta, path.velocity, {}
     if whole and not (settings.target_steps and shared and _loss_of(settings, 0) == "ssl"):
         at_end = path.end.differentiate(retain_graph=True)
-    losses = [] if settings.target_steps and shared else [path.end.loss]
+    losses = [] if settings.target_steps else [path.end.loss]
     for step in range(settings.target_steps):
         first = step == 0 and shared
         point = path.end if first else field.at(theta, settings.view_set(settings.inner_steps + step))
