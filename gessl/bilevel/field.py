@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gessl.bilevel.learner import Evaluation, Learner
 from gessl.methods.base import Tensors
+from gessl.nets.second_order import plain_layers
 
 
 class Point:
@@ -118,10 +119,10 @@ class Field:
         learner = self.learner
         if targets is None and learner.method.source == "state":
             targets = self._taught(views)
-        evaluate = learner.evaluate
-        if twice and learner.compiled:
-            evaluate = Learner.evaluate.__get__(learner)
-        return evaluate(theta, self.buffers, self.state, self._views[views], targets)
+        if twice:  # never compiled: what is compiled cannot be differentiated twice
+            return Learner.evaluate(learner, theta, self.buffers, self.state, self._views[views], targets)
+        with plain_layers():
+            return learner.evaluate(theta, self.buffers, self.state, self._views[views], targets)
 
     def embed(self, theta: Tensors, views: int = 0) -> Tensors:
         """Outputs at θ on set `views`, as constants, in full precision."""

@@ -11,7 +11,7 @@ from torch.autograd import forward_ad, gradcheck, gradgradcheck
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
-from gessl.nets.second_order import second_order
+from gessl.nets.second_order import plain_layers, second_order
 from gessl.rng import generator
 
 Net = Callable[[], nn.Module]
@@ -383,3 +383,14 @@ def test_cost_of_a_hessian_vector_product() -> None:
     with FlopCounterMode(display=False) as counter:
         torch.autograd.grad(gradient, params, [g.detach() for g in gradient])
     assert counter.get_total_flops() == pytest.approx(2 * forward[0] + 6 * sum(forward[1:]), rel=0.01)
+
+
+def test_plain_layers_are_torchs_own_and_only_within_the_block() -> None:
+    swapped = second_order(nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3)))
+    images = torch.randn(4, 2, 6, 6, generator=generator(0, "images"))
+    with plain_layers():
+        inside = swapped(images)
+    outside = swapped(images)
+    assert type(inside.grad_fn).__name__ == "NativeBatchNormBackward0"
+    assert type(outside.grad_fn).__name__ == "_BatchNormBackward"
+    torch.testing.assert_close(inside, outside)
