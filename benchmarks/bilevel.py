@@ -9,7 +9,6 @@ benchmarks/out/bilevel.json.
 
 import argparse
 import copy
-import dataclasses
 import gc
 import json
 import platform
@@ -42,19 +41,15 @@ BASE, ORDINARY, EXACT = "base", "ordinary", "exact"  # ordinary: the base step w
 
 @dataclass(frozen=True)
 class Net:
-    """A timed network: side and batch of its images, and whether it is quick enough for several rounds.
+    """A timed network: side and batch of its images, and whether it is quick enough for all rounds.
 
-    One that is not runs one task where a case has several, which changes no ratio, and has no look at its memory.
+    One that is not gets two, and no look at its memory.
     """
 
     backbone: str
     size: int
     batch: int
     light: bool
-
-    @property
-    def cases(self) -> list[Case]:
-        return [case if self.light else dataclasses.replace(case, tasks=1) for case in CASES]
 
 
 NETS = {
@@ -119,7 +114,7 @@ def compare(net: Net, case: Case, peers: dict[str, Prepare], count: int, device:
     base = lambda: problem.gradient(None)  # noqa: E731 (an arm like the others)
     times = run_rounds(base, arms, count if net.light else HEAVY, device, done)
     memory = {name: peak_bytes(run, device) for name, run in {BASE: base, **arms}.items()} if net.light else {}
-    checked = net.light or case == net.cases[0]  # a slow network in float64 once
+    checked = net.light or case == CASES[0]  # a slow network in float64 once
     reference, ours = float64_results(net, case, peers, device) if checked else (None, None)
     return [
         {
@@ -199,7 +194,7 @@ def _patient(problem: Problem, settings: GesslSettings) -> Tensors:
 def calls_to_make(nets: tuple[Net, ...], count: int, peers: int) -> int:
     """How many timed calls of an arm a run makes, for the progress bar."""
     compared = sum(
-        (1 + len(own_solvers(case)) + peers) * (count if net.light else HEAVY) for net in nets for case in net.cases
+        (1 + len(own_solvers(case)) + peers) * (count if net.light else HEAVY) for net in nets for case in CASES
     )
     return compared + len(SOLVER_NAMES) * count
 
@@ -243,7 +238,7 @@ def main(arguments: list[str] | None = None) -> None:
     agreed = [row for case in CASES for row in agreement(case, peers)]
     check(agreed)
     with progress(calls_to_make(nets, count, len(peers)), "arms") as done:
-        rows = [row for net in nets for case in net.cases for row in compare(net, case, peers, count, device, done)]
+        rows = [row for net in nets for case in CASES for row in compare(net, case, peers, count, device, done)]
         solvers = compare_solvers(nets[0], count, device, done)
     gc.unfreeze()
     report = {
