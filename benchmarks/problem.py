@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from gessl.bilevel.learner import Learner, Variables
 from gessl.bilevel.settings import IMPLICIT, GesslSettings
-from gessl.methods.base import Tensors
+from gessl.methods.base import Batch, Tensors
 from gessl.methods.simclr import SimCLR, nt_xent
 from gessl.nets.encoder import Encoder
 from gessl.rng import generator
@@ -94,7 +94,7 @@ class Problem:
 
     def gradient(self, settings: GesslSettings | None) -> Tensors:
         """This project's arm: the hyper-gradient, or without `settings` the base step's gradient."""
-        return outer_gradient(self.learner, self.variables, list(self.views[:, None]), settings).gradient
+        return outer_gradient(self.learner, self.variables, [[Batch(views)] for views in self.views], settings).gradient
 
 
 class SmoothSimCLR(SimCLR):

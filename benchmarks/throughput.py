@@ -21,6 +21,7 @@ import torch
 from benchmarks.problem import ALPHA
 from gessl.bilevel.learner import Learner, Precision, Variables
 from gessl.bilevel.settings import GesslSettings
+from gessl.methods.base import Batch
 from gessl.methods.simclr import SimCLR
 from gessl.nets.encoder import Encoder
 from gessl.optimizer import Optimizer
@@ -56,10 +57,10 @@ def trainer(net: Net, batch: int, settings: GesslSettings | None, device: str, c
     learner._net.to(device)
     variables = Variables(*({name: t.to(device) for name, t in group.items()} for group in learner.init()))
     optimizer = Optimizer(variables.params, "adam")
-    views = torch.rand(1, 2, batch, 3, net.size, net.size, device=device)
+    views = torch.rand(2, batch, 3, net.size, net.size, device=device)
 
     def step() -> None:
-        optimizer.step(outer_gradient(learner, variables, [views], settings).gradient, lr=1e-3)
+        optimizer.step(outer_gradient(learner, variables, [[Batch(views)]], settings).gradient, lr=1e-3)
 
     return step
 

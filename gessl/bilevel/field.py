@@ -6,11 +6,13 @@ do along the path that is really walked; the Jacobian is then that of θ ↦ ∂
 symmetric. BatchNorm runs in train mode; what it writes goes to a throw-away copy of the buffers.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from gessl.bilevel.learner import Evaluation, Learner
-from gessl.methods.base import Tensors
+from gessl.methods.base import Batch, Seen, Tensors
 from gessl.nets.second_order import plain_layers
 
 
@@ -23,12 +25,13 @@ class Point:
         targets: the held targets.
         buffers: BatchNorm's statistics as this forward pass leaves them.
         loss: scalar base loss, with graph to `theta`.
+        views: which set of views it sees.
     """
 
     def __init__(
         self, field: "Field", theta: Tensors, views: int, targets: Tensors | None, *, twice: bool = False
     ) -> None:
-        self._field, self._views = field, views
+        self._field, self.views = field, views
         self.theta = {name: tensor.detach().requires_grad_() for name, tensor in theta.items()}
         # θ in the slot that is differentiated; apart from the targets' slot where those are to move as well
         self._place = self.theta
@@ -54,11 +57,11 @@ class Point:
 
     def again(self, *, twice: bool = False) -> "Point":
         """The same point with its targets, computed afresh."""
-        return Point(self._field, self.theta, self._views, self.targets, twice=twice)
+        return Point(self._field, self.theta, self.views, self.targets, twice=twice)
 
     def at(self, theta: Tensors) -> "Point":
         """Another θ on the same views with the same held targets."""
-        return Point(self._field, theta, self._views, self.targets)
+        return Point(self._field, theta, self.views, self.targets)
 
     def hvp(self, vector: Tensors, *, retain_graph: bool = False) -> Tensors:
         """(∂∇ℓ/∂θ)ᵀ vector, `vector` being zero where it has no entry.
@@ -67,7 +70,7 @@ class Point:
         """
         if self._graph is None:
             if self._field.learner.compiled and not self._field.total:
-                return self._field.compiled_hvp(self.theta, self._views, self.targets, vector)
+                return self._field.compiled_hvp(self.theta, self.views, self.targets, vector)
             again = self.again(twice=True)
             again.differentiate(tuple(vector), twice=True)
             return again.hvp(vector)
@@ -91,24 +94,29 @@ class Field:
         learner: the bound base method.
         buffers: BatchNorm's statistics before the step; read only.
         state: method state (teacher, …), constant within the task.
-        views: `[S, V, N, C, H, W]`: S sets of views; which step sees which is the settings' choice.
+        batches: S sets of views of the same images; which step sees which is the settings' choice.
         total: differentiate through targets that come from a point's own outputs (see above).
     """
 
     def __init__(
-        self, learner: Learner, buffers: Tensors, state: Tensors, views: Tensor, *, total: bool = False
+        self, learner: Learner, buffers: Tensors, state: Tensors, batches: Sequence[Batch], *, total: bool = False
     ) -> None:
-        self.learner, self.buffers, self.state, self._views = learner, buffers, state, views
+        self.learner, self.buffers, self.state, self._batches = learner, buffers, state, batches
         self.total = total and learner.method.source == "outputs"
         self._teacher: dict[int, Tensors] = {}
 
     def halves(self) -> tuple["Field", "Field"]:
         """The task's first and second half of images, as tasks of their own."""
+        cut = [_halves(batch) for batch in self._batches]
         first, second = (
-            Field(self.learner, self.buffers, self.state, views, total=self.total)
-            for views in self._views.tensor_split(2, dim=2)
+            Field(self.learner, self.buffers, self.state, batches, total=self.total)
+            for batches in zip(*cut, strict=True)
         )
         return first, second
+
+    def batch(self, views: int = 0) -> Batch:
+        """The mini-batch as set `views` shows it."""
+        return self._batches[views]
 
     def at(self, theta: Tensors, views: int = 0, *, twice: bool = False) -> Point:
         """One forward pass at θ on set `views`; `twice` if its gradient will be differentiated."""
@@ -120,36 +128,54 @@ class Field:
         if targets is None and learner.method.source == "state":
             targets = self._taught(views)
         if twice:  # never compiled: what is compiled cannot be differentiated twice
-            return Learner.evaluate(learner, theta, self.buffers, self.state, self._views[views], targets)
+            return Learner.evaluate(learner, theta, self.buffers, self.state, self._batches[views], targets)
         with plain_layers():
-            return learner.evaluate(theta, self.buffers, self.state, self._views[views], targets)
+            return learner.evaluate(theta, self.buffers, self.state, self._batches[views], targets)
+
+    def seen(self, point: Point) -> Seen:
+        """What `point` saw and gave, as constants."""
+        outputs = {name: tensor.detach() for name, tensor in point.outputs.items()}
+        return Seen(self.batch(point.views), outputs, point.targets)
 
     def embed(self, theta: Tensors, views: int = 0) -> Tensors:
-        """Outputs at θ on set `views`, as constants, in full precision."""
+        """What π compares at θ on set `views`, as constants, in full precision."""
         with torch.no_grad():
-            return self.learner.embed(theta, self.buffers, self._views[views])
+            return self.learner.embed(theta, self.buffers, self._batches[views])
 
     def embed_exactly(self, theta: Tensors, views: int) -> tuple[Tensors, Tensors]:
-        """Leaf parameters and, with graph to them, the outputs in full precision."""
+        """Leaf parameters and, with graph to them, what π compares, in full precision."""
         leaves = {name: tensor.detach().requires_grad_() for name, tensor in theta.items()}
-        return leaves, self.learner.embed(leaves, self.buffers, self._views[views])
+        return leaves, self.learner.embed(leaves, self.buffers, self._batches[views])
 
     def moving_targets(self, theta: Tensors, views: int) -> Tensors:
         """The targets that θ's own outputs give, with graph to θ."""
-        outputs = self.learner.encode(theta, self.buffers, self._views[views])[0]
-        return self.learner.targets(outputs, self.buffers, self.state, self._views[views])
+        outputs = self.learner.encode(theta, self.buffers, self._batches[views])[0]
+        return self.learner.targets(outputs, self.buffers, self.state, self._batches[views])
 
     def compiled_hvp(self, theta: Tensors, views: int, targets: Tensors, vector: Tensors) -> Tensors:
         """The Hessian-vector product as one compiled graph."""
         with torch.no_grad():
             constants = {name: tensor.detach() for name, tensor in theta.items()}
-            return self.learner.hvp(constants, self.buffers, self._views[views], targets, vector)
+            return self.learner.hvp(constants, self.buffers, self._batches[views], targets, vector)
 
     def _taught(self, views: int) -> Tensors:
         if views not in self._teacher:
             with torch.no_grad():
-                self._teacher[views] = self.learner.targets({}, self.buffers, self.state, self._views[views])
+                self._teacher[views] = self.learner.targets({}, self.buffers, self.state, self._batches[views])
         return self._teacher[views]
+
+
+def _halves(batch: Batch) -> tuple[Batch, Batch]:
+    assert not batch.draws, "what is drawn for a mini-batch cannot be cut in halves"
+    images = batch.views.shape[1]
+    index = batch.index if batch.index is not None else torch.arange(images)
+
+    def part(images: slice) -> Batch:
+        views, crops, boxes, flips = (None if tensor is None else tensor[:, images] for tensor in batch[:4])
+        assert views is not None
+        return Batch(views, crops, boxes, flips, index[images])
+
+    return part(slice(images - images // 2)), part(slice(images - images // 2, None))
 
 
 def grad(scalar: Tensor, theta: Tensors, *, twice: bool = False, retain_graph: bool = False) -> Tensors:

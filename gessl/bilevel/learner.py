@@ -1,14 +1,14 @@
 """A base method bound to an encoder: the pure functions that training and the bi-level engine call."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from gessl.methods.base import Method, Tensors
+from gessl.methods.base import Batch, Clock, Method, Seen, Tensors
 from gessl.nets.encoder import Encoder
 from gessl.nets.second_order import second_order
 
@@ -53,7 +53,8 @@ class Learner:
     Args:
         method: hyper-parameters and losses.
         encoder: the architecture; its own weights are the start of training.
-        generator: decides the initial weights of the heads.
+        generator: decides the initial weights of the heads, and what is random in the method's state.
+        images: training images in the data set, of which a method may keep a memory.
         precision: "bfloat16" runs the network's passes under autocast; parameters, losses and what asks for `exact`
             passes stay in float32.
         compiled: let torch.compile make one graph of each pass; Hessian-vector products are then one graph of their
@@ -66,14 +67,16 @@ class Learner:
         encoder: Encoder,
         generator: torch.Generator,
         *,
+        images: int = 0,
         precision: Precision = "float32",
         compiled: bool = False,
     ) -> None:
         self.method, self.precision, self.compiled = method, precision, compiled
+        self._images, self._generator = images, generator
         with seeded_init(generator):
             net = nn.ModuleDict({"encoder": encoder, **method.heads(encoder.features)}).train()
         self._net = second_order(net)
-        self._callers = {kind: _Call(net, getattr(method, kind)) for kind in ("forward", "project")}
+        self._callers = {kind: _Call(net, getattr(method, kind)) for kind in ("forward", "project", "embed")}
         if compiled:
             from torch._functorch import config
 
@@ -86,64 +89,67 @@ class Learner:
         """Fresh variables; the tensors are copies, so no step can change the skeleton's."""
         params = {name: tensor.detach().clone() for name, tensor in self._net.named_parameters()}
         buffers = {name: tensor.detach().clone() for name, tensor in self._net.named_buffers()}
-        return channels_last(Variables(params, buffers, self.method.init_state(params)))
+        state = self.method.init_state(params, self._images, self._generator)
+        return channels_last(Variables(params, buffers, state))
 
-    def encode(self, params: Tensors, buffers: Tensors, views: Tensor) -> tuple[Tensors, Tensors]:
+    def draw(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """The batch with the method's further random draws, on the device of its views."""
+        draws = self.method.draw(batch, self._images, generator)
+        return batch._replace(draws={name: tensor.to(batch.views.device) for name, tensor in draws.items()})
+
+    def encode(self, params: Tensors, buffers: Tensors, batch: Batch) -> tuple[Tensors, Tensors]:
         """Outputs of all views in train mode, each `[V, N, ·]`, and the new buffers; the given ones stay untouched."""
-        return self._pass("forward", params, buffers, views)
+        return self._pass("forward", params, buffers, batch)
 
-    def embed(self, params: Tensors, buffers: Tensors, views: Tensor) -> Tensors:
-        """The outputs of `encode` in full precision."""
-        return self._pass("forward", params, buffers, views, True)[0]
+    def embed(self, params: Tensors, buffers: Tensors, batch: Batch) -> Tensors:
+        """The `h` and `z` that π compares, in full precision."""
+        return self._pass("embed", params, buffers, batch, True)[0]
 
-    def targets(self, outputs: Tensors, buffers: Tensors, state: Tensors, views: Tensor) -> Tensors:
-        """The method's targets for `views` `[V, N, C, H, W]`, not yet detached: the engine decides what is held."""
-        return self.method.targets(outputs, state, lambda params: self._pass("project", params, buffers, views)[0])
+    def targets(self, outputs: Tensors, buffers: Tensors, state: Tensors, batch: Batch) -> Tensors:
+        """The method's targets, not yet detached: the engine decides what is held."""
+        return self.method.targets(
+            outputs, state, lambda params: self._pass("project", params, buffers, batch)[0], batch
+        )
 
     def loss(self, outputs: Tensors, targets: Tensors) -> Tensor:
         """The method's scalar loss."""
         return self.method.loss(outputs, targets)
 
     def evaluate(
-        self, params: Tensors, buffers: Tensors, state: Tensors, views: Tensor, held: Tensors | None = None
+        self, params: Tensors, buffers: Tensors, state: Tensors, batch: Batch, held: Tensors | None = None
     ) -> Evaluation:
         """The loss at `params`, with targets `held`, or made from the pass's own outputs and then held."""
-        outputs, buffers = self.encode(params, buffers, views)
+        outputs, buffers = self.encode(params, buffers, batch)
         if held is None:
-            found = self.targets(outputs, buffers, state, views)
+            found = self.targets(outputs, buffers, state, batch)
             held = {name: tensor.detach() for name, tensor in found.items()}
         return Evaluation(self.loss(outputs, held), outputs, held, buffers)
 
-    def hvp(self, params: Tensors, buffers: Tensors, views: Tensor, held: Tensors, vector: Tensors) -> Tensors:
+    def hvp(self, params: Tensors, buffers: Tensors, batch: Batch, held: Tensors, vector: Tensors) -> Tensors:
         """∇²ℓ(θ) · vector from scratch, targets held; `vector` may lack parameters (zeros there)."""
 
         def gradient(theta: Tensors) -> Tensors:
-            found = torch.func.grad(lambda p: self.loss(self.encode(p, buffers, views)[0], held))(theta)
+            found = torch.func.grad(lambda p: self.loss(self.encode(p, buffers, batch)[0], held))(theta)
             return {name: found[name] for name in vector}
 
         return torch.func.vjp(gradient, params)[1](vector)[0]
 
-    def commit(self, state: Tensors, params: Tensors, progress: float) -> Tensors:
-        """The method's state after an outer step."""
-        return self.method.commit(state, params, progress)
+    def commit(self, state: Tensors, params: Tensors, tasks: Sequence[Seen], clock: Clock) -> Tensors:
+        """The method's state after an outer step over `tasks` that led to `params`."""
+        return self.method.commit(state, params, tasks, clock)
 
     def _pass(
-        self, kind: str, params: Tensors, buffers: Tensors, views: Tensor, exact: bool = False
+        self, kind: str, params: Tensors, buffers: Tensors, batch: Batch, exact: bool = False
     ) -> tuple[Tensors, Tensors]:
         # BatchNorm writes its running statistics in place into whatever it is given: give it copies
         written = {name: tensor.clone() for name, tensor in buffers.items()}
-        count, batch = views.shape[:2]
-        images = views.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        passes = [images] if self.method.joint_batch else list(images.split(batch))
         state = {f"net.{name}": tensor for name, tensor in {**params, **written}.items()}
         mixed = self.precision == "bfloat16" and not exact
-        with _autocast(views.device) if mixed else contextlib.nullcontext():
-            outputs = [functional_call(self._callers[kind], state, (images,)) for images in passes]
+        with _autocast(batch.views.device) if mixed else contextlib.nullcontext():
+            outputs = functional_call(self._callers[kind], state, (batch,))
         if mixed:
-            outputs = [{name: tensor.float() for name, tensor in output.items()} for output in outputs]
-        if self.method.joint_batch:
-            return {name: tensor.unflatten(0, (count, batch)) for name, tensor in outputs[0].items()}, written
-        return {name: torch.stack([output[name] for output in outputs]) for name in outputs[0]}, written
+            outputs = {name: tensor.float() for name, tensor in outputs.items()}
+        return outputs, written
 
 
 def _autocast(device: torch.device) -> torch.autocast:
@@ -152,14 +158,14 @@ def _autocast(device: torch.device) -> torch.autocast:
 
 
 class _Call(nn.Module):
-    """Lets `functional_call` reach a method's function of (modules, images)."""
+    """Lets `functional_call` reach a method's function of (modules, mini-batch)."""
 
-    def __init__(self, net: nn.ModuleDict, function: Callable[[nn.ModuleDict, Tensor], Tensors]) -> None:
+    def __init__(self, net: nn.ModuleDict, function: Callable[[nn.ModuleDict, Batch], Tensors]) -> None:
         super().__init__()
         self.net, self._function = net, function
 
-    def forward(self, images: Tensor) -> Tensors:
-        return self._function(self.net, images)
+    def forward(self, batch: Batch) -> Tensors:
+        return self._function(self.net, batch)
 
 
 @contextlib.contextmanager

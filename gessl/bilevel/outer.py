@@ -16,7 +16,7 @@ from gessl.bilevel.settings import GesslSettings
 from gessl.bilevel.solvers import SOLVERS
 from gessl.bilevel.target import Target, embedding, self_motivated_target
 from gessl.bilevel.vectors import add, norm, times
-from gessl.methods.base import Tensors
+from gessl.methods.base import Seen, Tensors
 from gessl.sigma import discrepancy, posterior_entropy, task_log_posterior
 
 
@@ -26,24 +26,24 @@ class TaskResult(NamedTuple):
     Attributes:
         hypergradient: ∂J/∂θ (and by the learned rates).
         buffers: BatchNorm's statistics after the forward pass at θ.
-        features: `h` of that pass, `[V, N, F]`.
+        seen: what the method's state may learn from: mini-batch, outputs and targets of that pass.
         logs: scalars.
         losses: base loss at each point of the path, `[K + λ]` (`[K + 1]` at λ = 0).
     """
 
     hypergradient: Tensors
     buffers: Tensors
-    features: Tensor
+    seen: Seen
     logs: Tensors
     losses: Tensor
 
     @classmethod
-    def of(cls, path: Path, hypergradient: Tensors, logs: Tensors, later: list[Tensor]) -> "TaskResult":
+    def of(cls, field: Field, path: Path, hypergradient: Tensors, logs: Tensors, later: list[Tensor]) -> "TaskResult":
         """The result of a task that walked `path` and met the losses `later` from θ_K on."""
         return cls(
             hypergradient,
             path.start.buffers,
-            path.start.outputs["h"].detach(),
+            field.seen(path.start),
             {name: tensor.detach() for name, tensor in logs.items()},
             torch.stack([*(step.point.loss.detach() for step in path.steps), *later]),
         )
@@ -79,7 +79,7 @@ def task_hypergradient(field: Field, params: Tensors, settings: GesslSettings) -
         "pi_entropy": posterior_entropy(log_pi).mean(),
         "inner_shift": norm(add(path.end.theta, theta, -1.0)) / norm(theta),
     }
-    return TaskResult.of(path, hypergradient, logs, target.losses)
+    return TaskResult.of(field, path, hypergradient, logs, target.losses)
 
 
 def _compared(field: Field, path: Path, target: Target, settings: GesslSettings) -> tuple[Tensor, Tensors, Tensors]:
@@ -89,7 +89,7 @@ def _compared(field: Field, path: Path, target: Target, settings: GesslSettings)
     passes that it takes run in full precision.
     """
     leaves, outputs = path.end.theta, path.end.outputs
-    if field.learner.precision != "float32":
+    if field.learner.precision != "float32" or field.learner.method.anchored:
         leaves, outputs = field.embed_exactly(leaves, settings.compared_views)
     z = embedding(outputs, settings)
     z_target = z.detach()

@@ -11,7 +11,7 @@ of its features h_i, different images less. f' is adapted with g fixed; g is the
 guided does on the query set (it could lower L_disc by moving its threshold alone, so L_disc is not in the outer loss).
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +23,7 @@ from gessl.bilevel.inner import GUIDE, Rule, adapt, split_rates
 from gessl.bilevel.outer import TaskResult
 from gessl.bilevel.settings import GesslSettings, SupportQuery
 from gessl.bilevel.solvers import SOLVERS
-from gessl.methods.base import Method, Tensors
+from gessl.methods.base import Batch, Clock, Method, Project, Seen, Tensors
 
 
 def discrimination(z: Tensor, threshold: Tensor, temperature: float) -> Tensor:
@@ -50,39 +50,39 @@ class Guided(Method):
         return self.base.source
 
     @property
-    def joint_batch(self) -> bool:  # type: ignore[override]
+    def views(self) -> tuple[int, int]:  # type: ignore[override]
         """As the base method's."""
-        return self.base.joint_batch
+        return self.base.views
 
     def heads(self, features: int) -> dict[str, nn.Module]:
         """The base method's heads, and g, linear in the features."""
         return {**self.base.heads(features), GUIDE.rstrip("."): nn.Linear(features, 1)}
 
-    def project(self, net: nn.ModuleDict, images: Tensor) -> Tensors:
+    def project(self, net: nn.ModuleDict, batch: Batch) -> Tensors:
         """As the base method's."""
-        return self.base.project(net, images)
+        return self.base.project(net, batch)
 
-    def forward(self, net: nn.ModuleDict, images: Tensor) -> Tensors:
-        """The base method's outputs, and the threshold `[B, 1]`."""
-        outputs = self.base.forward(net, images)
+    def forward(self, net: nn.ModuleDict, batch: Batch) -> Tensors:
+        """The base method's outputs, and the threshold `[V, N, 1]`."""
+        outputs = self.base.forward(net, batch)
         return {**outputs, "threshold": net[GUIDE.rstrip(".")](outputs["h"]).tanh()}
 
-    def init_state(self, params: Tensors) -> Tensors:
+    def init_state(self, params: Tensors, images: int, generator: torch.Generator) -> Tensors:
         """As the base method's."""
-        return self.base.init_state(params)
+        return self.base.init_state(params, images, generator)
 
-    def targets(self, outputs: Tensors, state: Tensors, project: Callable[[Tensors], Tensors]) -> Tensors:
+    def targets(self, outputs: Tensors, state: Tensors, project: Project, batch: Batch) -> Tensors:
         """As the base method's."""
-        return self.base.targets(outputs, state, project)
+        return self.base.targets(outputs, state, project, batch)
 
     def loss(self, outputs: Tensors, targets: Tensors) -> Tensor:
         """ℓ + weight · L_disc."""
         disc = discrimination(outputs["z"], outputs["threshold"], self.settings.temperature)
         return self.base.loss(outputs, targets) + self.settings.weight * disc
 
-    def commit(self, state: Tensors, params: Tensors, progress: float) -> Tensors:
+    def commit(self, state: Tensors, params: Tensors, tasks: Sequence[Seen], clock: Clock) -> Tensors:
         """As the base method's."""
-        return self.base.commit(state, params, progress)
+        return self.base.commit(state, params, tasks, clock)
 
 
 def support_query_hypergradient(field: Field, params: Tensors, settings: GesslSettings) -> TaskResult:
@@ -103,4 +103,4 @@ def support_query_hypergradient(field: Field, params: Tensors, settings: GesslSe
     loss = settings.ssl_weight * method.base.loss(judged.outputs, judged.targets)
     hypergradient = SOLVERS[settings.solver](path, judged.differentiate(of=loss), settings)
     logs = {"loss": loss, "ssl_loss": path.start.loss, "ssl_loss_adapted": path.end.loss}
-    return TaskResult.of(path, hypergradient, logs, [loss.detach()])
+    return TaskResult.of(support, path, hypergradient, logs, [loss.detach()])

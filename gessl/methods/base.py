@@ -1,18 +1,64 @@
 """The contract of a base method: pure functions over dicts of tensors, no hidden state.
 
-A method is a frozen dataclass of its hyper-parameters with five functions. Whatever stands under a stop-gradient in its
-paper is returned by `targets` as an explicit value; a loss never detaches and never opens `no_grad`, so the bi-level
-engine decides what is held fixed and every derivative it takes is the derivative of the algorithm that runs.
+A method is a frozen dataclass of its hyper-parameters with a few functions. Whatever stands under a stop-gradient in
+its paper is returned by `targets` as an explicit value; a loss never detaches and never opens `no_grad`, so the
+bi-level engine decides what is held fixed and every derivative it takes is the derivative of the algorithm that runs.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 Tensors = dict[str, Tensor]
+TEACHER = "teacher."  # entries of the state with this prefix are a teacher's parameters
+
+
+class Batch(NamedTuple):
+    """One mini-batch of N images, as drawn views.
+
+    Attributes:
+        views: `[V, N, C, H, W]` in [0, 1].
+        crops: small crops of the same images, `[v, N, C, h, w]`, where the view policy has any.
+        boxes: int64 `[V + v, N, 4]`: top, left, height and width of each view in its image, in pixels.
+        flips: bool `[V + v, N]`: which views are mirrored.
+        index: int64 `[N]`: which of the training images these are, counted from 0.
+        draws: further random draws, as the method's `draw` makes them.
+    """
+
+    views: Tensor
+    crops: Tensor | None = None
+    boxes: Tensor | None = None
+    flips: Tensor | None = None
+    index: Tensor | None = None  # type: ignore[assignment]  # hides tuple.index, which nobody calls
+    draws: Tensors = {}  # noqa: RUF012 (never written)
+
+
+class Seen(NamedTuple):
+    """What one task of an outer step saw at its start θ: all constants, for `commit`."""
+
+    batch: Batch
+    outputs: Tensors
+    targets: Tensors
+
+
+class Clock(NamedTuple):
+    """Where training stands: `step` outer steps of `steps` are done; an epoch takes `epoch` of them."""
+
+    step: int
+    steps: int
+    epoch: int
+
+    @property
+    def progress(self) -> float:
+        """Share of training done, in [0, 1]."""
+        return self.step / self.steps
+
+
+Project = Callable[[Tensors], Tensors]
 
 
 @dataclass(frozen=True)
@@ -22,50 +68,118 @@ class Method:
     A subclass gives `heads` and `loss`, and overrides the rest where its paper asks for it.
 
     Class attributes:
-        source: where its targets come from: "none", "state" (teacher, queue) or "outputs" (the same forward pass).
-        joint_batch: True when all views pass the network as one batch, so that batch statistics span the views.
+        source: where its targets come from: "none", "state" (teacher, queue, draws: whatever stands still while the
+            parameters move within a task) or "outputs" (the same forward pass).
+        views: how many views it takes, `(least, most)`.
+        crops: whether it uses small crops if the view policy has them.
+        needs: what it asks of the encoder: "features", feature "maps", "tokens" (a ViT), or one half for lightness and
+            one for colour ("lab").
+        anchored: π does not compare the outputs of `forward` but those of a pass of its own, `embed`.
     """
 
     source: ClassVar[Literal["none", "state", "outputs"]] = "none"
-    joint_batch: ClassVar[bool] = False
+    views: ClassVar[tuple[int, int]] = (2, 2)
+    crops: ClassVar[bool] = False
+    needs: ClassVar[Literal["features", "maps", "tokens", "lab"]] = "features"
+    anchored: ClassVar[bool] = False
 
     def heads(self, features: int) -> dict[str, nn.Module]:
         """Modules behind the encoder by name; "projector" is required."""
         raise TypeError(f"{type(self).__name__} must define heads(features)")
 
-    def project(self, net: nn.ModuleDict, images: Tensor) -> Tensors:
+    def draw(self, batch: Batch, images: int, generator: torch.Generator) -> Tensors:
+        """Random draws of a mini-batch beyond its views, on the CPU; the data set has `images` training images."""
+        return {}
+
+    def network(self, net: nn.ModuleDict, images: Tensor) -> Tensors:
         """Features `h` `[B, F]` and projections `z` `[B, D]` of images `[B, C, H, W]`."""
         features = net["encoder"](images)
         return {"h": features, "z": net["projector"](features)}
 
-    def forward(self, net: nn.ModuleDict, images: Tensor) -> Tensors:
-        """All outputs that the loss reads; `project` unless there is a predictor."""
-        return self.project(net, images)
+    def predict(self, net: nn.ModuleDict, images: Tensor) -> Tensors:
+        """`network`, and the predictor's `p` `[B, D]`, for methods that have one."""
+        outputs = self.network(net, images)
+        return {**outputs, "p": net["predictor"](outputs["z"])}
 
-    def init_state(self, params: Tensors) -> Tensors:
-        """State that outlives a step (teacher, queue, centre) as named tensors."""
-        return {}
+    def project(self, net: nn.ModuleDict, batch: Batch) -> Tensors:
+        """`network` of each view, `[V, N, ·]`: what a teacher gives."""
+        return each_view(lambda images: self.network(net, images), batch.views)
 
-    def targets(self, outputs: Tensors, state: Tensors, project: Callable[[Tensors], Tensors]) -> Tensors:
-        """Everything written under a stop-gradient, as values.
+    def forward(self, net: nn.ModuleDict, batch: Batch) -> Tensors:
+        """All outputs that the loss reads, each `[V, N, ·]`; `h` and `z` among them. `project` unless overridden."""
+        return self.project(net, batch)
+
+    def embed(self, net: nn.ModuleDict, batch: Batch) -> Tensors:
+        """The `h` and `z` `[≥ 2, N, ·]` whose task posteriors the outer loss compares; `forward` unless `anchored`."""
+        return self.forward(net, batch)
+
+    def init_state(self, params: Tensors, images: int, generator: torch.Generator) -> Tensors:
+        """State that outlives a step (teacher, queue, centre, schedules) as named tensors.
 
         Args:
-            outputs: `forward` of the views, each `[V, N, ·]`.
+            params: the initial parameters.
+            images: training images in the data set, for memories of one entry each.
+            generator: for what starts at random.
+        """
+        return {}
+
+    def targets(self, outputs: Tensors, state: Tensors, project: Project, batch: Batch) -> Tensors:
+        """Everything written under a stop-gradient, as values; constants that the loss needs, too.
+
+        Args:
+            outputs: `forward` of the batch (empty where `source` is "state").
             state: the method's state.
-            project: maps parameters to `project` of the same views, each `[V, N, ·]` (for teachers).
+            project: maps parameters to `project` of the same batch (for teachers).
+            batch: the mini-batch.
         """
         return {}
 
     def loss(self, outputs: Tensors, targets: Tensors) -> Tensor:
-        """The scalar loss of one mini-batch of V views of N images."""
+        """The scalar loss of one mini-batch."""
         raise TypeError(f"{type(self).__name__} must define loss(outputs, targets)")
 
-    def commit(self, state: Tensors, params: Tensors, progress: float) -> Tensors:
-        """The state after an outer step that led to `params`; `progress` in [0, 1] is the share of training done."""
+    def commit(self, state: Tensors, params: Tensors, tasks: Sequence[Seen], clock: Clock) -> Tensors:
+        """The state after an outer step over `tasks` that led to `params`."""
         return state
 
 
-def ema(old: Tensors, new: Tensors, momentum: float) -> Tensors:
-    """`momentum * old + (1 - momentum) * new` for every name in `old`."""
+def each_view(function: Callable[[Tensor], Tensors], views: Tensor) -> Tensors:
+    """`function` of each view's images `[N, C, H, W]` by itself, so that batch statistics are per view; `[V, N, ·]`."""
+    outputs = [function(images.contiguous(memory_format=torch.channels_last)) for images in views]
+    return {name: torch.stack([output[name] for output in outputs]) for name in outputs[0]}
+
+
+def all_views(function: Callable[[Tensor], Tensors], views: Tensor) -> Tensors:
+    """`function` of all views' images as one batch, so that batch statistics span the views; `[V, N, ·]`."""
+    images = views.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+    return {name: tensor.unflatten(0, views.shape[:2]) for name, tensor in function(images).items()}
+
+
+def teacher_of(params: Tensors, *without: str) -> Tensors:
+    """A teacher's entries of the state, copied from `params` but for the modules named in `without`."""
+    return {TEACHER + name: tensor.clone() for name, tensor in params.items() if name.partition(".")[0] not in without}
+
+
+def taught(state: Tensors) -> Tensors:
+    """The teacher's parameters, for `project`."""
+    return {name.removeprefix(TEACHER): tensor for name, tensor in state.items() if name.startswith(TEACHER)}
+
+
+def moved_teacher(state: Tensors, params: Tensors, momentum: float) -> Tensors:
+    """The teacher's entries after `momentum · teacher + (1 - momentum) · params`."""
     with torch.no_grad():
-        return {name: tensor.lerp(new[name].detach(), 1 - momentum) for name, tensor in old.items()}
+        return {
+            name: tensor.lerp(params[name.removeprefix(TEACHER)], 1 - momentum)
+            for name, tensor in state.items()
+            if name.startswith(TEACHER)
+        }
+
+
+def cosine_rise(start: float, progress: float, end: float = 1.0) -> float:
+    """From `start` to `end` along half a cosine (BYOL, https://arxiv.org/abs/2006.07733, section 3.3)."""
+    return end - (end - start) * (math.cos(math.pi * progress) + 1) / 2
+
+
+def enqueued(queue: Tensor, rows: Tensor) -> Tensor:
+    """The queue `[Q, D]` with `rows` `[B, D]` in front; the oldest at the end drop out."""
+    return torch.cat([rows.detach().to(queue), queue])[: len(queue)]

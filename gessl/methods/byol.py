@@ -1,17 +1,27 @@
 """BYOL (Grill et al. 2020, https://arxiv.org/abs/2006.07733)."""
 
-import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gessl.methods.base import Method, Tensors, ema
+from gessl.methods.base import (
+    Batch,
+    Clock,
+    Method,
+    Project,
+    Seen,
+    Tensors,
+    cosine_rise,
+    each_view,
+    moved_teacher,
+    taught,
+    teacher_of,
+)
 from gessl.nets.heads import mlp
-
-TEACHER = "teacher."
 
 
 @dataclass(frozen=True)
@@ -34,21 +44,18 @@ class BYOL(Method):
             "predictor": mlp(self.dim, self.hidden, self.dim),
         }
 
-    def forward(self, net: nn.ModuleDict, images: Tensor) -> Tensors:
-        outputs = self.project(net, images)
-        return {**outputs, "p": net["predictor"](outputs["z"])}
+    def forward(self, net: nn.ModuleDict, batch: Batch) -> Tensors:
+        return each_view(lambda images: self.predict(net, images), batch.views)
 
-    def init_state(self, params: Tensors) -> Tensors:
-        return {TEACHER + name: tensor.clone() for name, tensor in params.items() if not name.startswith("predictor.")}
+    def init_state(self, params: Tensors, images: int, generator: torch.Generator) -> Tensors:
+        return teacher_of(params, "predictor")
 
-    def targets(self, outputs: Tensors, state: Tensors, project: Callable[[Tensors], Tensors]) -> Tensors:
-        teacher = {name.removeprefix(TEACHER): tensor for name, tensor in state.items()}
-        return {"z": project(teacher)["z"]}
+    def targets(self, outputs: Tensors, state: Tensors, project: Project, batch: Batch) -> Tensors:
+        return {"z": project(taught(state))["z"]}
 
     def loss(self, outputs: Tensors, targets: Tensors) -> Tensor:
         similarity = F.cosine_similarity(outputs["p"], targets["z"].flip(0), dim=-1)  # [2, N]
         return (2 - 2 * similarity).sum(0).mean()
 
-    def commit(self, state: Tensors, params: Tensors, progress: float) -> Tensors:
-        momentum = 1 - (1 - self.momentum) * (math.cos(math.pi * progress) + 1) / 2
-        return ema(state, {TEACHER + name: tensor for name, tensor in params.items()}, momentum)
+    def commit(self, state: Tensors, params: Tensors, tasks: Sequence[Seen], clock: Clock) -> Tensors:
+        return moved_teacher(state, params, cosine_rise(self.momentum, clock.progress))

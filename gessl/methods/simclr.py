@@ -1,13 +1,12 @@
 """SimCLR (Chen et al. 2020, https://arxiv.org/abs/2002.05709)."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gessl.methods.base import Method, Tensors
+from gessl.methods.base import Batch, Method, Tensors, all_views
 from gessl.nets.heads import mlp
 
 
@@ -32,14 +31,15 @@ class SimCLR(Method):
     (https://github.com/google-research/simclr/blob/master/model.py).
     """
 
-    joint_batch: ClassVar[bool] = True
-
     hidden: int = 2048
     dim: int = 128
     temperature: float = 0.5
 
     def heads(self, features: int) -> dict[str, nn.Module]:
         return {"projector": mlp(features, self.hidden, self.dim)}
+
+    def forward(self, net: nn.ModuleDict, batch: Batch) -> Tensors:
+        return all_views(lambda images: self.network(net, images), batch.views)
 
     def loss(self, outputs: Tensors, targets: Tensors) -> Tensor:
         return nt_xent(outputs["z"], self.temperature)

@@ -1,13 +1,12 @@
 """SimSiam (Chen & He 2021, https://arxiv.org/abs/2011.10566)."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gessl.methods.base import Method, Tensors
+from gessl.methods.base import Batch, Method, Project, Tensors, each_view
 from gessl.nets.heads import mlp
 
 
@@ -31,11 +30,10 @@ class SimSiam(Method):
             "predictor": mlp(self.dim, self.bottleneck, self.dim),
         }
 
-    def forward(self, net: nn.ModuleDict, images: Tensor) -> Tensors:
-        outputs = self.project(net, images)
-        return {**outputs, "p": net["predictor"](outputs["z"])}
+    def forward(self, net: nn.ModuleDict, batch: Batch) -> Tensors:
+        return each_view(lambda images: self.predict(net, images), batch.views)
 
-    def targets(self, outputs: Tensors, state: Tensors, project: Callable[[Tensors], Tensors]) -> Tensors:
+    def targets(self, outputs: Tensors, state: Tensors, project: Project, batch: Batch) -> Tensors:
         return {"z": outputs["z"]}
 
     def loss(self, outputs: Tensors, targets: Tensors) -> Tensor:

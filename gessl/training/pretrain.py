@@ -10,7 +10,6 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 from safetensors.torch import save
-from torch import Tensor
 from tqdm import tqdm
 
 from gessl.allocator import keep_freed_memory
@@ -26,6 +25,7 @@ from gessl.files import atomic_json
 from gessl.layout import data_dir, run_dir, tasks_dir, work_dir
 from gessl.lineage.provenance import fingerprint
 from gessl.lineage.record import Step
+from gessl.methods.base import Batch, Clock
 from gessl.nets.encoder import Encoder, save_encoder
 from gessl.optimizer import Optimizer
 from gessl.rng import generator
@@ -54,9 +54,10 @@ class Run:
         card = read_card(science.dataset)
         self._images = open_images(science.dataset)
         self._order = load_order(science.dataset, science.seed)
-        batch_positions(
-            self._order, science.train.batch, science.train.steps * self.tasks_per_step - 1
-        )  # enough tasks?
+        self._train = np.sort(self._order[0])
+        batch = science.train.batch
+        batch_positions(self._order, batch, science.train.steps * self.tasks_per_step - 1)  # enough tasks?
+        self._epoch = max(1, len(self._train) // batch // self.tasks_per_step)
         with seeded_init(generator(science.seed, "encoder")):
             self.encoder = Encoder(science.backbone, card["mean"], card["std"])
         gessl = science.gessl
@@ -64,6 +65,7 @@ class Run:
             Guided(science.method, gessl.support_query) if gessl and gessl.support_query else science.method,
             self.encoder,
             generator(science.seed, "heads"),
+            images=self._order.shape[1],
             precision=science.train.precision,
             compiled=compiled,
         )
@@ -91,30 +93,35 @@ class Run:
         """M; 1 for the base method alone."""
         return self.science.gessl.tasks if self.science.gessl else 1
 
-    def task_views(self, step: int, task: int) -> Tensor:
-        """Views `[S, V, N, C, H, W]` of one task of one outer step: a function of the seed and these two alone."""
+    def task(self, step: int, task: int) -> list[Batch]:
+        """The sets of views of one task of one outer step: a function of the seed and these two alone."""
         science = self.science
         positions = batch_positions(self._order, science.train.batch, step * self.tasks_per_step + task)
         images = torch.from_numpy(np.ascontiguousarray(self._images[positions])).to(self.device, non_blocking=True)
         sets = science.gessl.view_sets if science.gessl else 1
-        policies = POLICIES[science.views]
-        return torch.stack(
-            [make_views(images, policies, generator(science.seed, "views", step, task, s)) for s in range(sets)]
-        )
+        index = torch.from_numpy(np.searchsorted(self._train, positions)).to(self.device, non_blocking=True)
+        batches = []
+        for s in range(sets):
+            views = make_views(images, POLICIES[science.views], generator(science.seed, "views", step, task, s))
+            draws = generator(science.seed, "draws", step, task, s)
+            batches.append(self.learner.draw(Batch(*views, index=index), draws))
+        return batches
 
     def advance(self, metrics: Metrics) -> None:
         """One outer step."""
         science, step = self.science, self.step
-        tasks = [self.task_views(step, task) for task in range(self.tasks_per_step)]
+        tasks = [self.task(step, task) for task in range(self.tasks_per_step)]
         outer = outer_gradient(self.learner, self.variables, tasks, science.gessl)
         lr = learning_rate(step, science.train)
         self.optimizer.step(outer.gradient, lr)
         self.step += 1
-        state = self.learner.commit(self.variables.state, self.variables.params, self.step / science.train.steps)
+        clock = Clock(self.step, science.train.steps, self._epoch)
+        state = self.learner.commit(self.variables.state, self.variables.params, outer.seen, clock)
         self.variables = self.variables._replace(buffers=outer.buffers, state=state)
         images = self.step * self.tasks_per_step * science.train.batch
         logs = {**outer.logs, "grad_norm": norm(outer.gradient)}
-        metrics.add({"step": step, "images": images, "lr": lr}, logs, outer.features, (outer.losses, outer.norms))
+        features = outer.seen[0].outputs["h"].flatten(0, 1)
+        metrics.add({"step": step, "images": images, "lr": lr}, logs, features, (outer.losses, outer.norms))
 
     def checkpoint(self) -> Checkpoint:
         """All state, as it is now."""
@@ -186,7 +193,7 @@ def publish(run: Run, step: Step, work: Path, described: dict[str, Any]) -> None
     )
     save_encoder(run.encoder, step.path("encoder.safetensors"))
     step.path("model.safetensors").write_bytes(save(pack(variables, {})))
-    views = run.task_views(0, 0)[0, :, :16]
+    views = run.task(0, 0)[0].views[:, :16]
     np.save(step.path("views.npy"), (views * 255).round().to(torch.uint8).cpu().numpy())
     shutil.copyfile(work / METRICS, step.path(METRICS))
     atomic_json(step.path("config.json"), described)

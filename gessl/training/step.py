@@ -13,7 +13,7 @@ from gessl.bilevel.settings import GesslSettings
 from gessl.bilevel.solvers import SolverError
 from gessl.bilevel.support_query import support_query_hypergradient
 from gessl.bilevel.vectors import norm
-from gessl.methods.base import Tensors
+from gessl.methods.base import Batch, Seen, Tensors
 
 
 class OuterGradient(NamedTuple):
@@ -22,7 +22,7 @@ class OuterGradient(NamedTuple):
     Attributes:
         gradient: by every parameter.
         buffers: BatchNorm's statistics, committed.
-        features: `h` `[V·N, F]` of the first task.
+        seen: what each task saw at its start, for the method's state.
         logs: scalars.
         losses: of each task, the base loss along its path `[M, ·]`.
         norms: of each task's gradient `[M]`.
@@ -30,16 +30,16 @@ class OuterGradient(NamedTuple):
 
     gradient: Tensors
     buffers: Tensors
-    features: Tensor
+    seen: list[Seen]
     logs: Tensors
     losses: Tensor
     norms: Tensor
 
 
 def outer_gradient(
-    learner: Learner, variables: Variables, tasks: Sequence[Tensor], settings: GesslSettings | None
+    learner: Learner, variables: Variables, tasks: Sequence[Sequence[Batch]], settings: GesslSettings | None
 ) -> OuterGradient:
-    """Gradient of the outer loss over `tasks`, each the views `[S, V, N, C, H, W]` of one mini-batch.
+    """Gradient of the outer loss over `tasks`, each S sets of views of one mini-batch.
 
     Without `settings` it is the base method's plain step: the same functions, no inner loop. Nothing given is changed.
 
@@ -47,24 +47,26 @@ def outer_gradient(
         SolverError: the solver cannot give a hyper-gradient; names the task.
     """
     results = []
-    for number, views in enumerate(tasks):
+    for number, batches in enumerate(tasks):
         try:
-            results.append(_task(learner, variables, views, settings))
+            results.append(_task(learner, variables, batches, settings))
         except SolverError as error:
             raise SolverError(f"task {number + 1} of {len(tasks)}: {error}") from None
     return OuterGradient(
         _mean([result.hypergradient for result in results]),
         _mean_buffers(variables.buffers, [result.buffers for result in results]),
-        results[0].features.flatten(0, 1),
+        [result.seen for result in results],
         _mean([result.logs for result in results]),
         torch.stack([result.losses for result in results]),
         torch.stack([norm(result.hypergradient) for result in results]),
     )
 
 
-def _task(learner: Learner, variables: Variables, views: Tensor, settings: GesslSettings | None) -> TaskResult:
+def _task(
+    learner: Learner, variables: Variables, batches: Sequence[Batch], settings: GesslSettings | None
+) -> TaskResult:
     total = settings is not None and settings.stop_gradient == "total"
-    field = Field(learner, variables.buffers, variables.state, views, total=total)
+    field = Field(learner, variables.buffers, variables.state, batches, total=total)
     if settings is None:
         return _plain_gradient(field, variables.params)
     if settings.support_query:
@@ -77,7 +79,7 @@ def _plain_gradient(field: Field, theta: Tensors) -> TaskResult:
     gradient = point.differentiate()
     loss = point.loss.detach()
     logs = {"loss": loss, "ssl_loss": loss}
-    return TaskResult(gradient, point.buffers, point.outputs["h"].detach(), logs, loss[None])
+    return TaskResult(gradient, point.buffers, field.seen(point), logs, loss[None])
 
 
 def _mean(dicts: list[Tensors]) -> Tensors:

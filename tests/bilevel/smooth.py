@@ -1,7 +1,7 @@
-"""A small smooth learner in float64, and the outer loss written without the engine."""
+"""A small smooth learner in float64, its tasks, and the outer loss written without the engine."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from gessl.bilevel.learner import Learner, Variables
 from gessl.bilevel.settings import GesslSettings
 from gessl.methods import method_class, method_names
-from gessl.methods.base import Method, Tensors
+from gessl.methods.base import TEACHER, Batch, Method, Tensors
 from gessl.rng import generator
 
-N = 8
+N, SIZE, IMAGES = 8, 8, 24
 
 
 def narrow(name: str) -> Method:
@@ -23,6 +23,8 @@ def narrow(name: str) -> Method:
 
 
 METHODS: dict[str, Method] = {name: narrow(name) for name in method_names()}
+# no targets (joint batch, and view by view), a teacher's, the outputs' own: what concerns the engine is tried on these
+KINDS = ("simclr", "barlow_twins", "byol", "simsiam")
 
 
 class TanhEncoder(nn.Module):
@@ -33,17 +35,25 @@ class TanhEncoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Tanh(), nn.Conv2d(4, 6, 3, padding=1), nn.Tanh()
+            nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Tanh(), nn.Conv2d(4, 6, 3, padding=1), nn.Tanh()
         )
 
+    def maps(self, images: Tensor) -> Tensor:
+        return nn.functional.avg_pool2d(self.body(images), 2)
+
     def forward(self, images: Tensor) -> Tensor:
-        return self.body(images).mean((2, 3))
+        return self.maps(images).mean((2, 3))
+
+
+# by what a method needs of its encoder
+ENCODERS: dict[str, Callable[[], nn.Module]] = {"features": TanhEncoder, "maps": TanhEncoder}
 
 
 def learner(method: str | Method) -> tuple[Learner, Variables]:
-    """A method (by name, or itself) bound to the smooth encoder, ReLU replaced by tanh, everything in float64."""
+    """A method (by name, or itself) bound to a smooth encoder, ReLU replaced by tanh, everything in float64."""
     torch.manual_seed(0)
-    bound = Learner(narrow(method) if isinstance(method, str) else method, TanhEncoder(), generator(0, "heads"))
+    method = narrow(method) if isinstance(method, str) else method
+    bound = Learner(method, ENCODERS[method.needs](), generator(0, "heads"), images=IMAGES)
     for module in bound._net.modules():
         for child_name, child in module.named_children():
             if isinstance(child, nn.ReLU):
@@ -52,17 +62,33 @@ def learner(method: str | Method) -> tuple[Learner, Variables]:
     groups = [{key: t.double() if t.is_floating_point() else t for key, t in group.items()} for group in variables]
     params, buffers, state = groups
     # a teacher that differs from the online network, as in the midst of training
-    state = {
-        key: t + 0.05 * torch.randn(t.shape, generator=generator(0, key), dtype=t.dtype) for key, t in state.items()
+    state |= {
+        key: t + 0.05 * torch.randn(t.shape, generator=generator(0, key), dtype=t.dtype)
+        for key, t in state.items()
+        if key.startswith(TEACHER)
     }
     return bound, Variables(params, buffers, state)
 
 
-def task(name: str, sets: int = 1) -> Tensor:
-    """Views `[S, 2, N, 1, 4, 4]`: two noisy copies of the same images."""
-    rng = generator(0, "task", name)
-    images = torch.randn(1, 1, N, 1, 4, 4, generator=rng, dtype=torch.float64)
-    return images + 0.3 * torch.randn(sets, 2, N, 1, 4, 4, generator=rng, dtype=torch.float64)
+def task(bound: Learner, sets: int = 1, number: int = 0) -> list[Batch]:
+    """`sets` sets of views of one mini-batch: noisy copies of the same images, with the method's own draws."""
+    rng = generator(number, "task")
+    count = bound.method.views[1]
+    images = torch.randn(1, N, 3, SIZE, SIZE, generator=rng, dtype=torch.float64)
+    index = torch.randperm(IMAGES, generator=rng)[:N]
+
+    def batch(s: int) -> Batch:
+        views = images + 0.3 * torch.randn(count, *images.shape[1:], generator=rng, dtype=torch.float64)
+        crops = views[:, :, :, :4, 4:] if bound.method.crops else None
+        total = count if crops is None else 2 * count
+        corner = torch.randint(0, SIZE // 2, (total, N, 2), generator=rng)
+        side = torch.randint(SIZE // 4, SIZE // 2, (total, N, 2), generator=rng)
+        flips = torch.rand(total, N, generator=rng) < 0.5
+        drawn = bound.draw(Batch(views, crops, torch.cat([corner, side], -1), flips, index), generator(number, "d", s))
+        draws = {key: t.double() if t.is_floating_point() else t for key, t in drawn.draws.items()}
+        return drawn._replace(draws=draws)
+
+    return [batch(s) for s in range(sets)]
 
 
 def log_pi(z: Tensor, settings: GesslSettings) -> Tensor:
@@ -94,7 +120,7 @@ class OuterLoss:
     own does, and the path's moves along.
     """
 
-    def __init__(self, bound: Learner, variables: Variables, views: Tensor, settings: GesslSettings) -> None:
+    def __init__(self, bound: Learner, variables: Variables, views: Sequence[Batch], settings: GesslSettings) -> None:
         self.bound, self.variables, self.views, self.settings = bound, variables, views, settings
         self.held: list[Tensors] = []
         theta, velocity = self._walk(variables.params)
@@ -167,7 +193,7 @@ class OuterLoss:
         return {"projections": "z", "features": "h"}[self.settings.embedding]
 
     def _embedding(self, theta: Tensors) -> Tensor:
-        return self._outputs(theta, self._compared)[self._key]
+        return self.bound.embed(theta, self.variables.buffers, self.views[self._compared])[self._key]
 
     def _outputs(self, theta: Tensors, seen: int) -> Tensors:
         return self.bound.encode(theta, self.variables.buffers, self.views[seen])[0]

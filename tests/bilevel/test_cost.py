@@ -10,10 +10,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from gessl.bilevel.learner import Learner, Variables
 from gessl.bilevel.settings import GesslSettings
-from gessl.methods.base import Method
+from gessl.methods.base import Batch, Method
 from gessl.rng import generator
 from gessl.training.step import outer_gradient
-from tests.bilevel.smooth import METHODS, narrow
+from tests.bilevel.smooth import KINDS, narrow
 
 
 class Deep(nn.Module):
@@ -33,13 +33,13 @@ class Deep(nn.Module):
         return self.body(images).mean((2, 3))
 
 
-def bound_learner(method: Method) -> tuple[Learner, Variables, Tensor]:
+def bound_learner(method: Method) -> tuple[Learner, Variables, list[Batch]]:
     torch.manual_seed(0)
     bound = Learner(method, Deep(), generator(0, "heads"))
-    return bound, bound.init(), torch.rand(1, 2, 4, 1, 8, 8, generator=generator(0, "views"))
+    return bound, bound.init(), [Batch(torch.rand(2, 4, 1, 8, 8, generator=generator(0, "views")))]
 
 
-def operations(bound: Learner, variables: Variables, views: Tensor, settings: GesslSettings | None) -> int:
+def operations(bound: Learner, variables: Variables, views: list[Batch], settings: GesslSettings | None) -> int:
     with FlopCounterMode(display=False) as counter:
         outer_gradient(bound, variables, [views], settings)
     return counter.get_total_flops()
@@ -130,20 +130,20 @@ class Memory(torch.utils._python_dispatch.TorchDispatchMode):
 
 
 def peak(bound: Learner, variables: Variables, settings: GesslSettings) -> int:
-    views = torch.rand(1, 2, 16, 1, 16, 16, generator=generator(0, "views"))
+    views = [Batch(torch.rand(2, 16, 1, 16, 16, generator=generator(0, "views")))]
     with Memory() as memory:
         outer_gradient(bound, variables, [views], settings)
     return memory.peak
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", KINDS)
 def test_the_target_is_walked_to_without_a_graph(name: str) -> None:
     bound, variables, _ = bound_learner(narrow(name))
     near, far = (peak(bound, variables, GesslSettings(target_steps=steps)) for steps in (2, 8))
     assert far < 1.1 * near
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", KINDS)
 def test_memory_of_replay_does_not_grow_with_the_path(name: str) -> None:
     bound, variables, _ = bound_learner(narrow(name))
     peaks = {

@@ -8,10 +8,11 @@ import torch
 
 from gessl.bilevel.learner import Learner, Variables
 from gessl.bilevel.settings import SOLVER_NAMES, GesslSettings
+from gessl.methods.base import Batch
 from gessl.nets.encoder import Encoder
 from gessl.rng import generator
 from gessl.training.step import outer_gradient
-from tests.bilevel.smooth import METHODS, TanhEncoder, gap, norm
+from tests.bilevel.smooth import ENCODERS, IMAGES, KINDS, METHODS, gap, norm, task
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
@@ -25,13 +26,20 @@ def on(device: str, variables: Variables, dtype: torch.dtype = torch.float32) ->
 
 def bound(name: str, **options: object) -> Learner:
     torch.manual_seed(0)
-    return Learner(METHODS[name], TanhEncoder(), generator(0, "heads"), **options)
+    return Learner(METHODS[name], ENCODERS[METHODS[name].needs](), generator(0, "heads"), images=IMAGES, **options)
 
 
-def views(device: str, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    images = torch.randn(1, 1, 8, 1, 8, 8, generator=generator(0, "images"))
-    both = images + 0.3 * torch.randn(1, 2, 8, 1, 8, 8, generator=generator(0, "noise"))
-    return both.to(device, dtype)
+def views(learner: Learner, device: str, dtype: torch.dtype = torch.float32, number: int = 0) -> list[Batch]:
+    """A task on a device; floating-point tensors as `dtype`."""
+
+    def moved(value: object) -> object:
+        if isinstance(value, dict):
+            return {name: moved(tensor) for name, tensor in value.items()}
+        if not isinstance(value, torch.Tensor):
+            return value
+        return value.to(device, dtype) if value.is_floating_point() else value.to(device)
+
+    return [Batch(*map(moved, batch)) for batch in task(learner, number=number)]
 
 
 # small steps: on the way of large ones, rounding grows until nothing can be compared
@@ -39,13 +47,13 @@ SETTINGS = GesslSettings(inner_steps=2, target_steps=2, inner_lr=1e-3, proximal=
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize(("name", "solver"), [*((name, "exact") for name in METHODS), ("simclr", "implicit_cg")])
+@pytest.mark.parametrize(("name", "solver"), [*((name, "exact") for name in KINDS), ("simclr", "implicit_cg")])
 def test_traced_whole_equals_eager(name: str, device: str, solver: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The compiler's front end, which decides what is differentiated; `aot_eager` runs its graphs without fusing."""
     settings = dataclasses.replace(SETTINGS, solver=solver)
     eager = bound(name)
     variables = on(device, eager.init(), torch.float64)
-    tasks = [views(device, torch.float64), 0.7 * views(device, torch.float64)]
+    tasks = [views(eager, device, torch.float64), views(eager, device, torch.float64, 1)]
     expected = outer_gradient(eager, variables, tasks, settings)
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
     torch.compiler.reset()
@@ -58,7 +66,7 @@ def test_traced_whole_equals_eager(name: str, device: str, solver: str, monkeypa
 @pytest.mark.parametrize("device", DEVICES)
 def test_compiled_equals_eager(device: str) -> None:
     eager = bound("simclr")
-    variables, tasks = on(device, eager.init(), torch.float64), [views(device, torch.float64)]
+    variables, tasks = on(device, eager.init(), torch.float64), [views(eager, device, torch.float64)]
     torch.compiler.reset()
     compiled = bound("simclr", compiled=True)
     for inner in (1, 2):
@@ -73,14 +81,14 @@ def test_bfloat16_passes_stay_near_and_the_outer_loss_keeps_full_precision(devic
     settings = GesslSettings(inner_steps=inner, target_steps=5, inner_lr=1e-3, ssl_weight=0.0)
     exact = bound("simclr")
     variables = on(device, exact.init())
-    truth = outer_gradient(exact, on(device, variables, torch.float64), [views(device, torch.float64)], settings)
+    truth = outer_gradient(exact, on(device, variables, torch.float64), [views(exact, device, torch.float64)], settings)
     mixed = bound("simclr", precision="bfloat16")
-    found = outer_gradient(mixed, variables, [views(device)], settings)
+    found = outer_gradient(mixed, variables, [views(mixed, device)], settings)
     assert all(tensor.dtype == torch.float32 for tensor in found.gradient.values())
     assert gap(found.gradient, truth.gradient) < 0.1
-    outputs, _ = mixed.encode(variables.params, variables.buffers, views(device)[0])
-    exactly = mixed.embed(variables.params, variables.buffers, views(device)[0])
-    reference, _ = exact.encode(variables.params, variables.buffers, views(device)[0])
+    outputs, _ = mixed.encode(variables.params, variables.buffers, views(mixed, device)[0])
+    exactly = mixed.embed(variables.params, variables.buffers, views(mixed, device)[0])
+    reference, _ = exact.encode(variables.params, variables.buffers, views(mixed, device)[0])
     assert torch.equal(exactly["z"], reference["z"])
     assert 0 < norm({"z": outputs["z"] - reference["z"]}) < 0.05 * norm({"z": reference["z"]})
 
@@ -95,7 +103,9 @@ def test_a_step_reads_nothing_back_from_the_device(name: str, solver: str | None
     """A meta tensor has no data: whatever waits for a value of it raises."""
     learner = bound(name)
     settings = dataclasses.replace(SETTINGS, solver=solver) if solver else None
-    found = outer_gradient(learner, on("meta", learner.init()), [views("meta"), views("meta")], settings)
+    found = outer_gradient(
+        learner, on("meta", learner.init()), [views(learner, "meta"), views(learner, "meta")], settings
+    )
     assert found.gradient.keys() == learner.init().params.keys()
 
 
@@ -123,7 +133,7 @@ def test_a_gpu_gives_the_hypergradient_of_the_cpu(name: str, solver: str) -> Non
     found = {}
     for device in ("cpu", "cuda"):
         variables = on(device, learner.init(), torch.float64)
-        tasks = [views(device, torch.float64)]
+        tasks = [views(learner, device, torch.float64)]
         found[device] = outer_gradient(learner, variables, tasks, settings).gradient
     moved = {key: tensor.cpu() for key, tensor in found["cuda"].items()}
     assert gap(moved, found["cpu"]) < 1e-10

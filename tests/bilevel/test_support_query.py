@@ -9,10 +9,10 @@ import torch
 from gessl.bilevel.learner import Learner, Variables
 from gessl.bilevel.settings import GesslSettings, SupportQuery
 from gessl.bilevel.support_query import Guided, discrimination
-from gessl.methods.base import Tensors
+from gessl.methods.base import Batch, Tensors
 from gessl.rng import generator
 from gessl.training.step import outer_gradient
-from tests.bilevel.smooth import METHODS, N, directions, dot, gap, learner, narrow, norm, task
+from tests.bilevel.smooth import KINDS, N, directions, dot, gap, learner, narrow, norm, task
 
 SETTINGS = GesslSettings(
     inner_steps=2,
@@ -42,16 +42,19 @@ def test_discrimination_from_its_formula() -> None:
     assert float(discrimination(z, threshold, 0.3)) == pytest.approx(total / 8, rel=1e-12)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("solver", ["unroll", "replay"])
 def test_hypergradient_by_f_and_g_equals_central_differences(name: str, solver: str) -> None:
     bound, variables = guided(name)
-    views = task(name)
+    views = task(bound)
     found = outer_gradient(bound, variables, [views], dataclasses.replace(SETTINGS, solver=solver))
-    support, query = views[0, :, : N // 2], views[0, :, N // 2 :]
+    (whole,) = views
+    support, query = (
+        Batch(whole.views[:, half], index=whole.index[half]) for half in (slice(N // 2), slice(N // 2, N))
+    )
     held: list[Tensors] = []
 
-    def targets(theta: Tensors, images: torch.Tensor) -> Tensors:
+    def targets(theta: Tensors, images: Batch) -> Tensors:
         outputs, _ = bound.encode(theta, variables.buffers, images)
         given = bound.targets(outputs, variables.buffers, variables.state, images)
         return {key: tensor.detach() for key, tensor in given.items()}
@@ -84,8 +87,8 @@ def test_without_its_extra_loss_it_is_the_base_loss_on_the_query_half() -> None:
     bound, variables = learner(Guided(narrow("simclr"), SupportQuery(weight=0.0)))
     plain, _ = learner("simclr")
     settings = dataclasses.replace(SETTINGS, inner_steps=0)
-    found = outer_gradient(bound, variables, [task("simclr")], settings).gradient
-    half = task("simclr")[:, :, N // 2 :]
+    found = outer_gradient(bound, variables, [task(bound)], settings).gradient
+    half = [Batch(batch.views[:, N // 2 :]) for batch in task(bound)]
     params = {key: t for key, t in variables.params.items() if not key.startswith("guide.")}
     expected = outer_gradient(plain, variables._replace(params=params), [half], None).gradient
     assert gap({key: found[key] / 0.8 for key in expected}, expected) < 1e-12

@@ -61,7 +61,7 @@ def test_views_are_torchvisions_with_the_same_parameters(name: str, channels: in
 
 def test_make_views_draws_each_policy_in_turn() -> None:
     images, policies, generator = pictures(20), POLICIES["cifar-asym"], seeded(5)
-    views = make_views(images, policies, seeded(5))
+    views = make_views(images, policies, seeded(5)).views
     assert views.shape == (2, 20, 3, 32, 32)
     assert views.dtype == torch.float32
     for view, policy in zip(views, policies, strict=True):
@@ -87,7 +87,7 @@ def test_pixel_statistics_follow_a_torchvision_pipeline() -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(11)
         theirs = summaries(torch.stack([pipeline(image[0].float() / 255) for _ in range(count)]))
-    ours = summaries(make_views(image.expand(count, -1, -1, -1), (policy,), seeded(12))[0])
+    ours = summaries(make_views(image.expand(count, -1, -1, -1), (policy,), seeded(12)).views[0])
     error = ((ours.var(0) + theirs.var(0)) / count).sqrt()
     assert ((ours.mean(0) - theirs.mean(0)).abs() / error).max() < 4.5
 
@@ -105,7 +105,7 @@ def summaries(views: Tensor) -> Tensor:
 
 def test_same_seed_gives_the_same_bits_and_another_seed_other_views() -> None:
     images = pictures(16)
-    first, again, other = (make_views(images, POLICIES["cifar-strong"], seeded(seed)) for seed in (1, 1, 2))
+    first, again, other = (make_views(images, POLICIES["cifar-strong"], seeded(seed)).views for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert not torch.equal(first[0], first[1])
@@ -115,7 +115,7 @@ def test_a_view_depends_on_its_own_image_alone() -> None:
     images = pictures(16)
     changed = images.clone()
     changed[3] = 255 - changed[3]
-    before, after = (make_views(each, POLICIES["cifar-strong"], seeded()) for each in (images, changed))
+    before, after = (make_views(each, POLICIES["cifar-strong"], seeded()).views for each in (images, changed))
     same = (before == after).flatten(2).all(2)
     assert same[:, torch.arange(16) != 3].all()
     assert not same[:, 3].any()
@@ -124,13 +124,14 @@ def test_a_view_depends_on_its_own_image_alone() -> None:
 def test_a_policy_that_does_nothing_returns_the_images() -> None:
     images = pictures(4)
     whole = ViewPolicy(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0))
-    assert torch.equal(make_views(images, (whole,), seeded())[0], images.float() / 255)
+    assert torch.equal(make_views(images, (whole,), seeded()).views[0], images.float() / 255)
 
 
 def test_colour_operations_leave_one_channel_alone() -> None:
     images = pictures(32, channels=1)
     colour = ViewPolicy(jitter=(0.0, 0.0, 0.9, 0.5), jitter_prob=1.0, gray_prob=1.0)
-    assert torch.equal(make_views(images, (colour,), seeded()), make_views(images, (ViewPolicy(),), seeded()))
+    plain, coloured = (make_views(images, (policy,), seeded()).views for policy in (ViewPolicy(), colour))
+    assert torch.equal(plain, coloured)
 
 
 def test_the_images_and_the_global_generator_are_left_as_they_were() -> None:
@@ -144,7 +145,7 @@ def test_the_images_and_the_global_generator_are_left_as_they_were() -> None:
 def test_nothing_reads_back_from_the_device() -> None:
     """A meta tensor has no data: whatever waits for a value of it raises."""
     policy = dataclasses.replace(POLICIES["cifar-strong"][0], solarize_prob=0.5)
-    assert make_views(pictures(8).to("meta"), (policy, policy), seeded()).shape == (2, 8, 3, 32, 32)
+    assert make_views(pictures(8).to("meta"), (policy, policy), seeded()).views.shape == (2, 8, 3, 32, 32)
 
 
 @pytest.mark.gpu
@@ -153,10 +154,10 @@ def test_views_on_a_gpu_are_those_of_the_cpu_and_never_wait() -> None:
     there = images.cuda()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        views = make_views(there, policies, seeded())
+        views = make_views(there, policies, seeded()).views
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    torch.testing.assert_close(views.cpu(), make_views(images, policies, seeded()), rtol=0, atol=1e-5)
+    torch.testing.assert_close(views.cpu(), make_views(images, policies, seeded()).views, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(

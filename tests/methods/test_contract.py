@@ -16,6 +16,7 @@ from gessl.config import Experiment
 from gessl.errors import UserError
 from gessl.layout import METHODS as YAMLS
 from gessl.methods import method_class, method_names
+from gessl.methods.base import Clock
 from gessl.training.step import outer_gradient
 from tests.bilevel.smooth import METHODS, OuterLoss, directions, dot, learner, narrow, norm, task
 from tests.bilevel.test_outer import SETTINGS
@@ -31,7 +32,7 @@ def test_every_hyper_parameter_has_a_value_in_the_yaml(name: str) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_every_parameter_learns_and_the_state_does_not_need_a_gradient(name: str) -> None:
     bound, variables = learner(name)
-    gradient = outer_gradient(bound, variables, [task(name)], None).gradient
+    gradient = outer_gradient(bound, variables, [task(bound)], None).gradient
     for key, tensor in gradient.items():
         assert tensor.isfinite().all()
         # what comes before a BatchNorm or a normalisation may be blind to a shift, but no weight matrix is
@@ -58,9 +59,10 @@ def two_steps(method) -> dict:
     """Parameters and state after two plain descents of the method's loss."""
     bound, variables = learner(method)
     for step in range(2):
-        gradient = outer_gradient(bound, variables, [task("any")], None).gradient
-        params = {key: tensor - 0.1 * gradient[key] for key, tensor in variables.params.items()}
-        variables = variables._replace(params=params, state=bound.commit(variables.state, params, (step + 1) / 4))
+        outer = outer_gradient(bound, variables, [task(bound)], None)
+        params = {key: tensor - 0.1 * outer.gradient[key] for key, tensor in variables.params.items()}
+        state = bound.commit(variables.state, params, outer.seen, Clock(step + 1, 4, 2))
+        variables = variables._replace(params=params, state=state)
     return {**variables.params, **variables.state}
 
 
@@ -68,8 +70,8 @@ def two_steps(method) -> dict:
 def test_targets_are_where_the_method_says(name: str) -> None:
     bound, variables = learner(name)
     leaves = {key: tensor.clone().requires_grad_() for key, tensor in variables.params.items()}
-    outputs, _ = bound.encode(leaves, variables.buffers, task(name)[0])
-    targets = bound.targets(outputs, variables.buffers, variables.state, task(name)[0])
+    outputs, _ = bound.encode(leaves, variables.buffers, task(bound)[0])
+    targets = bound.targets(outputs, variables.buffers, variables.state, task(bound)[0])
     depends = {
         "none": not targets,
         "state": bool(targets) and not any(t.requires_grad for t in targets.values()),
@@ -123,14 +125,14 @@ def test_a_new_method_is_one_file_and_one_yaml(tmp_path: Path, monkeypatch: pyte
     bound, variables = learner("spread")
     for choice in ("K1", "K3-adapted", "K2-fresh-reverse"):
         settings = SETTINGS[choice]
-        views = task("spread", settings.view_sets)
+        views = task(bound, settings.view_sets)
         result = task_hypergradient(Field(bound, *variables[1:], views), variables.params, settings)
         loss = OuterLoss(bound, variables, views, settings)
         for direction in directions(variables.params, 1):
             slope = loss.slope(variables.params, direction)
             assert dot(result.hypergradient, direction) == pytest.approx(slope, abs=1e-8 * norm(result.hypergradient))
     settings = GesslSettings(target_steps=0)
-    logs = task_hypergradient(Field(bound, *variables[1:], task("spread")), variables.params, settings).logs
+    logs = task_hypergradient(Field(bound, *variables[1:], task(bound)), variables.params, settings).logs
     assert float(logs["divergence"]) == 0.0
 
 

@@ -4,6 +4,8 @@ Sampling follows torchvision.transforms.v2 (tests hold both against each other);
 where torchvision on uint8 rounds after each.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -18,12 +20,28 @@ from gessl.data.views.parameters import (
 )
 from gessl.data.views.policy import POLICIES, ViewPolicy
 
-__all__ = ["POLICIES", "ViewPolicy", "apply_parameters", "make_views"]
+__all__ = ["POLICIES", "ViewPolicy", "Views", "apply_parameters", "make_views"]
 
 _JITTER = (ops.brightness, ops.contrast, ops.saturation, ops.hue)
 
 
-def make_views(images: Tensor, policies: tuple[ViewPolicy, ...], generator: torch.Generator) -> Tensor:
+class Views(NamedTuple):
+    """Drawn views of N images, on the images' device.
+
+    Attributes:
+        views: float32 `[V, N, C, H, W]` in [0, 1].
+        crops: small crops, `[v, N, C, h, w]`, if any policy asks for them.
+        boxes: int64 `[V + v, N, 4]`: top, left, height and width of each in its image, in pixels.
+        flips: bool `[V + v, N]`.
+    """
+
+    views: Tensor
+    crops: Tensor | None
+    boxes: Tensor
+    flips: Tensor
+
+
+def make_views(images: Tensor, policies: tuple[ViewPolicy, ...], generator: torch.Generator) -> Views:
     """Draw one view per policy of every image.
 
     Every random number comes from the CPU `generator`, and nothing waits for the device.
@@ -34,9 +52,6 @@ def make_views(images: Tensor, policies: tuple[ViewPolicy, ...], generator: torc
         policies: one per view.
         generator: determines the views, whatever the device.
 
-    Returns:
-        float32 `[V, N, C, H, W]` in [0, 1], on the device of `images`.
-
     Raises:
         ValueError: images of another kind, or no policy.
     """
@@ -46,7 +61,10 @@ def make_views(images: Tensor, policies: tuple[ViewPolicy, ...], generator: torc
         raise ValueError("policies: empty; give one per view")
     count, _, height, width = images.shape
     parameters = concatenate([draw_parameters(policy, count, (height, width), generator) for policy in policies])
-    return apply_parameters(images.repeat(len(policies), 1, 1, 1), parameters).view(len(policies), *images.shape)
+    shape = (len(policies), count)
+    views = apply_parameters(images.repeat(len(policies), 1, 1, 1), parameters).view(*shape, *images.shape[1:])
+    boxes, flips = (_to(drawn, images.device).unflatten(0, shape) for drawn in (parameters.box, parameters.flip))
+    return Views(views, None, boxes, flips)
 
 
 def apply_parameters(images: Tensor, parameters: ViewParameters) -> Tensor:
