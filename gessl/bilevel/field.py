@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gessl.bilevel.learner import Evaluation, Learner
 from gessl.methods.base import Batch, Seen, Tensors
+from gessl.nets.parallel import averaged
 from gessl.nets.second_order import plain_layers
 
 
@@ -53,7 +54,7 @@ class Point:
         place = self._place if names is None else {name: self._place[name] for name in names}
         found = grad(self.loss if of is None else of, place, twice=twice, retain_graph=retain_graph)
         self._graph = found if twice else None
-        return {name: tensor.detach() for name, tensor in found.items()}
+        return averaged(found)
 
     def again(self, *, twice: bool = False) -> "Point":
         """The same point with its targets, computed afresh."""
@@ -84,7 +85,7 @@ class Point:
         )
         if not retain_graph:
             self._graph = None
-        return dict(zip(self.theta, pulled, strict=True))
+        return averaged(dict(zip(self.theta, pulled, strict=True)))
 
 
 class Field:

@@ -10,6 +10,7 @@ from torch.func import functional_call
 
 from gessl.methods.base import Batch, Clock, Method, Seen, Tensors
 from gessl.nets.encoder import Encoder
+from gessl.nets.parallel import gathered, processes, share
 from gessl.nets.second_order import second_order
 
 Precision = Literal["float32", "bfloat16"]
@@ -78,6 +79,10 @@ class Learner:
         self._net = second_order(net)
         self._callers = {kind: _Call(net, getattr(method, kind)) for kind in ("forward", "project", "embed")}
         if compiled:
+            if processes() > 1:
+                raise ValueError(
+                    "efficiency.compile: compiled passes cannot span processes; train in one, or uncompiled"
+                )
             from torch._functorch import config
 
             # the engine goes back twice through one forward pass: for the loss and for the divergence
@@ -146,10 +151,26 @@ class Learner:
         state = {f"net.{name}": tensor for name, tensor in {**params, **written}.items()}
         mixed = self.precision == "bfloat16" and not exact
         with _autocast(batch.views.device) if mixed else contextlib.nullcontext():
-            outputs = functional_call(self._callers[kind], state, (batch,))
+            outputs = functional_call(self._callers[kind], state, (shared(batch),))
         if mixed:
             outputs = {name: tensor.float() for name, tensor in outputs.items()}
-        return outputs, written
+        return {name: gathered(tensor, 1) for name, tensor in outputs.items()}, written
+
+
+def shared(batch: Batch) -> Batch:
+    """This process's share of the mini-batch; all of it where there is one process."""
+    if processes() == 1:
+        return batch
+    count = batch.views.shape[1]
+    mine = share(count)
+    views, crops, boxes, flips = (None if tensor is None else tensor[:, mine] for tensor in batch[:4])
+    assert views is not None
+    index = None if batch.index is None else batch.index[mine]
+    draws = {
+        name: tensor[:, mine] if tensor.dim() > 1 and tensor.shape[1] == count else tensor
+        for name, tensor in batch.draws.items()
+    }
+    return Batch(views, crops, boxes, flips, index, draws)
 
 
 def _autocast(device: torch.device) -> torch.autocast:

@@ -17,6 +17,7 @@ from gessl.bilevel.solvers import SOLVERS
 from gessl.bilevel.target import Target, embedding, self_motivated_target
 from gessl.bilevel.vectors import add, norm, times
 from gessl.methods.base import Seen, Tensors
+from gessl.nets.parallel import averaged
 from gessl.sigma import discrepancy, posterior_entropy, task_log_posterior
 
 
@@ -97,5 +98,5 @@ def _compared(field: Field, path: Path, target: Target, settings: GesslSettings)
         z_target = embedding(field.embed(target.theta, settings.compared_views), settings)
     distance = discrepancy(z, z_target, settings.divergence, settings.temperature, settings.symmetric)
     matching = settings.solver == "parameter_matching"
-    v = add(path.start.theta, target.theta, -1.0) if matching else grad(distance, leaves)
+    v = add(path.start.theta, target.theta, -1.0) if matching else averaged(grad(distance, leaves))
     return distance, times(v, settings.outer_weight), outputs

@@ -26,7 +26,8 @@ class Batch(NamedTuple):
         boxes: int64 `[V + v, N, 4]`: top, left, height and width of each view in its image, in pixels.
         flips: bool `[V + v, N]`: which views are mirrored.
         index: int64 `[N]`: which of the training images these are, counted from 0.
-        draws: further random draws, as the method's `draw` makes them.
+        draws: further random draws, as the method's `draw` makes them; those that `forward` reads are `[·, N, …]`, as
+            processes share a batch by its images.
     """
 
     views: Tensor

@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function, forward_ad
 
+from gessl.nets.parallel import processes, summed
+
 aten = torch.ops.aten
 
 
@@ -57,6 +59,8 @@ class _SecondOrderNorm(nn.modules.batchnorm._BatchNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalised `input` `[B, C, ...]`; in train mode also updates the running statistics in place."""
+        if self.training and processes() > 1:
+            return self._across_processes(input)
         alone = input.dim() > 1 and input.numel() == input.shape[1]  # torch refuses one value per channel
         if not self.training or alone or _defer(input, self.weight, self.bias):
             return super().forward(input)
@@ -69,6 +73,27 @@ class _SecondOrderNorm(nn.modules.batchnorm._BatchNorm):
         if weight is None:  # CUDA's kernels return the sums of a backward pass only beside a weight
             weight = input.new_ones(input.shape[1], dtype=torch.promote_types(input.dtype, torch.float32))
         return _BatchNorm.apply(input, weight, self.bias, mean, var, self.momentum, self.eps)
+
+    def _across_processes(self, x: Tensor) -> Tensor:
+        """With the statistics of all processes' images (torch's SyncBatchNorm has no second derivative, and no CPU)."""
+        over = [dim for dim in range(x.dim()) if dim != 1]
+        shape = [1, -1] + [1] * (x.dim() - 2)
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        count = x.numel() // x.shape[1] * processes()
+        mean = summed(wide.sum(over)) / count
+        centred = wide - mean.view(shape)
+        var = summed(centred.square().sum(over)) / count
+        if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
+            assert self.num_batches_tracked is not None and self.momentum is not None
+            self.num_batches_tracked.add_(1)
+            self.running_mean.lerp_(mean.detach().to(self.running_mean), self.momentum)
+            self.running_var.lerp_((var.detach() * count / (count - 1)).to(self.running_var), self.momentum)
+        normed = centred * (var + self.eps).rsqrt().view(shape)
+        if self.weight is not None:
+            normed = normed * self.weight.view(shape)
+        if self.bias is not None:
+            normed = normed + self.bias.view(shape)
+        return normed.to(x.dtype)
 
 
 class SecondOrderBatchNorm1d(_SecondOrderNorm, nn.BatchNorm1d):

@@ -1,0 +1,40 @@
+"""One of two processes that share each mini-batch: `python -m tests.methods.one_of_two RANK FOLDER`.
+
+The images of the two shares differ, so that a gradient that forgets the other's share, or counts its own twice, shows.
+"""
+
+import sys
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from gessl.bilevel.settings import GesslSettings
+from gessl.training.step import outer_gradient
+from tests.bilevel.smooth import METHODS, learner, task
+
+SETTINGS = {
+    "plain": None,
+    "unroll": GesslSettings(inner_steps=1, target_steps=2, inner_lr=0.02),
+    "replay": GesslSettings(inner_steps=2, target_steps=1, inner_lr=0.02, ssl_weight=0.5, ssl_at="adapted"),
+}
+
+
+def gradients(name: str) -> dict[str, torch.Tensor]:
+    """Losses, gradients and batch statistics of every setting, by name."""
+    bound, variables = learner(name)
+    found = {}
+    for label, settings in SETTINGS.items():
+        outer = outer_gradient(bound, variables, [task(bound)], settings)
+        found |= {f"{label}.gradient.{key}": tensor for key, tensor in outer.gradient.items()}
+        found |= {f"{label}.buffer.{key}": tensor for key, tensor in outer.buffers.items()}
+        found |= {f"{label}.{key}": tensor for key, tensor in outer.logs.items()}
+    return found
+
+
+if __name__ == "__main__":
+    rank, folder = int(sys.argv[1]), sys.argv[2]
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", f"file://{folder}/meet", timedelta(minutes=5), world_size=2, rank=rank)
+    torch.save({name: gradients(name) for name in METHODS}, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
