@@ -1,0 +1,80 @@
+"""Every method, killed in the middle of a queue, a warm-up, an epoch's assignment, goes on to the same bits."""
+
+import json
+import multiprocessing
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gessl.bilevel.settings import GesslSettings
+from gessl.layout import data_dir, tasks_dir
+from gessl.training.checkpoint import load_checkpoint, pack
+from gessl.training.metrics import read_metrics
+from gessl.training.pretrain import METRICS, Run, train
+from gessl.training.settings import Efficiency, Science, TrainSettings
+from tests.bilevel.smooth import IMAGES, METHODS, N
+
+STEPS, CHECKPOINT = 14, 5  # an epoch takes 3 steps (1 under GeSSL), so the checkpoint falls inside one
+RUN, CODE = "tiny-run", "code"
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data set of 24 RGB images of 8x8 pixels, prepared by hand."""
+    monkeypatch.chdir(tmp_path)
+    images = np.random.default_rng(0).integers(0, 256, (IMAGES, 3, 8, 8), dtype=np.uint8)
+    data, tasks = data_dir("tiny"), tasks_dir("tiny", 0)
+    for folder in (data, tasks):
+        folder.mkdir(parents=True)
+        (folder / "record.json").write_text("{}")
+    np.save(data / "images.npy", images)
+    card = {"name": "tiny", "mean": [0.5] * 3, "std": [0.3] * 3, "size": [8, 8], "channels": 3}
+    (data / "card.json").write_text(json.dumps(card))
+    rows = [np.random.default_rng(epoch).permutation(IMAGES) for epoch in range(2 * STEPS)]
+    np.save(tasks / "order.npy", np.array(rows, dtype=np.uint32))
+    return tmp_path
+
+
+def science(name: str, gessl: GesslSettings | None) -> Science:
+    method = METHODS[name]
+    views = "digits-crops" if method.crops else "digits-4" if method.views[1] == 4 else "digits"
+    backbone = "vit-tiny" if method.needs == "tokens" else "small-conv"
+    return Science("tiny", "-", backbone, views, name, method, TrainSettings(STEPS, N, warmup=2), gessl, seed=0)
+
+
+def run_to_the_end(work: Path, settings: Science) -> Run:
+    """Train in `work`, from its checkpoint if it has one."""
+    torch.set_num_threads(1)
+    run = Run(settings, torch.device("cpu"), load_checkpoint(work, RUN, CODE, torch.device("cpu")))
+    train(run, RUN, CODE, work, Efficiency(checkpoint_every=CHECKPOINT, log_every=1))
+    return run
+
+
+@pytest.mark.parametrize("gessl", [None, GesslSettings(tasks=2, inner_lr=0.01)], ids=["base", "gessl"])
+@pytest.mark.parametrize("name", METHODS)
+def test_a_killed_run_ends_in_the_same_bits(tiny: Path, name: str, gessl: GesslSettings | None) -> None:
+    settings = science(name, gessl)
+    whole, killed = tiny / "whole", tiny / "killed"
+    for work in (whole, killed):
+        work.mkdir()
+    expected = run_to_the_end(whole, settings).checkpoint()
+
+    process = multiprocessing.get_context("fork").Process(target=run_to_the_end, args=(killed, settings))
+    process.start()
+    while process.is_alive() and len(read_metrics(killed / METRICS)) < CHECKPOINT + 2:
+        time.sleep(0.001)
+    process.kill()
+    process.join()
+    assert process.exitcode == -9, "it ended before it could be killed"
+    resumed = load_checkpoint(killed, RUN, CODE, torch.device("cpu"))
+    assert resumed is not None
+    assert resumed.step in (CHECKPOINT, 2 * CHECKPOINT)
+
+    found = run_to_the_end(killed, settings).checkpoint()
+    tensors, wanted = pack(found.variables, found.optimizer), pack(expected.variables, expected.optimizer)
+    assert tensors.keys() == wanted.keys()
+    for key, tensor in wanted.items():
+        assert torch.equal(tensors[key], tensor), key
