@@ -10,7 +10,7 @@ export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := 1
 
-.PHONY: run test documented env lint types mlflow report audit bench-bilevel gpu-check lock clean
+.PHONY: run test documented env lint types mlflow report audit bench-bilevel bench-methods learn gpu-check lock clean
 
 run: env
 	$(BIN)/gessl track --config $(CONFIG) -- $(BIN)/snakemake --profile $(PROFILE) --configfile $(CONFIG)
@@ -54,6 +54,15 @@ audit: env
 # the hyper-gradient's cost, beside Betty, TorchOpt and a plain loop, in one run
 bench-bilevel: env .peers/.locked
 	PYTHONPATH=.peers $(BIN)/python -m benchmarks.bilevel $(BENCH)
+
+# does each base method learn, alone and under GeSSL? (slow: an hour or so on two cores)
+learn: env
+	$(BIN)/snakemake --profile $(PROFILE) --configfile config/paper/methods-digits.yaml
+	$(BIN)/python -m benchmarks.learn
+
+# what each base method costs, alone and under GeSSL, in one run (behind `make learn`, whose data it uses)
+bench-methods: env
+	$(BIN)/python -m benchmarks.methods
 
 .peers/.locked: benchmarks/requirements.lock
 	$(BIN)/uv pip install --quiet --no-deps --require-hashes --target .peers -r benchmarks/requirements.lock

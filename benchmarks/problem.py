@@ -123,7 +123,7 @@ def build(
 ) -> Problem:
     """A problem on `batch` random RGB images of `size` x `size` per task, in two views each."""
     torch.manual_seed(0)
-    encoder = Encoder(backbone, [0.5] * 3, [0.25] * 3)
+    encoder = Encoder(backbone, [0.5] * 3, [0.25] * 3, (size, size))
     method = (SmoothSimCLR if smooth else SimCLR)(hidden=WIDTH, dim=WIDTH, temperature=TEMPERATURE)
     plain = copy.deepcopy(smoothed(encoder) if smooth else encoder)
     learner = Learner(method, encoder, generator(0, "heads"))

@@ -52,7 +52,7 @@ def trainer(net: Net, batch: int, settings: GesslSettings | None, device: str, c
     """One training step on `batch` images."""
     torch.manual_seed(0)
     precision: Precision = "bfloat16" if device == "cuda" else "float32"
-    encoder = Encoder(net.backbone, [0.5] * 3, [0.25] * 3)
+    encoder = Encoder(net.backbone, [0.5] * 3, [0.25] * 3, (net.size, net.size))
     learner = Learner(SimCLR(), encoder, generator(0, "heads"), precision=precision, compiled=compiled)
     learner._net.to(device)
     variables = Variables(*({name: t.to(device) for name, t in group.items()} for group in learner.init()))

@@ -1,0 +1,138 @@
+"""Does each method learn? One label per class, against the untrained network and raw pixels, over the grid's seeds.
+
+`make learn` trains config/paper/methods-digits.yaml and then runs this, which reads the scores of its runs. A method
+has learnt if its mean accuracy over the seeds lies above both baselines by more than `MARGINS` standard errors of the
+difference (and by a point); those that have not are named, and the exit status is 1.
+"""
+
+import argparse
+import csv
+import json
+import statistics
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from gessl.bilevel.learner import seeded_init
+from gessl.config import Experiment
+from gessl.data.arrays import open_images, read_card, read_index
+from gessl.evaluation import scarce
+from gessl.evaluation.embed import embed, position_tensor
+from gessl.layout import scores_dir
+from gessl.nets.encoder import Encoder
+from gessl.rng import generator
+from gessl.tasks.read import load_label_subsets
+from gessl.training.settings import Science
+
+OUT = Path("benchmarks/out")
+SUBSET = "1-per-class"
+MARGINS, LEAST = 2.0, 1.0
+
+
+def main() -> int:
+    """Read the scores, measure the baselines, print and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config", type=Path, default=Path("config/paper/methods-digits.yaml"))
+    options = parser.parse_args()
+    report = {"subset": SUBSET, "protocol": scarce.PROTOCOL, "methods": methods(Experiment.load(options.config))}
+    OUT.mkdir(parents=True, exist_ok=True)
+    (OUT / "learn.json").write_text(json.dumps(report, indent=1) + "\n")
+    table = markdown(report["methods"])
+    (OUT / "learn.md").write_text(table)
+    print(table)
+    failing = [name for name, row in report["methods"].items() if not row["learns"]]
+    if failing:
+        print(f"learn: no more than the baselines: {', '.join(failing)}", file=sys.stderr)
+    return 1 if failing else 0
+
+
+def methods(experiment: Experiment) -> dict[str, dict[str, Any]]:
+    """By "method" and "method+gessl": accuracies (%) of each seed, and those of its baselines."""
+    rows: dict[str, dict[str, Any]] = {}
+    baselines: dict[tuple[Any, ...], tuple[float, float]] = {}
+    for cell in experiment.runs():
+        science = cell.science
+        name = science.method_name + ("+gessl" if science.gessl else "")
+        row = rows.setdefault(name, defaultdict(list))
+        key = (science.dataset, science.backbone, science.method.needs, science.seed)
+        if key not in baselines:
+            baselines[key] = _baselines(science)
+        row["dataset"], row["backbone"], row["steps"] = science.dataset, science.backbone, science.train.steps
+        row["seeds"].append(science.seed)
+        row["accs"].append(_trained(cell.id))
+        row["untrained_accs"].append(baselines[key][0])
+        row["raw_accs"].append(baselines[key][1])
+    for row in rows.values():
+        row["acc"], row["std"] = statistics.fmean(row["accs"]), _spread(row["accs"])
+        row["untrained"], row["raw"] = statistics.fmean(row["untrained_accs"]), statistics.fmean(row["raw_accs"])
+        row["learns"] = all(_above(row["accs"], row[base]) for base in ("untrained_accs", "raw_accs"))
+    return rows
+
+
+def _trained(run: str) -> float:
+    with open(scores_dir(run) / "scores.csv", newline="") as file:
+        (value,) = (
+            row["value"]
+            for row in csv.DictReader(file)
+            if (row["protocol"], row["task"], row["metric"]) == (scarce.PROTOCOL, SUBSET, "accuracy")
+        )
+    return float(value)
+
+
+def _baselines(science: Science) -> tuple[float, float]:
+    """Accuracy (%) of the network before its first step, and of the pixels themselves."""
+    card, images = read_card(science.dataset), open_images(science.dataset)
+    with seeded_init(generator(science.seed, "encoder")):
+        encoder = Encoder(
+            science.backbone, card["mean"], card["std"], card["size"], lab=science.method.needs == "lab"
+        ).eval()
+    untrained = embed(encoder, images, batch=512, device=torch.device("cpu"))
+    raw = torch.from_numpy(np.array(images)).flatten(1).float() / 255
+    return _accuracy(untrained, science), _accuracy(raw, science)
+
+
+def _accuracy(features: torch.Tensor, science: Science) -> float:
+    index = read_index(science.dataset)
+    cpu = torch.device("cpu")
+    train, test = (position_tensor(np.flatnonzero(index["split"] == split), cpu) for split in ("train", "test"))
+    subsets = {SUBSET: load_label_subsets(science.dataset, science.seed)[SUBSET]}
+    (score,) = scarce.evaluate_scarce(features, position_tensor(index["label"], cpu), train, test, subsets)
+    return score.interval.mean
+
+
+def _spread(values: list[float]) -> float:
+    return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def _above(values: list[float], baseline: list[float]) -> bool:
+    """By more than the margin; the seeds share labels and initial network, so differences are taken in pairs."""
+    gaps = [a - b for a, b in zip(values, baseline, strict=True)]
+    return statistics.fmean(gaps) > max(LEAST, MARGINS * _spread(gaps) / len(gaps) ** 0.5)
+
+
+def markdown(rows: dict[str, dict[str, Any]]) -> str:
+    """One line per method: alone, under GeSSL, and what both start from."""
+    lines = [
+        f"Accuracy (%) with one label per class (`{scarce.PROTOCOL}`), mean ± standard deviation over seeds.",
+        "",
+        "| method | data, backbone | steps | raw | untrained | alone | + GeSSL | learns |",
+        "| --- | --- | --: | --: | --: | --: | --: | --- |",
+    ]
+    for name in sorted({name.removesuffix("+gessl") for name in rows}):
+        both = [rows.get(name), rows.get(f"{name}+gessl")]
+        row = next(found for found in both if found)
+        cells = [f"{found['acc']:.1f} ± {found['std']:.1f}" if found else "" for found in both]
+        verdict = "yes" if all(found["learns"] for found in both if found) else "**no**"
+        lines.append(
+            f"| {name} | {row['dataset']}, {row['backbone']} | {row['steps']} | {row['raw']:.1f} | "
+            f"{row['untrained']:.1f} | {cells[0]} | {cells[1]} | {verdict} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
