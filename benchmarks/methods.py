@@ -73,7 +73,7 @@ def measured(experiment: Experiment, rounds: int) -> dict[str, dict[str, Any]]:
 
 
 def published_size(method: Method) -> dict[str, int]:
-    """Parameters of the heads and bytes of the state (but for a teacher's copy of the encoder) at the paper's values."""
+    """Parameters of the heads and bytes of the state at the paper's values, without a teacher's copy of the encoder."""
     features = {"lab": 2 * FEATURES, "tokens": 384}.get(method.needs, FEATURES)
     heads = torch.nn.ModuleDict(method.heads(features))
     params = dict(heads.named_parameters())

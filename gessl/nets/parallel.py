@@ -7,12 +7,30 @@ for Hessian-vector products. Batch-global losses (contrastive, decorrelating) ne
 lose a factor W or the other shares' gradients here (https://github.com/lightly-ai/lightly/pull/1528).
 """
 
+import os
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.autograd import Function
+
+
+def join(backend: str) -> None:
+    """Meet the other processes, where a launcher such as torchrun started several."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        dist.init_process_group(backend)
+
+
+def wait() -> None:
+    """Until all processes are here."""
+    if processes() > 1:
+        dist.barrier()
+
+
+def rank() -> int:
+    """Which process this is; 0 is the one that writes."""
+    return dist.get_rank() if processes() > 1 else 0
 
 
 def processes() -> int:
@@ -30,7 +48,7 @@ def share(count: int) -> slice:
     if count % world:
         raise ValueError(f"batch: {count} images cannot be shared by {world} processes; give a multiple of {world}")
     size = count // world
-    first = size * dist.get_rank() if world > 1 else 0
+    first = size * rank()
     return slice(first, first + size)
 
 
@@ -59,7 +77,7 @@ def gathered(x: Tensor, dim: int) -> Tensor:
     if world == 1:
         return x
     parts = [torch.zeros_like(x)] * world
-    parts[dist.get_rank()] = x
+    parts[rank()] = x
     return summed(torch.cat(parts, dim))
 
 

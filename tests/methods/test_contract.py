@@ -55,17 +55,50 @@ def two_steps(method) -> dict:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_targets_are_where_the_method_says(name: str) -> None:
+def test_the_page_of_its_family_tells_of_it(name: str) -> None:
+    pages = {page.stem: page.read_text() for page in (ROOT / "docs/methods").glob("*.md")}
+    index = pages.pop("README")
+    assert f"`{name}`" in index
+    assert any(f"`{name}`" in text for text in pages.values())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_its_state_learns_from_every_task_as_seen_at_the_start(name: str) -> None:
     bound, variables = learner(name)
-    leaves = {key: tensor.clone().requires_grad_() for key, tensor in variables.params.items()}
-    outputs, _ = bound.encode(leaves, variables.buffers, task(bound)[0])
-    targets = bound.targets(outputs, variables.buffers, variables.state, task(bound)[0])
-    depends = {
-        "none": not targets,
-        "state": bool(targets) and not any(t.requires_grad for t in targets.values()),
-        "outputs": bool(targets) and all(t.requires_grad for t in targets.values()),
-    }
-    assert depends[bound.method.source]
+    tasks = [task(bound), task(bound, number=1)]
+    settings = GesslSettings(inner_steps=2, target_steps=2, tasks=2, inner_lr=0.02)
+    seen = outer_gradient(bound, variables, tasks, settings).seen
+    alone = [outer_gradient(bound, variables, [batches], None).seen[0] for batches in tasks]
+    assert len(seen) == 2
+    for found, expected in zip(seen, alone, strict=True):
+        for group in ("outputs", "targets"):
+            tensors, wanted = getattr(found, group), getattr(expected, group)
+            assert tensors.keys() == wanted.keys()
+            assert all(torch.allclose(tensors[key], wanted[key], rtol=1e-9, atol=1e-12) for key in wanted)
+            assert not any(tensor.requires_grad for tensor in tensors.values())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_targets_are_where_the_method_says(name: str) -> None:
+    bound, (params, buffers, state) = learner(name)
+    batch = task(bound)[0]
+    leaves = {key: tensor.clone().requires_grad_() for key, tensor in params.items()}
+    moved = {key: tensor + 0.5 * torch.randn(tensor.shape, dtype=tensor.dtype) for key, tensor in params.items()}
+    here, there = (
+        bound.targets(bound.encode(place, buffers, batch)[0], buffers, state, batch) for place in (leaves, moved)
+    )
+    same = all(torch.equal(here[key], there[key]) for key in here)
+    match bound.method.source:
+        case "none":
+            assert not here
+        case "state":
+            assert same
+            assert not any(tensor.requires_grad for tensor in here.values())
+            alone = bound.targets({}, buffers, state, batch)
+            assert alone.keys() == here.keys()
+            assert all(torch.equal(alone[key], here[key]) for key in here)
+        case "outputs":
+            assert not same
 
 
 NEW_METHOD = '''

@@ -7,6 +7,8 @@ import multiprocessing
 import os
 import random
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from gessl.config import Experiment
 from gessl.files import sha256_file
 from gessl.nets.encoder import load_encoder
 from gessl.training.metrics import read_metrics
-from tests.conftest import SMALL
+from tests.conftest import ROOT, SMALL
 
 CONFIG = Path("config/config.yaml")
 
@@ -256,3 +258,20 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(
     assert not list((Path("results/runs") / run).glob("*"))
     assert not list((Path("work") / run).glob(".*.tmp"))
     assert main(["pretrain", run]) == 0
+
+
+def test_two_processes_train_the_run_of_one(prepared: Path) -> None:
+    """Started by torchrun; equal up to the rounding of sums in another order."""
+    recipe = {"train": {"steps": 6, "batch": 32, "warmup": 0, "lr": 1e-3, "optimizer": "sgd"}}
+    run = run_ids(recipe=recipe, methods={"byol": {"hidden": 16, "dim": 8}})["gessl"]
+    assert main(["pretrain", run]) == 0
+    folder = Path("results/runs") / run
+    alone = load_file(folder / "model.safetensors")
+    shutil.rmtree(folder)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "gessl", "pretrain", run]
+    subprocess.run(command, check=True, timeout=300, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    together = load_file(folder / "model.safetensors")
+    assert json.loads((folder / "record.json").read_text())["notes"]["processes"] == 2
+    assert together.keys() == alone.keys()
+    for key, tensor in alone.items():
+        assert torch.allclose(together[key].double(), tensor.double(), rtol=1e-3, atol=1e-4), key
