@@ -5,6 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV_VERSION := 0.13.9
 CONFIG ?= config/config.yaml
+LEARN := config/paper/methods-digits.yaml config/paper/methods-glyphs.yaml
 PROFILE ?= workflow/profiles/local
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
@@ -57,12 +58,12 @@ bench-bilevel: env .peers/.locked
 
 # does each base method learn, alone and under GeSSL? (slow: an hour or so on two cores)
 learn: env
-	$(BIN)/snakemake --profile $(PROFILE) --configfile config/paper/methods-digits.yaml
-	$(BIN)/python -m benchmarks.learn
+	for grid in $(LEARN); do $(BIN)/snakemake --profile $(PROFILE) --configfile $$grid || exit; done
+	$(BIN)/python -m benchmarks.learn $(LEARN)
 
 # what each base method costs, alone and under GeSSL, in one run (behind `make learn`, whose data it uses)
 bench-methods: env
-	$(BIN)/python -m benchmarks.methods
+	$(BIN)/python -m benchmarks.methods $(LEARN)
 
 .peers/.locked: benchmarks/requirements.lock
 	$(BIN)/uv pip install --quiet --no-deps --require-hashes --target .peers -r benchmarks/requirements.lock

@@ -1,7 +1,7 @@
 """Does each method learn? One label per class, against the untrained network and raw pixels, over the grid's seeds.
 
-`make learn` trains config/paper/methods-digits.yaml and then runs this, which reads the scores of its runs. A method
-has learnt if its mean accuracy over the seeds lies above both baselines by more than `MARGINS` standard errors of the
+`make learn` trains config/paper/methods-digits.yaml and methods-glyphs.yaml (CMC needs colour), then runs this, which
+reads the scores of their runs. A method has learnt if its mean accuracy over the seeds lies above both baselines by more than `MARGINS` standard errors of the
 difference (and by a point); those that have not are named, and the exit status is 1.
 """
 
@@ -36,9 +36,10 @@ MARGINS, LEAST = 2.0, 1.0
 def main() -> int:
     """Read the scores, measure the baselines, print and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--config", type=Path, default=Path("config/paper/methods-digits.yaml"))
+    parser.add_argument("config", type=Path, nargs="+", help="experiment files whose runs are finished")
     options = parser.parse_args()
-    report = {"subset": SUBSET, "protocol": scarce.PROTOCOL, "methods": methods(Experiment.load(options.config))}
+    rows = {name: row for config in options.config for name, row in methods(Experiment.load(config)).items()}
+    report = {"subset": SUBSET, "protocol": scarce.PROTOCOL, "methods": rows}
     OUT.mkdir(parents=True, exist_ok=True)
     (OUT / "learn.json").write_text(json.dumps(report, indent=1) + "\n")
     table = markdown(report["methods"])

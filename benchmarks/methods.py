@@ -2,8 +2,8 @@
 
     make bench-methods
 
-Step times are measured side by side on the grid that `make learn` trains (config/paper/methods-digits.yaml, whose data
-must be prepared), in units of a step of SimCLR alone: gradients only, without drawing views and without the optimiser's
+Step times are measured side by side on the grids that `make learn` trains (whose data must be prepared), in units of a
+step of SimCLR alone on digits: gradients only, without drawing views and without the optimiser's
 update. Sizes are given for the papers' own values (config/methods/*.yaml) behind a ResNet-18 on 50,000 images as well.
 Prints a Markdown table and writes benchmarks/out/methods.json.
 """
@@ -34,11 +34,11 @@ FEATURES, IMAGES = 512, 50_000  # of ResNet-18 and CIFAR
 def main(arguments: list[str] | None = None) -> None:
     """Measure, print and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=Path, default=Path("config/paper/methods-digits.yaml"))
+    parser.add_argument("config", type=Path, nargs="+", help="experiment files whose data are prepared")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    rows = measured(Experiment.load(options.config), options.rounds)
+    rows = measured([Experiment.load(config) for config in options.config], options.rounds)
     for name, row in rows.items():
         row |= published_size(load_method(name, {}, name))
     OUT.mkdir(parents=True, exist_ok=True)
@@ -46,13 +46,12 @@ def main(arguments: list[str] | None = None) -> None:
     print(markdown(rows))
 
 
-def measured(experiment: Experiment, rounds: int) -> dict[str, dict[str, Any]]:
-    """By method: sizes in the experiment, and step times of the first seed's runs."""
+def measured(experiments: list[Experiment], rounds: int) -> dict[str, dict[str, Any]]:
+    """By method: sizes in its experiment, and step times of the first seed's runs."""
     rows: dict[str, dict[str, Any]] = {}
     arms = {}
-    for cell in experiment.runs():
-        science = cell.science
-        if science.seed != experiment.seeds[0]:
+    for science in (cell.science for experiment in experiments for cell in experiment.runs()):
+        if science.seed != experiments[0].seeds[0]:
             continue
         run = Run(science, torch.device("cpu"))
         tasks = [run.task(0, task) for task in range(run.tasks_per_step)]
