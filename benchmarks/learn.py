@@ -1,8 +1,9 @@
 """Does each method learn? One label per class, against the untrained network and raw pixels, over the grid's seeds.
 
 `make learn` trains config/paper/methods-digits.yaml and methods-glyphs.yaml (CMC needs colour), then runs this, which
-reads the scores of their runs. A method has learnt if its mean accuracy over the seeds lies above both baselines by more than `MARGINS` standard errors of the
-difference (and by a point); those that have not are named, and the exit status is 1.
+reads the scores of their runs. A method has learnt if its mean accuracy over the seeds lies above both baselines by
+more than `MARGINS` standard errors of the difference (and by a point); those that have not are named, and the exit
+status is 1.
 """
 
 import argparse

@@ -22,13 +22,14 @@ from tqdm import tqdm
 from benchmarks.rounds import run_rounds
 from gessl.config import Experiment, load_method
 from gessl.methods.base import Method, Tensors
+from gessl.nets.encoder import Encoder
 from gessl.rng import generator
 from gessl.training.pretrain import Run
 from gessl.training.step import outer_gradient
 
 OUT = Path("benchmarks/out")
 UNIT = "simclr"
-FEATURES, IMAGES = 512, 50_000  # of ResNet-18 and CIFAR
+IMAGES = 50_000  # as in CIFAR
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -73,8 +74,9 @@ def measured(experiments: list[Experiment], rounds: int) -> dict[str, dict[str, 
 
 def published_size(method: Method) -> dict[str, int]:
     """Parameters of the heads and bytes of the state at the paper's values, without a teacher's copy of the encoder."""
-    features = {"lab": 2 * FEATURES, "tokens": 384}.get(method.needs, FEATURES)
-    heads = torch.nn.ModuleDict(method.heads(features))
+    backbone = "vit-small" if method.needs == "tokens" else "resnet18-cifar"
+    encoder = Encoder(backbone, [0.5] * 3, [0.25] * 3, (32, 32), lab=method.needs == "lab")
+    heads = torch.nn.ModuleDict(method.heads(encoder.features))
     params = dict(heads.named_parameters())
     state = method.init_state(params, IMAGES, generator(0, "size"))
     return {"published_parameters": _count(params), "published_state_bytes": _bytes(state)}

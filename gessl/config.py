@@ -6,7 +6,6 @@ keys, and turns its complaints into one line that names the file, the key and th
 
 import dataclasses
 import difflib
-import itertools
 import json
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -18,20 +17,26 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from gessl.bilevel.settings import GesslSettings
 from gessl.data.pin import data_version
+from gessl.data.registry import Dataset
 from gessl.data.registry import dataset as registered
-from gessl.data.views import POLICIES
+from gessl.data.views import POLICIES, ViewPolicy
 from gessl.errors import UserError
 from gessl.evaluation.step import EvaluationSettings
 from gessl.files import sha256_json
-from gessl.layout import METHODS
-from gessl.methods import method_class
+from gessl.layout import METHODS, REFERENCES
+from gessl.methods import method_class, method_names
 from gessl.methods.base import Method
-from gessl.nets.backbones import BACKBONES
+from gessl.nets.backbones import BACKBONES, require_offer
 from gessl.report.plan import Comparison, PlannedRun, ReportPlan
+from gessl.report.reference import Reference
 from gessl.tasks.draw import TaskSettings
 from gessl.training.settings import Efficiency, Science, TrainSettings
 
 STRICT = ConfigDict(extra="forbid", frozen=True)
+OWN = "recipe"  # key of a base method's entry that is no hyper-parameter: what this method trains with
+OWN_PARTS = ("backbone", "views", "train")  # GeSSL is a matter of the variants
+# what tells two published numbers apart
+IDENTITY = ("source", "protocol", "dataset", "method", "backbone", "epochs", "gessl", "task", "metric", "note")
 Tree = dict[str, Any]
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
@@ -66,7 +71,10 @@ class Experiment(Model):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
     title: str
     datasets: tuple[str, ...] = Field(min_length=1)
-    methods: dict[str, Tree | None] = Field(min_length=1, description="base method: overrides of its yaml")
+    methods: dict[str, Tree | None] = Field(
+        min_length=1,
+        description="base method: overrides of its yaml; its `recipe` overrides the recipe's backbone, views, train",
+    )
     seeds: tuple[int, ...] = Field(min_length=1)
     recipe: Recipe = Recipe()
     variants: dict[str, Tree] = Field(min_length=1, description="variant: overrides of the recipe")
@@ -94,9 +102,8 @@ class Experiment(Model):
             values = getattr(experiment, axis)
             if len(set(values)) < len(values):
                 raise UserError(f"{source}: {axis}: {list(values)} names one of them twice")
-        for _ in experiment.runs(source):  # every cell must be valid before any of them runs
-            pass
-        known = {variant for variant, _ in experiment._variants()}
+        load_references()  # a wrong one is to stop here, not at the report
+        known = {planned.variant for planned in experiment.runs(source)}  # so every cell is valid before any runs
         for index, comparison in enumerate(experiment.comparisons):
             for role in ("treatment", "control"):
                 name = getattr(comparison, role)
@@ -108,22 +115,39 @@ class Experiment(Model):
 
     def runs(self, source: str = "experiment") -> Iterator["PlannedScience"]:
         """Every cell of the grid, in a fixed order. Cells that agree in their science share an id."""
-        for dataset, (name, overrides) in itertools.product(self.datasets, self.methods.items()):
-            version = data_version(registered(dataset).name)
-            method = load_method(name, overrides or {}, f"{source}: methods.{name}")
-            for (variant, tree), seed in itertools.product(self._variants(), self.seeds):
-                recipe = validated(Recipe, tree, f"{source}: variants.{variant}")
-                require(recipe.backbone, BACKBONES, f"{source}: recipe.backbone", "backbone")
-                require(recipe.views, POLICIES, f"{source}: recipe.views", "view policy")
-                parts = {part: getattr(recipe, part) for part in Recipe.model_fields}
-                science = Science(
-                    dataset=dataset, data_version=version, method_name=name, method=method, seed=seed, **parts
-                )
-                yield PlannedScience(variant, science)
+        methods = {name: self._method(name, source) for name in self.methods}
+        for dataset in self.datasets:
+            data, version = registered(dataset), data_version(dataset)
+            for name, (method, recipes) in methods.items():
+                for variant, recipe in recipes.items():
+                    refuse_misfits(method, recipe, data, f"{source}: methods.{name}")
+                    parts = {part: getattr(recipe, part) for part in Recipe.model_fields}
+                    for seed in self.seeds:
+                        science = Science(
+                            dataset=dataset, data_version=version, method_name=name, method=method, seed=seed, **parts
+                        )
+                        yield PlannedScience(variant, science)
 
-    def _variants(self) -> list[tuple[str, Tree]]:
-        """Variant names with their merged recipe; an axis multiplies the variants that have its section."""
-        base = self.recipe.model_dump(mode="json")
+    def _method(self, name: str, source: str) -> tuple[Method, dict[str, Recipe]]:
+        """The base method of the entry `name`, and its recipe under each variant."""
+        where, entry = f"{source}: methods.{name}", self.methods[name] or {}
+        method = load_method(name, {key: value for key, value in entry.items() if key != OWN}, where)
+        own = entry.get(OWN) or {}
+        if not isinstance(own, dict):
+            raise UserError(f"{where}.{OWN}: must be a mapping, got {own!r}")
+        for key in own:
+            require(key, dict.fromkeys(OWN_PARTS), f"{where}.{OWN}", "key")
+        base = merge(self.recipe.model_dump(mode="json"), own)
+        validated(Recipe, base, f"{where}.{OWN}")
+        recipes = {}
+        for variant, tree in self._variants(base):
+            recipe = recipes[variant] = validated(Recipe, tree, f"{source}: variants.{variant}")
+            require(recipe.backbone, BACKBONES, f"{source}: recipe.backbone", "backbone")
+            require(recipe.views, POLICIES, f"{source}: recipe.views", "view policy")
+        return method, recipes
+
+    def _variants(self, base: Tree) -> list[tuple[str, Tree]]:
+        """Variant names with their recipe over `base`; an axis multiplies the variants that have its section."""
         merged = [(name, merge(base, overrides)) for name, overrides in self.variants.items()]
         for key, values in self.axes.items():
             *parents, leaf = key.split(".")
@@ -152,13 +176,16 @@ class Experiment(Model):
         return sciences[run_id]
 
     def report_plan(self) -> ReportPlan:
-        """What the report is about."""
+        """What the report is about, published numbers of its data sets and methods included."""
         runs = tuple(
             PlannedRun(planned.id, science.dataset, science.method_name, planned.variant, science.seed)
             for planned in self.runs()
             for science in (planned.science,)
         )
-        return ReportPlan(self.name, self.title, runs, self.comparisons)
+        references = tuple(
+            quote for quote in load_references() if quote.dataset in self.datasets and quote.method in self.methods
+        )
+        return ReportPlan(self.name, self.title, runs, self.comparisons, references=references)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,6 +221,81 @@ def load_method(name: str, overrides: Tree, source: str) -> Method:
     validate = TypeAdapter[Method](cls).validate_python
     checked(validate, values, cls, path.as_posix())
     return checked(validate, {**values, **overrides}, cls, source)
+
+
+def load_references() -> tuple[Reference, ...]:
+    """The published numbers of `config/reference/*.yaml`; keys beside `values` hold for each of a file's values.
+
+    Raises:
+        UserError: unknown or missing key, wrong type or value, unknown method, or the same number twice.
+    """
+    validate = TypeAdapter[Reference](Reference).validate_python
+    known = {field.name for field in dataclasses.fields(Reference)} - {"file"}
+    found: dict[tuple[Any, ...], Reference] = {}
+    for path in sorted(REFERENCES.glob("*.yaml")):
+        tree = read_yaml(path)
+        values = tree.pop("values", None)
+        if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
+            raise UserError(f"{path}: values: must be a list of mappings")
+        for place, value in enumerate(values):
+            where = f"{path}: values.{place}"
+            entry = {**tree, **value}
+            for key in entry.keys() - known:
+                raise UserError(f"{where}: unknown key {key!r}{hint(key, known)}")
+            quote = checked(validate, {**entry, "file": path.as_posix()}, Reference, where)
+            require(quote.method, dict.fromkeys(method_names()), f"{where}.method", "method")
+            same = tuple(getattr(quote, key) for key in IDENTITY)
+            if same in found:
+                raise UserError(f"{where}: stands in {found[same].file} already; remove one of them")
+            found[same] = quote
+    return tuple(found.values())
+
+
+def refuse_misfits(method: Method, recipe: Recipe, data: Dataset, where: str) -> None:
+    """Refuse a method with views, data, a backbone or a bi-level scheme that it cannot work with.
+
+    Raises:
+        UserError: what does not fit, and what would.
+    """
+    for problem in (_misfit_of_views(method, recipe.views), _misfit_of_scheme(method, recipe.gessl)):
+        if problem:
+            raise UserError(f"{where}: {problem}")
+    try:
+        require_offer(recipe.backbone, method.needs, channels=data.channels, size=data.size)
+    except UserError as error:
+        raise UserError(f"{where}: on {data.name}: {error}") from None
+
+
+def _misfit_of_views(method: Method, name: str) -> str | None:
+    def fits(policies: tuple[ViewPolicy, ...]) -> bool:
+        whole, small = _count(policies)
+        return least <= whole <= most and (method.crops or not small)
+
+    least, most = method.views
+    whole, small = _count(POLICIES[name])
+    if fits(POLICIES[name]):
+        return None
+    advice = f"take {', '.join(known for known in POLICIES if fits(POLICIES[known])) or 'another method'}"
+    if least <= whole <= most:
+        return f"it has no use for small crops, but view policy {name!r} draws {small}; {advice}"
+    wanted = f"{least}" if least == most else f"{least} to {most}"
+    return f"it takes {wanted} views, but view policy {name!r} draws {whole}; {advice}"
+
+
+def _count(policies: tuple[ViewPolicy, ...]) -> tuple[int, int]:
+    """Whole views and small crops."""
+    small = sum(policy.size is not None for policy in policies)
+    return len(policies) - small, small
+
+
+def _misfit_of_scheme(method: Method, gessl: GesslSettings | None) -> str | None:
+    if gessl is None:
+        return None
+    if gessl.support_query and (method.anchored or type(method).draw is not Method.draw):
+        return "gessl.support_query judges the two views of half a mini-batch, which this method does not give; drop it"
+    if gessl.target_last == "classification" and method.anchored:
+        return "gessl.target_last: classification needs a π of the loss's own pass, which this method lacks; take ssl"
+    return None
 
 
 def read_yaml(path: Path) -> Tree:
@@ -244,7 +346,8 @@ def checked(validate: Callable[[Tree], T], tree: Tree, model: type, source: str)
             raise UserError(f"{source}: unknown key {place[-1]!r}{where}{hint(place[-1], names)}") from None
         message = first["msg"].removeprefix("Value error, ")
         given = f", got {first['input']!r}" if first["type"] != "value_error" and first["type"] != "missing" else ""
-        raise UserError(f"{source}: {'.'.join(place)}: {message[0].lower()}{message[1:]}{given}") from None
+        where = ": ".join([source, ".".join(place)] if place else [source])
+        raise UserError(f"{where}: {message[0].lower()}{message[1:]}{given}") from None
 
 
 def hint(name: str, valid: Mapping[str, Any] | set[str] | list[str]) -> str:

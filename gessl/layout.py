@@ -8,6 +8,7 @@ WORK = Path("work")  # checkpoints of unfinished runs: outside Snakemake's outpu
 LOCK = Path("requirements.lock")
 REGISTRY = Path("config/datasets.yaml")
 METHODS = Path("config/methods")
+REFERENCES = Path("config/reference")
 RECORD = "record.json"
 
 

@@ -7,27 +7,41 @@ from torch import Tensor
 from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
-Kind = Literal["adam", "sgd"]
+Kind = Literal["adam", "adamw", "sgd", "lars"]
 Tensors = dict[str, Tensor]
 
 
 class Optimizer:
-    """Adam (β = 0.9 and 0.999) or SGD over a dict of parameters, which it updates in place; its slots are tensors.
+    """Adam (β1 = 0.9), AdamW, SGD or LARS over a dict of parameters, updated in place; its slots are tensors.
 
     Uses torch's functional forms: the classes of `torch.optim` import the compiler on construction, which takes longer
-    than importing torch.
+    than importing torch. Nothing here waits for the device.
 
     Args:
         params: what to update.
-        kind: "adam" or "sgd".
-        weight_decay: coefficient of the L2 term in the gradient (not decoupled).
-        momentum: of SGD.
+        kind: "adam", "adamw" (weight decay apart from the gradient), "sgd" or "lars" (see `lars_direction`).
+        weight_decay: coefficient of the L2 term in the gradient; of "adamw", of the decay beside it.
+        momentum: of SGD and LARS.
+        beta2: decay of the second moment of Adam and AdamW.
+        eta: trust coefficient of LARS.
+        clip_lr: whether LARS only lowers a tensor's rate, never raises it above `lr`.
+        clip: largest norm of the whole gradient, above which it is scaled down to it; 0 for none.
     """
 
     def __init__(
-        self, params: Tensors, kind: Kind = "adam", *, weight_decay: float = 0.0, momentum: float = 0.9
+        self,
+        params: Tensors,
+        kind: Kind = "adam",
+        *,
+        weight_decay: float = 0.0,
+        momentum: float = 0.9,
+        beta2: float = 0.999,
+        eta: float = 0.02,
+        clip_lr: bool = True,
+        clip: float = 0.0,
     ) -> None:
         self._params, self._kind, self._weight_decay, self._momentum = params, kind, weight_decay, momentum
+        self._beta2, self._eta, self._clip_lr, self._clip = beta2, eta, clip_lr, clip
         self._slots: dict[str, list[Tensor]] = {}
 
     def minimise(self, loss: Tensor, lr: float) -> None:
@@ -39,10 +53,17 @@ class Optimizer:
     def step(self, gradient: Tensors, lr: float) -> None:
         """One update with learning rate `lr`."""
         params, gradients = list(self._params.values()), [gradient[name] for name in self._params]
-        if self._kind == "adam":
+        if self._clip:
+            gradients = clipped(gradients, self._clip)
+        if self._kind in ("adam", "adamw"):
             self._adam(params, gradients, lr)
+        elif self._kind == "lars":
+            trusted = lars_direction(
+                params, gradients, lr, weight_decay=self._weight_decay, eta=self._eta, clip_lr=self._clip_lr
+            )
+            self._sgd(params, trusted, lr, weight_decay=0.0)
         else:
-            self._sgd(params, gradients, lr)
+            self._sgd(params, gradients, lr, weight_decay=self._weight_decay)
 
     def _adam(self, params: list[Tensor], gradients: list[Tensor], lr: float) -> None:
         if not self._slots:
@@ -56,16 +77,17 @@ class Optimizer:
             [],
             self._slots["step"],
             foreach=True,
+            decoupled_weight_decay=self._kind == "adamw",
             amsgrad=False,
             beta1=0.9,
-            beta2=0.999,
+            beta2=self._beta2,
             lr=lr,
             weight_decay=self._weight_decay,
             eps=1e-8,
             maximize=False,
         )
 
-    def _sgd(self, params: list[Tensor], gradients: list[Tensor], lr: float) -> None:
+    def _sgd(self, params: list[Tensor], gradients: list[Tensor], lr: float, *, weight_decay: float) -> None:
         if not self._slots:
             self._slots = {"momentum": [torch.zeros_like(tensor) for tensor in params]}
         sgd(
@@ -73,7 +95,7 @@ class Optimizer:
             gradients,
             list(self._slots["momentum"]),
             foreach=True,
-            weight_decay=self._weight_decay,
+            weight_decay=weight_decay,
             momentum=self._momentum,
             lr=lr,
             dampening=0.0,
@@ -95,3 +117,38 @@ class Optimizer:
         self._slots = {slot: [slots[f"{name}.{slot}"] for name in self._params] for slot in kinds}
         # torch keeps the step count on the CPU whatever the device
         self._slots |= {slot: [tensor.cpu() for tensor in self._slots[slot]] for slot in kinds if slot == "step"}
+
+
+def lars_direction(
+    params: list[Tensor], gradients: list[Tensor], lr: float, *, weight_decay: float, eta: float, clip_lr: bool
+) -> list[Tensor]:
+    """What SGD with momentum follows under LARS (You et al. 2017, https://arxiv.org/abs/1708.03888, equation 6).
+
+        t (g + λ w),    t = η ‖w‖ / (‖g‖ + λ ‖w‖)
+
+    per tensor w with gradient g and weight decay λ; with `clip_lr` t = min(that / lr, 1), so that no tensor moves at
+    more than `lr`. As the SSL code bases have it, biases and normalisations (tensors of fewer than two dimensions) keep
+    their plain gradient, without decay, and so does a tensor that is zero; one whose gradient is zero stays
+    (https://github.com/vturrisi/solo-learn/blob/main/solo/utils/lars.py, with its option to leave out biases and
+    normalisations).
+    """
+    chosen = [place for place, tensor in enumerate(params) if tensor.ndim > 1]
+    directions = list(gradients)
+    if not chosen:
+        return directions
+    weights, slopes = [params[place] for place in chosen], [gradients[place] for place in chosen]
+    size, slope = (torch.stack(list(torch._foreach_norm(tensors))) for tensors in (weights, slopes))
+    trust = eta * size / (slope + weight_decay * size + 1e-8)
+    if clip_lr:
+        trust = (trust / lr).clamp(max=1)
+    trust = trust.where(size > 0, 1.0).where(slope > 0, 0.0)
+    decayed = torch._foreach_add(slopes, weights, alpha=weight_decay)
+    for place, tensor in zip(chosen, torch._foreach_mul(decayed, list(trust.unbind())), strict=True):
+        directions[place] = tensor
+    return directions
+
+
+def clipped(gradients: list[Tensor], most: float) -> list[Tensor]:
+    """The gradients scaled by min(1, most / ‖all of them‖), as `torch.nn.utils.clip_grad_norm_` does."""
+    total = torch.stack(list(torch._foreach_norm(gradients))).norm()
+    return list(torch._foreach_mul(gradients, (most / (total + 1e-6)).clamp(max=1)))

@@ -9,9 +9,10 @@ import pytest
 import yaml
 
 from gessl.cli import main
-from gessl.config import Experiment, schema
+from gessl.config import Experiment, load_references, schema
 from gessl.errors import UserError
-from tests.conftest import ROOT, SMALL
+from gessl.methods import method_names
+from tests.conftest import ROOT, SMALL, copy_project
 
 
 @pytest.fixture(autouse=True)
@@ -27,6 +28,15 @@ def changed(*path: str | int, to: object) -> dict:
         place = place.setdefault(key, {}) if isinstance(place, dict) else place[key]  # type: ignore[index]
     place[path[-1]] = to  # type: ignore[index]
     return tree
+
+
+GUIDED = {"support_query": {}, "target_steps": 0, "kl_weight": 0, "ssl_at": "adapted"}
+
+
+def on_tokens(method: str, gessl: dict) -> dict:
+    """The small experiment with a method that needs a ViT, under these settings of GeSSL."""
+    entry = {"recipe": {"backbone": "vit-tiny", "views": "digits-mae"}}
+    return changed("methods", to={method: entry}) | {"variants": {"gessl": {"gessl": gessl}}, "comparisons": []}
 
 
 WRONG = [
@@ -49,6 +59,36 @@ WRONG = [
     (
         changed("axes", to={"gessl.target_stepz": [1]}),
         "unknown key 'target_stepz' in gessl; did you mean 'target_steps'?",
+    ),
+    (changed("methods", "simclr", "recipe", to={"gessl": {}}), "methods.simclr.recipe: unknown key 'gessl'; did you"),
+    (
+        changed("methods", "simclr", "recipe", to={"train": {"stpes": 3}}),
+        "recipe: unknown key 'stpes' in train;",
+    ),
+    (changed("methods", "simclr", "recipe", to=[1]), "methods.simclr.recipe: must be a mapping, got [1]"),
+    (
+        changed("recipe", "views", to="digits-4"),
+        "it takes 2 views, but view policy 'digits-4' draws 4;",
+    ),
+    (
+        changed("recipe", "views", to="digits-crops"),
+        "it has no use for small crops, but view policy",
+    ),
+    (changed("methods", to={"w_mse": {"recipe": {"views": "digits-mae"}}}), "it takes 2 to 4 views, but view policy"),
+    (changed("methods", to={"cmc": {}}), "methods.cmc: on digits: backbone small-conv: lightness and colour need RGB"),
+    (
+        changed("methods", to={"mae": {}}),
+        "methods.mae: on digits: backbone small-conv: the method needs tokens",
+    ),
+    (
+        changed("recipe", "backbone", to="conv5"),
+        "on digits: backbone conv5: images of 8x8 are too small",
+    ),
+    (on_tokens("mae", {"target_last": "classification"}), "methods.mae: gessl.target_last: classification needs a π"),
+    (on_tokens("mae", GUIDED), "methods.mae: gessl.support_query judges the two views of half a mini-batch"),
+    (
+        changed("methods", to={"w_mse": {}}) | {"variants": {"gessl": {"gessl": GUIDED}}, "comparisons": []},
+        "methods.w_mse: gessl.support_query judges the two views of half a mini-batch",
     ),
     (changed("tasks", "shots", to=[0]), "tasks: shots"),
     (changed("evaluation", "protocols", to=["linear/wmse"]), "did you mean 'linear/wmse-v1'?"),
@@ -113,6 +153,22 @@ def test_variants_that_agree_share_a_run() -> None:
     assert len(plan.runs) == 6
 
 
+def test_a_method_s_recipe_lies_between_the_experiment_s_and_the_variant_s() -> None:
+    own = {"views": "digits-weak-second", "train": {"lr": 0.5, "batch": 16}}
+    tree = changed("methods", to={"simclr": {"recipe": own}, "byol": None})
+    tree["variants"]["short"] = {"train": {"lr": 0.25}}
+    cells = {(cell.science.method_name, cell.variant): cell.science for cell in Experiment.parse(tree, "here").runs()}
+
+    def seen(method: str, variant: str) -> tuple:
+        science = cells[method, variant]
+        return science.views, science.train.lr, science.train.batch, science.train.warmup
+
+    assert seen("byol", "base") == ("digits", 0.003, 32, 2)
+    assert seen("simclr", "base") == seen("simclr", "gessl") == ("digits-weak-second", 0.5, 16, 2)
+    assert seen("simclr", "short") == ("digits-weak-second", 0.25, 16, 2)
+    assert cells["simclr", "gessl"].gessl and not cells["simclr", "base"].gessl
+
+
 def test_an_axis_multiplies_only_what_has_its_section() -> None:
     tree = changed("axes", to={"gessl.target_steps": [1, 3], "gessl.inner_steps": [1, 2]})
     tree["comparisons"] = []
@@ -138,6 +194,112 @@ def test_the_default_experiment_is_what_the_readme_says() -> None:
     assert base.gessl is images.gessl is None
     assert base.train.steps == gessl.train.steps
     assert images.train.steps == gessl.train.steps * gessl.gessl.tasks
+
+
+PAPER = sorted(path.name for path in (ROOT / "config/paper").glob("*.yaml"))
+
+
+@pytest.fixture
+def pinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the project in which every data set of the registry looks fetched."""
+    project = copy_project(tmp_path / "project")
+    pins = yaml.safe_load((ROOT / "config/datasets.yaml").read_text())
+    for name in pins:
+        outs = [{"md5": "0123456789abcdef0123456789abcdef.dir", "size": 1, "nfiles": 1, "hash": "md5", "path": name}]
+        (project / f"data/raw/{name}.dvc").write_text(yaml.safe_dump({"outs": outs}))
+    monkeypatch.chdir(project)
+    return project
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_every_grid_is_valid(name: str, pinned: Path) -> None:
+    experiment = Experiment.load(Path("config/paper") / name)
+    assert experiment.name == name.removesuffix(".yaml")
+    cells = list(experiment.runs())
+    assert len({cell.id for cell in cells}) == len(cells)
+    for cell in cells:
+        train, epochs = cell.science.train, experiment.tasks.epochs
+        tasks = cell.science.gessl.tasks if cell.science.gessl else 1
+        images = {"digits": 1198, "glyphs-small": 7000}.get(cell.science.dataset, 45000)
+        assert train.steps * tasks <= epochs * (images // train.batch), "the task files hold too few epochs"
+        assert train.warmup < train.steps
+
+
+@pytest.mark.parametrize("recipe", ["cifar10-wmse", "cifar10-solo", "cifar100-wmse", "cifar100-solo", "digits"])
+def test_the_grids_of_all_methods_hold_all_methods(recipe: str, pinned: Path) -> None:
+    experiment = Experiment.load(Path(f"config/paper/methods-{recipe}.yaml"))
+    left_out = {"cmc"} if recipe == "digits" else set()
+    assert set(experiment.methods) == set(method_names()) - left_out
+    assert set(experiment.variants) == {"base", "gessl"}
+    for name in experiment.methods:
+        cells = {cell.variant: cell.science for cell in experiment.runs() if cell.science.method_name == name}
+        assert cells["gessl"].gessl and not cells["base"].gessl
+        assert cells["gessl"].train == cells["base"].train
+
+
+def test_the_recipes_of_solo_learn_reach_the_runs(pinned: Path) -> None:
+    experiment = Experiment.load(Path("config/paper/methods-cifar100-solo.yaml"))
+    train = {cell.science.method_name: cell.science.train for cell in experiment.runs()}
+    views = {cell.science.method_name: cell.science.views for cell in experiment.runs()}
+    assert (train["byol"].optimizer, train["byol"].lr, train["byol"].weight_decay) == ("lars", 1.0, 1e-5)
+    assert (train["simsiam"].optimizer, train["simsiam"].lr, views["simsiam"]) == ("sgd", 0.5, "cifar-weak")
+    assert (train["deepcluster_v2"].min_lr, train["deepcluster_v2"].warmup_from) == (6e-4, 0)
+    assert (train["mae"].optimizer, train["mae"].beta2, train["mae"].weight_decay) == ("adamw", 0.95, 0.05)
+    assert train["vicreg"].warmup == 10 * 175
+
+
+KNOWN = {"cifar10", "cifar100", "stl10", "tiny-imagenet", "imagenet100", "imagenet"}
+
+
+def test_the_published_numbers_are_valid_and_only_the_wmse_protocol_s_are_shown() -> None:
+    references = load_references()
+    assert len(references) > 100
+    assert {quote.dataset for quote in references} <= KNOWN
+    assert {quote.method for quote in references} <= set(method_names())
+    shown = [quote for quote in references if quote.protocol in ("linear/wmse-v1", "knn/5nn-euclid")]
+    assert {quote.source for quote in shown} == {"W-MSE (Ermolov et al. 2021), table 1"}
+    linear = {(quote.dataset, quote.method, quote.note): quote.value for quote in shown if "linear" in quote.protocol}
+    assert linear["cifar10", "simclr", ""] == 91.80
+    assert linear["cifar100", "w_mse", "4 views"] == 67.64
+    assert all(quote.certainty != "confirmed" for quote in shown), "nobody has read them in the paper itself"
+    assert all(0 < quote.value < 100 and quote.address.startswith("https://") for quote in references)
+
+
+ONE = {"source": "s", "address": "https://a", "certainty": "memory", "backbone": "b", "protocol": "linear/wmse-v1"}
+VALUE = {"dataset": "digits", "method": "simclr", "value": 1.5}
+
+
+@pytest.mark.parametrize(
+    ("tree", "complaint"),
+    [
+        ({**ONE, "values": [{**VALUE, "methd": 1}]}, "values.0: unknown key 'methd'; did you mean 'method'?"),
+        ({**ONE, "certainty": "sure", "values": [VALUE]}, "values.0: certainty: input should be 'confirmed'"),
+        ({**ONE, "values": [VALUE, {"dataset": "digits", "method": "simclr"}]}, "values.1: value: field required"),
+        ({**ONE, "values": [{**VALUE, "method": "simclrr"}]}, "values.0.method: unknown method 'simclrr'; did you"),
+        ({**ONE, "values": [{**VALUE, "value": float("nan")}]}, "values.0: value: nan is not a number"),
+        ({**ONE, "values": [VALUE, VALUE]}, "values.1: stands in config/reference/x.yaml already"),
+        ({**ONE, "values": {"a": 1}}, "values: must be a list of mappings"),
+        (ONE, "values: must be a list of mappings"),
+        ({**ONE, "source": "", "values": [VALUE]}, "values.0: source: must not be empty"),
+    ],
+)
+def test_wrong_published_numbers_stop_the_experiment(
+    tree: dict, complaint: str, pinned: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (pinned / "config/reference/x.yaml").write_text(yaml.safe_dump(tree))
+    assert main(["check"]) == 2
+    error = capsys.readouterr().err
+    assert f"config/reference/x.yaml: {complaint}" in error
+    assert len(error.splitlines()) == 1
+
+
+def test_the_plan_of_a_report_quotes_its_own_data_sets_and_methods(pinned: Path) -> None:
+    assert Experiment.load(Path("config/config.yaml")).report_plan().references == ()
+    tree = changed("datasets", to=["cifar10"])
+    tree["recipe"] |= {"backbone": "resnet18-cifar", "views": "cifar-wmse"}
+    quotes = Experiment.parse(tree, "here").report_plan().references
+    assert {(quote.dataset, quote.method) for quote in quotes} == {("cifar10", "simclr")}
+    assert {quote.file for quote in quotes} >= {"config/reference/wmse-cifar.yaml"}
 
 
 def test_the_published_schema_is_current() -> None:

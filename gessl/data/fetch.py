@@ -26,6 +26,11 @@ from gessl.lineage.record import Step, read_record
 
 BLOCK = 1 << 20  # bytes read at a time
 TIMEOUT = 60  # seconds without an answer
+BUNDLES = {
+    "sklearn": ("datasets/data", "scikit-learn>=1.7"),
+    "matplotlib": ("mpl-data", "matplotlib>=3.10"),
+}
+"""Packages that bundle data: the folder in the package, and what to install where it is missing."""
 
 
 def fetch(name: str) -> None:
@@ -84,8 +89,8 @@ def _obtain(entry: Dataset) -> None:
 
 def _bring(file: RawFile, path: Path, home: Path) -> None:
     scheme, _, bundled = file.source.partition(":")
-    if scheme == "sklearn":
-        _copy_bundled(bundled, path)
+    if scheme in BUNDLES:
+        _copy_bundled(scheme, bundled, path)
         return
     try:
         _download(file, path)
@@ -96,11 +101,12 @@ def _bring(file: RawFile, path: Path, home: Path) -> None:
         ) from None
 
 
-def _copy_bundled(bundled: str, path: Path) -> None:
-    spec = importlib.util.find_spec("sklearn")  # its folder, without the two seconds of importing it
-    origin = Path(spec.origin).parent / "datasets" / "data" / bundled if spec and spec.origin else None
+def _copy_bundled(package: str, bundled: str, path: Path) -> None:
+    folder, requirement = BUNDLES[package]
+    spec = importlib.util.find_spec(package)  # its folder, without the seconds of importing it
+    origin = Path(spec.origin).parent / folder / bundled if spec and spec.origin else None
     if origin is None or not origin.is_file():
-        raise UserError(f"sklearn:{bundled}: not bundled with the installed scikit-learn; install scikit-learn>=1.7")
+        raise UserError(f"{package}:{bundled}: not bundled with the installed one; install {requirement}")
     shutil.copyfile(origin, path)
 
 

@@ -112,9 +112,9 @@ def _write_images(path: Path, entry: Dataset, raw: RawImages, split: NDArray[np.
 def _card(entry: Dataset, classes: tuple[str, ...], catalogue: pd.DataFrame, moments: _Moments) -> dict[str, Any]:
     index = catalogue[catalogue["split"] != LEFT_OUT]
     labelled = index[index["label"] != UNLABELLED]
+    images = labelled.groupby(["split", "class"]).size().to_dict()
     counts = {
-        split: {name: int(((labelled["split"] == split) & (labelled["class"] == name)).sum()) for name in classes}
-        for split in ("train", "val", "test")
+        split: {name: int(images.get((split, name), 0)) for name in classes} for split in ("train", "val", "test")
     }
     mean, std = moments.mean_std()
     return {

@@ -12,9 +12,9 @@ import yaml
 from gessl.errors import UserError
 from gessl.layout import REGISTRY
 
-Reader = Literal["digits-csv", "cifar10-pickle", "cifar100-pickle", "stl10-binary"]
+Reader = Literal["digits-csv", "cifar10-pickle", "cifar100-pickle", "stl10-binary", "glyphs"]
 Access = Literal["open", "registration", "manual"]
-Rule = Literal["stratified", "published"]
+Rule = Literal["stratified", "published", "classes"]
 Part = Literal["all", "train", "test", "unlabelled"]
 
 T = TypeVar("T")
@@ -26,8 +26,9 @@ class RawFile:
 
     Attributes:
         name: its name inside `data/raw/<dataset>/`.
-        source: `https://…`, `http://…`, or `sklearn:<file>` for a file bundled with scikit-learn. Where access is not
-            open, the page on which people obtain it.
+        source: `https://…`, `http://…`, or a file bundled with a package: `sklearn:<file>` of scikit-learn's data,
+            `matplotlib:<path>` in matplotlib's data folder. Where access is not open, the page on which people obtain
+            it.
         bytes: published size, if known.
         sha256: published or computed SHA-256 in hex, if known.
         md5: published MD5 in hex, if known.
@@ -41,8 +42,8 @@ class RawFile:
 
     def __post_init__(self) -> None:
         _require(bool(re.fullmatch(r"\w[\w.-]*", str(self.name))), "name", "not a plain file name")
-        known = re.match(r"(https?://|sklearn:)\w", str(self.source))
-        _require(known is not None, "source", "must start with https://, http:// or sklearn:")
+        known = re.match(r"(https?://|sklearn:|matplotlib:)\w", str(self.source))
+        _require(known is not None, "source", "must start with https://, http://, sklearn: or matplotlib:")
         _require(self.bytes is None or _whole(self.bytes, 1), "bytes", "must be a positive whole number or null")
         for field, digits in (("sha256", 64), ("md5", 32)):
             value = getattr(self, field)
@@ -56,9 +57,11 @@ class Split:
 
     Attributes:
         rule: `stratified` draws all three per class; `published` keeps the published test images and draws val out of
-            the published training images, per class.
-        val: share of each class that becomes val (of all images, or of the published training images).
-        test: share of each class that becomes test; null where test is published.
+            the published training images, per class; `classes` draws whole classes, so that no two of the three share
+            one.
+        val: share of each class that becomes val (of all images, or of the published training images), or of the
+            classes.
+        test: share of each class, or of the classes, that becomes test; null where test is published.
         seed: seed of the draw; part of the data set, never of an experiment.
     """
 
@@ -79,6 +82,46 @@ class Split:
 
 
 @dataclass(frozen=True)
+class Glyphs:
+    """How the characters of reader `glyphs` are drawn; what is not said to be fixed is drawn anew for every image.
+
+    Attributes:
+        characters: one class each.
+        seed: of every draw; part of the data set, never of an experiment.
+        scale: range of the character's longer side, as a share of the image's.
+        stretch: largest ratio by which the character is made wider or taller.
+        rotation: largest turn either way, in degrees.
+        shear: largest slant either way, as a share of the height.
+        shift: largest distance from the middle either way, as a share of the image's side.
+        stroke: largest thickening of the outline, as a share of the character's longer side.
+        fade: how far the background fades from one random colour towards another.
+        noise: largest standard deviation of the pixels' noise, in units of the range of brightness.
+    """
+
+    characters: str
+    seed: int
+    scale: tuple[float, float]
+    stretch: float
+    rotation: float
+    shear: float
+    shift: float
+    stroke: float
+    fade: float
+    noise: float
+
+    def __post_init__(self) -> None:
+        distinct = self.characters.isprintable() and len(set(self.characters)) == len(self.characters)
+        _require(distinct, "characters", "must be printable characters, each once")
+        _require(_whole(self.seed, 0), "seed", "must be a whole number, 0 or more")
+        ordered = len(self.scale) == 2 and all(_between(share, 0.1, 1) for share in self.scale)
+        _require(ordered and self.scale[0] <= self.scale[1], "scale", "must be [low, high] within 0.1 to 1")
+        for field, low, high in (("stretch", 1, 2), ("rotation", 0, 180), ("shear", 0, 1), ("shift", 0, 0.5)):
+            _require(_between(getattr(self, field), low, high), field, f"must lie within {low} to {high}")
+        for field, high in (("stroke", 0.2), ("fade", 1), ("noise", 1)):
+            _require(_between(getattr(self, field), 0, high), field, f"must lie within 0 to {high}")
+
+
+@dataclass(frozen=True)
 class Dataset:
     """One entry of the registry.
 
@@ -96,6 +139,7 @@ class Dataset:
         access: `open` files are fetched; others (`registration`, `manual`) are placed by people, then verified.
         citation: address of the page that describes the data.
         split: how train, val and test come about.
+        glyphs: how the images are drawn; only of reader `glyphs`, whose files are fonts.
     """
 
     name: str
@@ -111,6 +155,7 @@ class Dataset:
     access: Access
     citation: str
     split: Split
+    glyphs: Glyphs | None = None
 
     def __post_init__(self) -> None:
         _require(bool(re.fullmatch(r"[a-z0-9][a-z0-9-]*", self.name)), "name", "only a-z, 0-9 and hyphens")
@@ -128,6 +173,17 @@ class Dataset:
         _require(self.channels in (1, 3), "channels", "must be 1 or 3")
         _require(isinstance(self.flip, bool), "flip", "must be true or false")
         _require(self.access in get_args(Access), "access", f"must be one of {', '.join(get_args(Access))}")
+        _require((self.glyphs is not None) == (self.reader == "glyphs"), "glyphs", "goes with reader glyphs alone")
+        if self.glyphs is not None:
+            self._check_drawn(self.glyphs)
+
+    def _check_drawn(self, glyphs: Glyphs) -> None:
+        count = len(glyphs.characters)
+        _require(count == self.classes, "classes", f"must be {count}, as many as glyphs.characters")
+        _require(set(self.parts) == {"all"}, "parts", "must be {all: …}")
+        _require(self.parts["all"] % self.classes == 0, "parts", "must give every class as many images")
+        _require(self.size[0] == self.size[1], "size", "must be square")
+        _require(self.channels == 3, "channels", "must be 3")
 
 
 def load_registry() -> dict[str, Dataset]:
@@ -171,9 +227,24 @@ def _entry(name: str, entry: Any) -> Dataset:
         values["files"] = tuple(_build(RawFile, file, f"{where}.files[{i}]") for i, file in enumerate(values["files"]))
     if "split" in values:
         values["split"] = _build(Split, values["split"], f"{where}.split")
+    if "glyphs" in values:
+        values["glyphs"] = _glyphs(values["glyphs"], f"{where}.glyphs")
     if "size" in values:
         values["size"] = tuple(values["size"])
     return _build(Dataset, values | {"name": name}, where)
+
+
+def _glyphs(values: Any, where: str) -> Glyphs:
+    """White space in `characters` is layout: a list of hundreds takes several lines."""
+    values = _mapping(values, where)
+    for key, kind in (("characters", str), ("scale", list)):
+        if key in values and not isinstance(values[key], kind):
+            raise UserError(f"{where}.{key}: must be {'text' if kind is str else '[low, high]'}")
+    if "characters" in values:
+        values["characters"] = "".join(values["characters"].split())
+    if "scale" in values:
+        values["scale"] = tuple(values["scale"])
+    return _build(Glyphs, values, where)
 
 
 def _build(kind: type[T], values: Any, where: str) -> T:
@@ -214,3 +285,7 @@ def _whole(value: Any, least: int) -> bool:
 
 def _share(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1
+
+
+def _between(value: Any, low: float, high: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high

@@ -1,6 +1,7 @@
 """`gessl evaluate`: embed all images of a run's data set once, run the protocols, write scores and outcomes."""
 
 import difflib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -29,6 +30,8 @@ PROTOCOLS = (
     universality.ONEHOT,
     universality.FINETUNED,
 )
+SUPERVISED = (linear.PROTOCOL, knn.PROTOCOL, scarce.PROTOCOL)
+"""Protocols that learn the test classes from training images: nothing for data whose splits share no class."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,21 @@ class EvaluationSettings:
             raise ValueError(f"batch: must be at least 1, got {self.batch}; the default is 512")
 
 
+def require_shared_classes(dataset: str, protocols: Sequence[str]) -> None:
+    """Refuse the supervised protocols on a data set whose train and test split share no class.
+
+    Raises:
+        UserError: one of `protocols` is supervised.
+    """
+    refused = [name for name in protocols if name in SUPERVISED]
+    if refused:
+        others = [name for name in PROTOCOLS if name not in SUPERVISED]
+        raise UserError(
+            f"{dataset}: no class of its test split has training images, so {', '.join(refused)} cannot be scored; "
+            f"give evaluation.protocols only some of {', '.join(others)}"
+        )
+
+
 def evaluate(run: str, *, dataset: str, method: str, seed: int, settings: EvaluationSettings) -> None:
     """Write `results/scores/<run>/`: `scores.csv`, `outcomes.npz`, `features.npy` (docs/formats.md).
 
@@ -69,7 +87,8 @@ def evaluate(run: str, *, dataset: str, method: str, seed: int, settings: Evalua
         settings: what to measure.
 
     Raises:
-        UserError: an input is missing, altered or damaged, or the encoder gives features that are not finite.
+        UserError: an input is missing, altered or damaged, the encoder gives features that are not finite, or a
+            protocol cannot be scored on this data set.
     """
     encoder_file, tasks = run_dir(run) / "encoder.safetensors", tasks_dir(dataset, seed)
     inputs = [
@@ -79,13 +98,16 @@ def evaluate(run: str, *, dataset: str, method: str, seed: int, settings: Evalua
         *(tasks / name for name in ("episodes.npz", "labels.npz", "sigma.npz")),
     ]
     with Step("evaluate", run, scores_dir(run), inputs=inputs, config=asdict(settings), seed=seed) as step:
+        index = read_index(dataset)
+        if not _labelled(index, "train") & _labelled(index, "test"):
+            require_shared_classes(dataset, settings.protocols)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         with frozen(load_encoder(encoder_file).to(device)) as encoder:
             images = open_images(dataset)
             features = embed(encoder, images, batch=settings.batch, device=device)
             if not features.isfinite().all():
                 raise UserError(f"{encoder_file}: gives features that are not finite; pretrain with a lower rate")
-            scores = _run_protocols(encoder, images, features, dataset, seed, settings)
+            scores = _run_protocols(encoder, images, features, index, dataset, seed, settings)
         shared = {
             "run": run, "dataset": dataset, "method": method, "seed": seed,
             "split": "test", "feature": "backbone", "selection": "last",
@@ -97,15 +119,21 @@ def evaluate(run: str, *, dataset: str, method: str, seed: int, settings: Evalua
         np.save(step.path("features.npy"), features.cpu().numpy())
 
 
+def _labelled(index: dict[str, NDArray[Any]], split: str) -> set[int]:
+    """Classes of the labelled images of a split."""
+    return set(index["label"][index["split"] == split].tolist()) - {-1}
+
+
 def _run_protocols(
     encoder: nn.Module,
     images: NDArray[np.uint8],
     features: Tensor,
+    index: dict[str, NDArray[Any]],
     dataset: str,
     seed: int,
     settings: EvaluationSettings,
 ) -> list[Score]:
-    index, classes = read_index(dataset), len(read_card(dataset)["classes"])
+    classes = len(read_card(dataset)["classes"])
     labels = position_tensor(index["label"], features.device)
     labelled = index["label"] >= 0  # a data set may have unlabelled train images
     train, test = (

@@ -60,11 +60,12 @@ def run_state(run: PlannedRun) -> str:
 
 
 def input_files(plan: ReportPlan) -> list[Path]:
-    """Every file that `collect` will read, in the order of the plan.
+    """Every file that `collect` will read, in the order of the plan, and those that the plan's references are from.
 
     Lineage records are read too but are no inputs: each input's entry already names the record that made it.
     """
     files = [path for name in plan.datasets if (path := data_dir(name) / "card.json").is_file()]
+    files += [Path(name) for name in dict.fromkeys(reference.file for reference in plan.references)]
     for run in plan.runs:
         state = run_state(run)
         if state == FINISHED:

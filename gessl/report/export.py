@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from gessl.report.tables import OPEN, Cell, Table
+from gessl.report.tables import OPEN, PUBLISHED, Cell, Table, number
 
 LATEX = str.maketrans(
     {
@@ -14,16 +14,22 @@ LATEX = str.maketrans(
 
 
 def to_csv(table: Table) -> str:
-    """One line per number; full precision, empty where there is none."""
+    """One line per number; full precision, empty where there is none. Published numbers are of kind "quoted"."""
     head = {name: getattr(table, name) for name in ("dataset", "protocol", "metric", "unit", "better", "split")}
     names = ("column", "kind", "mean", "lo", "hi", "n", "planned", "lost", "p", "min_p", "p_holm", "seconds", "images",
              "text", "id")  # fmt: skip
+    quotes = [
+        {**head, "task": row.task, "method": row.method, "column": PUBLISHED, "kind": "quoted", "mean": quote.value,
+         "text": number(quote.value, table.unit), "source": f"{quote.origin}, {quote.address}"}
+        for row in table.rows
+        for quote in row.quotes
+    ]  # fmt: skip
     lines = [
         {**head, "task": row.task, "method": row.method, **{name: getattr(cell, name) for name in names}}
         for row in table.rows
         for cell in row.cells
     ]
-    text: str = pd.DataFrame(lines).to_csv(index=False, lineterminator="\n")
+    text: str = pd.DataFrame(lines + quotes).to_csv(index=False, lineterminator="\n")
     return text
 
 
@@ -31,11 +37,11 @@ def to_latex(table: Table) -> str:
     """A `tabular` for the booktabs package; bold where the interval of a difference excludes zero."""
     arrow = "↑" if table.better == "higher" else "↓"
     title = f"{table.dataset}, {table.protocol}, {table.metric} ({table.unit}) {arrow}"
-    head = ["Task", "Method", *table.columns]
+    head = ["Task", "Method", *table.columns, *([PUBLISHED] if table.quotes else [])]
     lines = [
         f"% {' '.join(title.split())}",
         "% mean ± half-width of the 95 % t interval over seeds (number of seeds)",
-        rf"\begin{{tabular}}{{ll{'r' * len(table.columns)}}}",
+        rf"\begin{{tabular}}{{ll{'r' * (len(head) - 2)}}}",
         r"\toprule",
         rf"\multicolumn{{{len(head)}}}{{l}}{{{escape(title)}}} \\",
         r"\midrule",
@@ -44,6 +50,9 @@ def to_latex(table: Table) -> str:
     ]
     for row in table.rows:
         cells = [escape(row.task), escape(row.method), *map(_latex_cell, row.cells)]
+        if table.quotes:
+            quotes = [f"{number(quote.value, table.unit)} ({quote.origin})" for quote in row.quotes]
+            cells.append(escape("; ".join(quotes)) or "---")
         lines.append(" & ".join(cells) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 

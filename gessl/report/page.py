@@ -13,7 +13,7 @@ from gessl.report.figures import Drawing
 from gessl.report.plan import ReportPlan
 from gessl.report.protocols import describe
 from gessl.report.style import CONTROLS, THEME, TREATMENTS, inline
-from gessl.report.tables import Table, heading
+from gessl.report.tables import Table, heading, number
 
 TEMPLATES = Path(__file__).parent / "templates"
 # The same colours on a dark page, in the order of the light ones.
@@ -30,7 +30,12 @@ def render(plan: ReportPlan, collected: Collected, tables: list[Table], drawings
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"duration": wording.duration, "count": wording.count, "cost": wording.cost}
+    environment.filters |= {
+        "number": number,
+        "duration": wording.duration,
+        "count": wording.count,
+        "cost": wording.cost,
+    }
     script = (TEMPLATES / "page.js").read_text()
     inlined = [
         {"section": drawing.section, "name": drawing.name, "caption": drawing.caption,
@@ -51,6 +56,7 @@ def render(plan: ReportPlan, collected: Collected, tables: list[Table], drawings
         tables=tables,
         figures=inlined,
         protocols=[(name, describe(name)) for name in dict.fromkeys(table.protocol for table in tables)],
+        quotes=list(dict.fromkeys((quote.source, quote.address) for table in tables for quote in table.quotes)),
         cards=facts.data_cards(collected),
         views=facts.views(collected),
         settings=facts.settings(plan, collected),

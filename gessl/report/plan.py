@@ -4,6 +4,8 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 
+from gessl.report.reference import Reference
+
 LABEL_SCARCE = ("*/1-per-class", "*/1pct", "*/*w1s")  # where a better representation shows first
 
 
@@ -41,6 +43,7 @@ class ReportPlan:
         runs: all planned runs, in the order in which methods and variants are to appear.
         comparisons: the paired differences of every table.
         headline: shell patterns of `protocol/task`; what matches is drawn in the first figure.
+        references: published numbers of the planned data sets and methods, under any protocol.
     """
 
     grid: str
@@ -48,6 +51,7 @@ class ReportPlan:
     runs: tuple[PlannedRun, ...]
     comparisons: tuple[Comparison, ...] = ()
     headline: tuple[str, ...] = LABEL_SCARCE
+    references: tuple[Reference, ...] = ()
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[\w.+-]+", self.grid) or self.grid.strip(".") == "":

@@ -11,9 +11,11 @@ import pandas as pd
 from gessl.files import sha256_json
 from gessl.report.collect import FINISHED, Collected
 from gessl.report.plan import Comparison, ReportPlan
+from gessl.report.reference import Reference
 from gessl.statistics import holm, paired_difference, seed_interval
 
 BETTER, WORSE, OPEN = "better", "worse", "open"
+PUBLISHED = "quoted"  # heading of the column of published numbers
 
 
 @dataclass(frozen=True)
@@ -56,11 +58,12 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One method on one task: a cell per variant, then one per comparison."""
+    """One method on one task: a cell per variant, then one per comparison; and what others published of the same."""
 
     task: str
     method: str
     cells: tuple[Cell, ...]
+    quotes: tuple[Reference, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,11 @@ class Table:
     def name(self) -> str:
         """File name without suffix."""
         return file_name(self.dataset, self.protocol, self.metric)
+
+    @property
+    def quotes(self) -> tuple[Reference, ...]:
+        """All published numbers beside its rows."""
+        return tuple(quote for row in self.rows for quote in row.quotes)
 
     @property
     def is_sigma(self) -> bool:
@@ -112,7 +120,12 @@ def build_tables(plan: ReportPlan, collected: Collected) -> list[Table]:
     for key, scores in collected.scores.groupby(keys, sort=False):
         dataset, protocol, metric, unit, better, split = map(str, key)
         rows = tuple(
-            Row(task, method, _cells(plan, collected.runs, group, dataset, method, unit, better))
+            Row(
+                task,
+                method,
+                _cells(plan, collected.runs, group, dataset, method, unit, better),
+                _quotes(plan, dataset, protocol, metric, task, method),
+            )
             for task, tasks in scores.groupby("task", sort=False)
             for method in plan.methods(dataset)
             for group in [tasks[tasks["method"] == method]]
@@ -120,6 +133,15 @@ def build_tables(plan: ReportPlan, collected: Collected) -> list[Table]:
         tables.append(Table(dataset, protocol, metric, unit, better, split, columns, rows))
     order = {name: place for place, name in enumerate(plan.datasets)}
     return _adjust(sorted(tables, key=lambda table: (order[table.dataset], table.is_sigma)))
+
+
+def _quotes(plan: ReportPlan, *place: str) -> tuple[Reference, ...]:
+    """What was published at (data set, protocol, metric, task, method); nothing that was measured otherwise."""
+    return tuple(
+        quote
+        for quote in plan.references
+        if (quote.dataset, quote.protocol, quote.metric, quote.task, quote.method) == place
+    )
 
 
 def _cells(

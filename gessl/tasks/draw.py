@@ -35,7 +35,8 @@ class SuiteSettings:
     Attributes:
         tasks: how many.
         way: classes per task.
-        train, val, test: images per class, from the split of the same name.
+        train, val, test: images per class, from the split of the same name (all from test where the data set's splits
+            share no class).
     """
 
     tasks: int = 20
@@ -215,12 +216,19 @@ def _ranking(pool: Pool, rng: np.random.Generator) -> Positions:
 
 
 def _write_suite(path: Path, seed: int, pools: dict[str, Pool], settings: SuiteSettings) -> dict[str, Any]:
-    """σ tasks: classes that have enough images in all three splits."""
+    """σ tasks: classes that have enough images in all three splits.
+
+    Where train and test share no class, a task of test classes is one of new classes, whose train and val images can
+    only be other images of the test split.
+    """
+    shared = pools["train"].classes.keys() & pools["test"].classes.keys()
+    sources = {split: (split,) for split in pools} if shared else {"test": tuple(pools)}
     sizes = {split: getattr(settings, split) for split in pools}
-    eligible = set(pools["train"].classes)
-    for split, pool in pools.items():
-        eligible &= set(pool.with_at_least(sizes[split]))
-        _require_way(pool, settings.way, len(eligible), sizes[split], f"tasks.sigma.way or tasks.sigma.{split}")
+    eligible = set().union(*(pool.classes for pool in pools.values()))
+    for source, splits in sources.items():
+        images, keys = sum(sizes[split] for split in splits), [f"tasks.sigma.{key}" for key in ("way", *splits)]
+        eligible &= set(pools[source].with_at_least(images))
+        _require_way(pools[source], settings.way, len(eligible), images, " or ".join(keys))
     classes = np.empty((settings.tasks, settings.way), np.int64)
     arrays: dict[str, Any] = {
         split: np.empty((settings.tasks, settings.way, size), np.int64) for split, size in sizes.items()
@@ -228,7 +236,10 @@ def _write_suite(path: Path, seed: int, pools: dict[str, Pool], settings: SuiteS
     for task in range(settings.tasks):
         rng = numpy_generator(seed, "sigma", task)
         classes[task] = rng.permutation(sorted(eligible))[: settings.way]
-        for split, pool in pools.items():
-            arrays[split][task] = [pool.sample(label, sizes[split], rng) for label in classes[task]]
+        for source, splits in sources.items():
+            ends = np.cumsum([sizes[split] for split in splits])
+            drawn = np.stack([pools[source].sample(label, ends[-1], rng) for label in classes[task]])
+            for split, part in zip(splits, np.split(drawn, ends[:-1], axis=1), strict=True):
+                arrays[split][task] = part
     np.savez(path, classes=classes, **arrays)
-    return {"tasks": settings.tasks, "classes": len(eligible)}
+    return {"tasks": settings.tasks, "classes": len(eligible), "sources": sources}

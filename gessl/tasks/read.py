@@ -34,7 +34,8 @@ class SigmaSuite:
 
     Attributes:
         classes: class numbers `[L, way]`.
-        train, val, test: positions `[L, way, ·]` of the split of the same name.
+        train, val, test: positions `[L, way, ·]` of the split of the same name (all of test where the data set's splits
+            share no class).
     """
 
     classes: Positions

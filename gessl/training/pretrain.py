@@ -27,6 +27,7 @@ from gessl.lineage.provenance import fingerprint
 from gessl.lineage.record import Step
 from gessl.methods.base import Batch, Clock
 from gessl.nets.encoder import Encoder, save_encoder
+from gessl.nets.parallel import join, processes, rank, wait
 from gessl.optimizer import Optimizer
 from gessl.rng import generator
 from gessl.tasks.read import batch_positions, load_order
@@ -59,7 +60,8 @@ class Run:
         batch_positions(self._order, batch, science.train.steps * self.tasks_per_step - 1)  # enough tasks?
         self._epoch = max(1, len(self._train) // batch // self.tasks_per_step)
         with seeded_init(generator(science.seed, "encoder")):
-            self.encoder = Encoder(science.backbone, card["mean"], card["std"])
+            lab = science.method.needs == "lab"
+            self.encoder = Encoder(science.backbone, card["mean"], card["std"], card["size"], lab)
         gessl = science.gessl
         self.learner = Learner(
             Guided(science.method, gessl.support_query) if gessl and gessl.support_query else science.method,
@@ -75,7 +77,14 @@ class Run:
         )
         train = science.train
         self.optimizer = Optimizer(
-            self.variables.params, train.optimizer, weight_decay=train.weight_decay, momentum=train.momentum
+            self.variables.params,
+            train.optimizer,
+            weight_decay=train.weight_decay,
+            momentum=train.momentum,
+            beta2=train.beta2,
+            eta=train.eta,
+            clip_lr=train.clip_lr,
+            clip=train.clip,
         )
         self.step = 0
         if checkpoint:
@@ -107,8 +116,8 @@ class Run:
             batches.append(self.learner.draw(Batch(*views, index=index), draws))
         return batches
 
-    def advance(self, metrics: Metrics) -> None:
-        """One outer step."""
+    def advance(self, metrics: Metrics | None) -> None:
+        """One outer step, told to `metrics` if this process keeps any."""
         science, step = self.science, self.step
         tasks = [self.task(step, task) for task in range(self.tasks_per_step)]
         outer = outer_gradient(self.learner, self.variables, tasks, science.gessl)
@@ -118,6 +127,8 @@ class Run:
         clock = Clock(self.step, science.train.steps, self._epoch)
         state = self.learner.commit(self.variables.state, self.variables.params, outer.seen, clock)
         self.variables = self.variables._replace(buffers=outer.buffers, state=state)
+        if metrics is None:
+            return
         images = self.step * self.tasks_per_step * science.train.batch
         logs = {**outer.logs, "grad_norm": norm(outer.gradient)}
         features = outer.seen[0].outputs["h"].flatten(0, 1)
@@ -131,23 +142,42 @@ class Run:
 def pretrain(run_id: str, science: Science, efficiency: Efficiency) -> None:
     """Train run `run_id` to its last step, from its last checkpoint if there is one; publish `results/runs/<run>/`.
 
+    Started by torchrun, the processes share each mini-batch (`gessl.nets.parallel`), and the first one writes.
+
     Raises:
         UserError: bad input, a full disk, an altered checkpoint, or a loss that is not finite.
     """
     device = set_up(efficiency)
+    if rank():
+        follow(run_id, science, device)
+        return
     data, tasks = data_dir(science.dataset), tasks_dir(science.dataset, science.seed)
     inputs = [data / "images.npy", data / "card.json", tasks / "order.npy"]
     described = describe(science)
     with Step("pretrain", run_id, run_dir(run_id), inputs=inputs, config=described, seed=science.seed) as step:
-        work = work_dir(run_id)
-        code = fingerprint(__name__, f"gessl.methods.{science.method_name}")
+        work, code = work_dir(run_id), sources(science)
         checkpoint = load_checkpoint(work, run_id, code, device)
+        wait()  # until the others have read it, too
         run = Run(science, device, checkpoint, compiled=efficiency.compile)
         (work / FAILED).unlink(missing_ok=True)
-        step.notes["resumed_from_step"] = run.step
+        step.notes |= {"resumed_from_step": run.step, "processes": processes()}
         train(run, run_id, code, work, efficiency)
         publish(run, step, work, described)
     shutil.rmtree(work)
+
+
+def follow(run_id: str, science: Science, device: torch.device) -> None:
+    """Another process of the same run: every step of it, nothing written."""
+    checkpoint = load_checkpoint(work_dir(run_id), run_id, sources(science), device)
+    wait()
+    run = Run(science, device, checkpoint)
+    while run.step < science.train.steps:
+        run.advance(None)
+
+
+def sources(science: Science) -> str:
+    """Fingerprint of the code that trains the run."""
+    return fingerprint(__name__, f"gessl.methods.{science.method_name}")
 
 
 def train(run: Run, run_id: str, code: str, work: Path, efficiency: Efficiency) -> None:
@@ -160,7 +190,7 @@ def train(run: Run, run_id: str, code: str, work: Path, efficiency: Efficiency) 
         while run.step < total:
             try:
                 run.advance(metrics)
-            except SolverError as error:
+            except (SolverError, torch.linalg.LinAlgError) as error:  # the latter: embeddings collapsed under W-MSE
                 metrics.flush()
                 _stop(run_id, work, run.step, str(error))
             bar.update()
@@ -216,7 +246,10 @@ def set_up(efficiency: Efficiency) -> torch.device:
     torch.set_num_threads(efficiency.threads)
     keep_freed_memory()
     if not cuda or efficiency.device == "cpu":
+        join("gloo")
         return torch.device("cpu")  # what we call is deterministic there for a fixed number of threads
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with a fixed workspace
     torch.use_deterministic_algorithms(True)  # takes seconds: it imports the compiler
+    torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))  # torchrun's word for the process's number here
+    join("nccl")
     return torch.device("cuda")

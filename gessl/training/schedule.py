@@ -4,15 +4,18 @@ import math
 
 from gessl.training.settings import TrainSettings
 
+DROP = 0.2  # factor of each drop, of the W-MSE recipe (https://github.com/htdt/self-supervised/blob/master/train.py)
+
 
 def learning_rate(step: int, train: TrainSettings) -> float:
-    """Learning rate of step 0 … steps - 1: linear warm-up to `lr`, then constant or a half cosine towards 0.
+    """Learning rate of step 0 … steps - 1: linear warm-up to `lr`, then constant, drops or a half cosine to `min_lr`.
 
-    Step s of the warm-up uses lr · (s + 1) / warmup, so the first step already moves.
+    Step s of the warm-up uses from + (lr - from) · (s + 1) / warmup, so the first step already moves.
     """
     if step < train.warmup:
-        return train.lr * (step + 1) / train.warmup
-    if train.schedule == "constant":
-        return train.lr
-    share = (step - train.warmup) / max(train.steps - train.warmup, 1)
-    return train.lr * (1 + math.cos(math.pi * share)) / 2
+        return train.warmup_from + (train.lr - train.warmup_from) * (step + 1) / train.warmup
+    if train.schedule == "cosine":
+        share = (step - train.warmup) / max(train.steps - train.warmup, 1)
+        return train.min_lr + (train.lr - train.min_lr) * (1 + math.cos(math.pi * share)) / 2
+    dropped = sum(step >= train.steps - before for before in train.drops)
+    return train.lr * DROP**dropped

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from gessl.bilevel.learner import Learner, Variables
 from gessl.bilevel.settings import GesslSettings
 from gessl.methods import method_class, method_names
-from gessl.methods.base import TEACHER, Batch, Method, Tensors
+from gessl.methods.base import TEACHER, Batch, Clock, Method, Seen, Tensors
+from gessl.nets.vit import ViT
 from gessl.rng import generator
 
 N, SIZE, IMAGES = 8, 8, 24
@@ -45,8 +46,32 @@ class TanhEncoder(nn.Module):
         return self.maps(images).mean((2, 3))
 
 
+class TanhHalves(nn.Module):
+    """Smooth, with a half for the mean of the channels and one for their differences."""
+
+    features = 6
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lightness, self.colour = (
+            nn.Sequential(nn.Conv2d(channels, 3, 3, padding=1), nn.BatchNorm2d(3), nn.Tanh()) for channels in (1, 2)
+        )
+
+    def halves(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        lightness = self.lightness(images.mean(1, keepdim=True))
+        return lightness.mean((2, 3)), self.colour(images.diff(dim=1)).mean((2, 3))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.cat(self.halves(images), 1)
+
+
 # by what a method needs of its encoder
-ENCODERS: dict[str, Callable[[], nn.Module]] = {"features": TanhEncoder, "maps": TanhEncoder}
+ENCODERS: dict[str, Callable[[], nn.Module]] = {
+    "features": TanhEncoder,
+    "maps": TanhEncoder,
+    "tokens": lambda: ViT(3, SIZE, 2, width=8, depth=4, heads=2),  # GELU is smooth
+    "lab": TanhHalves,
+}
 
 
 def learner(method: str | Method) -> tuple[Learner, Variables]:
@@ -67,7 +92,19 @@ def learner(method: str | Method) -> tuple[Learner, Variables]:
         for key, t in state.items()
         if key.startswith(TEACHER)
     }
-    return bound, Variables(params, buffers, state)
+    return bound, _past_an_epoch(bound, Variables(params, buffers, state))
+
+
+def _past_an_epoch(bound: Learner, variables: Variables) -> Variables:
+    """The same behind an epoch's end, for a method that learns nothing before."""
+    if "assignments" not in variables.state:
+        return variables
+    params, buffers, state = variables
+    seen = []
+    for batches in (task(bound, number=number) for number in range(IMAGES // N)):
+        outputs, _ = bound.encode(params, buffers, batches[0])
+        seen.append(Seen(batches[0], outputs, bound.targets(outputs, buffers, state, batches[0])))
+    return Variables(params, buffers, bound.commit(state, params, seen, Clock(1, 2, 1)))
 
 
 def task(bound: Learner, sets: int = 1, number: int = 0) -> list[Batch]:

@@ -111,7 +111,7 @@ def test_a_step_reads_nothing_back_from_the_device(name: str, solver: str | None
 
 @pytest.mark.gpu
 def test_a_step_never_waits_for_the_device() -> None:
-    learner = Learner(METHODS["simclr"], Encoder("small-conv", [0.5], [0.25]), generator(0, "heads"))
+    learner = Learner(METHODS["simclr"], Encoder("small-conv", [0.5], [0.25], (8, 8)), generator(0, "heads"))
     variables = on("cuda", learner.init())
     tasks = [torch.rand(1, 2, 16, 1, 8, 8, device="cuda") for _ in range(2)]
     for solver in (None, *NEVER_WAIT):

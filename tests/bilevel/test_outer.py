@@ -55,12 +55,14 @@ def test_exact_hypergradient_equals_central_differences(name: str, choice: str) 
     assert float(result.logs["loss"]) == pytest.approx(float(loss(params)), rel=1e-9, abs=1e-12)
     assert result.hypergradient.keys() == params.keys()
     for direction in directions(params):
-        expected = loss.slope(params, direction)
-        scale = norm(result.hypergradient)  # the slope along a random direction can be near 0 by chance
-        assert dot(result.hypergradient, direction) == pytest.approx(expected, rel=0, abs=1e-7 * scale)
+        found = dot(result.hypergradient, direction)
+        # the slope along a random direction can be near 0 by chance, hence the norm; where J itself is tiny, rounding
+        # rules the shortest differences, where it is steep, curvature the longest: one of them must agree
+        gaps = [abs(found - loss.slope(params, direction, h)) for h in (3e-7, 1e-5, 1e-4)]
+        assert min(gaps) < max(1e-7 * norm(result.hypergradient), 1e-12)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", KINDS)
 def test_first_order_differs_from_exact_by_terms_of_order_alpha(name: str) -> None:
     bound, variables = learner(name)
     field = Field(bound, *variables[1:], task(bound))

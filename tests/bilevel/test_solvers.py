@@ -17,7 +17,7 @@ from gessl.bilevel.vectors import norm as device_norm
 from gessl.methods.base import Batch, Method, Tensors
 from gessl.rng import generator
 from gessl.training.step import outer_gradient
-from tests.bilevel.smooth import METHODS, OuterLoss, directions, dot, gap, learner, norm, task
+from tests.bilevel.smooth import KINDS, METHODS, OuterLoss, directions, dot, gap, learner, norm, task
 
 SIZE = 6
 
@@ -166,7 +166,7 @@ def test_replay_equals_unroll(name: str, views: str) -> None:
     assert gap(whole, unrolled) < 1e-12
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", KINDS)
 def test_finite_differences_err_by_their_order_on_a_smooth_network(name: str) -> None:
     exact = hypergradient(name, BASE)
 
@@ -183,7 +183,7 @@ def test_finite_differences_are_wrong_on_relu_networks() -> None:
     from gessl.nets.encoder import Encoder
 
     torch.manual_seed(0)
-    bound = Learner(METHODS["simclr"], Encoder("small-conv", [0.5], [0.25]), generator(0, "heads"))
+    bound = Learner(METHODS["simclr"], Encoder("small-conv", [0.5], [0.25], (8, 8)), generator(0, "heads"))
     variables = Variables(
         *({k: t.double() if t.is_floating_point() else t for k, t in g.items()} for g in bound.init())
     )
@@ -202,7 +202,7 @@ def test_finite_differences_are_wrong_on_relu_networks() -> None:
     assert errors[2] > errors[1] > 0.5
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", KINDS)
 def test_truncation_and_first_order_approach_the_exact_gradient(name: str) -> None:
     small = dataclasses.replace(BASE, inner_lr=0.001)
     exact = hypergradient(name, small)
@@ -238,14 +238,21 @@ def test_total_is_the_derivative_of_the_path_that_is_walked(name: str, solver: s
     )
     total = outer_gradient(bound, variables, [views], settings).gradient
     held = outer_gradient(bound, variables, [views], dataclasses.replace(settings, stop_gradient="held")).gradient
+    if not moving_targets(bound, variables, views[0]):  # a teacher's, a queue's, or choices, which move in jumps only
+        assert gap(held, total) < 1e-12
+        return
+    assert gap(held, total) > 1e-3, "the stop-gradient makes no difference, where it must"
     loss = OuterLoss(bound, variables, views, settings)
     for direction in directions(variables.params):
         slope = loss.slope(variables.params, direction)
         assert dot(total, direction) == pytest.approx(slope, abs=1e-7 * norm(total))
-    if bound.method.source == "outputs":
-        assert gap(held, total) > 1e-3, "the stop-gradient makes no difference, where it must"
-    else:
-        assert gap(held, total) < 1e-12
+
+
+def moving_targets(bound: Learner, variables: Variables, batch: Batch) -> bool:
+    leaves = {key: tensor.clone().requires_grad_() for key, tensor in variables.params.items()}
+    outputs, _ = bound.encode(leaves, variables.buffers, batch)
+    targets = bound.targets(outputs, variables.buffers, variables.state, batch)
+    return any(tensor.requires_grad for tensor in targets.values())
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -273,7 +280,7 @@ def test_hessian_by_forward_over_reverse_is_the_same(name: str) -> None:
 def test_every_solver_runs_on_every_method_and_changes_nothing_given(name: str, solver: str) -> None:
     bound, variables = learner(name)
     settings = GesslSettings(
-        inner_steps=2, target_steps=2, inner_lr=1e-4, inner_momentum=0.5, proximal=2000.0, solver=solver
+        inner_steps=2, target_steps=2, inner_lr=1e-5, inner_momentum=0.5, proximal=2e4, solver=solver
     )
     before = [{key: t.clone() for key, t in group.items()} for group in variables]
     found = outer_gradient(bound, variables, [task(bound)], settings)

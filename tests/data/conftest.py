@@ -47,9 +47,8 @@ def register(project: Path) -> Callable[..., None]:
     return add
 
 
-@pytest.fixture
-def place(register: Callable[..., None], project: Path) -> Callable[..., Path]:
-    """`place(name, like, content, parts)`: a one-file data set, placed, pinned and listed as `gessl fetch` does it.
+def pin_and_list(name: str) -> None:
+    """What `gessl fetch` writes about the files that lie in the raw folder of data set `name`.
 
     The pin is written here, not by DVC, which would cost seconds; tests of fetch hold the two together.
     """
@@ -58,6 +57,17 @@ def place(register: Callable[..., None], project: Path) -> Callable[..., Path]:
     from gessl.data import fetch
     from gessl.data.pin import folder_hashes, folder_md5
     from gessl.data.registry import dataset
+    from gessl.layout import pin, raw_dir
+
+    files = sorted(raw_dir(name).iterdir())
+    out = {"md5": folder_md5(folder_hashes(raw_dir(name))), "size": sum(file.stat().st_size for file in files)}
+    pin(name).write_text(yaml.safe_dump({"outs": [out | {"nfiles": len(files), "path": name, "hash": "md5"}]}))
+    fetch._write_manifest(dataset(name))
+
+
+@pytest.fixture
+def place(register: Callable[..., None], project: Path) -> Callable[..., Path]:
+    """`place(name, like, content, parts)`: a one-file data set, placed, pinned and listed as `gessl fetch` does it."""
 
     def put(name: str, like: str, content: bytes, **changes: Any) -> Path:
         file = {"name": "raw.bin", "source": "https://example.org/raw.bin"}
@@ -65,10 +75,41 @@ def place(register: Callable[..., None], project: Path) -> Callable[..., Path]:
         path = project / "data/raw" / name / "raw.bin"
         path.parent.mkdir(parents=True)
         path.write_bytes(content)
-        out = {"md5": folder_md5(folder_hashes(path.parent)), "size": len(content), "nfiles": 1, "path": name}
-        (project / f"data/raw/{name}.dvc").write_text(yaml.safe_dump({"outs": [out | {"hash": "md5"}]}))
-        fetch._write_manifest(dataset(name))
+        pin_and_list(name)
         return path
+
+    return put
+
+
+@pytest.fixture
+def draw_glyphs(register: Callable[..., None], project: Path) -> Callable[..., None]:
+    """`draw_glyphs(name, faces, per_class, glyphs, **changes)`: like `glyphs-small`, its fonts placed and pinned.
+
+    `faces` are file names of DejaVu fonts, `glyphs` changes how they are drawn.
+    """
+    import yaml
+
+    from gessl.data.fetch import _copy_bundled
+
+    entries = yaml.safe_load((ROOT / "config/datasets.yaml").read_text())
+
+    def put(
+        name: str,
+        faces: tuple[str, ...] = ("DejaVuSans.ttf", "DejaVuSansMono-Bold.ttf"),
+        per_class: int = 20,
+        glyphs: dict[str, Any] | None = None,
+        **changes: Any,
+    ) -> None:
+        drawn = entries["glyphs-small"]["glyphs"] | {"characters": "AGKж∑"} | (glyphs or {})
+        files = [{"name": face, "source": f"matplotlib:fonts/ttf/{face}"} for face in faces]
+        classes = len(drawn["characters"])
+        counts = {"classes": classes, "parts": {"all": classes * per_class}}
+        register(name, "glyphs-small", files=files, glyphs=drawn, **counts, **changes)
+        folder = project / "data/raw" / name
+        folder.mkdir(parents=True)
+        for face in faces:
+            _copy_bundled("matplotlib", f"fonts/ttf/{face}", folder / face)
+        pin_and_list(name)
 
     return put
 

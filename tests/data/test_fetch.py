@@ -20,8 +20,10 @@ from gessl.data import fetch as fetching
 from gessl.data.fetch import fetch
 from gessl.data.pin import data_version, folder_hashes, folder_md5, read_manifest, read_pin, verify_raw
 from gessl.data.prepare import prepare
+from gessl.data.registry import dataset
 from gessl.errors import UserError
 from gessl.files import sha256_file
+from gessl.layout import pin as pin_of
 from gessl.lineage.record import read_record
 
 RAW = Path("data/raw/digits/digits.csv.gz")
@@ -109,12 +111,14 @@ def test_digits_come_pinned_and_survive_loss_and_tampering(dvc_project: Path) ->
         assert read_manifest("digits") is not None
 
 
-def test_a_scikit_learn_without_the_file(project: Path) -> None:
-    registry = Path("config/datasets.yaml")
-    registry.write_text(registry.read_text().replace("sklearn:digits.csv.gz", "sklearn:gone.csv.gz"))
-    with pytest.raises(UserError, match=r"sklearn:gone\.csv\.gz: not bundled"):
-        fetch("digits")
-    assert not RAW.parent.exists()
+@pytest.mark.parametrize(
+    ("source", "install"), [("sklearn:gone.csv.gz", "scikit-learn"), ("matplotlib:fonts/ttf/Gone.ttf", "matplotlib")]
+)
+def test_a_package_without_the_file(source: str, install: str, project: Path, register: Callable[..., None]) -> None:
+    register("mine", "digits", files=[{"name": "a.bin", "source": source}])
+    with pytest.raises(UserError, match=rf"^{source}: not bundled with the installed one; install {install}>="):
+        fetch("mine")
+    assert not Path("data/raw/mine").exists()
 
 
 def test_a_download_is_verified_and_pinned(
@@ -269,9 +273,12 @@ def test_a_folder_with_subfolders_hashes_as_dvc_does(dvc_project: Path) -> None:
     assert read_pin(Path("data/raw/many.dvc")).md5 == folder_md5(folder_hashes(folder))
 
 
-def test_the_committed_pin_is_that_of_the_registrys_digits(project: Path) -> None:
+@pytest.mark.parametrize("name", ["digits", "glyphs", "glyphs-shift", "glyphs-small"])
+def test_the_committed_pin_is_that_of_the_bundled_files(name: str, project: Path) -> None:
     root = Path(fetching.__file__).resolve().parents[2]
     incoming = project / "copy"
     incoming.mkdir()
-    fetching._copy_bundled("digits.csv.gz", incoming / "digits.csv.gz")
-    assert read_pin(root / PIN).md5 == folder_md5(folder_hashes(incoming))
+    for file in dataset(name).files:
+        fetching._bring(file, incoming / file.name, incoming)
+    fetching._verify_files(dataset(name), incoming)
+    assert read_pin(root / pin_of(name)).md5 == folder_md5(folder_hashes(incoming))

@@ -198,16 +198,16 @@ def test_a_half_made_folder_is_not_mistaken_for_data(digits: Path, project: Path
         open_images("mine")
 
 
-def entry(rule: Any, seed: int) -> Dataset:
-    test = 0.2 if rule == "stratified" else None
-    parts = {"all": 1} if rule == "stratified" else {"train": 1, "test": 1}
+def entry(rule: Any, seed: int, classes: int = 2) -> Dataset:
+    test = None if rule == "published" else 0.2
+    parts = {"train": 1, "test": 1} if rule == "published" else {"all": 1}
     return Dataset(
         name="drawn",
         title="",
         reader="digits-csv",
         files=(RawFile("x", "https://example.org/x"),),
         parts=parts,
-        classes=2,
+        classes=classes,
         size=(1, 1),
         channels=1,
         flip=False,
@@ -261,6 +261,26 @@ def test_another_seed_draws_another_split() -> None:
     assert (
         draw_split(entry("stratified", 0), catalogue)["split"] != draw_split(entry("stratified", 1), catalogue)["split"]
     ).any()
+
+
+def test_equal_images_of_two_splits_stay_in_the_later_one() -> None:
+    """Train gives way to val, val to test, whatever classes twins belong to."""
+    drawn = entry("classes", 0, classes=20)
+    labels = np.repeat(np.arange(20), 3)
+    catalogue = pd.DataFrame({"id": [f"d-{i}" for i in range(60)], "part": "all", "label": labels})
+    catalogue["sha256"] = [str(i) for i in range(60)]
+    alone = draw_split(drawn, catalogue)
+    assert not (alone["split"] == "").any()
+    one = {part: alone.index[alone["split"] == part][0] for part in ("train", "val", "test")}
+    for first, second, left_out in (
+        ("train", "test", "train"), ("train", "val", "train"), ("val", "test", "val"),
+    ):  # fmt: skip
+        twins = catalogue.assign(sha256=catalogue["sha256"].replace({str(one[first]): str(one[second])}))
+        split = draw_split(drawn, twins)
+        expected = alone["split"].copy()
+        expected[one[left_out]] = ""
+        assert split["split"].tolist() == expected.tolist()
+        assert split.loc[[one[first], one[second]], "group"].nunique() == 1
 
 
 def test_a_name_that_is_not_registered(project: Path) -> None:

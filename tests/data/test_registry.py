@@ -26,7 +26,7 @@ def change(project: Path, *keys: Any, value: Any = None, delete: bool = False) -
 
 def test_what_ships_is_sound(project: Path) -> None:
     registry = load_registry()
-    assert {"digits", "cifar10", "cifar100", "stl10"} <= set(registry)
+    assert {"digits", "cifar10", "cifar100", "stl10", "glyphs", "glyphs-shift", "glyphs-small"} <= set(registry)
     for name, entry in registry.items():
         assert isinstance(entry, Dataset) and entry.name == name and dataset(name) == entry
         assert entry.citation.startswith("https://")
@@ -37,7 +37,7 @@ def test_what_ships_is_sound(project: Path) -> None:
 def test_an_unknown_name_gets_the_nearest(project: Path) -> None:
     with pytest.raises(UserError, match=r"no data set 'cifar-10'; did you mean 'cifar10'\?"):
         dataset("cifar-10")
-    with pytest.raises(UserError, match="known: cifar10, cifar100, digits, stl10"):
+    with pytest.raises(UserError, match="known: cifar10, cifar100, digits, glyphs, glyphs-shift, glyphs-small, stl10"):
         dataset("zzz")
 
 
@@ -72,6 +72,24 @@ def test_an_unknown_name_gets_the_nearest(project: Path) -> None:
         (("cifar10", "split", "test"), 0.2, r"cifar10\.split\.test: must be null"),
         (("digits", "split", "seed"), -1, r"digits\.split\.seed: must be a whole number"),
         (("Digits",), {}, r"Digits: missing"),
+        (("digits", "glyphs"), "x", r"digits\.glyphs: must be a mapping"),
+        (("glyphs", "glyphs"), None, r"glyphs\.glyphs: must be a mapping"),
+        (("glyphs", "glyphs", "slant"), 1, r"glyphs\.glyphs\.slant: unknown key"),
+        (("glyphs", "glyphs", "characters"), ["A"], r"glyphs\.glyphs\.characters: must be text"),
+        (("glyphs", "glyphs", "characters"), "ABA", r"glyphs\.glyphs\.characters: must be printable .*, each once"),
+        (("glyphs", "glyphs", "characters"), "A\0", r"glyphs\.glyphs\.characters: must be printable"),
+        (("glyphs", "glyphs", "characters"), "AB", r"glyphs\.classes: must be 2, as many"),
+        (("glyphs", "glyphs", "seed"), -1, r"glyphs\.glyphs\.seed: must be a whole number"),
+        (("glyphs", "glyphs", "scale"), 0.5, r"glyphs\.glyphs\.scale: must be \[low, high\]"),
+        (("glyphs", "glyphs", "scale"), [0.8, 0.5], r"glyphs\.glyphs\.scale: must be \[low, high\]"),
+        (("glyphs", "glyphs", "stretch"), 0.9, r"glyphs\.glyphs\.stretch: must lie within 1 to 2"),
+        (("glyphs", "glyphs", "rotation"), True, r"glyphs\.glyphs\.rotation: must lie within 0 to 180"),
+        (("glyphs", "glyphs", "noise"), "loud", r"glyphs\.glyphs\.noise: must lie within 0 to 1"),
+        (("glyphs", "parts", "all"), 777, r"glyphs\.parts: must give every class as many"),
+        (("glyphs", "size"), [32, 28], r"glyphs\.size: must be square"),
+        (("glyphs", "channels"), 1, r"glyphs\.channels: must be 3"),
+        (("glyphs", "reader"), "digits-csv", r"glyphs\.glyphs: goes with reader glyphs alone"),
+        (("glyphs", "split", "rule"), "published", r"glyphs\.split\.test: must be null"),
         (("digits",), 7, r"digits: must be a mapping"),
     ],
 )

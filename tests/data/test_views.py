@@ -1,6 +1,7 @@
 """Whole views: against torchvision with the same parameters, and in distribution against a torchvision pipeline."""
 
 import dataclasses
+import itertools
 
 import pytest
 import torch
@@ -24,17 +25,17 @@ def pictures(count: int, channels: int = 3, size: tuple[int, int] = (32, 32)) ->
     return (0.85 * smooth + 0.15 * noise).mul(255).round().byte()
 
 
-def one_by_one(images: Tensor, parameters: ViewParameters, width: int) -> Tensor:
+def one_by_one(images: Tensor, parameters: ViewParameters, size: int | None) -> Tensor:
     """The same views made by torchvision's functions, image by image, with the flip at the end."""
+    shape = list(images.shape[2:]) if size is None else [size, size]
+    width = max(3, min(shape) // 10 // 2 * 2 + 1)
     steps = (
         reference.adjust_brightness, reference.adjust_contrast, reference.adjust_saturation, reference.adjust_hue,
     )  # fmt: skip
     views = []
     for i, image in enumerate(images):
-        size = list(image.shape[1:])
-        view = reference.resized_crop(
-            image.float() / 255, *parameters.box[i].tolist(), size, InterpolationMode.BILINEAR
-        )
+        box = parameters.box[i].tolist()
+        view = reference.resized_crop(image.float() / 255, *box, shape, InterpolationMode.BILINEAR, antialias=True)
         for kind in parameters.order[i].tolist():
             factor = parameters.factors[i, kind].item()
             view = view if factor == NEUTRAL[kind] else steps[kind](view, factor)
@@ -47,16 +48,15 @@ def one_by_one(images: Tensor, parameters: ViewParameters, width: int) -> Tensor
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("name", POLICIES)
-def test_views_are_torchvisions_with_the_same_parameters(name: str, channels: int) -> None:
-    images = pictures(64, channels, (28, 32))
-    for policy in POLICIES[name]:
-        parameters = draw_parameters(policy, 64, (28, 32), seeded())
-        # A value within rounding of the threshold may fall on either side of it.
-        rounding = one_by_one(images, dataclasses.replace(parameters, solarize=parameters.solarize & False), 3)
-        clear = ((rounding - 0.5).abs() > 1e-5) | ~parameters.solarize.view(-1, 1, 1, 1)
-        ours, theirs = apply_parameters(images, parameters), one_by_one(images, parameters, 3)
-        torch.testing.assert_close(ours[clear], theirs[clear], rtol=0, atol=1e-5)
+@pytest.mark.parametrize("policy", sorted(set(itertools.chain(*POLICIES.values())), key=repr))
+def test_views_are_torchvisions_with_the_same_parameters(policy: ViewPolicy, channels: int) -> None:
+    images = pictures(40, channels, (28, 32))
+    parameters = draw_parameters(policy, 40, (28, 32), seeded())
+    ours, theirs = apply_parameters(images, parameters, policy.size), one_by_one(images, parameters, policy.size)
+    # A value within rounding of the threshold may fall on either side of it.
+    bare = one_by_one(images, dataclasses.replace(parameters, solarize=parameters.solarize & False), policy.size)
+    clear = ((bare - 0.5).abs() > 1e-5) | ~parameters.solarize.view(-1, 1, 1, 1)
+    torch.testing.assert_close(ours[clear], theirs[clear], rtol=0, atol=1e-5)
 
 
 def test_make_views_draws_each_policy_in_turn() -> None:
@@ -67,6 +67,49 @@ def test_make_views_draws_each_policy_in_turn() -> None:
     for view, policy in zip(views, policies, strict=True):
         expected = apply_parameters(images, draw_parameters(policy, 20, (32, 32), generator))
         torch.testing.assert_close(view, expected, rtol=0, atol=1e-6)
+
+
+def test_small_crops_come_behind_the_views_and_share_their_draws() -> None:
+    """The small crops change no view; their boxes and flips follow those of the views."""
+    images, policies, generator = pictures(20), POLICIES["cifar-crops"], seeded(5)
+    drawn = make_views(images, policies, seeded(5))
+    assert torch.equal(drawn.views, make_views(images, policies[:2], seeded(5)).views)
+    assert drawn.crops is not None
+    assert drawn.crops.shape == (4, 20, 3, 16, 16)
+    assert drawn.crops.dtype == torch.float32
+    assert 0 <= drawn.crops.min() <= drawn.crops.max() <= 1
+    assert drawn.boxes.shape == (6, 20, 4)
+    assert drawn.flips.shape == (6, 20)
+    for place, policy in enumerate(policies):
+        parameters = draw_parameters(policy, 20, (32, 32), generator)
+        assert torch.equal(drawn.boxes[place], parameters.box)
+        assert torch.equal(drawn.flips[place], parameters.flip)
+        expected = apply_parameters(images, parameters, policy.size)
+        view = drawn.views[place] if place < 2 else drawn.crops[place - 2]
+        torch.testing.assert_close(view, expected, rtol=0, atol=1e-6)
+
+
+def test_white_stays_white() -> None:
+    """No rounding of the resampling weights leaves the unit range."""
+    white = torch.full((200, 3, 32, 32), 255, dtype=torch.uint8)
+    crops = make_views(white, (ViewPolicy(), ViewPolicy(size=15)), seeded()).crops
+    assert crops is not None
+    assert crops.max() <= 1
+    torch.testing.assert_close(crops, torch.ones_like(crops), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_every_policy_makes_its_views(name: str) -> None:
+    policies = POLICIES[name]
+    side = {"digits": 8, "glyphs": 28, "cifar": 32, "imagenet": 224}[name.partition("-")[0]]
+    drawn = make_views(pictures(2, size=(side, side)), policies, seeded())
+    small = [policy for policy in policies if policy.size is not None]
+    assert drawn.views.shape == (len(policies) - len(small), 2, 3, side, side)
+    assert (drawn.crops is not None) == bool(small)
+    if drawn.crops is not None:
+        assert drawn.crops.shape == (len(small), 2, 3, small[0].size, small[0].size)
+        assert small[0].size is not None
+        assert small[0].size < side
 
 
 def test_pixel_statistics_follow_a_torchvision_pipeline() -> None:
@@ -145,19 +188,24 @@ def test_the_images_and_the_global_generator_are_left_as_they_were() -> None:
 def test_nothing_reads_back_from_the_device() -> None:
     """A meta tensor has no data: whatever waits for a value of it raises."""
     policy = dataclasses.replace(POLICIES["cifar-strong"][0], solarize_prob=0.5)
-    assert make_views(pictures(8).to("meta"), (policy, policy), seeded()).views.shape == (2, 8, 3, 32, 32)
+    policies = (policy, policy, dataclasses.replace(policy, size=16))
+    drawn = make_views(pictures(8).to("meta"), policies, seeded())
+    assert drawn.views.shape == (2, 8, 3, 32, 32)
+    assert drawn.crops is not None
+    assert drawn.crops.shape == (1, 8, 3, 16, 16)
 
 
 @pytest.mark.gpu
 def test_views_on_a_gpu_are_those_of_the_cpu_and_never_wait() -> None:
-    images, policies = pictures(64), POLICIES["cifar-strong"]
+    images, policies = pictures(64), POLICIES["cifar-crops"]
     there = images.cuda()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        views = make_views(there, policies, seeded()).views
+        drawn = make_views(there, policies, seeded())
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    torch.testing.assert_close(views.cpu(), make_views(images, policies, seeded()).views, rtol=0, atol=1e-5)
+    for ours, expected in zip(drawn, make_views(images, policies, seeded()), strict=True):
+        torch.testing.assert_close(ours.cpu(), expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -169,6 +217,16 @@ def test_images_of_another_kind_are_refused(images: Tensor) -> None:
         make_views(images, POLICIES["digits"], seeded())
 
 
-def test_no_policy_is_refused() -> None:
-    with pytest.raises(ValueError, match="policies: empty"):
-        make_views(pictures(2), (), seeded())
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ((), "policies: no view; give one"),
+        ((16,), "policies: no view; give one"),
+        ((16, None), r"sizes \[16, None\]; give views \(None\) first"),
+        ((None, 16, None), r"sizes \[None, 16, None\]"),
+        ((None, 16, 12), "then small crops of one size"),
+    ],
+)
+def test_policies_in_another_order_are_refused(sizes: tuple[int | None, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_views(pictures(2), tuple(ViewPolicy(size=size) for size in sizes), seeded())

@@ -43,6 +43,35 @@ def test_resized_crop_is_torchvisions_bilinear_crop(channels: int) -> None:
         torch.testing.assert_close(our, expected, rtol=0, atol=5e-5)  # of 255
 
 
+@pytest.mark.parametrize("size", [2, 5, 16, 40])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_resampled_crop_is_torchvisions_antialiased_crop(channels: int, size: int) -> None:
+    """Boxes from one pixel to the whole image, so that either side is enlarged in some and shrunk in others."""
+    images = pictures(channels=channels)
+    flip = torch.arange(12) % 2 == 1
+    ours = ops.resampled_crop(images, torch.tensor(BOXES), flip, size)
+    for image, box, flipped, our in zip(images, BOXES, flip, ours, strict=True):
+        expected = reference.resized_crop(image, *box, [size, size], InterpolationMode.BILINEAR, antialias=True)
+        expected = reference.horizontal_flip(expected) if flipped else expected
+        torch.testing.assert_close(our, expected, rtol=0, atol=1e-5)
+
+
+def test_where_nothing_shrinks_both_crops_agree() -> None:
+    images, boxes, flip = pictures(size=(24, 24)), torch.tensor(BOXES).clamp(max=12), torch.arange(12) % 2 == 0
+    boxes[:, 2:] = boxes[:, 2:].clamp(min=1)
+    crops = ops.resized_crop(images, boxes, flip), ops.resampled_crop(images, boxes, flip, 24)
+    torch.testing.assert_close(*crops, rtol=0, atol=1e-6)
+
+
+def test_a_crop_ignores_what_lies_outside_its_box() -> None:
+    images, box = pictures(), torch.tensor([[3, 5, 17, 19]]).expand(12, 4)
+    changed = torch.full_like(images, 9.0)
+    changed[:, :, 3:20, 5:24] = images[:, :, 3:20, 5:24]
+    flip = torch.zeros(12, dtype=torch.bool)
+    ours = ops.resampled_crop(changed, box, flip, 6)
+    assert torch.equal(ours, ops.resampled_crop(images, box, flip, 6))
+
+
 def test_crop_of_the_whole_image_changes_no_bit() -> None:
     images = pictures().mul(255).byte()
     whole = torch.tensor([[0, 0, 24, 32]]).expand(12, 4)

@@ -9,7 +9,8 @@ from scipy import stats
 from torchvision.transforms import v2
 
 from gessl.data.views.parameters import NEUTRAL, ViewParameters, blur_kernels, blur_width, draw_parameters
-from gessl.data.views.policy import POLICIES, ViewPolicy
+from gessl.data.views.policies import POLICIES
+from gessl.data.views.policy import ViewPolicy
 
 SIZE = (32, 32)
 
@@ -123,6 +124,7 @@ def test_blur_kernels_are_sampled_gaussians() -> None:
         ("blur_sigma", (1.0, float("inf"))), ("jitter", (0.4, 0.4, 0.4)), ("jitter", (-0.1, 0, 0, 0)),
         ("jitter", (0, 0, 0, 0.6)), ("jitter", (0, float("nan"), 0, 0)), ("jitter_prob", 1.1), ("gray_prob", -0.1),
         ("blur_prob", float("nan")), ("solarize_prob", 2), ("flip", -1),
+        ("size", 1), ("size", 0),
     ],
 )  # fmt: skip
 def test_bad_policy_values_are_named(field: str, value: object) -> None:

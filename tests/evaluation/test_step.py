@@ -55,7 +55,7 @@ def write_tasks(suite):
 def write_run(poison=False):
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        encoder = Encoder("small-conv", [0.4], [0.3])
+        encoder = Encoder("small-conv", [0.4], [0.3], (8, 8))
     if poison:
         torch.nn.init.constant_(next(encoder.parameters()), float("nan"))
     with Step("pretrain", RUN, run_dir(RUN), inputs=[], config={}) as step:

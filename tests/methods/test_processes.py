@@ -1,4 +1,4 @@
-"""Two processes with half of a mini-batch each find what one finds with all of it, for every method, to second order."""
+"""Two processes with half of a mini-batch each find what one finds with all of it, to second order."""
 
 import subprocess
 import sys

@@ -29,9 +29,10 @@ def prepare(
     test: tuple[int, ...] = (6, 9, 12, 8),
     groups: str = "none",
     unlabelled: int = 7,
+    val: tuple[int, ...] | None = None,
 ) -> pd.DataFrame:
     """A prepared data set `toy` without pixels: images per class and split, in mixed order."""
-    counts = {"train": train, "val": (5,) * len(train), "test": test}
+    counts = {"train": train, "val": val or (5,) * len(train), "test": test}
     rows = [(split, label) for split, sizes in counts.items() for label, n in enumerate(sizes) for _ in range(n)]
     rows += [("train", -1)] * unlabelled
     index = pd.DataFrame(rows, columns=["split", "label"]).sample(frac=1, random_state=0, ignore_index=True)
@@ -224,6 +225,50 @@ def test_the_suite_takes_each_split_from_itself(index: pd.DataFrame) -> None:
         assert all(len(set(task.ravel())) == task.size for task in rows)
     assert all(len(set(classes)) == 3 for classes in suite.classes)
     assert len({tuple(task.ravel()) for task in suite.train}) == 6
+
+
+NEW_CLASSES = {"train": (30, 30, 0, 0, 0, 0), "val": (0, 0, 20, 0, 0, 0), "test": (0, 0, 0, 18, 19, 20)}
+
+
+@pytest.mark.parametrize("groups", ["none", "pairs"])
+def test_where_splits_share_no_class_the_suite_takes_all_from_test(
+    groups: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    index = prepare(**NEW_CLASSES, groups=groups)  # type: ignore[arg-type]
+    suite_settings = SuiteSettings(tasks=8, way=3, train=4, val=2, test=3)
+    draw("toy", 0, dataclasses.replace(SMALL, sigma=suite_settings))
+    suite = load_sigma_suite("toy", 0)
+    labels, split, group = (index[column].to_numpy() for column in ("label", "split", "group"))
+    parts = [suite.train, suite.val, suite.test]
+    assert [part.shape for part in parts] == [(8, 3, 4), (8, 3, 2), (8, 3, 3)]
+    every = np.concatenate(parts, axis=2)
+    assert (split[every] == "test").all()
+    assert (labels[every] == suite.classes[..., None]).all()
+    assert all(len(set(task.ravel())) == 27 for task in every)
+    if groups == "pairs":
+        assert all(len(set(group[task].ravel())) == 27 for task in every)
+    assert len({tuple(task.ravel()) for task in suite.train}) == 8
+    card = json.loads((tasks_dir("toy", 0) / "card.json").read_text())["sigma"]
+    assert card == {"tasks": 8, "classes": 3, "sources": {"test": ["train", "val", "test"]}}
+
+
+def test_new_classes_with_too_few_images_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the three parts take together counts."""
+    monkeypatch.chdir(tmp_path)
+    prepare(**NEW_CLASSES)  # type: ignore[arg-type]
+    enough = dataclasses.replace(SMALL, sigma=SuiteSettings(tasks=1, way=3, train=10, val=4, test=4))
+    draw("toy", 0, enough)
+    more = dataclasses.replace(enough, sigma=dataclasses.replace(enough.sigma, val=5))
+    keys = r"tasks\.sigma\.way or tasks\.sigma\.train or tasks\.sigma\.val or tasks\.sigma\.test"
+    with pytest.raises(UserError, match=rf"^toy, split 'test': 2 classes have 19 images .* takes 3; lower {keys}$"):
+        draw("toy", 0, more)
+
+
+def test_the_card_says_where_the_suite_came_from(index: pd.DataFrame) -> None:
+    draw("toy", 0, SMALL)
+    card = json.loads((tasks_dir("toy", 0) / "card.json").read_text())["sigma"]
+    assert card["sources"] == {"train": ["train"], "val": ["val"], "test": ["test"]}
 
 
 def test_the_record_names_inputs_settings_and_seed(index: pd.DataFrame) -> None:

@@ -33,6 +33,29 @@ def test_learning_rate_at_the_corners() -> None:
     assert {learning_rate(step, constant) for step in range(110)} == {0.4}
 
 
+def test_a_warm_up_may_start_above_zero_and_the_cosine_end_there() -> None:
+    train = TrainSettings(steps=110, warmup=10, warmup_from=0.1, lr=0.4, min_lr=0.02)
+    assert learning_rate(0, train) == pytest.approx(0.13)
+    assert learning_rate(9, train) == pytest.approx(0.4)
+    assert learning_rate(60, train) == pytest.approx(0.21)
+    assert learning_rate(109, train) == pytest.approx(0.02 + 0.38 * (1 + math.cos(math.pi * 0.99)) / 2)
+
+
+def test_drops_count_from_the_end_as_the_wmse_recipe_does() -> None:
+    train = TrainSettings(steps=100, warmup=4, lr=0.5, schedule="drops", drops=(50, 25))
+    rates = [learning_rate(step, train) for step in range(100)]
+    network = torch.nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.5)
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones=[50, 75], gamma=0.2)
+    theirs = []
+    for _ in range(100):
+        theirs.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert rates[4:] == pytest.approx(theirs[4:])
+    assert rates[:4] == pytest.approx([0.125, 0.25, 0.375, 0.5])
+
+
 def test_effective_rank_and_spread_against_numpy() -> None:
     features = torch.randn(50, 7, generator=generator(0, "f"))
     covariance = feature_covariance(features)
@@ -88,27 +111,95 @@ def test_metrics_name_the_first_broken_step(tmp_path: Path) -> None:
     assert [entry["loss"] for entry in read_metrics(tmp_path / "metrics.jsonl")] == [1.0, None]
 
 
-@pytest.mark.parametrize("name", ["adam", "sgd"])
-def test_optimizer_equals_torch_and_continues_from_its_slots(name: str) -> None:
-    start = torch.randn(3, 2, generator=generator(0, "p"))
-    gradients = [torch.randn(3, 2, generator=generator(step, "g")) for step in range(4)]
-    reference = start.clone().requires_grad_()
-    theirs = {
-        "adam": lambda: torch.optim.Adam([reference], lr=0.1, weight_decay=0.01),
-        "sgd": lambda: torch.optim.SGD([reference], lr=0.1, momentum=0.9, weight_decay=0.01),
-    }[name]()
-    params = {"a": start.clone()}
-    ours = Optimizer(params, name, weight_decay=0.01)
-    for step, gradient in enumerate(gradients):
-        reference.grad = gradient.clone()
+SHAPES = {"weight": (3, 2), "bias": (3,), "kernel": (2, 1, 2, 2), "rate": ()}
+
+
+def draws(seed: int, purpose: str) -> dict[str, torch.Tensor]:
+    return {name: torch.randn(shape, generator=generator(seed, purpose, name)) for name, shape in SHAPES.items()}
+
+
+THEIRS = {
+    "adam": lambda params: torch.optim.Adam(params, lr=0.1, weight_decay=0.01, betas=(0.9, 0.95)),
+    "adamw": lambda params: torch.optim.AdamW(params, lr=0.1, weight_decay=0.01, betas=(0.9, 0.95)),
+    "sgd": lambda params: torch.optim.SGD(params, lr=0.1, momentum=0.9, weight_decay=0.01),
+}
+
+
+@pytest.mark.parametrize("clip", [0.0, 2.0])
+@pytest.mark.parametrize("name", list(THEIRS))
+def test_optimizer_equals_torch(name: str, clip: float) -> None:
+    reference = {key: value.requires_grad_() for key, value in draws(0, "p").items()}
+    theirs = THEIRS[name](list(reference.values()))
+    params = draws(0, "p")
+    ours = Optimizer(params, name, weight_decay=0.01, beta2=0.95, clip=clip)
+    shortened = 0
+    for step in range(4):
+        gradient = {key: value * (0.2 if step == 2 else 1) for key, value in draws(step, "g").items()}
+        for key, tensor in reference.items():
+            tensor.grad = gradient[key].clone()
+        if clip:
+            shortened += int(torch.nn.utils.clip_grad_norm_(reference.values(), clip) > clip)
         theirs.step()
-        if step == 2:  # a new optimiser takes over from the slots
-            params = {"a": params["a"].clone()}
-            slots = {key: value.clone() for key, value in ours.slots().items()}
-            ours = Optimizer(params, name, weight_decay=0.01)
-            ours.restore(slots)
-        ours.step({"a": gradient}, lr=0.1)
-    assert torch.equal(params["a"], reference)
+        ours.step(gradient, lr=0.1)
+    assert all(torch.equal(params[key], reference[key]) for key in params)
+    assert shortened == (3 if clip else 0), "one step's gradient is short enough"
+
+
+@pytest.mark.parametrize("name", [*THEIRS, "lars"])
+def test_optimizer_continues_from_its_slots_to_the_same_bits(name: str) -> None:
+    def run(stop: int | None) -> dict[str, torch.Tensor]:
+        params = draws(0, "p")
+        optimizer = Optimizer(params, name, weight_decay=0.01, clip=2.0)
+        for step in range(4):
+            if step == stop:  # a new optimiser takes over from the slots
+                params = {key: value.clone() for key, value in params.items()}
+                slots = {key: value.clone() for key, value in optimizer.slots().items()}
+                optimizer = Optimizer(params, name, weight_decay=0.01, clip=2.0)
+                optimizer.restore(slots)
+            optimizer.step(draws(step, "g"), lr=0.1)
+        return params
+
+    whole, resumed = run(None), run(2)
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+
+
+def lars_by_hand(
+    w: np.ndarray, gradients: list[np.ndarray], rates: list[float], decay: float, eta: float, clip_lr: bool
+) -> np.ndarray:
+    """You et al. 2017, algorithm 1, in float64, one number at a time; bias and normalisation as plain SGD."""
+    velocity = np.zeros_like(w)
+    for g, lr in zip(gradients, rates, strict=True):
+        size, slope = (math.sqrt(sum(float(x) ** 2 for x in np.ravel(a))) for a in (w, g))
+        if w.ndim > 1 and size > 0 and slope > 0:
+            local = eta * size / (slope + decay * size)
+            g = (min(local, lr) / lr if clip_lr else local) * (g + decay * w)
+        velocity = 0.9 * velocity + g
+        w = w - lr * velocity
+    return w
+
+
+@pytest.mark.parametrize("clip_lr", [True, False])
+@pytest.mark.parametrize("eta", [0.02, 0.5])
+def test_lars_against_a_float64_loop(eta: float, clip_lr: bool) -> None:
+    rates = [0.05, 0.3, 0.2]
+    params = {key: value.double() for key, value in draws(0, "p").items()}
+    params["zero"] = torch.zeros(2, 2, dtype=torch.float64)
+    start = {key: value.numpy().copy() for key, value in params.items()}
+    gradients = [{**draws(step, "g"), "zero": torch.full((2, 2), 0.5 + step)} for step in range(3)]
+    gradients[1]["kernel"] = torch.zeros(SHAPES["kernel"])  # neither moves nor decays but for its momentum
+    gradients = [{key: value.double() for key, value in gradient.items()} for gradient in gradients]
+    ours = Optimizer(params, "lars", weight_decay=0.1, eta=eta, clip_lr=clip_lr)
+    for gradient, lr in zip(gradients, rates, strict=True):
+        ours.step(gradient, lr)
+    for key, value in params.items():
+        expected = lars_by_hand(start[key], [g[key].numpy() for g in gradients], rates, 0.1, eta, clip_lr)
+        np.testing.assert_allclose(value.numpy(), expected, rtol=1e-6, err_msg=key)
+
+
+def test_lars_at_rate_zero_stands_still() -> None:
+    params = draws(0, "p")
+    Optimizer(params, "lars", weight_decay=0.1).step(draws(0, "g"), lr=0.0)
+    assert all(torch.equal(params[key], value) for key, value in draws(0, "p").items())
 
 
 def state(step: int) -> Checkpoint:
@@ -169,6 +260,11 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path: Path, monkeypatch: py
         (lambda: TrainSettings(steps=0), "steps: 0"),
         (lambda: TrainSettings(batch=1), "batch: 1"),
         (lambda: TrainSettings(momentum=1.0), "momentum: 1.0"),
+        (lambda: TrainSettings(beta2=1.0), "beta2: 1.0"),
+        (lambda: TrainSettings(clip=-1.0), "clip: -1.0"),
+        (lambda: TrainSettings(drops=(5,)), "drops: .* does not go with schedule cosine"),
+        (lambda: TrainSettings(schedule="drops"), "drops: .* does not go with schedule drops"),
+        (lambda: TrainSettings(steps=9, schedule="drops", drops=(9,)), r"drops: \[9\] must lie between"),
         (lambda: Efficiency(threads=0), "threads: 0"),
     ],
 )

@@ -13,6 +13,7 @@ import numpy as np
 
 from gessl.data.readers.cifar import read_cifar10, read_cifar100
 from gessl.data.readers.digits import read_digits
+from gessl.data.readers.glyphs import read_glyphs
 from gessl.data.readers.raw import UNLABELLED, Chunk, RawImages
 from gessl.data.readers.stl10 import read_stl10
 from gessl.data.registry import Dataset
@@ -21,12 +22,21 @@ from gessl.layout import raw_dir
 
 __all__ = ["UNLABELLED", "Chunk", "RawImages", "open_raw"]
 
-READERS: dict[str, Callable[[Path], RawImages]] = {
-    "digits-csv": read_digits,
-    "cifar10-pickle": read_cifar10,
-    "cifar100-pickle": read_cifar100,
-    "stl10-binary": read_stl10,
+Reader = Callable[[Dataset, Path], RawImages]
+
+
+def _of_one_file(read: Callable[[Path], RawImages]) -> Reader:
+    return lambda entry, folder: read(folder / entry.files[0].name)
+
+
+READERS: dict[str, Reader] = {
+    "digits-csv": _of_one_file(read_digits),
+    "cifar10-pickle": _of_one_file(read_cifar10),
+    "cifar100-pickle": _of_one_file(read_cifar100),
+    "stl10-binary": _of_one_file(read_stl10),
+    "glyphs": read_glyphs,
 }
+"""Readers by on-disk format: they get the entry and the folder of its files."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +79,13 @@ def open_raw(entry: Dataset) -> RawImages:
         UserError: a file is missing, corrupt, of another format, or at odds with the registry (the latter may show
             only while the chunks are read).
     """
-    path = raw_dir(entry.name) / entry.files[0].name
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; run `gessl fetch {entry.name}`")
-    raw = READERS[entry.reader](path)
+    folder = raw_dir(entry.name)
+    paths = [folder / file.name for file in entry.files]
+    for path in paths:
+        if not path.is_file():
+            raise UserError(f"{path}: no such file; run `gessl fetch {entry.name}`")
+    raw = READERS[entry.reader](entry, folder)
+    path = paths[0] if len(paths) == 1 else folder
     if len(set(raw.classes)) != entry.classes:
         raise UserError(f"{path}: names {len(set(raw.classes))} classes; the registry says {entry.classes}")
     return RawImages(raw.classes, _Checked(entry, path, raw))

@@ -18,7 +18,8 @@ from gessl.data.views.parameters import (
     concatenate,
     draw_parameters,
 )
-from gessl.data.views.policy import POLICIES, ViewPolicy
+from gessl.data.views.policies import POLICIES
+from gessl.data.views.policy import ViewPolicy
 
 __all__ = ["POLICIES", "ViewPolicy", "Views", "apply_parameters", "make_views"]
 
@@ -49,25 +50,36 @@ def make_views(images: Tensor, policies: tuple[ViewPolicy, ...], generator: torc
     Args:
         images: uint8 `[N, C, H, W]`, C = 1 or 3, on any device. On one-channel images saturation, hue and gray do
             nothing.
-        policies: one per view.
+        policies: one per view; small crops (policies with a size) come last and share one size.
         generator: determines the views, whatever the device.
 
     Raises:
-        ValueError: images of another kind, or no policy.
+        ValueError: images of another kind, no policy of a view, or small crops of several sizes or before a view.
     """
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
         raise ValueError(f"images: {images.dtype} {list(images.shape)}; give uint8 [N, 1 or 3, H, W]")
-    if not policies:
-        raise ValueError("policies: empty; give one per view")
+    sizes = [policy.size for policy in policies]
+    full = sizes.count(None)
+    if not full:
+        raise ValueError("policies: no view; give one or more without a size")
+    if any(sizes[:full]) or len(set(sizes[full:])) > 1:
+        raise ValueError(f"policies: sizes {sizes}; give views (None) first, then small crops of one size")
     count, _, height, width = images.shape
-    parameters = concatenate([draw_parameters(policy, count, (height, width), generator) for policy in policies])
+    drawn = [draw_parameters(policy, count, (height, width), generator) for policy in policies]
+    views = _apply_each(images, drawn[:full])
+    crops = _apply_each(images, drawn[full:], sizes[full]) if drawn[full:] else None
+    every = concatenate(drawn)
     shape = (len(policies), count)
-    views = apply_parameters(images.repeat(len(policies), 1, 1, 1), parameters).view(*shape, *images.shape[1:])
-    boxes, flips = (_to(drawn, images.device).unflatten(0, shape) for drawn in (parameters.box, parameters.flip))
-    return Views(views, None, boxes, flips)
+    return Views(views, crops, *(_to(each, images.device).unflatten(0, shape) for each in (every.box, every.flip)))
 
 
-def apply_parameters(images: Tensor, parameters: ViewParameters) -> Tensor:
+def _apply_each(images: Tensor, drawn: list[ViewParameters], size: int | None = None) -> Tensor:
+    """One view per element of `drawn` of every image, `[len(drawn), N, …]`."""
+    repeated = images.repeat(len(drawn), 1, 1, 1)
+    return apply_parameters(repeated, concatenate(drawn), size).unflatten(0, (len(drawn), len(images)))
+
+
+def apply_parameters(images: Tensor, parameters: ViewParameters, size: int | None = None) -> Tensor:
     """Crop, jitter, gray, blur, solarize, flip; operations that no image needs are skipped.
 
     The flip rides on the crop: it changes nothing but the order of columns, and no operation between depends on that.
@@ -75,18 +87,23 @@ def apply_parameters(images: Tensor, parameters: ViewParameters) -> Tensor:
     Args:
         images: uint8 `[B, C, H, W]`.
         parameters: of B views.
+        size: height and width of the result; None for the images' own.
 
     Returns:
-        float32 `[B, C, H, W]` in [0, 1].
+        float32 `[B, C, H, W]` in [0, 1], or `[B, C, size, size]`.
     """
     device, colour = images.device, images.shape[1] == 3
-    size = (images.shape[2], images.shape[3])
-    views = ops.resized_crop(images, _to(parameters.box, device), _to(parameters.flip, device)).div_(255)
+    box, flip = _to(parameters.box, device), _to(parameters.flip, device)
+    if size is None:  # always enlarged, which needs no resampling matrices
+        views = ops.resized_crop(images, box, flip)
+    else:
+        views = ops.resampled_crop(images, box, flip, size).clamp_(max=255)  # weights may sum to one and a last bit
+    views = views.div_(255)
     _jitter(views, parameters)
     if colour and parameters.gray.any():
         views = torch.where(_mask(parameters.gray, device), ops.grayscale(views), views)
     if parameters.sigma.any():
-        views = ops.blur(views, _to(blur_kernels(parameters.sigma, blur_width(size)), device))
+        views = ops.blur(views, _to(blur_kernels(parameters.sigma, blur_width(views.shape[2:])), device))
     if parameters.solarize.any():
         views = torch.where(_mask(parameters.solarize, device), ops.solarize(views), views)
     return views

@@ -46,6 +46,41 @@ def _resample(images: Tensor, dim: int, start: Tensor, length: Tensor, reverse: 
     return near.addcmul_(pixels(upper).sub_(near), (source - lower).view(shape))
 
 
+def resampled_crop(images: Tensor, box: Tensor, flip: Tensor, size: int) -> Tensor:
+    """Crop each image to its box, resize to `size` x `size` with antialiasing (bilinear), then flip where asked.
+
+    Args:
+        images: uint8 or float `[B, C, H, W]`.
+        box: `[B, 4]`: top, left, height, width in whole pixels, larger or smaller than `size`.
+        flip: bool `[B]`.
+        size: height and width of the result.
+
+    Returns:
+        float32 `[B, C, size, size]` in the range of `images`.
+    """
+    top, left, height, width = box.float().unbind(1)
+    rows = _resampling(top, height, torch.zeros_like(flip), images.shape[2], size)
+    columns = _resampling(left, width, flip, images.shape[3], size)
+    return rows[:, None] @ images.float() @ columns.mT[:, None]
+
+
+def _resampling(start: Tensor, length: Tensor, reverse: Tensor, pixels: int, size: int) -> Tensor:
+    """Weights `[B, size, pixels]` of each pixel of the image in each pixel of the result.
+
+    A triangle around the place where the result's pixel comes from, as wide as that pixel is in the image (at least as
+    two of the image's, which is plain bilinear interpolation), cut off at the box.
+    """
+    place = torch.arange(size, device=length.device, dtype=torch.float32)
+    place = torch.where(reverse[:, None], size - 1 - place, place)
+    scale = length[:, None] / size
+    centre = (place + 0.5) * scale
+    source = torch.arange(pixels, device=length.device) + 0.5 - start[:, None]
+    distance = (source[:, None] - centre[:, :, None]).abs()
+    weights = (1 - distance / scale.clamp(min=1)[:, :, None]).clamp(min=0)
+    weights = weights * ((source > 0) & (source < length[:, None]))[:, None]
+    return weights / weights.sum(2, keepdim=True)
+
+
 def grayscale(images: Tensor) -> Tensor:
     """Luma `[B, 1, H, W]`; one-channel images are returned as they are."""
     if images.shape[1] == 1:

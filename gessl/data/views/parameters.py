@@ -1,6 +1,7 @@
 """Random parameters of views, drawn on the CPU: the same numbers whatever the device of the images."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -108,7 +109,7 @@ def central_box(ratio: Range, size: tuple[int, int]) -> tuple[int, int, int, int
     return (size[0] - height) // 2, (size[1] - width) // 2, height, width
 
 
-def blur_width(size: tuple[int, int]) -> int:
+def blur_width(size: Sequence[int]) -> int:
     """Odd length of the blur kernel: a tenth of the image as in SimCLR (appendix A), at least 3 pixels."""
     return max(3, min(size) // 10 | 1)
 

@@ -10,6 +10,8 @@ Range = tuple[float, float]
 class ViewPolicy:
     """How one view of an image is drawn: crop, jitter, gray, blur, solarize, flip, in this order.
 
+    A policy with a `size` makes small crops (multi-crop, https://arxiv.org/abs/2006.09882).
+
     Attributes:
         crop_scale: range of the crop's area as a share of the image's.
         crop_ratio: range of the crop's width / height.
@@ -21,6 +23,7 @@ class ViewPolicy:
         blur_sigma: range of its standard deviation in pixels.
         solarize_prob: probability that pixels of at least one half are inverted.
         flip: probability of a horizontal flip.
+        size: height and width of the result in pixels; None for the image's own.
 
     Raises:
         ValueError: a value is out of range.
@@ -35,6 +38,7 @@ class ViewPolicy:
     blur_sigma: Range = (0.1, 2.0)
     solarize_prob: float = 0.0
     flip: float = 0.0
+    size: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("crop_scale", "crop_ratio", "blur_sigma"):
@@ -50,37 +54,6 @@ class ViewPolicy:
             raise ValueError(f"jitter: {self.jitter}; give four strengths >= 0: brightness, contrast, saturation, hue")
         if self.jitter[3] > 0.5:
             raise ValueError(f"jitter: hue {self.jitter[3]} is more than half a turn; give at most 0.5")
-
-
-_DIGITS = ViewPolicy(
-    # A flipped digit is another digit (or none), and a small crop of 8 x 8 pixels shows no digit: hence no flip and
-    # crops of at least 40 %.
-    crop_scale=(0.4, 1.0),
-    jitter=(0.4, 0.4, 0.0, 0.0),
-    blur_prob=0.3,
-    blur_sigma=(0.1, 1.0),
-)
-
-# https://github.com/htdt/self-supervised/blob/master/datasets/transforms.py and cfg.py. That code jitters before the
-# crop (so contrast is taken over the whole image) and crops with bicubic interpolation; here all policies share one
-# order and bilinear interpolation.
-_CIFAR_WMSE = ViewPolicy(crop_scale=(0.2, 1.0), jitter=(0.4, 0.4, 0.4, 0.1), gray_prob=0.1, flip=0.5)
-
-# https://github.com/vturrisi/solo-learn/blob/main/scripts/pretrain/cifar/augmentations/symmetric.yaml. Its blur is
-# Pillow's, of unbounded width; ours is torchvision's with SimCLR's width (see `parameters.blur_width`).
-_CIFAR_STRONG = ViewPolicy(jitter=(0.8, 0.8, 0.8, 0.2), gray_prob=0.2, blur_prob=0.5, flip=0.5)
-
-# https://github.com/vturrisi/solo-learn/blob/main/scripts/pretrain/cifar/augmentations/asymmetric.yaml (BYOL's recipe
-# without its blur).
-_CIFAR_ASYM = (
-    ViewPolicy(jitter=(0.4, 0.4, 0.2, 0.1), gray_prob=0.2, flip=0.5),
-    ViewPolicy(jitter=(0.4, 0.4, 0.2, 0.1), gray_prob=0.2, flip=0.5, solarize_prob=0.2),
-)
-
-POLICIES: dict[str, tuple[ViewPolicy, ...]] = {
-    "digits": (_DIGITS, _DIGITS),
-    "cifar-wmse": (_CIFAR_WMSE, _CIFAR_WMSE),
-    "cifar-strong": (_CIFAR_STRONG, _CIFAR_STRONG),
-    "cifar-asym": _CIFAR_ASYM,
-}
-"""Named policies: one `ViewPolicy` per view of an image."""
+        # the narrowest blur reaches one pixel across the border, and a single pixel has nothing to reflect
+        if self.size is not None and self.size < 2:
+            raise ValueError(f"size: {self.size} is too small; give 2 pixels or more, or none")

@@ -1,0 +1,47 @@
+"""Large-margin contrastive learning (Chen et al., ICML 2021, https://proceedings.mlr.press/v139/chen21n.html)."""
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gessl.methods.base import Batch, Method, Tensors, all_views
+from gessl.methods.simclr import nt_xent
+from gessl.nets.heads import mlp
+
+
+def polarization(z: Tensor, near: float, far: float) -> Tensor:
+    """Mean of max(0, (d - near)(far - d)) over the distances d = (1 - cos)/2 of all pairs of rows of `z` `[…, D]`.
+
+    Zero where every pair is closer than `near` or farther than `far`; a row with itself is closer.
+    """
+    rows = F.normalize(z.flatten(0, -2), dim=1)
+    distance = (1 - rows @ rows.T) / 2
+    return F.relu((distance - near) * (far - distance)).mean()
+
+
+@dataclass(frozen=True)
+class LMCL(Method):
+    """SimCLR, with a regularizer that empties a margin of distances between clusters and within them.
+
+    The authors published no code. Their regularizer is the 1-norm of min((D - δ⁺)(D - δ⁻), 0) over a matrix D of
+    distances in [0, 1]. Ours is its mean over the batch's 2N rows, so that `weight` does not depend on the batch, with
+    half of one minus the cosine as the distance.
+    """
+
+    hidden: int = 2048
+    dim: int = 128
+    temperature: float = 0.5
+    near: float = 0.2
+    far: float = 0.5
+    weight: float = 10.0
+
+    def heads(self, features: int) -> dict[str, nn.Module]:
+        return {"projector": mlp(features, self.hidden, self.dim)}
+
+    def forward(self, net: nn.ModuleDict, batch: Batch) -> Tensors:
+        return all_views(lambda images: self.network(net, images), batch.views)
+
+    def loss(self, outputs: Tensors, targets: Tensors) -> Tensor:
+        z = outputs["z"]
+        return nt_xent(z, self.temperature) + self.weight * polarization(z, self.near, self.far)

@@ -1,0 +1,138 @@
+"""MAE (He et al. 2022, https://arxiv.org/abs/2111.06377)."""
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from gessl.methods.base import Batch, Method, Project, Tensors
+from gessl.nets.backbones import patch_side
+from gessl.nets.encoder import Encoder
+
+if TYPE_CHECKING:
+    from gessl.nets.vit import TokenWidth
+
+
+@dataclass(frozen=True)
+class MAE(Method):
+    """The encoder sees a few patches; a light decoder gives the pixels of the others.
+
+    The target of a patch is its pixels, less their mean and over their standard deviation (section 4.1, "w/ norm").
+    π compares class tokens of the masked image and of the whole one: the class token is what the official linear probe
+    reads (https://github.com/facebookresearch/mae/blob/main/main_linprobe.py), although no loss but the decoder's
+    shapes it. The official code holds the encoder's position embeddings fixed; here they learn (`gessl/nets/vit.py`).
+    """
+
+    source: ClassVar[Literal["none", "state", "outputs"]] = "state"
+    views: ClassVar[tuple[int, int]] = (1, 2)  # of which the first is used
+    needs: ClassVar[Literal["features", "maps", "tokens", "lab"]] = "tokens"
+    anchored: ClassVar[bool] = True
+
+    mask: float = 0.75
+    width: int = 512
+    depth: int = 8
+
+    def heads(self, features: int) -> dict[str, nn.Module]:
+        return {
+            "projector": nn.Identity(),
+            "decoder": PixelDecoder(cast("TokenWidth", features), self.width, self.depth),
+        }
+
+    def draw(self, batch: Batch, images: int, generator: torch.Generator) -> Tensors:
+        return {"order": torch.rand(1, batch.views.shape[1], patches(batch.views), generator=generator).argsort(2)}
+
+    def forward(self, net: nn.ModuleDict, batch: Batch) -> Tensors:
+        order = batch.draws["order"][0]
+        tokens = encoder_of(net).tokens(batch.views[0], order[:, : kept(order, self.mask)])
+        outputs = {"h": tokens[:, 0], "z": net["projector"](tokens[:, 0]), "pixels": net["decoder"](tokens, order)}
+        return {name: tensor[None] for name, tensor in outputs.items()}
+
+    def embed(self, net: nn.ModuleDict, batch: Batch) -> Tensors:
+        return masked_and_whole(net, batch, kept(batch.draws["order"], self.mask))
+
+    def project(self, net: nn.ModuleDict, batch: Batch) -> Tensors:
+        return {"patches": encoder_of(net).patches(batch.views[0])[None]}
+
+    def targets(self, outputs: Tensors, state: Tensors, project: Project, batch: Batch) -> Tensors:
+        order = batch.draws["order"][0]
+        pixels = project({})["patches"][0]  # [N, P, v]; no parameter plays a part
+        centred = pixels - pixels.mean(-1, keepdim=True)
+        normal = centred / (pixels.var(-1, keepdim=True) + 1e-6).sqrt()
+        return {"patches": normal, "gone": gone(order, kept(order, self.mask)).to(normal)}
+
+    def loss(self, outputs: Tensors, targets: Tensors) -> Tensor:
+        error = (outputs["pixels"][0] - targets["patches"]).square().mean(-1)
+        return (error * targets["gone"]).sum() / targets["gone"].sum()
+
+
+def encoder_of(net: nn.ModuleDict) -> Encoder:
+    """The encoder among a method's modules, known to be a ViT's."""
+    return cast(Encoder, net["encoder"])
+
+
+def patches(views: Tensor) -> int:
+    """How many patches a ViT cuts images `[…, H, W]` into."""
+    height, width = views.shape[-2:]
+    return (height // patch_side((height, width))) ** 2
+
+
+def kept(order: Tensor, mask: float) -> int:
+    """How many of the patches in `order` `[…, P]` stay visible where the share `mask` of them is removed."""
+    return max(1, int(order.shape[-1] * (1 - mask)))
+
+
+def gone(order: Tensor, kept: int) -> Tensor:
+    """Which patches are removed, bool, if the first `kept` of each `order` `[…, P]` stay."""
+    return order.argsort(-1) >= kept
+
+
+def restored(visible: Tensor, hidden: Tensor, order: Tensor) -> Tensor:
+    """Tokens of all patches in their places, `[B, P, D]`.
+
+    Args:
+        visible: `[B, kept, D]`, of the first patches of `order`.
+        hidden: what stands for the others, to be expanded to `[B, P - kept, D]`.
+        order: int64 `[B, P]`.
+    """
+    rest = hidden.expand(len(order), order.shape[1] - visible.shape[1], -1)
+    return torch.cat([visible, rest], 1).take_along_dim(order.argsort(1)[..., None], 1)
+
+
+def masked_and_whole(net: nn.ModuleDict, batch: Batch, kept: int) -> Tensors:
+    """`h` and `z` `[2, N, ·]` of the first view: of its first mask, and of all its patches, the anchor."""
+    keep = batch.draws["order"][0, :, :kept]
+    h = torch.stack([encoder_of(net).tokens(batch.views[0], seen)[:, 0] for seen in (keep, None)])
+    return {"h": h, "z": net["projector"](h)}
+
+
+class PixelDecoder(nn.Module):
+    """Transformer blocks over all patches, then a linear map to their pixels (section 3, "MAE decoder").
+
+    Args:
+        features: the encoder's, which know how many values a patch has.
+        width: of the decoder's tokens; one head for about 32 of them.
+        depth: number of blocks.
+    """
+
+    def __init__(self, features: "TokenWidth", width: int, depth: int) -> None:
+        from gessl.nets.vit import Blocks
+
+        super().__init__()
+        self.embed = nn.Linear(features, width)
+        self.mask_token = nn.Parameter(torch.randn(1, 1, width) * 0.02)
+        self.blocks = Blocks(width, depth, math.gcd(width, max(1, width // 32)))
+        self.pixels = nn.Linear(width, features.patch_values)
+        for linear in (self.embed, self.pixels):
+            nn.init.xavier_uniform_(linear.weight)
+            nn.init.zeros_(linear.bias)
+
+    def forward(self, tokens: Tensor, order: Tensor) -> Tensor:
+        """Pixels `[B, P, v]` from the visible tokens `[B, 1 + kept, D]`, class token first."""
+        from gessl.nets.vit import sine_positions
+
+        x = self.embed(tokens)
+        everywhere = restored(x[:, 1:], self.mask_token, order)
+        everywhere = everywhere + sine_positions(everywhere, math.isqrt(order.shape[1]))
+        return self.pixels(self.blocks(torch.cat([x[:, :1], everywhere], 1))[:, 1:])

@@ -1,0 +1,61 @@
+"""VICReg (Bardes et al. 2022, https://arxiv.org/abs/2105.04906)."""
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gessl.methods.base import Method, Tensors
+from gessl.nets.heads import mlp
+
+
+def expander(*widths: int) -> nn.Sequential:
+    """`mlp` whose last layer has no bias, as the official code's: the loss would be blind to it, π would not."""
+    head = mlp(*widths)
+    head[-1].register_parameter("bias", None)
+    return head
+
+
+def variance_loss(z: Tensor, eps: float = 1e-4) -> Tensor:
+    """How far a feature's spread over the batch falls short of 1, the mean over features: `[…]` of `[…, N, D]`.
+
+    Equations 1 and 2.
+    """
+    return F.relu(1 - (z.var(-2) + eps).sqrt()).mean(-1)
+
+
+def covariance_loss(z: Tensor) -> Tensor:
+    """Squared covariances of different features, their sum over D: `[…]` of `z` `[…, N, D]` (eq. 3, 4)."""
+    count, dim = z.shape[-2:]
+    centred = z - z.mean(-2, keepdim=True)
+    # Z'Z and ZZ' have the same Frobenius norm: the smaller of the two will do (N is often far below D)
+    product = centred @ centred.mT if count < dim else centred.mT @ centred
+    everything = (product / (count - 1)).square().sum((-2, -1))
+    return (everything - centred.var(-2).square().sum(-1)) / dim
+
+
+@dataclass(frozen=True)
+class VICReg(Method):
+    """Views agree, each feature keeps a spread of 1, and features do not covary (eq. 6).
+
+    Equation 6 adds the variance terms of both views; the official code takes their mean, but adds the covariance terms
+    (https://github.com/facebookresearch/vicreg/blob/main/main_vicreg.py). Here as in the code, whose weights the paper
+    reports. solo-learn adds both, which is the code's loss with twice the variance's weight.
+    """
+
+    hidden: int = 8192
+    dim: int = 8192
+    invariance: float = 25.0
+    variance: float = 25.0
+    covariance: float = 1.0
+
+    def heads(self, features: int) -> dict[str, nn.Module]:
+        return {"projector": expander(features, self.hidden, self.hidden, self.dim)}
+
+    def loss(self, outputs: Tensors, targets: Tensors) -> Tensor:
+        z = outputs["z"]
+        return (
+            self.invariance * F.mse_loss(z[0], z[1])
+            + self.variance * variance_loss(z).mean()
+            + self.covariance * covariance_loss(z).sum()
+        )
