@@ -21,7 +21,7 @@ from gessl.data.registry import Dataset
 from gessl.data.registry import dataset as registered
 from gessl.data.views import POLICIES, ViewPolicy
 from gessl.errors import UserError
-from gessl.evaluation.step import EvaluationSettings
+from gessl.evaluation.step import EvaluationSettings, require_shared_classes
 from gessl.files import sha256_json
 from gessl.layout import METHODS, REFERENCES
 from gessl.methods import method_class, method_names
@@ -118,6 +118,8 @@ class Experiment(Model):
         methods = {name: self._method(name, source) for name in self.methods}
         for dataset in self.datasets:
             data, version = registered(dataset), data_version(dataset)
+            if data.split.rule == "classes":
+                require_shared_classes(dataset, self.evaluation.protocols)
             for name, (method, recipes) in methods.items():
                 for variant, recipe in recipes.items():
                     refuse_misfits(method, recipe, data, f"{source}: methods.{name}")

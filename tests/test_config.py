@@ -305,3 +305,9 @@ def test_the_plan_of_a_report_quotes_its_own_data_sets_and_methods(pinned: Path)
 def test_the_published_schema_is_current() -> None:
     path = ROOT / "workflow/schemas/experiment.schema.json"
     assert path.read_text() == schema(), f"run `gessl schema > {path.relative_to(ROOT)}`"
+
+
+def test_supervised_protocols_on_classes_that_training_lacks_are_refused_at_once(monkeypatch) -> None:
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(UserError, match=r"glyphs: no class of its test split has training images, so linear/wmse-v1"):
+        Experiment.parse({**SMALL, "datasets": ["glyphs"], "recipe": {"views": "glyphs"}}, "here")

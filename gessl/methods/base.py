@@ -183,4 +183,4 @@ def cosine_rise(start: float, progress: float, end: float = 1.0) -> float:
 
 def enqueued(queue: Tensor, rows: Tensor) -> Tensor:
     """The queue `[Q, D]` with `rows` `[B, D]` in front; the oldest at the end drop out."""
-    return torch.cat([rows.detach().to(queue), queue])[: len(queue)]
+    return torch.cat([rows.to(queue), queue])[: len(queue)]

@@ -94,10 +94,10 @@ class CMC(Method):
         bank, log_z = state["bank"], state["log_z"]
         if clock.step == 1:
             met = [cosines(task.outputs["z"], bank, task.targets["index"]) for task in tasks]
-            log_z = self._log_constants(torch.cat(met, 2).transpose(0, 1), bank.shape[1]).detach().to(log_z)
+            log_z = self._log_constants(torch.cat(met, 2).transpose(0, 1), bank.shape[1]).to(log_z)
         for task in tasks:
             index = task.targets["index"][:, 0]
-            seen = task.outputs["z"].detach().mean(0).unflatten(-1, (2, -1)).transpose(0, 1)  # [2, N, D]
+            seen = task.outputs["z"].mean(0).unflatten(-1, (2, -1)).transpose(0, 1)  # [2, N, D]
             moved = self.momentum * bank[:, index] + (1 - self.momentum) * seen
             bank = bank.index_copy(1, index, F.normalize(moved, dim=-1).to(bank))
         return {"bank": bank, "log_z": log_z}

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gessl.methods.base import Batch, Clock, Method, Project, Seen, Tensors, moved_teacher, taught, teacher_of
-from gessl.methods.mae import encoder_of, gone, kept, masked_and_whole, patches, restored
+from gessl.methods.mae import encoder_of, gone, kept, masked_and_whole, patches
 
 EXTRA = 0.07  # mask_prob_adjust: the official code sows blocks for this share more than it keeps, as they overlap
 
@@ -45,7 +45,9 @@ class Data2Vec2(Method):
     anneal: float = 0.26645
 
     def heads(self, features: int) -> dict[str, nn.Module]:
-        return {"projector": nn.Identity(), "decoder": MapDecoder(int(features), self.groups, self.layers)}
+        from gessl.nets.decoders import MapDecoder
+
+        return {"projector": nn.Identity(), "decoder": MapDecoder(features, self.groups, self.layers)}
 
     def draw(self, batch: Batch, images: int, generator: torch.Generator) -> Tensors:
         shape = (self.masks, batch.views.shape[1], math.isqrt(patches(batch.views)))
@@ -111,30 +113,3 @@ def block_order(shape: tuple[int, int, int], mask: float, block: int, generator:
     rows, columns = ((away >= 0) & (away < block)).float()
     visible = torch.einsum("mncr,mncq->mnrq", rows, columns).flatten(2) > 0
     return (torch.rand(visible.shape, generator=generator) - visible.float()).argsort(2)
-
-
-class MapDecoder(nn.Module):
-    """Grouped 3x3 convolutions over the grid of patches, then a linear map (section 3.2; code: Decoder2d).
-
-    Each layer: convolution, LayerNorm over channels without scale and shift, GELU, and a residual connection.
-
-    Args:
-        features: width of the tokens, and of all layers (768 for both in the official ViT-B).
-        groups: of the convolutions; where they do not divide the width, the greatest common divisor serves.
-        layers: number of convolutions.
-    """
-
-    def __init__(self, features: int, groups: int, layers: int) -> None:
-        super().__init__()
-        groups = math.gcd(features, groups)
-        self.layers = nn.ModuleList(nn.Conv2d(features, features, 3, padding=1, groups=groups) for _ in range(layers))
-        self.linear = nn.Linear(features, features)
-
-    def forward(self, visible: Tensor, order: Tensor) -> Tensor:
-        """Predictions `[B, P, D]` from the visible patches' tokens `[B, kept, D]`."""
-        x = restored(visible, visible.new_zeros(1, 1, visible.shape[-1]), order)
-        side = math.isqrt(order.shape[1])
-        for convolution in self.layers:
-            maps = convolution(x.transpose(1, 2).unflatten(2, (side, side)))
-            x = x + F.gelu(F.layer_norm(maps.flatten(2).transpose(1, 2), x.shape[-1:]))
-        return self.linear(x)

@@ -1,8 +1,7 @@
 """MAE (He et al. 2022, https://arxiv.org/abs/2111.06377)."""
 
-import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, cast
+from typing import ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -10,9 +9,6 @@ from torch import Tensor, nn
 from gessl.methods.base import Batch, Method, Project, Tensors
 from gessl.nets.backbones import patch_side
 from gessl.nets.encoder import Encoder
-
-if TYPE_CHECKING:
-    from gessl.nets.vit import TokenWidth
 
 
 @dataclass(frozen=True)
@@ -35,10 +31,11 @@ class MAE(Method):
     depth: int = 8
 
     def heads(self, features: int) -> dict[str, nn.Module]:
-        return {
-            "projector": nn.Identity(),
-            "decoder": PixelDecoder(cast("TokenWidth", features), self.width, self.depth),
-        }
+        from gessl.nets.decoders import PixelDecoder
+        from gessl.nets.vit import TokenWidth
+
+        assert isinstance(features, TokenWidth)  # only a ViT is let in
+        return {"projector": nn.Identity(), "decoder": PixelDecoder(features, self.width, self.depth)}
 
     def draw(self, batch: Batch, images: int, generator: torch.Generator) -> Tensors:
         return {"order": torch.rand(1, batch.views.shape[1], patches(batch.views), generator=generator).argsort(2)}
@@ -88,51 +85,8 @@ def gone(order: Tensor, kept: int) -> Tensor:
     return order.argsort(-1) >= kept
 
 
-def restored(visible: Tensor, hidden: Tensor, order: Tensor) -> Tensor:
-    """Tokens of all patches in their places, `[B, P, D]`.
-
-    Args:
-        visible: `[B, kept, D]`, of the first patches of `order`.
-        hidden: what stands for the others, to be expanded to `[B, P - kept, D]`.
-        order: int64 `[B, P]`.
-    """
-    rest = hidden.expand(len(order), order.shape[1] - visible.shape[1], -1)
-    return torch.cat([visible, rest], 1).take_along_dim(order.argsort(1)[..., None], 1)
-
-
 def masked_and_whole(net: nn.ModuleDict, batch: Batch, kept: int) -> Tensors:
     """`h` and `z` `[2, N, ·]` of the first view: of its first mask, and of all its patches, the anchor."""
     keep = batch.draws["order"][0, :, :kept]
     h = torch.stack([encoder_of(net).tokens(batch.views[0], seen)[:, 0] for seen in (keep, None)])
     return {"h": h, "z": net["projector"](h)}
-
-
-class PixelDecoder(nn.Module):
-    """Transformer blocks over all patches, then a linear map to their pixels (section 3, "MAE decoder").
-
-    Args:
-        features: the encoder's, which know how many values a patch has.
-        width: of the decoder's tokens; one head for about 32 of them.
-        depth: number of blocks.
-    """
-
-    def __init__(self, features: "TokenWidth", width: int, depth: int) -> None:
-        from gessl.nets.vit import Blocks
-
-        super().__init__()
-        self.embed = nn.Linear(features, width)
-        self.mask_token = nn.Parameter(torch.randn(1, 1, width) * 0.02)
-        self.blocks = Blocks(width, depth, math.gcd(width, max(1, width // 32)))
-        self.pixels = nn.Linear(width, features.patch_values)
-        for linear in (self.embed, self.pixels):
-            nn.init.xavier_uniform_(linear.weight)
-            nn.init.zeros_(linear.bias)
-
-    def forward(self, tokens: Tensor, order: Tensor) -> Tensor:
-        """Pixels `[B, P, v]` from the visible tokens `[B, 1 + kept, D]`, class token first."""
-        from gessl.nets.vit import sine_positions
-
-        x = self.embed(tokens)
-        everywhere = restored(x[:, 1:], self.mask_token, order)
-        everywhere = everywhere + sine_positions(everywhere, math.isqrt(order.shape[1]))
-        return self.pixels(self.blocks(torch.cat([x[:, :1], everywhere], 1))[:, 1:])

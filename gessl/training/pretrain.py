@@ -40,6 +40,7 @@ from gessl.training.step import outer_gradient
 
 FAILED = "failed.json"
 METRICS = "metrics.jsonl"
+SINGULAR = torch.linalg.LinAlgError  # type: ignore[attr-defined]  # what whitening meets when embeddings collapse
 
 
 class Run:
@@ -190,7 +191,7 @@ def train(run: Run, run_id: str, code: str, work: Path, efficiency: Efficiency) 
         while run.step < total:
             try:
                 run.advance(metrics)
-            except (SolverError, torch.linalg.LinAlgError) as error:  # the latter: embeddings collapsed under W-MSE
+            except (SolverError, SINGULAR) as error:
                 metrics.flush()
                 _stop(run_id, work, run.step, str(error))
             bar.update()

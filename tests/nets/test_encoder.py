@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
-from safetensors import safe_open
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from gessl.errors import UserError
@@ -148,6 +146,9 @@ def test_lab_is_scaled_to_one_and_has_finite_gradients() -> None:
 
 
 def exported(name: str, size: int, folder: Path, channels: int = 3) -> Iterator[object]:
+    from safetensors import safe_open  # here: the other tests of the networks run where it is missing
+    from safetensors.torch import load_file
+
     made = encoder(name, size, channels=channels)
     save_encoder(made, folder / "encoder.safetensors")
     export_backbone(folder / "encoder.safetensors", folder / "backbone.safetensors")
