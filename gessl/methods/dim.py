@@ -54,9 +54,8 @@ class ScoreSpace(nn.Module):
         self.shortcut = nn.Linear(features, units, bias=False)
         self.norm = nn.LayerNorm(units)
         if units >= features:
-            nn.init.uniform_(self.shortcut.weight, -0.01, 0.01)
-            with torch.no_grad():
-                self.shortcut.weight.fill_diagonal_(1.0)
+            start = torch.empty(units, features).uniform_(-0.01, 0.01).fill_diagonal_(1.0)
+            self.shortcut.weight = nn.Parameter(start)
 
     def forward(self, vectors: Tensor) -> Tensor:
         """`[B, L, units]`."""

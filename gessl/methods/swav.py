@@ -96,8 +96,8 @@ class SwAV(Method):
 
     def heads(self, features: int) -> dict[str, nn.Module]:
         prototypes = nn.Linear(self.dim, self.prototypes, bias=False)
-        with torch.no_grad():
-            prototypes.weight.copy_(F.normalize(prototypes.weight, dim=1))
+        nn.init.normal_(prototypes.weight)
+        prototypes.weight = nn.Parameter(F.normalize(prototypes.weight.data, dim=1))
         return {"projector": mlp(features, self.hidden, self.dim), "prototypes": prototypes}
 
     def init_state(self, params: Tensors, images: int, generator: torch.Generator) -> Tensors:

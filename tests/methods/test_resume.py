@@ -12,6 +12,8 @@ import torch
 
 from gessl.bilevel.settings import GesslSettings
 from gessl.layout import data_dir, tasks_dir
+from gessl.nets.backbones import BACKBONES, Backbone
+from gessl.nets.vit import ViT
 from gessl.training.checkpoint import load_checkpoint, pack
 from gessl.training.metrics import read_metrics
 from gessl.training.pretrain import METRICS, Run, train
@@ -24,7 +26,10 @@ RUN, CODE = "tiny-run", "code"
 
 @pytest.fixture
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A data set of 24 RGB images of 8x8 pixels, prepared by hand."""
+    """A data set of 24 RGB images of 8x8 pixels, prepared by hand; a ViT of its size."""
+    small = Backbone(
+        lambda channels, size: ViT(channels, size[0], 2, width=12, depth=3, heads=2), frozenset({"tokens"})
+    )
     monkeypatch.chdir(tmp_path)
     images = np.random.default_rng(0).integers(0, 256, (IMAGES, 3, 8, 8), dtype=np.uint8)
     data, tasks = data_dir("tiny"), tasks_dir("tiny", 0)
