@@ -56,6 +56,9 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("seed", type=int)
     verb("pretrain", pretrain, "train one run, from its last checkpoint if any", config=True).add_argument("run")
     verb("evaluate", evaluate, "score runs by every protocol", config=True).add_argument("run", nargs="+")
+    sub = verb("export", export, "write a run's backbone as torchvision's own model loads it")
+    sub.add_argument("run")
+    sub.add_argument("out", type=Path, help="the safetensors file to write; its metadata says which model it is")
     verb("report", report, "write the sigma-report of what is finished", config=True)
     sub = verb("audit", audit, "re-hash every file and follow every record to the raw data")
     sub.add_argument("path", nargs="?", type=Path, default=Path("results"))
@@ -129,6 +132,13 @@ def evaluate(options: argparse.Namespace) -> None:
             settings=experiment.evaluation,
         )
         print(scores_dir(name))
+
+
+def export(options: argparse.Namespace) -> None:
+    from gessl.nets.export import export_backbone
+
+    export_backbone(run_dir(options.run) / "encoder.safetensors", options.out)
+    print(options.out)
 
 
 def report(options: argparse.Namespace) -> None:

@@ -24,12 +24,14 @@ STEPS, CHECKPOINT = 14, 5  # an epoch takes 3 steps (1 under GeSSL), so the chec
 RUN, CODE = "tiny-run", "code"
 
 
+def small_vit(channels: int, size: tuple[int, int]) -> ViT:
+    return ViT(channels, size[0], 2, width=12, depth=3, heads=2)
+
+
 @pytest.fixture
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A data set of 24 RGB images of 8x8 pixels, prepared by hand; a ViT of its size."""
-    small = Backbone(
-        lambda channels, size: ViT(channels, size[0], 2, width=12, depth=3, heads=2), frozenset({"tokens"})
-    )
+    monkeypatch.setitem(BACKBONES, "vit-tiny", Backbone(small_vit, frozenset({"tokens"})))
     monkeypatch.chdir(tmp_path)
     images = np.random.default_rng(0).integers(0, 256, (IMAGES, 3, 8, 8), dtype=np.uint8)
     data, tasks = data_dir("tiny"), tasks_dir("tiny", 0)

@@ -192,3 +192,24 @@ def test_what_torchvision_lacks_is_not_exported(name: str, halved: bool, complai
     with pytest.raises(UserError, match=complaint):
         export_backbone(tmp_path / "encoder.safetensors", tmp_path / "out.safetensors")
     assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_the_command_writes_what_torchvision_loads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from safetensors.torch import load_file
+
+    from gessl.cli import main
+    from gessl.layout import run_dir
+
+    monkeypatch.chdir(tmp_path)
+    for name, size in (("resnet50", 224), ("small-conv", 8)):
+        run_dir(name).mkdir(parents=True)
+        save_encoder(encoder(name, size), run_dir(name) / "encoder.safetensors")
+    assert main(["export", "resnet50", "backbone.safetensors"]) == 0
+    model = torchvision.models.resnet50()
+    missing, unexpected = model.load_state_dict(load_file(tmp_path / "backbone.safetensors"), strict=False)
+    assert (missing, unexpected) == (["fc.weight", "fc.bias"], [])
+    assert main(["export", "small-conv", "no.safetensors"]) == 2
+    assert "torchvision has no such model" in capsys.readouterr().err
+    assert not (tmp_path / "no.safetensors").exists()
