@@ -6,24 +6,33 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from gessl.methods.base import TEACHER, Clock
+from gessl.methods.base import TEACHER, Clock, Method
 from gessl.training.step import outer_gradient
 from tests.bilevel.smooth import METHODS, learner, task
 
 STEPS, EPOCH = 6, 2
 
 
-def cosine(start: float, progress: float) -> float:
+def cosine(method: Method, progress: float) -> float:
     """BYOL, section 3.3: 1 - (1 - τ)(cos(πk/K) + 1)/2."""
-    return 1 - (1 - start) * (math.cos(math.pi * progress) + 1) / 2
+    return 1 - (1 - method.momentum) * (math.cos(math.pi * progress) + 1) / 2
 
 
-def constant(start: float, progress: float) -> float:
-    return start
+def constant(method: Method, progress: float) -> float:
+    return method.momentum
+
+
+def line(method: Method, progress: float) -> float:
+    """data2vec 2.0: a line up to the share `anneal` of training, then its end."""
+    return method.momentum + (method.momentum_end - method.momentum) * min(1, progress / method.anneal)
 
 
 # how each paper's teacher moves; a method that is not listed must still move all of its teacher alike
-SCHEDULES: dict[str, Callable[[float, float], float]] = {"byol": cosine, "moco_v2": constant}
+SCHEDULES: dict[str, Callable[[Method, float], float]] = {
+    **dict.fromkeys(("byol", "moco_v3", "relic_v2", "dino", "mec", "ssl_hsic"), cosine),
+    **dict.fromkeys(("moco_v2", "ressl"), constant),
+    "data2vec2": line,
+}
 
 
 def walk(name: str):
@@ -65,5 +74,5 @@ def test_a_teacher_follows_its_namesakes_by_one_momentum(name: str) -> None:
         momentum = float((new - live) @ (old - live) / (old - live).square().sum())
         assert torch.allclose(new, momentum * old + (1 - momentum) * live, rtol=1e-9, atol=1e-12)
         if name in SCHEDULES:
-            expected = SCHEDULES[name](METHODS[name].momentum, (step + 1) / STEPS)
+            expected = SCHEDULES[name](METHODS[name], (step + 1) / STEPS)
             assert momentum == pytest.approx(expected, rel=1e-9)
