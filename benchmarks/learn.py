@@ -58,6 +58,9 @@ def methods(experiment: Experiment) -> dict[str, dict[str, Any]]:
     baselines: dict[tuple[Any, ...], tuple[float, float]] = {}
     for cell in experiment.runs():
         science = cell.science
+        if not (scores_dir(cell.id) / "scores.csv").is_file():
+            print(f"learn: {cell.id} is not finished, so not counted", file=sys.stderr)
+            continue
         name = science.method_name + ("+gessl" if science.gessl else "")
         row = rows.setdefault(name, defaultdict(list))
         key = (science.dataset, science.backbone, science.method.needs, science.seed)

@@ -111,6 +111,8 @@ def check_raw(contents: dict[Path, Content], raw: set[Path]) -> Iterator[Finding
             continue
         if folder_md5(hashes) == pinned:
             continue
+        if not hashes and manifest is None:
+            continue  # never fetched here; whatever was made of it misses it as an input
         mend = f"delete {top} and run dvc checkout {pins[top]}"
         if manifest is None or not hashes:
             yield Finding("altered" if hashes else "missing", str(top), f"differs from {pins[top]}", mend)

@@ -5,11 +5,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from toy_project import RUN, make_data, make_report, make_run, write_pin
+from toy_project import RUN, make_data, make_raw, make_report, make_run, write_pin
 
 from gessl.errors import UserError
 from gessl.files import sha256_file
-from gessl.layout import data_dir, raw_dir, report_dir, run_dir, scores_dir, tasks_dir
+from gessl.layout import data_dir, manifest_dir, raw_dir, report_dir, run_dir, scores_dir, tasks_dir
 from gessl.lineage import contents, record
 from gessl.lineage.audit import audit, format_verdict, verdict_json
 from gessl.lineage.checks import check_ancestry
@@ -107,6 +107,21 @@ def test_extra_folder_of_raw_data_has_no_pin(project: Path) -> None:
     Path("data/raw/other").mkdir()
     Path("data/raw/other/x").write_text("x")
     assert _kinds("data/raw/other") == {"unverifiable"}
+
+
+def test_a_pin_of_data_that_nobody_fetched_here_is_no_fault(project: Path) -> None:
+    make_raw("elsewhere")
+    shutil.rmtree("data/raw/elsewhere")
+    manifest = manifest_dir("elsewhere")
+    if manifest.is_dir():
+        shutil.rmtree(manifest)
+    assert audit().ok
+
+
+def test_all_of_the_raw_data_and_their_manifest_are_missed(project: Path) -> None:
+    shutil.rmtree("data/raw/toy")
+    shutil.rmtree(manifest_dir("toy"))
+    assert not audit().ok
 
 
 def test_staging_left_by_a_killed_step_is_orphaned(project: Path) -> None:
