@@ -1,0 +1,217 @@
+"""Experiments: typed, validated, and expanded to the runs of a grid.
+
+Settings live as frozen dataclasses beside the code that they configure; here pydantic composes them and refuses unknown
+keys.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from gessl.bilevel.settings import GesslSettings
+from gessl.config.misfits import refuse_misfits
+from gessl.config.reading import Tree, hint, merge, read_yaml, require, validated
+from gessl.config.values import load_method, load_references
+from gessl.data.pin import data_version
+from gessl.data.registry import dataset as registered
+from gessl.data.views import POLICIES
+from gessl.errors import UserError
+from gessl.evaluation.step import EvaluationSettings, require_shared_classes
+from gessl.files import sha256_json
+from gessl.methods.base import Method
+from gessl.nets.backbones import BACKBONES
+from gessl.report.plan import Comparison, PlannedRun, ReportPlan
+from gessl.tasks.draw import TaskSettings
+from gessl.training.settings import Efficiency, Science, TrainSettings
+
+STRICT = ConfigDict(extra="forbid", frozen=True)
+OWN = "recipe"  # key of a base method's entry that is no hyper-parameter: what this method trains with
+OWN_PARTS = ("backbone", "views", "train")  # GeSSL is a matter of the variants
+
+
+class Model(BaseModel):
+    """Common to all parts of an experiment: frozen, no unknown keys."""
+
+    model_config = STRICT
+
+
+class Recipe(Model):
+    """The science that every run of the experiment shares; a variant may override any key."""
+
+    backbone: str = "small-conv"
+    views: str = "digits"
+    train: TrainSettings = TrainSettings()
+    gessl: GesslSettings | None = None
+
+
+class Resources(Model):
+    """What a cluster must reserve for one job of a step."""
+
+    mem_mb: int = Field(2000, ge=1)
+    runtime: int = Field(30, ge=1, description="minutes")
+    gpu: int = Field(0, ge=0)
+
+
+class Experiment(Model):
+    """One experiment file: axes, recipe, tasks, protocols and comparisons."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    title: str
+    datasets: tuple[str, ...] = Field(min_length=1)
+    methods: dict[str, Tree | None] = Field(
+        min_length=1,
+        description="base method: overrides of its yaml; its `recipe` overrides the recipe's backbone, views, train",
+    )
+    seeds: tuple[int, ...] = Field(min_length=1)
+    recipe: Recipe = Recipe()
+    variants: dict[str, Tree] = Field(min_length=1, description="variant: overrides of the recipe")
+    axes: dict[str, tuple[Any, ...]] = Field({}, description="ablations: dotted key of the recipe: its values")
+    comparisons: tuple[Comparison, ...] = ()
+    tasks: TaskSettings = TaskSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    efficiency: Efficiency = Efficiency()
+    resources: dict[str, Resources] = {}
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read and validate an experiment file (YAML or JSON).
+
+        Raises:
+            UserError: the file is missing or wrong.
+        """
+        return cls.parse(read_yaml(path), path.as_posix())
+
+    @classmethod
+    def parse(cls, tree: Tree, source: str) -> Self:
+        """Validate an experiment given as plain data; `source` names it in errors."""
+        experiment = validated(cls, tree, source)
+        for axis in ("datasets", "seeds"):
+            values = getattr(experiment, axis)
+            if len(set(values)) < len(values):
+                raise UserError(f"{source}: {axis}: {list(values)} names one of them twice")
+        load_references()  # a wrong one is to stop here, not at the report
+        known = {planned.variant for planned in experiment.runs(source)}  # so every cell is valid before any runs
+        for index, comparison in enumerate(experiment.comparisons):
+            for role in ("treatment", "control"):
+                name = getattr(comparison, role)
+                if name not in known:
+                    raise UserError(
+                        f"{source}: comparisons.{index}.{role}: unknown variant {name!r}{hint(name, known)}"
+                    )
+        return experiment
+
+    def runs(self, source: str = "experiment") -> Iterator["PlannedScience"]:
+        """Every cell of the grid, in a fixed order. Cells that agree in their science share an id."""
+        methods = {name: self._method(name, source) for name in self.methods}
+        for dataset in self.datasets:
+            data, version = registered(dataset), data_version(dataset)
+            if data.split.rule == "classes":
+                require_shared_classes(dataset, self.evaluation.protocols)
+            for name, (method, recipes) in methods.items():
+                for variant, recipe in recipes.items():
+                    refuse_misfits(
+                        method,
+                        data,
+                        backbone=recipe.backbone,
+                        views=recipe.views,
+                        gessl=recipe.gessl,
+                        where=f"{source}: methods.{name}",
+                    )
+                    parts = {part: getattr(recipe, part) for part in Recipe.model_fields}
+                    for seed in self.seeds:
+                        science = Science(
+                            dataset=dataset, data_version=version, method_name=name, method=method, seed=seed, **parts
+                        )
+                        yield PlannedScience(variant, science)
+
+    def _method(self, name: str, source: str) -> tuple[Method, dict[str, Recipe]]:
+        """The base method of the entry `name`, and its recipe under each variant."""
+        where, entry = f"{source}: methods.{name}", self.methods[name] or {}
+        method = load_method(name, {key: value for key, value in entry.items() if key != OWN}, where)
+        own = entry.get(OWN) or {}
+        if not isinstance(own, dict):
+            raise UserError(f"{where}.{OWN}: must be a mapping, got {own!r}")
+        for key in own:
+            require(key, dict.fromkeys(OWN_PARTS), f"{where}.{OWN}", "key")
+        base = merge(self.recipe.model_dump(mode="json"), own)
+        validated(Recipe, base, f"{where}.{OWN}")
+        recipes = {}
+        for variant, tree in self._variants(base):
+            recipe = recipes[variant] = validated(Recipe, tree, f"{source}: variants.{variant}")
+            require(recipe.backbone, BACKBONES, f"{source}: recipe.backbone", "backbone")
+            require(recipe.views, POLICIES, f"{source}: recipe.views", "view policy")
+        return method, recipes
+
+    def _variants(self, base: Tree) -> list[tuple[str, Tree]]:
+        """Variant names with their recipe over `base`; an axis multiplies the variants that have its section."""
+        merged = [(name, merge(base, overrides)) for name, overrides in self.variants.items()]
+        for key, values in self.axes.items():
+            *parents, leaf = key.split(".")
+            grown = []
+            for name, tree in merged:
+                if _section(tree, parents) is None:
+                    grown.append((name, tree))
+                    continue
+                for value in values:
+                    override: Tree = {leaf: value}
+                    for parent in reversed(parents):
+                        override = {parent: override}
+                    grown.append((f"{name},{leaf}={value}", merge(tree, override)))
+            merged = grown
+        return merged
+
+    def run(self, run_id: str) -> Science:
+        """The science of one run.
+
+        Raises:
+            UserError: the experiment has no such run.
+        """
+        sciences = {planned.id: planned.science for planned in self.runs()}
+        if run_id not in sciences:
+            raise UserError(f"experiment {self.name} has no run {run_id!r}{hint(run_id, sciences)}")
+        return sciences[run_id]
+
+    def report_plan(self) -> ReportPlan:
+        """What the report is about, published numbers of its data sets and methods included."""
+        runs = tuple(
+            PlannedRun(planned.id, science.dataset, science.method_name, planned.variant, science.seed)
+            for planned in self.runs()
+            for science in (planned.science,)
+        )
+        references = tuple(
+            quote for quote in load_references() if quote.dataset in self.datasets and quote.method in self.methods
+        )
+        return ReportPlan(self.name, self.title, runs, self.comparisons, references=references)
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannedScience:
+    """One cell: the variant's name (for tables) and the science (which decides the id)."""
+
+    variant: str
+    science: Science
+
+    @property
+    def id(self) -> str:
+        """`<dataset>-<method>[+gessl]-s<seed>-<hash8>`; the hash is that of the science and the data version."""
+        return f"{self.kind}-s{self.science.seed}-{sha256_json(dataclasses.asdict(self.science))[:8]}"
+
+    @property
+    def kind(self) -> str:
+        """`<dataset>-<method>[+gessl]`: what the run is, whatever its settings."""
+        return f"{self.science.dataset}-{self.science.method_name}" + ("+gessl" if self.science.gessl else "")
+
+
+def _section(tree: Tree, parents: list[str]) -> Tree | None:
+    for parent in parents:
+        tree = tree.get(parent) or {}
+    return tree or None
+
+
+def schema() -> str:
+    """JSON schema of experiment files (`workflow/schemas/experiment.schema.json`)."""
+    return json.dumps(Experiment.model_json_schema(), indent=2, sort_keys=True) + "\n"
