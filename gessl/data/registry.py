@@ -96,6 +96,8 @@ class Glyphs:
         stroke: largest thickening of the outline, as a share of the character's longer side.
         fade: how far the background fades from one random colour towards another.
         noise: largest standard deviation of the pixels' noise, in units of the range of brightness.
+        colours: RGB values, 0 to 1, of all papers and of all inks; null draws them anew for every image.
+        jitter: largest difference of an image's own values from `colours`.
     """
 
     characters: str
@@ -108,6 +110,8 @@ class Glyphs:
     stroke: float
     fade: float
     noise: float
+    colours: tuple[list[float], list[float]] | None = None
+    jitter: float = 0.0
 
     def __post_init__(self) -> None:
         distinct = self.characters.isprintable() and len(set(self.characters)) == len(self.characters)
@@ -117,8 +121,12 @@ class Glyphs:
         _require(ordered and self.scale[0] <= self.scale[1], "scale", "must be [low, high] within 0.1 to 1")
         for field, low, high in (("stretch", 1, 2), ("rotation", 0, 180), ("shear", 0, 1), ("shift", 0, 0.5)):
             _require(_between(getattr(self, field), low, high), field, f"must lie within {low} to {high}")
-        for field, high in (("stroke", 0.2), ("fade", 1), ("noise", 1)):
+        for field, high in (("stroke", 0.2), ("fade", 1), ("noise", 1), ("jitter", 1)):
             _require(_between(getattr(self, field), 0, high), field, f"must lie within 0 to {high}")
+        if self.colours is not None:
+            fit = len(self.colours) == 2 and all(_colour(colour) for colour in self.colours)
+            _require(fit, "colours", "must be [paper, ink], each [red, green, blue] within 0 to 1")
+        _require(self.colours is not None or self.jitter == 0, "jitter", "goes with colours alone")
 
 
 @dataclass(frozen=True)
@@ -237,13 +245,12 @@ def _entry(name: str, entry: Any) -> Dataset:
 def _glyphs(values: Any, where: str) -> Glyphs:
     """White space in `characters` is layout: a list of hundreds takes several lines."""
     values = _mapping(values, where)
-    for key, kind in (("characters", str), ("scale", list)):
+    for key, kind, what in (("characters", str, "text"), ("scale", list, "[low, high]"), ("colours", list, "a list")):
         if key in values and not isinstance(values[key], kind):
-            raise UserError(f"{where}.{key}: must be {'text' if kind is str else '[low, high]'}")
+            raise UserError(f"{where}.{key}: must be {what}")
     if "characters" in values:
         values["characters"] = "".join(values["characters"].split())
-    if "scale" in values:
-        values["scale"] = tuple(values["scale"])
+    values |= {key: tuple(values[key]) for key in ("scale", "colours") if key in values}
     return _build(Glyphs, values, where)
 
 
@@ -285,6 +292,10 @@ def _whole(value: Any, least: int) -> bool:
 
 def _share(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1
+
+
+def _colour(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 3 and all(_between(part, 0, 1) for part in value)
 
 
 def _between(value: Any, low: float, high: float) -> bool:

@@ -150,7 +150,7 @@ class _Pen:
             rng.standard_normal(dtype=np.float32, out=noise[row])
         face, stroke, *pose, tilt, level = uniform[:, :POSE].T
         noise *= (self._settings.noise * level)[:, None, None, None].astype(np.float32)
-        first, second, *inks = np.moveaxis(uniform[:, POSE:].reshape(len(numbers), -1, 3), 1, 0)
+        first, second, *inks = self._colours(np.moveaxis(uniform[:, POSE:].reshape(len(numbers), -1, 3), 1, 0))
         paper = np.stack([first, first + self._settings.fade * (second - first)], 1)
         return _Draws(
             face=(face * len(self._fonts)).astype(np.int64),
@@ -161,6 +161,14 @@ class _Pen:
             tilt=2 * np.pi * tilt,
             noise=noise,
         )
+
+    def _colours(self, uniform: Floats) -> Floats:
+        """From uniform draws `[2 + INKS, B, 3]` to as many colours: two of paper, the rest of ink."""
+        if self._settings.colours is None:
+            return uniform
+        paper, ink = self._settings.colours
+        middle = np.array([paper, paper, *[ink] * INKS])[:, None]
+        return np.clip(middle + self._settings.jitter * (2 * uniform - 1), 0, 1)
 
     def _inverse(self, turn: Floats, shear: Floats, scale: Floats, stretch: Floats, x: Floats, y: Floats) -> Floats:
         """From uniform draws `[B]` to the inverse of: scale, shear, turn about the middle, shift."""
