@@ -56,10 +56,11 @@ audit: env
 bench-bilevel: env .peers/.locked
 	PYTHONPATH=.peers $(BIN)/python -m benchmarks.bilevel $(BENCH)
 
-# does each base method learn, alone and under GeSSL? (slow: an hour or so on two cores)
+# does each base method learn, alone and under GeSSL, and if not, why? (slow: an hour or more on two cores)
 learn: env
 	for grid in $(LEARN); do $(BIN)/snakemake --profile $(PROFILE) --configfile $$grid || exit; done
 	$(BIN)/python -m benchmarks.learn $(LEARN)
+	$(BIN)/python -m benchmarks.explanations $(LEARN)
 
 # what each base method costs, alone and under GeSSL, in one run (behind `make learn`, whose data it uses)
 bench-methods: env

@@ -220,7 +220,7 @@ def test_every_grid_is_valid(name: str, pinned: Path) -> None:
     for cell in cells:
         train, epochs = cell.science.train, experiment.tasks.epochs
         tasks = cell.science.gessl.tasks if cell.science.gessl else 1
-        images = {"digits": 1198, "glyphs-small": 7000}.get(cell.science.dataset, 45000)
+        images = {"digits": 1198, "glyphs-ten": 2800}.get(cell.science.dataset, 45000)
         assert train.steps * tasks <= epochs * (images // train.batch), "the task files hold too few epochs"
         assert train.warmup < train.steps
 

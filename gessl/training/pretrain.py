@@ -54,7 +54,7 @@ class Run:
     ) -> None:
         self.science, self.device = science, device
         card = read_card(science.dataset)
-        self._images = open_images(science.dataset)
+        self.images = open_images(science.dataset)
         self._order = load_order(science.dataset, science.seed)
         self._train = np.sort(self._order[0])
         batch = science.train.batch
@@ -107,7 +107,7 @@ class Run:
         """The sets of views of one task of one outer step: a function of the seed and these two alone."""
         science = self.science
         positions = batch_positions(self._order, science.train.batch, step * self.tasks_per_step + task)
-        images = torch.from_numpy(np.ascontiguousarray(self._images[positions])).to(self.device, non_blocking=True)
+        images = torch.from_numpy(np.ascontiguousarray(self.images[positions])).to(self.device, non_blocking=True)
         sets = science.gessl.view_sets if science.gessl else 1
         index = torch.from_numpy(np.searchsorted(self._train, positions)).to(self.device, non_blocking=True)
         batches = []
@@ -134,6 +134,15 @@ class Run:
         logs = {**outer.logs, "grad_norm": norm(outer.gradient)}
         features = outer.seen[0].outputs["h"].flatten(0, 1)
         metrics.add({"step": step, "images": images, "lr": lr}, logs, features, (outer.losses, outer.norms))
+
+    def trained(self) -> Encoder:
+        """The encoder as it is now, on the CPU."""
+        prefix = "encoder."
+        tensors = {**self.variables.params, **self.variables.buffers}
+        self.encoder.load_state_dict(
+            {name.removeprefix(prefix): tensor.cpu() for name, tensor in tensors.items() if name.startswith(prefix)}
+        )
+        return self.encoder
 
     def checkpoint(self) -> Checkpoint:
         """All state, as it is now."""
@@ -216,14 +225,8 @@ def _stop(run_id: str, work: Path, step: int, reason: str) -> NoReturn:
 
 def publish(run: Run, step: Step, work: Path, described: dict[str, Any]) -> None:
     """Write the run's outputs to the step's staging folder."""
-    variables = run.variables
-    prefix = "encoder."
-    tensors = {**variables.params, **variables.buffers}
-    run.encoder.load_state_dict(
-        {name.removeprefix(prefix): tensor.cpu() for name, tensor in tensors.items() if name.startswith(prefix)}
-    )
-    save_encoder(run.encoder, step.path("encoder.safetensors"))
-    step.path("model.safetensors").write_bytes(save(pack(variables, {})))
+    save_encoder(run.trained(), step.path("encoder.safetensors"))
+    step.path("model.safetensors").write_bytes(save(pack(run.variables, {})))
     views = run.task(0, 0)[0].views[:, :16]
     np.save(step.path("views.npy"), (views * 255).round().to(torch.uint8).cpu().numpy())
     shutil.copyfile(work / METRICS, step.path(METRICS))

@@ -273,7 +273,7 @@ def test_a_folder_with_subfolders_hashes_as_dvc_does(dvc_project: Path) -> None:
     assert read_pin(Path("data/raw/many.dvc")).md5 == folder_md5(folder_hashes(folder))
 
 
-@pytest.mark.parametrize("name", ["digits", "glyphs", "glyphs-shift", "glyphs-small"])
+@pytest.mark.parametrize("name", ["digits", "glyphs", "glyphs-shift", "glyphs-small", "glyphs-ten"])
 def test_the_committed_pin_is_that_of_the_bundled_files(name: str, project: Path) -> None:
     root = Path(fetching.__file__).resolve().parents[2]
     incoming = project / "copy"

@@ -163,6 +163,25 @@ def test_the_ink_stands_out(draw_glyphs: Draw) -> None:
     assert luma[:, 0].std() > 0.15  # papers of all kinds
 
 
+def test_stated_colours_are_kept_to_the_jitter(draw_glyphs: Draw) -> None:
+    stated = {"colours": [[0.9, 0.8, 0.6], [0.2, 0.1, 0.5]]}
+    draw_glyphs("free", per_class=200, glyphs=PLAIN)
+    draw_glyphs("same", per_class=200, glyphs=PLAIN | stated)
+    draw_glyphs("near", per_class=200, glyphs=PLAIN | stated | {"jitter": 0.1})
+    free, same, near = (read(name).reshape(1000, 3, -1) / 255.0 for name in ("free", "same", "near"))
+    assert np.abs(same[..., 0] - [0.9, 0.8, 0.6]).max() <= 0.5 / 255
+    # what is not paper at all is ink: pixel by pixel the same as in free colours, whose characters stand there, too
+    cover = masks(free.reshape(1000, 3, 28, 28)).reshape(1000, -1)
+    ink = np.array([0.2, 0.1, 0.5])[:, None] * np.ones(28 * 28)
+    full = (cover > 0.999)[:, None] & np.ones((3, 1), bool)
+    assert full.any()
+    assert np.abs(same - ink)[full].max() <= 2 / 255  # the mask is that of rounded pixels
+    moved = near[..., 0] - [0.9, 0.8, 0.6]
+    assert 0.09 < np.abs(moved).max() <= 0.1 + 0.5 / 255
+    assert np.abs(moved.mean(0)).max() < 0.01
+    assert np.abs(near - ink)[full].max() <= 0.1 + 2 / 255
+
+
 def test_noise_and_fade_have_their_strength(draw_glyphs: Draw) -> None:
     draw_glyphs("plain", per_class=100, glyphs=PLAIN)
     draw_glyphs("noisy", per_class=100, glyphs=PLAIN | {"noise": 0.1})

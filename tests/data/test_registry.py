@@ -26,7 +26,9 @@ def change(project: Path, *keys: Any, value: Any = None, delete: bool = False) -
 
 def test_what_ships_is_sound(project: Path) -> None:
     registry = load_registry()
-    assert {"digits", "cifar10", "cifar100", "stl10", "glyphs", "glyphs-shift", "glyphs-small"} <= set(registry)
+    assert {"digits", "cifar10", "cifar100", "stl10", "glyphs", "glyphs-shift", "glyphs-small", "glyphs-ten"} <= set(
+        registry
+    )
     for name, entry in registry.items():
         assert isinstance(entry, Dataset) and entry.name == name and dataset(name) == entry
         assert entry.citation.startswith("https://")
@@ -37,7 +39,7 @@ def test_what_ships_is_sound(project: Path) -> None:
 def test_an_unknown_name_gets_the_nearest(project: Path) -> None:
     with pytest.raises(UserError, match=r"no data set 'cifar-10'; did you mean 'cifar10'\?"):
         dataset("cifar-10")
-    with pytest.raises(UserError, match="known: cifar10, cifar100, digits, glyphs, glyphs-shift, glyphs-small, stl10"):
+    with pytest.raises(UserError, match=r"known: cifar10, cifar100, digits, glyphs, .*, glyphs-ten, stl10"):
         dataset("zzz")
 
 
@@ -85,6 +87,10 @@ def test_an_unknown_name_gets_the_nearest(project: Path) -> None:
         (("glyphs", "glyphs", "stretch"), 0.9, r"glyphs\.glyphs\.stretch: must lie within 1 to 2"),
         (("glyphs", "glyphs", "rotation"), True, r"glyphs\.glyphs\.rotation: must lie within 0 to 180"),
         (("glyphs", "glyphs", "noise"), "loud", r"glyphs\.glyphs\.noise: must lie within 0 to 1"),
+        (("glyphs", "glyphs", "colours"), "red", r"glyphs\.glyphs\.colours: must be a list"),
+        (("glyphs", "glyphs", "colours"), [[1, 0, 0]], r"glyphs\.glyphs\.colours: must be \[paper, ink\], each"),
+        (("glyphs", "glyphs", "colours"), [[1, 0, 0], [0, 0, 2]], r"glyphs\.glyphs\.colours: must be .* within 0 to 1"),
+        (("glyphs", "glyphs", "jitter"), 0.1, r"glyphs\.glyphs\.jitter: goes with colours alone"),
         (("glyphs", "parts", "all"), 777, r"glyphs\.parts: must give every class as many"),
         (("glyphs", "size"), [32, 28], r"glyphs\.size: must be square"),
         (("glyphs", "channels"), 1, r"glyphs\.channels: must be 3"),

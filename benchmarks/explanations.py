@@ -1,0 +1,201 @@
+"""Why some methods learn less than raw pixels on digits, and why CMC's images have few colours: explanations, tested.
+
+`make learn` runs this behind its grids, whose runs it uses. Each explanation says what should happen if it is true;
+what happens is measured over the grid's seeds. The exit status is 1 if one of them is refuted.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from benchmarks.learn import OUT, above, accuracy, untrained
+from gessl.bilevel.learner import seeded_init
+from gessl.config import Experiment
+from gessl.data.arrays import open_images, read_index
+from gessl.data.readers import open_raw
+from gessl.data.registry import dataset
+from gessl.evaluation.embed import embed, load_images
+from gessl.layout import run_dir
+from gessl.methods.base import Tensors
+from gessl.methods.dim import DIM
+from gessl.nets.encoder import Encoder, load_encoder
+from gessl.rng import generator
+from gessl.tasks.read import load_label_subsets
+from gessl.training.pretrain import Run
+from gessl.training.settings import Science
+
+CPU = torch.device("cpu")
+STEPS, LR = 200, 1e-3  # of fine-tuning
+SUBSET = "10pct"
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What was claimed and what was measured: accuracies (%) per seed of two arms; the first should be above."""
+
+    method: str
+    claim: str
+    arms: dict[str, list[float]]
+
+    @property
+    def holds(self) -> bool:
+        """Whether the first arm is above the second by more than chance."""
+        return above(*self.arms.values())
+
+
+class Crossing(DIM):
+    """DIM whose global vectors are scored with the other view's positions."""
+
+    def loss(self, outputs: Tensors, targets: Tensors) -> Tensor:
+        return super().loss({**outputs, "local": outputs["local"].flip(0)}, targets)
+
+
+def crossing(sciences: list[Science], runs: list[str]) -> Explanation:
+    """DIM sees one view at a time."""
+    claim = "nothing asks it for invariance to views: with the local features of the other view it learns"
+    others = [replace(science, method=Crossing(**_values(science.method))) for science in sciences]
+    return Explanation(
+        "dim",
+        claim,
+        {
+            "other view's local features": [pretrained(science) for science in others],
+            "its own (as published)": [pretrained(science) for science in sciences],
+        },
+    )
+
+
+def _values(method: object) -> dict[str, object]:
+    return {field.name: getattr(method, field.name) for field in fields(method)}  # type: ignore[arg-type]
+
+
+def fine_tuning(sciences: list[Science], runs: list[str]) -> Explanation:
+    """What is learnt is there, but no linear function of the features shows it."""
+    claim = f"what it learns shows when the whole network is trained further ({SUBSET} of the labels), not linearly"
+    return Explanation(
+        sciences[0].method_name,
+        claim,
+        {
+            "fine-tuned": [
+                fine_tuned(load_encoder(run_dir(run) / "encoder.safetensors"), science)
+                for run, science in zip(runs, sciences, strict=True)
+            ],
+            "trained from scratch": [fine_tuned(untrained(science), science) for science in sciences],
+        },
+    )
+
+
+def colours(sciences: list[Science], runs: list[str]) -> Explanation:
+    """Colours of its own tell an image's views from all others."""
+    claim = "colours of an image's own would tell its views from all others, whatever the character"
+    return Explanation(
+        sciences[0].method_name,
+        claim,
+        {
+            "few colours (as in the grid)": [pretrained(science) for science in sciences],
+            "free colours": [pretrained(science, free_colours(science.dataset)) for science in sciences],
+        },
+    )
+
+
+def free_colours(name: str) -> NDArray[np.uint8]:
+    """The images of a data set of characters, with colours that each image has drawn for itself."""
+    entry = dataset(name)
+    assert entry.glyphs is not None
+    free = replace(entry, glyphs=replace(entry.glyphs, colours=None, jitter=0.0))
+    images = np.concatenate([chunk.images for chunk in open_raw(free).chunks()])
+    assert len(images) == len(open_images(name)), "images were left out, so the index is another one's"
+    return images
+
+
+def pretrained(science: Science, images: NDArray[np.uint8] | None = None) -> float:
+    """Accuracy (%) with one label per class behind pretraining on the data set's images or on others."""
+    run = Run(science, CPU)
+    if images is not None:
+        run.images = images
+    for _ in tqdm(range(science.train.steps), desc=f"{science.method_name} {science.seed}", unit="step", leave=False):
+        run.advance(None)
+    return accuracy(embed(run.trained().eval(), run.images, batch=512, device=CPU), science)
+
+
+def fine_tuned(encoder: Encoder, science: Science) -> float:
+    """Accuracy (%) on the test images behind training encoder and a linear head on the first draw of `SUBSET`."""
+    index, images = read_index(science.dataset), open_images(science.dataset)
+    labels = torch.from_numpy(np.array(index["label"], np.int64))
+    chosen = torch.from_numpy(np.array(load_label_subsets(science.dataset, science.seed)[SUBSET][0], np.int64))
+    test = torch.from_numpy(np.flatnonzero(index["split"] == "test"))
+    with seeded_init(generator(science.seed, "fine-tuning")):
+        model = torch.nn.Sequential(encoder, torch.nn.Linear(encoder.features, int(labels.max()) + 1)).train()
+    optimizer = torch.optim.AdamW(model.parameters(), LR)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
+    seen = load_images(images, chosen)
+    for _ in tqdm(range(STEPS), desc=f"fine-tuning {science.method_name} {science.seed}", unit="step", leave=False):
+        optimizer.zero_grad()
+        F.cross_entropy(model(seen), labels[chosen]).backward()
+        optimizer.step()
+        schedule.step()
+    with torch.inference_mode():
+        right = model.eval()(load_images(images, test)).argmax(1) == labels[test]
+    return 100 * right.double().mean().item()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Test every explanation, print and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("config", type=Path, nargs="+", help="experiment files whose runs are finished")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    found = []
+    for explanation in explanations([Experiment.load(config) for config in options.config]):
+        found.append(explanation)
+        print(line(explanation), flush=True)
+    OUT.mkdir(parents=True, exist_ok=True)
+    report = [{**asdict(explanation), "holds": explanation.holds} for explanation in found]
+    (OUT / "explanations.json").write_text(json.dumps(report, indent=1) + "\n")
+    refuted = [explanation.method for explanation in found if not explanation.holds]
+    if refuted:
+        print(f"explanations: refuted: {', '.join(refuted)}", file=sys.stderr)
+    return 1 if refuted else 0
+
+
+def explanations(experiments: list[Experiment]) -> Iterator[Explanation]:
+    """Those of the methods that the experiments train alone."""
+    cells = [cell for experiment in experiments for cell in experiment.runs() if cell.variant == "base"]
+    for name, test in TESTS.items():
+        mine = [cell for cell in cells if cell.science.method_name == name]
+        if mine:
+            yield test([cell.science for cell in mine], [cell.id for cell in mine])
+
+
+def line(explanation: Explanation) -> str:
+    """One row of a Markdown table."""
+    arms = ", ".join(f"{name}: {_spread(values)}" for name, values in explanation.arms.items())
+    return (
+        f"| {explanation.method} | {explanation.claim} | {arms} | {'holds' if explanation.holds else '**refuted**'} |"
+    )
+
+
+def _spread(values: list[float]) -> str:
+    return f"{statistics.fmean(values):.1f}" + (f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else "")
+
+
+TESTS: dict[str, Callable[[list[Science], list[str]], Explanation]] = {
+    "dim": crossing,
+    "cpc": fine_tuning,
+    "mae": fine_tuning,
+    "data2vec2": fine_tuning,
+    "cmc": colours,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())
