@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from gessl.errors import UserError
 from gessl.methods.base import Batch, Clock, Method, Seen, Tensors
 from gessl.nets.encoder import Encoder
 from gessl.nets.parallel import gathered, processes, share
@@ -80,7 +81,7 @@ class Learner:
         self._callers = {kind: _Call(net, getattr(method, kind)) for kind in ("forward", "project", "embed")}
         if compiled:
             if processes() > 1:
-                raise ValueError(
+                raise UserError(
                     "efficiency.compile: compiled passes cannot span processes; train in one, or uncompiled"
                 )
             from torch._functorch import config

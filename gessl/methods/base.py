@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 Tensors = dict[str, Tensor]
@@ -179,6 +180,11 @@ def moved_teacher(state: Tensors, params: Tensors, momentum: float) -> Tensors:
 def cosine_rise(start: float, progress: float, end: float = 1.0) -> float:
     """From `start` to `end` along half a cosine (BYOL, https://arxiv.org/abs/2006.07733, section 3.3)."""
     return end - (end - start) * (math.cos(math.pi * progress) + 1) / 2
+
+
+def random_queue(rows: int, dim: int, generator: torch.Generator) -> Tensor:
+    """A queue to begin with: random unit vectors `[rows, dim]`."""
+    return F.normalize(torch.randn(rows, dim, generator=generator), dim=1)
 
 
 def enqueued(queue: Tensor, rows: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gessl.methods.base import Batch, Clock, Method, Project, Seen, Tensors, each_view, enqueued
+from gessl.methods.base import Batch, Clock, Method, Project, Seen, Tensors, each_view, enqueued, random_queue
 from gessl.methods.moco_v3 import info_nce
 from gessl.nets.heads import mlp
 
@@ -45,7 +45,7 @@ class NNCLR(Method):
         return each_view(lambda images: self.predict(net, images), batch.views)
 
     def init_state(self, params: Tensors, images: int, generator: torch.Generator) -> Tensors:
-        return {"queue": F.normalize(torch.randn(self.queue, self.dim, generator=generator), dim=1)}
+        return {"queue": random_queue(self.queue, self.dim, generator)}
 
     def targets(self, outputs: Tensors, state: Tensors, project: Project, batch: Batch) -> Tensors:
         return {"neighbour": nearest(F.normalize(outputs["z"], dim=-1), state["queue"])}

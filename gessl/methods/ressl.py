@@ -18,6 +18,7 @@ from gessl.methods.base import (
     each_view,
     enqueued,
     moved_teacher,
+    random_queue,
     taught,
     teacher_of,
 )
@@ -46,8 +47,7 @@ class ReSSL(Method):
         return {"projector": mlp(features, self.hidden, self.dim, norm=False)}
 
     def init_state(self, params: Tensors, images: int, generator: torch.Generator) -> Tensors:
-        queue = F.normalize(torch.randn(self.queue, self.dim, generator=generator), dim=1)
-        return {**teacher_of(params), "queue": queue}
+        return {**teacher_of(params), "queue": random_queue(self.queue, self.dim, generator)}
 
     def project(self, net: nn.ModuleDict, batch: Batch) -> Tensors:
         return each_view(

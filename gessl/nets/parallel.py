@@ -15,6 +15,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd import Function
 
+from gessl.errors import UserError
+
 
 def join(backend: str) -> None:
     """Meet the other processes, where a launcher such as torchrun started several."""
@@ -42,11 +44,11 @@ def share(count: int) -> slice:
     """Which of `count` images this process passes through the network.
 
     Raises:
-        ValueError: the count cannot be shared equally.
+        UserError: the count cannot be shared equally.
     """
     world = processes()
     if count % world:
-        raise ValueError(f"batch: {count} images cannot be shared by {world} processes; give a multiple of {world}")
+        raise UserError(f"batch: {count} images cannot be shared by {world} processes; give a multiple of {world}")
     size = count // world
     first = size * rank()
     return slice(first, first + size)
