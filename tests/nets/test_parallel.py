@@ -18,7 +18,7 @@ def test_shares_are_equal_and_cover_the_batch(monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setattr(parallel, "rank", lambda rank=rank: rank)
         found += range(12)[parallel.share(12)]
     assert found == list(range(12))
-    with pytest.raises(UserError, match="^batch: 10 images cannot be shared by 3 processes; give a multiple of 3$"):
+    with pytest.raises(UserError, match=r"^batch: 10 images cannot be shared by 3 processes; give a multiple of 3$"):
         parallel.share(10)
 
 
