@@ -1,6 +1,7 @@
 """GeSSL experiments: raw data → tasks → pretraining → evaluation → σ-report → audit.
 
-Steps: workflow/rules/*.smk. Default experiment: config/config.yaml; another one: --configfile config/paper/NAME.yaml.
+Steps: workflow/rules/*.smk. Default experiment: config/config.yaml; another one: --configfile config/paper/NAME.yaml;
+several as one: --configfile config/paper.yaml, a list of them.
 """
 
 from snakemake.utils import min_version
@@ -8,7 +9,7 @@ from snakemake.utils import min_version
 min_version("9.27")
 
 # only where no experiment was given: Snakemake would merge the two files
-if "name" not in config:
+if not config.keys() & {"name", "experiments"}:
 
     configfile: "config/config.yaml"
 
@@ -34,3 +35,4 @@ rule all:
     default_target: True
     input:
         rules.audit.output,
+        scores(lost()),

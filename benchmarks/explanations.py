@@ -32,7 +32,7 @@ from gessl.methods.dim import DIM
 from gessl.nets.encoder import Encoder, load_encoder
 from gessl.rng import generator
 from gessl.tasks.read import load_label_subsets
-from gessl.training.pretrain import Run
+from gessl.training.run import Run
 from gessl.training.settings import Science
 
 CPU = torch.device("cpu")

@@ -24,7 +24,7 @@ from gessl.config import Experiment, load_method
 from gessl.methods.base import Method, Tensors
 from gessl.nets.encoder import Encoder
 from gessl.rng import generator
-from gessl.training.pretrain import Run
+from gessl.training.run import Run
 from gessl.training.step import outer_gradient
 
 OUT = Path("benchmarks/out")

@@ -7,21 +7,25 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gessl.errors import UserError
+from gessl.errors import Unfinished, UserError
 from gessl.layout import data_dir, pin, raw_dir, report_dir, run_dir, scores_dir, tasks_dir
 
 CONFIG = Path("config/config.yaml")
 BAD_INPUT = 2
+TRY_AGAIN = os.EX_TEMPFAIL
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; bad input prints one line and returns 2."""
+    """Run one verb; bad input prints one line and returns 2, a run told to stop returns 75."""
     options = parser().parse_args(arguments)
     try:
         return int(options.verb(options) or 0)
     except UserError as error:
         print(f"gessl: {error}", file=sys.stderr)
         return BAD_INPUT
+    except Unfinished as notice:
+        print(f"gessl: {notice}", file=sys.stderr)
+        return TRY_AGAIN
     except BrokenPipeError:  # the reader of our output (head, less) has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -49,6 +53,14 @@ def parser() -> argparse.ArgumentParser:
         return sub
 
     verb("check", check, "validate an experiment file and list its runs", config=True)
+    sub = verb("plan", plan, "what grids ask for: cells, runs, jobs, hours and disk, before anything starts")
+    sub.add_argument("config", nargs="+", type=Path, help="experiment files, or batches of them")
+    sub.add_argument("--json", action="store_true", help="print the plan as JSON")
+    sub = verb("status", status, "where a running grid stands, from its files")
+    sub.add_argument(
+        "config", nargs="?", type=Path, help="an experiment file or a batch (default: all grids that were started here)"
+    )
+    sub.add_argument("--json", action="store_true", help="print the status as JSON")
     verb("fetch", fetch, "get raw data as its pin says, or make the pin").add_argument("dataset")
     verb("prepare", prepare, "raw data to arrays, index and card").add_argument("dataset")
     sub = verb("tasks", tasks, "draw the task files of one data set and seed", config=True)
@@ -61,11 +73,39 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("out", type=Path, help="the safetensors file to write; its metadata says which model it is")
     verb("report", report, "write the sigma-report of what is finished", config=True)
     sub = verb("audit", audit, "re-hash every file and follow every record to the raw data")
-    sub.add_argument("path", nargs="?", type=Path, default=Path("results"))
-    sub.add_argument("--json", action="store_true", help="print the verdict as JSON")
+    sub.epilog = (
+        "exit code: 0 nothing found; 1 something altered, missing, orphaned, unverifiable, or stale by its inputs; "
+        "2 bad input; 3 all as recorded, but made by other sources or in another environment than the present ones"
+    )
+    sub.add_argument(
+        "path", nargs="?", type=Path, default=Path("results"), help="a project's root, or its results (default: here)"
+    )
+    sub.add_argument("--head", metavar="HEX", help="the results must have this head, which an earlier audit printed")
+    sub.add_argument(
+        "--signed", type=Path, metavar="SIGNERS", help="the results must have the head signed by one of these"
+    )
+    sub.add_argument(
+        "--cached", action="store_true", help="do not read what your earlier audits read and nobody wrote to since"
+    )
+    sub.add_argument("--json", action="store_true", help="print the verdict as JSON, and what is wrong to stderr, too")
     sub = verb("trace", trace, "show what made a number, run or file")
     sub.add_argument("id", help="id of a table cell, score, run or record, or a path")
     sub.add_argument("--json", action="store_true", help="print the lineage as JSON")
+    sub = verb("crate", crate, "write what is behind a report as one folder to hand on, a Provenance Run Crate")
+    sub.add_argument("grid", help="name of the report")
+    sub.add_argument("out", type=Path, help="the folder to write")
+    sub = verb("sign", sign, "audit the results and sign their head")
+    sub.add_argument("key", type=Path, help="an SSH key that can sign: a private key, or a public one whose agent runs")
+    sub = verb("replay", replay, "make a step again from its record and compare the bits; exit code 1 if they differ")
+    sub.add_argument("id", help="id of a run, score, cell or record, or a folder in results/")
+    sub.add_argument(
+        "--here", action="store_true", help="in the present environment, even if it is not the recorded one"
+    )
+    sub.add_argument("--json", action="store_true", help="print the outcome as JSON")
+    sub = verb("diff", diff, "show what differs between two runs, and in which results")
+    sub.add_argument("first", help="id of a run, score, cell or record, or a folder in results/")
+    sub.add_argument("second", help="another of the same step")
+    sub.add_argument("--json", action="store_true", help="print the differences as JSON")
     sub = verb("track", track, "mirror results to MLflow, or do so while COMMAND runs", config=True)
     sub.add_argument("--rebuild", action="store_true", help="make the embedded store again from the files")
     sub.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND")
@@ -84,6 +124,26 @@ def check(options: argparse.Namespace) -> None:
     print(f"{options.config}: valid; {len(planned)} cells, {shared} of them shared", file=sys.stderr)
 
 
+def plan(options: argparse.Namespace) -> None:
+    import json
+
+    from gessl.plan import format_plan
+    from gessl.plan import plan as run
+
+    found = run(options.config)
+    print(json.dumps(found, indent=2) if options.json else format_plan(found))
+
+
+def status(options: argparse.Namespace) -> None:
+    import json
+
+    from gessl.status import format_status
+    from gessl.status import status as run
+
+    found = run(options.config)
+    print(json.dumps(found, indent=2) if options.json else format_status(found))
+
+
 def fetch(options: argparse.Namespace) -> None:
     from gessl.data.fetch import fetch as run
 
@@ -99,37 +159,37 @@ def prepare(options: argparse.Namespace) -> None:
 
 
 def tasks(options: argparse.Namespace) -> None:
-    from gessl.config import Experiment
+    from gessl.config import Batch
     from gessl.tasks.draw import draw
 
-    draw(options.dataset, options.seed, Experiment.load(options.config).tasks)
+    draw(options.dataset, options.seed, Batch.load([options.config]).tasks(options.dataset))
     print(tasks_dir(options.dataset, options.seed))
 
 
 def pretrain(options: argparse.Namespace) -> None:
-    from gessl.config import Experiment
+    from gessl.config import Batch
     from gessl.training.pretrain import pretrain as run
 
-    experiment = Experiment.load(options.config)
-    run(options.run, experiment.run(options.run), experiment.efficiency)
+    batch = Batch.load([options.config])
+    run(options.run, batch.cell(options.run).science, batch.owner(options.run).efficiency)
     print(run_dir(options.run))
 
 
 def evaluate(options: argparse.Namespace) -> None:
-    from gessl.config import Experiment
+    from gessl.config import Batch
     from gessl.evaluation.step import evaluate as run
     from gessl.training.pretrain import set_up
 
-    experiment = Experiment.load(options.config)
-    sciences = {name: experiment.run(name) for name in options.run}
-    set_up(experiment.efficiency)
+    batch = Batch.load([options.config])
+    sciences = {name: batch.cell(name).science for name in options.run}
+    set_up(batch.owner(options.run[0]).efficiency)
     for name, science in sciences.items():
         run(
             name,
             dataset=science.dataset,
             method=science.method_name,
             seed=science.seed,
-            settings=experiment.evaluation,
+            settings=batch.evaluation(name),
         )
         print(scores_dir(name))
 
@@ -143,8 +203,8 @@ def export(options: argparse.Namespace) -> None:
 
 def report(options: argparse.Namespace) -> None:
     from gessl.config import Experiment
-    from gessl.report.step import PAGE
     from gessl.report.step import report as run
+    from gessl.report.style import PAGE
 
     plan = Experiment.load(options.config).report_plan()
     run(plan)
@@ -157,9 +217,17 @@ def audit(options: argparse.Namespace) -> int:
     from gessl.lineage.audit import audit as run
     from gessl.lineage.audit import format_verdict, verdict_json
 
-    verdict = run(options.path)
+    expected = options.head
+    if options.signed:
+        from gessl.lineage.signing import signed_head
+
+        expected, signer = signed_head(options.path, options.signed)
+        print(f"{expected}: signed by {signer}", file=sys.stderr)
+    verdict = run(options.path, cached=options.cached, expected=expected)
     print(json.dumps(verdict_json(verdict), indent=2) if options.json else format_verdict(verdict))
-    return 0 if verdict.ok else BAD_INPUT
+    if options.json and not verdict.ok:
+        print(format_verdict(verdict), file=sys.stderr)
+    return verdict.exit_code
 
 
 def trace(options: argparse.Namespace) -> None:
@@ -169,6 +237,40 @@ def trace(options: argparse.Namespace) -> None:
     from gessl.lineage.trace import trace as run
 
     print(json.dumps(lineage_tree(options.id), indent=2) if options.json else run(options.id))
+
+
+def crate(options: argparse.Namespace) -> None:
+    from gessl.lineage.rocrate import write_crate
+
+    actions = write_crate(options.grid, options.out)
+    print(f"{options.out}: {actions} actions")
+
+
+def sign(options: argparse.Namespace) -> None:
+    from gessl.lineage.signing import sign as run
+
+    print(run(options.key))
+
+
+def replay(options: argparse.Namespace) -> int:
+    import json
+
+    from gessl.lineage.replay import format_replay, replay_json
+    from gessl.lineage.replay import replay as run
+
+    outcome = run(options.id, here=options.here)
+    print(json.dumps(replay_json(outcome), indent=2) if options.json else format_replay(outcome))
+    return 0 if outcome.ok else 1
+
+
+def diff(options: argparse.Namespace) -> None:
+    import json
+
+    from gessl.lineage.diff import diff as run
+    from gessl.lineage.diff import diff_json, format_diff
+
+    found = run(options.first, options.second)
+    print(json.dumps(diff_json(found), indent=2) if options.json else format_diff(found))
 
 
 def track(options: argparse.Namespace) -> int:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 RAW = Path("data/raw")
 RESULTS = Path("results")
+MLFLOW_RUNS = Path("mlflow/runs")  # per grid: which MLflow run mirrors which record
 WORK = Path("work")  # checkpoints of unfinished runs: outside Snakemake's outputs, which it deletes before a retry
 LOCK = Path("requirements.lock")
 REGISTRY = Path("config/datasets.yaml")
@@ -48,3 +49,8 @@ def report_dir(grid: str) -> Path:
 
 def work_dir(run: str) -> Path:
     return WORK / run
+
+
+def lease_dir(run: str) -> Path:
+    """Who makes the run; outside `work_dir`, which goes when the run is made."""
+    return WORK / "leases" / run

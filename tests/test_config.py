@@ -196,7 +196,20 @@ def test_the_default_experiment_is_what_the_readme_says() -> None:
     assert images.train.steps == gessl.train.steps * gessl.gessl.tasks
 
 
-PAPER = sorted(path.name for path in (ROOT / "config/paper").glob("*.yaml"))
+# tables of the paper that cannot be made yet, and what the one line about each must name
+MISSING = {
+    "few-shot-cross-domain.yaml": ("mini-imagenet", "fewshot/cross-domain-psco"),
+    "few-shot-in-domain.yaml": ("omniglot", "mini-imagenet", "cifar-fs", "fewshot/psco-2000"),
+    "semi-supervised.yaml": ("imagenet", "semi/simclr-subset-1pct", "semi/simclr-subset-10pct"),
+    "transfer-detection.yaml": ("imagenet", "det/voc0712-c4-24k", "det/coco-c4-90k"),
+    "unsupervised-imagenet.yaml": ("imagenet", "linear/gessl-imagenet"),
+    "unsupervised-imagenet100.yaml": ("imagenet100", "linear/moco-100"),
+    "unsupervised-stl10.yaml": ("resnet18-pool", "stl10-64"),
+    "unsupervised-tiny-imagenet.yaml": ("tiny-imagenet", "resnet18-pool"),
+    "video-tracking.yaml": ("imagenet", "vos/davis17-unitrack", "pose/posetrack18-unitrack"),
+}
+FILES = sorted(path.name for path in (ROOT / "config/paper").glob("*.yaml"))
+PAPER = [name for name in FILES if name not in MISSING]
 
 
 @pytest.fixture
@@ -223,6 +236,24 @@ def test_every_grid_is_valid(name: str, pinned: Path) -> None:
         images = {"digits": 1198, "glyphs-ten": 2800}.get(cell.science.dataset, 45000)
         assert train.steps * tasks <= epochs * (images // train.batch), "the task files hold too few epochs"
         assert train.warmup < train.steps
+
+
+@pytest.mark.parametrize("name", MISSING)
+def test_what_is_not_possible_yet_says_in_one_line_what_is_missing(
+    name: str, pinned: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", "--config", f"config/paper/{name}"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"gessl: config/paper/{name}: ")
+    assert all(repr(what) in line for what in MISSING[name])
+    assert len(line) < 450
+
+
+def test_every_ablation_is_possible_here_and_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [name for name in FILES if name.startswith(("ablation-", "efficiency"))]
+    assert len(names) == 9
+    for name in names:
+        assert Experiment.load(ROOT / "config/paper" / name).datasets == ("digits",)
 
 
 @pytest.mark.parametrize("recipe", ["cifar10-wmse", "cifar10-solo", "cifar100-wmse", "cifar100-solo", "digits"])

@@ -21,6 +21,8 @@ FLOORS = (
     {"bilevel"},
     {"training", "evaluation", "report", "tracking", "lineage.audit"},
     {"config"},
+    {"status"},
+    {"plan"},
     {"cli"},
     {"__main__"},
 )

@@ -18,6 +18,7 @@ from gessl import tracking
 from gessl.errors import UserError
 from gessl.layout import data_dir, report_dir, run_dir, scores_dir, work_dir
 from gessl.lineage.record import Step, read_record
+from gessl.lineage.trace import lineage_tree
 from gessl.tracking import TrackingPlan, follow, rebuild, store, sync, values
 from gessl.tracking.store import open_store, tracking_uri
 
@@ -131,6 +132,33 @@ def test_curves_appear_while_training_and_every_point_once() -> None:
     assert sync(PLAN).points == 0
     assert _curve("r0") == _losses(5)
     assert _curve("r0", "kl") == [(step, 2.0 * step) for step in range(1, 6)]
+
+
+@pytest.mark.usefixtures("embedded")
+def test_records_pins_and_runs_lead_to_each_other() -> None:
+    _finish("r0")
+    _evaluate("r0")
+    _train("r1", range(1, 3))
+    sync(PLAN)
+    links = json.loads(Path("mlflow/runs/grid.json").read_text())
+    by_record = {run.data.tags["gessl.record"]: run.info.run_id for name, run in _runs().items() if name != "r1"}
+    records = [read_record(folder) for folder in (run_dir("r0"), scores_dir("r0"))]
+    assert links["store"] == tracking_uri() and links["runs"] == by_record
+    assert {record["id"] for record in records if record} == set(by_record)
+    for record in records:
+        assert record is not None
+        facts = lineage_tree(record["id"])["facts"]
+        assert facts["MLflow run"] == by_record[record["id"]]
+    (found,) = open_store(tracking_uri()).search_runs(
+        [links["experiment"]], filter_string=f"tags.`gessl.data_version` = '{VERSION}'"
+    )
+    assert found.info.run_id == _runs()["r0"].info.run_id
+    (dataset,) = [item.dataset for item in found.inputs.dataset_inputs]
+    assert json.loads(dataset.source) == {"pin": "data/raw/toy.dvc", "data_version": VERSION}
+    _finish("r0", lr=0.2)
+    assert "MLflow run" not in lineage_tree("r0")["facts"]
+    sync(PLAN)
+    assert lineage_tree("r0")["facts"]["MLflow run"] == _runs()["r0"].info.run_id
 
 
 @pytest.mark.usefixtures("embedded")

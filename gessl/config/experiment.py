@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from gessl.bilevel.settings import GesslSettings
-from gessl.config.misfits import refuse_misfits
+from gessl.config.misfits import refuse_absent, refuse_misfits
 from gessl.config.reading import Tree, hint, merge, read_yaml, require, validated
 from gessl.config.values import load_method, load_references
 from gessl.data.pin import data_version
-from gessl.data.registry import dataset as registered
+from gessl.data.registry import load_registry
 from gessl.data.views import POLICIES
 from gessl.errors import UserError
 from gessl.evaluation.step import EvaluationSettings, require_shared_classes
@@ -75,6 +75,7 @@ class Experiment(Model):
     evaluation: EvaluationSettings = EvaluationSettings()
     efficiency: Efficiency = Efficiency()
     resources: dict[str, Resources] = {}
+    _cells: "tuple[PlannedScience, ...] | None" = PrivateAttr(None)
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -88,6 +89,7 @@ class Experiment(Model):
     @classmethod
     def parse(cls, tree: Tree, source: str) -> Self:
         """Validate an experiment given as plain data; `source` names it in errors."""
+        refuse_absent(tree, source)
         experiment = validated(cls, tree, source)
         for axis in ("datasets", "seeds"):
             values = getattr(experiment, axis)
@@ -104,14 +106,25 @@ class Experiment(Model):
                     )
         return experiment
 
-    def runs(self, source: str = "experiment") -> Iterator["PlannedScience"]:
+    def runs(self, source: str = "experiment") -> tuple["PlannedScience", ...]:
         """Every cell of the grid, in a fixed order. Cells that agree in their science share an id."""
+        if self._cells is None:  # whatever is frozen need not be expanded twice
+            self._cells = tuple(self._expanded(source))
+        return self._cells
+
+    def _expanded(self, source: str) -> Iterator["PlannedScience"]:
         methods = {name: self._method(name, source) for name in self.methods}
+        registry = load_registry()
         for dataset in self.datasets:
-            data, version = registered(dataset), data_version(dataset)
-            if data.split.rule == "classes":
-                require_shared_classes(dataset, self.evaluation.protocols)
+            data = registry[dataset]
+            try:
+                version = data_version(dataset)
+                if data.split.rule == "classes":
+                    require_shared_classes(dataset, self.evaluation.protocols)
+            except UserError as error:
+                raise UserError(f"{source}: datasets: {error}") from None
             for name, (method, recipes) in methods.items():
+                where = f"{source}: methods.{name}"
                 for variant, recipe in recipes.items():
                     refuse_misfits(
                         method,
@@ -119,14 +132,15 @@ class Experiment(Model):
                         backbone=recipe.backbone,
                         views=recipe.views,
                         gessl=recipe.gessl,
-                        where=f"{source}: methods.{name}",
+                        where=where,
                     )
                     parts = {part: getattr(recipe, part) for part in Recipe.model_fields}
+                    science = Science(
+                        dataset=dataset, data_version=version, method_name=name, method=method, seed=0, **parts
+                    )
+                    described = dataclasses.asdict(science)  # once for all seeds: it costs more than the hash
                     for seed in self.seeds:
-                        science = Science(
-                            dataset=dataset, data_version=version, method_name=name, method=method, seed=seed, **parts
-                        )
-                        yield PlannedScience(variant, science)
+                        yield PlannedScience.of(variant, science, described, seed)
 
     def _method(self, name: str, source: str) -> tuple[Method, dict[str, Recipe]]:
         """The base method of the entry `name`, and its recipe under each variant."""
@@ -190,20 +204,24 @@ class Experiment(Model):
 
 @dataclasses.dataclass(frozen=True)
 class PlannedScience:
-    """One cell: the variant's name (for tables) and the science (which decides the id)."""
+    """One cell: the variant's name (for tables) and the science (which decides the id).
+
+    Attributes:
+        id: `<kind>-s<seed>-<hash8>`; the hash is that of the science and the data version.
+        kind: `<dataset>-<method>[+gessl]`: what the run is, whatever its settings.
+    """
 
     variant: str
     science: Science
+    id: str
+    kind: str
 
-    @property
-    def id(self) -> str:
-        """`<dataset>-<method>[+gessl]-s<seed>-<hash8>`; the hash is that of the science and the data version."""
-        return f"{self.kind}-s{self.science.seed}-{sha256_json(dataclasses.asdict(self.science))[:8]}"
-
-    @property
-    def kind(self) -> str:
-        """`<dataset>-<method>[+gessl]`: what the run is, whatever its settings."""
-        return f"{self.science.dataset}-{self.science.method_name}" + ("+gessl" if self.science.gessl else "")
+    @classmethod
+    def of(cls, variant: str, science: Science, described: Tree, seed: int) -> Self:
+        """The cell of `science` (as a mapping: `described`) under `seed`."""
+        kind = f"{science.dataset}-{science.method_name}" + ("+gessl" if science.gessl else "")
+        digest = sha256_json({**described, "seed": seed})[:8]
+        return cls(variant, dataclasses.replace(science, seed=seed), f"{kind}-s{seed}-{digest}", kind)
 
 
 def _section(tree: Tree, parents: list[str]) -> Tree | None:

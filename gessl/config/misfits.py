@@ -1,11 +1,50 @@
-"""What a method cannot work with, refused before any run starts."""
+"""What does not exist, and what a method cannot work with: refused before any run starts."""
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
 
 from gessl.bilevel.settings import GesslSettings
-from gessl.data.registry import Dataset
+from gessl.data.registry import Dataset, load_registry
 from gessl.data.views import POLICIES, ViewPolicy
 from gessl.errors import UserError
+from gessl.evaluation.step import PROTOCOLS
 from gessl.methods.base import Method
-from gessl.nets.backbones import require_offer
+from gessl.nets.backbones import BACKBONES, require_offer
+
+FEW = 8  # names that fit into a line with others
+
+
+def refuse_absent(tree: dict[str, Any], source: str) -> None:
+    """Refuse an experiment that names what is not here (yet): data sets, protocols, backbones, views; all in one line.
+
+    Raises:
+        UserError: what is missing, and what there is.
+    """
+    evaluation, recipe = (_section(tree, part) for part in ("evaluation", "recipe"))
+    problems = [
+        *_absent(tree.get("datasets"), load_registry(), "datasets: no data set"),
+        *_absent([recipe.get("backbone", "small-conv")], BACKBONES, "recipe.backbone: unknown backbone"),
+        *_absent([recipe.get("views", "digits")], POLICIES, "recipe.views: unknown view policy"),
+        *_absent(evaluation.get("protocols"), PROTOCOLS, "evaluation.protocols: no protocol"),
+    ]
+    if problems:
+        raise UserError(f"{source}: {'; '.join(problems)}")
+
+
+def _section(tree: dict[str, Any], name: str) -> dict[str, Any]:
+    part = tree.get(name)
+    return part if isinstance(part, dict) else {}
+
+
+def _absent(names: Any, known: Iterable[str], complaint: str) -> Iterable[str]:
+    """One complaint per list; other types than lists of names are left to the types' own check."""
+    known = list(known)
+    absent = [str(name) for name in names if name not in known] if isinstance(names, list | tuple) else []
+    if absent:
+        near = difflib.get_close_matches(absent[0], known, n=1, cutoff=0.8)
+        few = f" (there are {', '.join(known)})" if len(known) <= FEW else ""
+        yield f"{complaint} {', '.join(map(repr, absent))}" + (f"; did you mean {near[0]!r}?" if near else few)
 
 
 def refuse_misfits(

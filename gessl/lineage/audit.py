@@ -1,60 +1,116 @@
 """The audit: was any file altered, lost or slipped in, and does every number lead back to pinned raw data?"""
 
+import contextlib
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from gessl.errors import UserError
-from gessl.files import sha256_file
-from gessl.layout import LOCK, RAW, RECORD, RESULTS
-from gessl.lineage.checks import check_ancestry, check_inputs, check_outputs, check_raw, check_strays
+from gessl.layout import RAW, RESULTS
+from gessl.lineage.checks import (
+    check_ancestry,
+    check_inputs,
+    check_outputs,
+    check_present,
+    check_raw,
+    check_strays,
+    is_pin,
+)
 from gessl.lineage.contents import files_below, read_contents
-from gessl.lineage.ledger import Finding, Ledger
-from gessl.lineage.provenance import code_state
-from gessl.lineage.record import project_path
+from gessl.lineage.ledger import Finding, Kind, Ledger, head
+from gessl.lineage.seen import Seen
+
+SCHEMA = "gessl/audit/1"
+PASSED, FOUND, OUTDATED = 0, 1, 3  # exit codes; 2 is bad input, as of every verb
+_HEADLINES = {PASSED: "audit passed: ", FOUND: "audit FAILED: ", OUTDATED: "audit: all as recorded, but outdated: "}
+KINDS: tuple[Kind, ...] = get_args(Kind)  # the worst first
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Outcome of an audit: what is wrong, facts worth knowing that are no faults, and what was read."""
+    """Outcome of an audit.
+
+    Attributes:
+        findings: what is wrong, the worst first.
+        notes: facts worth knowing that are no faults.
+        head: the Merkle root over all records (`gessl.lineage.ledger.head`).
+        records: how many there are.
+        files: how many files were checked, records included, and
+        bytes: how many bytes they hold.
+        cached_files: how many of the files were not read now but by an earlier audit, and
+        cached_bytes: how many bytes those hold.
+    """
 
     findings: tuple[Finding, ...]
     notes: tuple[str, ...]
+    head: str
+    records: int
     files: int
     bytes: int
-    records: int
+    cached_files: int = 0
+    cached_bytes: int = 0
 
     @property
     def ok(self) -> bool:
         """Whether nothing is wrong."""
         return not self.findings
 
+    @property
+    def exit_code(self) -> int:
+        """PASSED; OUTDATED if all is what it was, but code or environment are no longer; else FOUND."""
+        if self.ok:
+            return PASSED
+        return OUTDATED if all(finding.cause in ("code", "environment") for finding in self.findings) else FOUND
 
-def audit(root: Path = RESULTS) -> Verdict:
-    """Check every file below `root` (a folder in the project's root, the working directory) and all raw data.
 
-    Each file is read once. What goes unnoticed: that a whole folder which nothing was made from (a report, say) was
-    removed together with its record.
+def audit(path: Path = RESULTS, *, cached: bool = False, expected: str | None = None) -> Verdict:
+    """Check every result and all raw data of a project.
+
+    Each file is read once. What goes unnoticed without `expected`: a chain whose records were all written anew, down to
+    its last result, and a result that nothing was made from (a report, say) removed together with its record.
+
+    Args:
+        path: the project's root, or its folder of results.
+        cached: do not read the files again that an earlier audit with `cached` read (see `gessl.lineage.seen`).
+        expected: the head that the tree had at another time, from where nobody could alter it.
 
     Raises:
-        UserError: there is nothing to audit.
+        UserError: there is nothing to audit, or `expected` is no head.
     """
-    root = project_path(root)
-    if RESULTS in root.parents:
+    if expected is not None and not re.fullmatch("[0-9a-f]{64}", expected):
+        raise UserError(f"--head {expected}: not the 64 hex digits that an audit prints as the head")
+    with contextlib.chdir(_project(path)):
+        return _audit(cached, expected)
+
+
+def _project(path: Path) -> Path:
+    """The project's root, given that or its folder of results."""
+    above = path.parent / RESULTS  # first: a results/results that was slipped in makes no project of results/
+    if above.is_dir() and path.is_dir() and path.samefile(above):
+        return path.parent
+    if (path / RESULTS).is_dir():
+        return path
+    if not path.is_dir():
+        raise UserError(f"{path}: no such folder; run the pipeline first, or name a project's root")
+    if RESULTS.name in path.absolute().parts:
         raise UserError(
-            f"{root}: a part of {RESULTS}, which is audited as a whole; for one result there is `gessl trace`"
+            f"{path}: a part of {RESULTS}, which is audited as a whole; for one result there is `gessl trace`"
         )
-    if root.is_absolute() or not root.is_dir():
-        raise UserError(
-            f"{root}: no such folder in {Path.cwd()}; run the pipeline first, and this in the project's root"
-        )
-    present = list(files_below(root))
-    ledger = Ledger(root, present)
+    raise UserError(f"{path}: no folder {RESULTS} in it; run the pipeline first, or name a project's root")
+
+
+def _audit(cached: bool, expected: str | None) -> Verdict:
+    present = files_below(RESULTS)
     if not present:
-        raise UserError(f"{root}: nothing in it to audit; run the pipeline first")
-    raw = {path for path in files_below(RAW) if path.suffix != ".dvc"} if RAW.is_dir() else set()
-    contents = read_contents(ledger.wanted(), md5=raw)
+        raise UserError(f"{RESULTS}: nothing in it to audit; run the pipeline first")
+    ledger = Ledger(RESULTS, present)
+    raw = [path for path in files_below(RAW) if not is_pin(path)] if RAW.is_dir() else []
+    seen = Seen(RESULTS) if cached else None
+    contents = read_contents(ledger.wanted(), md5=raw, seen=seen)
+    found = head(ledger)
     findings = [
         *ledger.findings,
         *check_outputs(ledger, contents),
@@ -62,19 +118,35 @@ def audit(root: Path = RESULTS) -> Verdict:
         *check_inputs(ledger, contents),
         *check_raw(contents, raw),
         *check_ancestry(ledger),
+        *check_present(ledger),
+        *_check_head(found, expected),
     ]
-    sizes = {path: content.bytes for path, content in contents.items()}
-    sizes |= {path: path.stat().st_size for path in (held.folder / RECORD for held in ledger.held)}
-    return Verdict(_merge(findings), tuple(_notes(ledger)), len(sizes), sum(sizes.values()), len(ledger.held))
+    known = [content.bytes for content in contents.values() if content.cached]
+    return Verdict(
+        findings=_merge(findings),
+        notes=tuple(_notes(ledger, seen)),
+        head=found,
+        records=len(ledger.held),
+        files=len(contents) + len(ledger.held),
+        bytes=sum(content.bytes for content in contents.values()) + sum(held.bytes for held in ledger.held),
+        cached_files=len(known),
+        cached_bytes=sum(known),
+    )
+
+
+def _check_head(found: str, expected: str | None) -> Iterator[Finding]:
+    if expected is not None and found != expected:
+        what = f"its head is {found}, expected is {expected}: records were added, removed or written anew"
+        yield Finding("altered", str(RESULTS), what, "restore the tree that the expected head was taken of")
 
 
 def _merge(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """One finding per kind and path (a pin that ten records were made from is one fault), by path."""
-    merged: dict[tuple[str, str], Finding] = {}
-    more: dict[tuple[str, str], int] = {}
+    """One finding per path, kind and cause (a pin that ten records were made from is one fault); the worst first."""
+    merged: dict[tuple[int, str, str], Finding] = {}
+    more: Counter[tuple[int, str, str]] = Counter()
     for finding in findings:
-        key = (finding.path, finding.kind)
-        more[key] = more.get(key, -1) + 1
+        key = (KINDS.index(finding.kind), finding.path, finding.cause)
+        more[key] += key in merged
         merged.setdefault(key, finding)
     return tuple(
         replace(merged[key], what=f"{merged[key].what} (and {more[key]} more)") if more[key] else merged[key]
@@ -82,29 +154,30 @@ def _merge(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     )
 
 
-def _notes(ledger: Ledger) -> Iterator[str]:
-    records = [held.record for held in ledger.held]
-    lock = sha256_file(LOCK) if LOCK.is_file() else None
+def _notes(ledger: Ledger, seen: Seen | None) -> Iterator[str]:
+    codes = [held.record["code"] for held in ledger.held]
     counts = {
-        "by other sources than this package's": [r["code"].get("sources") != code_state()["sources"] for r in records],
-        "with uncommitted changes": [r["code"].get("dirty") is not None for r in records],
-        f"in another environment than {LOCK} states": [r["environment"].get("lock") != lock for r in records],
+        "with uncommitted changes": sum(code.get("dirty") is not None for code in codes),
+        "by unnamed sources, which may have changed since": sum(code.get("fingerprint") is None for code in codes),
     }
-    for what, which in counts.items():
-        if any(which):
-            yield f"{sum(which)} of {len(which)} records were made {what}"
+    yield from (f"{count} of {len(codes)} records were made {what}" for what, count in counts.items() if count)
+    if seen:
+        yield from seen.notes
 
 
 def format_verdict(verdict: Verdict) -> str:
-    """The verdict for people: one line, then one per note and one per finding (kind, path, what, how to mend)."""
+    """The verdict for people: one line, the head, then one per note and one per finding (kind, path, what, mend)."""
     scope = f"{verdict.records} records, {verdict.files} files, {verdict.bytes / 1e6:.1f} MB"
-    count = len(verdict.findings)
-    head = f"audit passed: {scope}" if verdict.ok else f"audit FAILED: {count} finding{'s' * (count > 1)} in {scope}"
-    lines = [head, *(f"note: {note}" for note in verdict.notes)]
+    if verdict.cached_files:
+        scope += f", of which {verdict.cached_files} files, {verdict.cached_bytes / 1e6:.1f} MB not read again"
+    count = Counter(finding.kind for finding in verdict.findings)
+    kinds = ", ".join(f"{count[kind]} {kind}" for kind in KINDS if count[kind])
+    lines = [f"{_HEADLINES[verdict.exit_code]}{f'{kinds}; ' if kinds else ''}{scope}", f"head: {verdict.head}"]
+    lines += [f"note: {note}" for note in verdict.notes]
     lines += [f"{finding.kind}: {finding.path}: {finding.what}; {finding.mend}" for finding in verdict.findings]
     return "\n".join(line if line.isprintable() else ascii(line) for line in lines)
 
 
 def verdict_json(verdict: Verdict) -> dict[str, Any]:
-    """The verdict as JSON values."""
-    return {"ok": verdict.ok, **asdict(verdict)}
+    """The verdict as JSON values; docs/audit.md describes the keys."""
+    return {"schema": SCHEMA, "ok": verdict.ok, "exit_code": verdict.exit_code, **asdict(verdict)}

@@ -1,5 +1,7 @@
 """What the audit checks, each check a generator of findings."""
 
+import functools
+import os
 from collections.abc import Iterable, Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -7,9 +9,11 @@ from typing import Any
 
 from gessl.data.pin import folder_md5, read_manifest, read_pin
 from gessl.errors import UserError
-from gessl.layout import RAW, RECORD
-from gessl.lineage.contents import Content
-from gessl.lineage.ledger import Finding, Held, Kind, Ledger
+from gessl.files import sha256_file
+from gessl.layout import LOCK, RAW, RECORD, manifest_dir
+from gessl.lineage.ledger import Finding, Held, Kind, Ledger, is_staged
+from gessl.lineage.provenance import step_fingerprint
+from gessl.lineage.seen import Content
 from gessl.lineage.staging import STAGING
 
 LEADS_TO_DATA = frozenset({"prepare", "tasks", "pretrain", "evaluate", "report"})  # steps whose parents reach a pin
@@ -22,55 +26,55 @@ def _difference(entry: dict[str, Any], content: Content) -> str | None:
     return None if content.sha256 == entry["sha256"] else f"its bytes hash to {content.sha256[:12]}…"
 
 
-def check_outputs(ledger: Ledger, contents: dict[Path, Content]) -> Iterator[Finding]:
+def check_outputs(ledger: Ledger, contents: dict[str, Content]) -> Iterator[Finding]:
     """Every output that a record claims is there, byte for byte."""
     for held in ledger.held:
-        mend = f"delete {held.folder} and run the workflow again"
         for output in held.record["outputs"]:
-            content = contents.get(Path(output["path"]))
-            if output["path"] not in held.claims:
+            path = output["path"]
+            if path not in held.claims:
                 continue
+            content, mend = contents.get(path), f"delete {held.folder} and run the workflow again"
             if content is None:
-                yield Finding("missing", output["path"], "recorded, but not there", mend)
+                yield Finding("missing", path, "recorded, but not there", mend)
             elif content.error:
-                yield Finding("unverifiable", output["path"], content.error, "make it readable")
+                yield Finding("unverifiable", path, content.error, "make it readable")
             elif fault := _difference(output, content):
-                yield Finding("altered", output["path"], fault, mend)
+                yield Finding("altered", path, fault, mend)
 
 
-def check_strays(ledger: Ledger, present: Iterable[Path]) -> Iterator[Finding]:
+def check_strays(ledger: Ledger, present: Iterable[str]) -> Iterator[Finding]:
     """Every file is claimed by a record."""
-    recorded = {held.folder for held in ledger.held} | ledger.unreadable
+    recorded = {str(held.folder) for held in ledger.held} | ledger.unreadable
     for path in present:
-        if STAGING in path.parts:
-            staging = next(folder for folder in path.parents if folder.name == STAGING)
-            yield Finding("orphaned", str(staging), "left by a killed step, or one is running", f"delete {staging}")
-        elif path.name != RECORD and str(path) not in ledger.maker and ledger.unreadable.isdisjoint(path.parents):
-            yield Finding("orphaned", str(path), "no record claims it", f"delete {path}")
-            kind_and_name = path.relative_to(ledger.root).parts[:2]
-            folder = ledger.root.joinpath(*kind_and_name)
+        if is_staged(path):
+            staging = path.partition(f"/{STAGING}")[0] + f"/{STAGING}"
+            yield Finding("orphaned", staging, "left by a killed step, or one is running", f"delete {staging}")
+        elif os.path.basename(path) != RECORD and path not in ledger.maker and not ledger.in_unreadable(path):
+            yield Finding("orphaned", path, "no record claims it", f"delete {path}")
+            folder = str(ledger.root.joinpath(*Path(path).relative_to(ledger.root).parts[:2]))
             if folder != path and folder not in recorded:
-                yield Finding("missing", str(folder / RECORD), "files without their record", f"delete {folder}")
+                yield Finding("missing", f"{folder}/{RECORD}", "files without their record", f"delete {folder}")
 
 
-def check_inputs(ledger: Ledger, contents: dict[Path, Content]) -> Iterator[Finding]:
+def check_inputs(ledger: Ledger, contents: dict[str, Content]) -> Iterator[Finding]:
     """Every input is an output of the record that it names, or a file that still has the recorded bytes."""
     for held in ledger.held:
         again = f"delete {held.folder / RECORD} and run the workflow again"
         for entry in held.record["inputs"]:
-            if not ledger.unreadable.isdisjoint(Path(entry["path"]).parents):
+            path = entry["path"]
+            if ledger.in_unreadable(path):
                 continue  # its maker's record is reported
             if entry["record"] is None:
-                yield from _outside(ledger, held, entry, contents.get(Path(entry["path"])))
+                yield from _outside(ledger, held, entry, contents.get(path))
                 continue
-            maker = ledger.maker.get(entry["path"])
+            maker = ledger.maker.get(path)
             if maker is None:
-                yield Finding("missing", entry["path"], f"no record claims it; {held.folder} was made from it", again)
+                yield Finding("missing", path, f"no record claims it; {held.folder} was made from it", again)
             elif entry["record"] not in maker.ids:
-                yield Finding("stale", str(held.folder), f"{entry['path']} was made again since", again)
+                yield Finding("stale", str(held.folder), f"{path} was made again since", again, "inputs")
             elif not any(_same(entry, output) for output in maker.record["outputs"]):
-                what = f"its input {entry['path']} is not what {maker.folder / RECORD} recorded"
-                yield Finding("broken-record", str(held.folder / RECORD), what, again)
+                what = f"its input {path} is not what {maker.folder / RECORD} recorded"
+                yield Finding("altered", str(held.folder / RECORD), what, again)
 
 
 def _same(entry: dict[str, Any], output: dict[str, Any]) -> bool:
@@ -79,33 +83,63 @@ def _same(entry: dict[str, Any], output: dict[str, Any]) -> bool:
 
 def _outside(ledger: Ledger, held: Held, entry: dict[str, Any], content: Content | None) -> Iterator[Finding]:
     """Check an input that no step made: a pin, raw data, the registry."""
-    path = Path(entry["path"])
+    path = entry["path"]
     again = f"delete {held.folder / RECORD} and run the workflow again"
     used = f"{held.folder} was made from it"
-    if path.is_relative_to(ledger.root):
-        yield Finding("unverifiable", str(path), f"{used} before a record claimed it", again)
+    if Path(path).is_relative_to(ledger.root):
+        yield Finding("unverifiable", path, f"{used} before a record claimed it", again)
     elif content is None:
-        yield Finding("missing", str(path), used, f"restore it, or {again}")
+        yield Finding("missing", path, used, f"restore it, or {again}")
     elif content.error:
-        yield Finding("unverifiable", str(path), content.error, "make it readable")
+        yield Finding("unverifiable", path, content.error, "make it readable")
     elif fault := _difference(entry, content):
-        raw = path.is_relative_to(RAW)
-        yield Finding("altered" if raw else "stale", str(path), f"{fault}; {used}", f"restore it, or {again}")
+        what, mend = f"{fault}; {used}", f"restore it, or {again}"
+        raw = Path(path).is_relative_to(RAW)
+        yield Finding("altered", path, what, mend) if raw else Finding("stale", path, what, mend, "inputs")
 
 
-def check_raw(contents: dict[Path, Content], raw: set[Path]) -> Iterator[Finding]:
+def check_present(ledger: Ledger) -> Iterator[Finding]:
+    """Every result was made by the sources, and in the environment, that its step would use now.
+
+    These are what the workflow's rules compare, so that it makes again what is stale, and nothing else.
+    """
+    lock = sha256_file(LOCK) if LOCK.is_file() else None
+    for held in ledger.held:
+        code, folder = held.record["code"], str(held.folder)
+        recorded, mend = code.get("fingerprint"), "run the workflow again"
+        if code.get("commit"):
+            mend += f", or go back to commit {str(code['commit'])[:12]}"
+        if recorded is not None and recorded != _fingerprint_now(held.record):
+            yield Finding("stale", folder, "the sources that its step uses changed since", mend, "code")
+        if held.record["environment"].get("lock") != lock:
+            yield Finding("stale", folder, f"made in another environment than {LOCK} states", mend, "environment")
+
+
+def _fingerprint_now(record: dict[str, Any]) -> str | None:
+    try:
+        return step_fingerprint(record["step"], record["config"])
+    except (ValueError, SyntaxError):  # its module is gone, or being edited
+        return None
+
+
+def check_raw(contents: dict[str, Content], raw: Iterable[str]) -> Iterator[Finding]:
     """Compare the raw data with their pins; the fetch step's manifest names the single file."""
     pins = {path.with_suffix(""): path for path in RAW.glob("*.dvc")}
-    for top in sorted({RAW / path.relative_to(RAW).parts[0] for path in raw} | set(pins)):
+    md5s: dict[Path, dict[str, str]] = {top: {} for top in pins}
+    for path in raw:
+        first, _, rest = path.removeprefix(f"{RAW}/").partition("/")
+        content = contents.get(path)  # none of a broken link
+        md5s.setdefault(RAW / first, {})[rest] = content.md5 if content else ""
+    for top, hashes in sorted(md5s.items()):
         if top.name.startswith("."):
             continue
         if top not in pins:
             yield Finding("unverifiable", str(top), "raw data without a pin", f"run gessl fetch {top.name}")
             continue
-        hashes = {path.relative_to(top).as_posix(): contents[path].md5 for path in raw if path.is_relative_to(top)}
         try:
             pinned = read_pin(pins[top]).md5
-            manifest = read_manifest(top.name)
+            listing = str(manifest_dir(top.name) / "manifest.json")
+            manifest = read_manifest(top.name) if listing in contents else None  # never what is no file, such as a pipe
         except UserError as error:
             yield Finding("altered", str(pins[top]), "cannot be read as a pin", str(error).rpartition("; ")[2])
             continue
@@ -132,23 +166,34 @@ def check_ancestry(ledger: Ledger) -> Iterator[Finding]:
         order = list(graph.static_order())
     except CycleError as error:
         ring = " <- ".join(str(folder) for folder in error.args[1])
-        yield Finding(
-            "broken-record", str(error.args[1][0] / RECORD), f"made from itself: {ring}", "delete all of them"
-        )
+        yield Finding("altered", str(error.args[1][0] / RECORD), f"made from itself: {ring}", "delete all of them")
         return
-    held_in = {held.folder: held for held in ledger.held}
-    pins: dict[Path, set[Path]] = {}
+    records = {held.folder: held.record for held in ledger.held}
+    pins: dict[Path, set[str]] = {}
+    version_of = functools.cache(_data_version)
     for folder in order:
-        record = held_in[folder].record
-        own = {Path(entry["path"]) for entry in record["inputs"]}
-        pins[folder] = {path for path in own if path.parent == RAW and path.suffix == ".dvc"}
+        record = records[folder]
+        pins[folder] = {entry["path"] for entry in record["inputs"] if is_pin(entry["path"])}
         pins[folder].update(*(pins[parent.folder] for parent in parents[folder]))
         again = f"delete {folder} and run the workflow again"
         if record["step"] in LEADS_TO_DATA and not pins[folder]:
             yield Finding("unverifiable", str(folder), f"its inputs lead to no pin in {RAW}", again)
         for version in _data_versions(record["config"]):
-            if pins[folder] and version not in set(_md5s(pins[folder])):
-                yield Finding("stale", str(folder), f"data version {version} is none of the pins it leads to", again)
+            if pins[folder] and version not in map(version_of, pins[folder]):
+                what = f"data version {version} is none of the pins it leads to"
+                yield Finding("stale", str(folder), what, again, "inputs")
+
+
+def is_pin(path: str) -> bool:
+    """Whether `path` is that of a pin of raw data."""
+    return path.endswith(".dvc") and os.path.dirname(path) == str(RAW)
+
+
+def _data_version(pin: str) -> str | None:
+    try:
+        return read_pin(Path(pin)).md5
+    except UserError:
+        return None  # reported with the raw data
 
 
 def _data_versions(config: Any) -> Iterator[str]:
@@ -158,11 +203,3 @@ def _data_versions(config: Any) -> Iterator[str]:
     elif isinstance(config, list):
         for value in config:
             yield from _data_versions(value)
-
-
-def _md5s(pins: Iterable[Path]) -> Iterator[str]:
-    for path in pins:
-        try:
-            yield read_pin(path).md5
-        except UserError:
-            continue  # reported with the raw data

@@ -1,67 +1,148 @@
-"""The files below a folder and their hashes, each byte read once."""
+"""The files below a folder and their hashes, each byte read once, by as many processes as there are cores."""
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+import signal
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 from tqdm import tqdm
 
-BLOCK = 1 << 20  # bytes; hashing a block lets other threads run
+from gessl.lineage.seen import Content, Seen, Signature, signature
+
+BLOCK = 1 << 20  # bytes read and hashed at a time: large enough for the disk, small enough for the processor's cache
+SHARE = 16 << 20  # bytes that are worth a process's while
+OPENING = 1 << 16  # as many bytes could be hashed in the time that it takes to open a file
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
-@dataclass(frozen=True)
-class Content:
-    """What a file holds: its size in bytes, the SHA-256 and the MD5 (only where DVC is to be matched) in hex.
+class Wanted(NamedTuple):
+    """A file to read: its path, what `stat` says of it, and whether its MD5 is wanted, too."""
 
-    `error` tells why it could not be read.
+    path: str
+    signature: Signature
+    md5: bool
+
+
+def files_below(folder: Path | str) -> list[str]:
+    """The path of every entry below `folder` that is no folder, sorted.
+
+    Links to folders are followed, each real folder once: a link to one that is already there, and a folder that cannot
+    be opened, are entries of their own.
     """
+    found: list[str] = []
+    seen: set[tuple[int, int]] = set()
+    waiting, linked = [str(folder)], list[str]()
+    while waiting or linked:
+        place = (waiting or linked).pop()
+        try:
+            facts = os.stat(place)
+            if (facts.st_dev, facts.st_ino) in seen:
+                found.append(place)
+                continue
+            seen.add((facts.st_dev, facts.st_ino))
+            with os.scandir(place) as entries:
+                for entry in entries:
+                    link = entry.is_symlink()
+                    is_folder = os.path.isdir(entry.path) if link else entry.is_dir(follow_symlinks=False)
+                    (found if not is_folder else linked if link else waiting).append(entry.path)
+        except OSError:
+            found.append(place)
+    return sorted(found)
 
-    bytes: int
-    sha256: str = ""
-    md5: str = ""
-    error: str = ""
 
+def read_contents(paths: Iterable[str], *, md5: Iterable[str] = (), seen: Seen | None = None) -> dict[str, Content]:
+    """Hash the files among `paths` and `md5` (those also with MD5); what is no file is left out.
 
-def files_below(folder: Path) -> Iterator[Path]:
-    """Every entry below `folder` that is no folder, links to folders followed, each real folder once; sorted."""
-    seen: set[str] = set()
-    for place, folders, names in os.walk(folder, followlinks=True):
-        seen.add(os.path.realpath(place))
-        folders[:] = sorted(name for name in folders if os.path.realpath(os.path.join(place, name)) not in seen)
-        yield from (Path(place, name) for name in sorted(names))
-
-
-def read_contents(paths: Iterable[Path], *, md5: Iterable[Path] = ()) -> dict[Path, Content]:
-    """Hash the files among `paths` and `md5` (those also with MD5), in parallel; what is no file is left out.
-
-    A progress bar appears when it takes long.
+    What `seen` remembers is not read again, but for a random sample; if that differs from the memory, everything is
+    read. A progress bar appears when it takes long.
     """
     both = set(md5)
-    todo = sorted(path for path in both.union(paths) if path.is_file())
-    found: dict[Path, Content] = {}
-    total = sum(path.stat().st_size for path in todo)
-    with (
-        ThreadPoolExecutor(os.cpu_count()) as pool,
-        tqdm(total=total, unit="B", unit_scale=True, desc="hashing", delay=2, disable=None, leave=False) as bar,
-    ):
-        for path, content in zip(todo, pool.map(lambda path: _read(path, path in both), todo), strict=True):
-            found[path] = content
-            bar.update(content.bytes)
+    todo = [Wanted(path, facts, path in both) for path in both.union(paths) if (facts := _facts(path))]
+    known = seen.recall((want.path, want.signature, want.md5) for want in todo) if seen else {}
+    again = seen.sample(known) if seen else set()
+    found = dict(_read([want for want in todo if want.path not in known or want.path in again]))
+    wrong = [path for path in again if found[path].signature and found[path].sha256 != known[path].sha256]
+    if seen and wrong:
+        seen.distrust(min(wrong))
+        known.clear()
+        found |= _read([want for want in todo if want.path not in found])
+    found = known | found
+    if seen:
+        seen.keep(found)
     return found
 
 
-def _read(path: Path, with_md5: bool) -> Content:
-    digests = [hashlib.sha256()] + [hashlib.md5(usedforsecurity=False)] * with_md5
+def _facts(path: str) -> Signature | None:
+    try:
+        facts = os.stat(path)
+    except (OSError, ValueError):  # no such file; or no path at all, in a record that was tampered with
+        return None
+    return signature(facts) if stat.S_ISREG(facts.st_mode) else None
+
+
+def _read(todo: list[Wanted]) -> Iterator[tuple[str, Content]]:
+    total = sum(want.signature.size for want in todo)
+    with tqdm(total=total, unit="B", unit_scale=True, desc="hashing", delay=2, disable=None, leave=False) as bar:
+        for want, content in in_parallel(_read_all, todo, lambda want: want.signature.size + OPENING):
+            yield want.path, content
+            bar.update(content.bytes)
+
+
+def _read_all(batch: list[Wanted]) -> list[Content]:
+    block = memoryview(bytearray(BLOCK))
+    return [_read_one(want, block) for want in batch]
+
+
+def _read_one(want: Wanted, block: memoryview) -> Content:
+    digests = [hashlib.sha256()] + [hashlib.md5(usedforsecurity=False)] * want.md5
     size = 0
     try:
-        with open(path, "rb", buffering=0) as file:
-            while block := file.read(BLOCK):
-                size += len(block)
+        with open(want.path, "rb", buffering=0) as file:
+            while count := file.readinto(block):
+                size += count
                 for digest in digests:
-                    digest.update(block)
+                    digest.update(block[:count])
+            after = signature(os.fstat(file.fileno()))
     except OSError as error:
         return Content(size, error=error.strerror or str(error))
-    return Content(size, *(digest.hexdigest() for digest in digests))
+    kept = after if after == want.signature else None  # what was written to while it was read is not remembered
+    return Content(size, digests[0].hexdigest(), digests[1].hexdigest() if want.md5 else "", signature=kept)
+
+
+def in_parallel(work: Callable[[list[T]], list[R]], items: list[T], cost: Callable[[T], int]) -> Iterator[tuple[T, R]]:
+    """Pairs of item and result, as they get ready.
+
+    The costliest items are begun first, so that no core idles at the end; cheap ones travel to a process together, and
+    few of them not at all.
+
+    Args:
+        work: computes the results of a list of items, in their order; a function of a module.
+        items: what to work on.
+        cost: what an item costs, in bytes to hash.
+    """
+    batches: list[list[T]] = []
+    room = 0
+    for item in sorted(items, key=cost, reverse=True):
+        if room <= 0:
+            batches.append([])
+            room = SHARE
+        batches[-1].append(item)
+        room -= cost(item)
+    workers = min(
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, len(batches)
+    )
+    if workers < 2:
+        for batch in batches:
+            yield from zip(batch, work(batch), strict=True)
+        return
+    # Ctrl-C ends the processes at once, and without a word
+    with ProcessPoolExecutor(workers, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_DFL)) as pool:
+        waiting = {pool.submit(work, batch): batch for batch in batches}
+        for done in as_completed(waiting):
+            yield from zip(waiting.pop(done), done.result(), strict=True)

@@ -1,84 +1,95 @@
 """All records below a folder, read once, as the audit needs them."""
 
+import hashlib
+import os
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from gessl.layout import RECORD
+from gessl.lineage.contents import in_parallel
 from gessl.lineage.record import parse_record, record_fault, record_id
 from gessl.lineage.staging import STAGING
 
-Kind = Literal["altered", "missing", "orphaned", "broken-record", "stale", "unverifiable"]
+Kind = Literal["altered", "missing", "orphaned", "unverifiable", "stale"]
+Cause = Literal["", "inputs", "code", "environment"]
+COST = 1 << 20  # as many bytes could be hashed in the time that it takes to check a record
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong: with which path, what, and how to mend it."""
+    """One thing that is wrong: with which path, what, and how to mend it; for what is stale, what changed since."""
 
     kind: Kind
     path: str
     what: str
     mend: str
+    cause: Cause = ""
 
 
 @dataclass(frozen=True)
 class Held:
     """A record, the folder that holds it, and the paths of its outputs that lie there (the ones it may claim).
 
-    `ids` are the id that it states and the one that its content has; they differ when it was altered.
+    `ids` are the id that it states and the one that its content has; they differ when it was altered. `id` is the
+    latter, empty where its content cannot be hashed.
     """
 
     folder: Path
     record: dict[str, Any]
     claims: frozenset[str]
     ids: frozenset[str]
+    id: str
+    bytes: int
 
 
 class Ledger:
-    """All records below a folder, by output and by id. Records that were altered but can be read still count."""
+    """All records below a folder, by output and by id. Records that were altered but can be read still count.
 
-    def __init__(self, root: Path, present: Iterable[Path]) -> None:
+    Args:
+        root: the folder.
+        present: the paths of all files in it.
+    """
+
+    def __init__(self, root: Path, present: Iterable[str]) -> None:
         self.root = root
         self.held: list[Held] = []
         self.findings: list[Finding] = []
-        self.unreadable: set[Path] = set()
+        self.unreadable: set[str] = set()
         self.maker: dict[str, Held] = {}
         self.by_id: dict[str, Held] = {}
-        for path in present:
-            if path.name == RECORD and STAGING not in path.parts:
-                self._take(path)
+        paths = [path for path in present if os.path.basename(path) == RECORD and not is_staged(path)]
+        for path, read in sorted(in_parallel(_examine_all, paths, lambda path: COST), key=lambda pair: pair[0]):
+            self._take(Path(path).parent, path, read)
 
-    def _take(self, path: Path) -> None:
-        data, folder = _bytes(path), path.parent
+    def _take(self, folder: Path, path: str, read: "_Examined") -> None:
         again = f"delete {folder} and run its step again"
-        try:
-            record = parse_record(data)
-        except ValueError as error:
-            self.unreadable.add(folder)
-            self.findings.append(Finding("broken-record", str(path), f"not a record ({error})", again))
+        if read.fault:
+            self.findings.append(Finding("altered", path, read.fault, again))
+        if read.record is None:
+            self.unreadable.add(str(folder))
             return
-        if fault := record_fault(record, data):
-            self.findings.append(Finding("broken-record", str(path), f"altered: {fault}", again))
+        record, here = read.record, f"{folder}/"
         named = {output["path"] for output in record["outputs"]}
-        claims = frozenset(name for name in named if Path(name).is_relative_to(folder) and ".." not in Path(name).parts)
+        claims = frozenset(name for name in named if name.startswith(here) and ".." not in name.split("/"))
         if claims != named or len(named) != len(record["outputs"]):
             what = "claims files of other folders, or one twice: the folder was copied or renamed"
-            self.findings.append(Finding("broken-record", str(path), what, f"delete {folder}"))
-        held = Held(folder, record, claims, _ids(record))
+            self.findings.append(Finding("orphaned", path, what, f"delete {folder}"))
+        held = Held(folder, record, claims, frozenset({record["id"], read.id or record["id"]}), read.id, read.bytes)
         for name in sorted(claims):
             other = self.maker.setdefault(name, held)
             if other is not held:
                 what = f"{other.folder / RECORD} and {path} both claim it"
-                self.findings.append(Finding("broken-record", name, what, again))
+                self.findings.append(Finding("unverifiable", name, what, again))
         for name in held.ids:
             self.by_id.setdefault(name, held)
         self.held.append(held)
 
-    def wanted(self) -> set[Path]:
+    def wanted(self) -> set[str]:
         """Every file that a record names."""
-        entries = (entry for held in self.held for entry in (*held.record["outputs"], *held.record["inputs"]))
-        return {Path(entry["path"]) for entry in entries}
+        return {entry["path"] for held in self.held for part in ("outputs", "inputs") for entry in held.record[part]}
 
     def parents(self, held: Held) -> list[Held]:
         """Makers of the inputs of `held`, as recorded, or else as they are now."""
@@ -86,16 +97,59 @@ class Ledger:
         makers = (self.by_id.get(entry["record"]) or self.maker.get(entry["path"]) for entry in entries)
         return list({maker.folder: maker for maker in makers if maker}.values())
 
+    def in_unreadable(self, path: str) -> bool:
+        """Whether a folder around `path` has a record that cannot be read."""
+        return bool(self.unreadable) and not self.unreadable.isdisjoint(map(str, Path(path).parents))
 
-def _bytes(path: Path) -> bytes:
+
+def head(ledger: Ledger) -> str:
+    """Hex root of the Merkle tree over the ids of all records: it changes with every byte that a record names.
+
+    The tree is that of RFC 6962, section 2.1 (https://www.rfc-editor.org/rfc/rfc6962#section-2.1); its leaves are the
+    ids, 32 bytes each, in ascending order.
+    """
+    ids = sorted(bytes.fromhex(held.id) for held in ledger.held)
+    level = [hashlib.sha256(b"\0" + leaf).digest() for leaf in ids] or [hashlib.sha256().digest()]
+    while len(level) > 1:
+        pairs = zip(level[::2], level[1::2], strict=False)
+        odd = level[-1:] if len(level) % 2 else []
+        level = [hashlib.sha256(b"\1" + left + right).digest() for left, right in pairs] + odd
+    return level[0].hex()
+
+
+def is_staged(path: str) -> bool:
+    """Whether `path` lies in the folder of a step that is running, or was killed."""
+    return STAGING in path and STAGING in path.split("/")
+
+
+class _Examined(NamedTuple):
+    """A record's file: its size, the record if it is one, the id of its content, what betrays that it was altered."""
+
+    bytes: int
+    record: dict[str, Any] | None = None
+    id: str = ""
+    fault: str = ""
+
+
+def _examine_all(paths: list[str]) -> list[_Examined]:
+    return [_examine(path) for path in paths]
+
+
+def _examine(path: str) -> _Examined:
     try:
-        return path.read_bytes()
-    except OSError:
-        return b""  # no record, then
-
-
-def _ids(record: dict[str, Any]) -> frozenset[str]:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for
+            return _Examined(0, fault="not a record (not a file)")
+        data = Path(path).read_bytes()
+    except OSError as error:
+        return _Examined(0, fault=f"not a record ({error.strerror})")
     try:
-        return frozenset({record["id"], record_id(record)})
+        record = parse_record(data)
+    except (ValueError, RecursionError) as error:
+        return _Examined(len(data), fault=f"not a record ({error})")
+    fault = record_fault(record, data)
+    if fault is None:
+        return _Examined(len(data), record, record["id"])
+    try:
+        return _Examined(len(data), record, record_id(record), fault)
     except ValueError:  # it holds a number that JSON has no form for
-        return frozenset({record["id"]})
+        return _Examined(len(data), record, "", fault)

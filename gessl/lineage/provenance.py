@@ -18,6 +18,15 @@ from gessl.layout import LOCK
 
 PACKAGE = Path(__file__).resolve().parents[1]
 LIBRARIES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "safetensors", "pydantic")
+STEPS = {
+    "fetch": "gessl.data.fetch",
+    "prepare": "gessl.data.prepare",
+    "tasks": "gessl.tasks.draw",
+    "pretrain": "gessl.training.pretrain",
+    "evaluate": "gessl.evaluation.step",
+    "report": "gessl.report.step",
+}
+"""The module that makes each step, as in the workflow's rules: what it imports re-runs the step."""
 TRACKED = ("gessl", "config", "workflow", "Snakefile")  # what, beside the settings, may decide a result
 
 
@@ -70,7 +79,7 @@ def _difference() -> str | None:
 
 def environment() -> dict[str, Any]:
     """Lock hash, interpreter, library versions, processor, accelerator and thread count."""
-    facts = dict(_machine())
+    facts = {"lock": sha256_file(LOCK) if LOCK.is_file() else None} | _machine()
     torch = sys.modules.get("torch")  # only steps that computed with torch pay for asking it
     if torch is not None:
         cuda = torch.cuda.is_available()
@@ -91,7 +100,6 @@ def _machine() -> dict[str, Any]:
         except metadata.PackageNotFoundError:
             versions[name] = None
     return {
-        "lock": sha256_file(LOCK) if LOCK.is_file() else None,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": _processor(),
@@ -136,6 +144,18 @@ def fingerprint(*modules: str) -> str:
     return _hash_sources({*found.values(), *_templates(found.values())})
 
 
+def step_fingerprint(step: str, config: dict[str, Any]) -> str | None:
+    """`fingerprint` of the sources that a step with these settings uses; None for what is no step of the workflow.
+
+    Raises:
+        ValueError: the settings name a base method that is not in this package.
+    """
+    if step not in STEPS:
+        return None
+    method = config.get("method_name") if step == "pretrain" else None  # the one module that is found by its name
+    return fingerprint(STEPS[step], *([f"gessl.methods.{method}"] if method else []))
+
+
 def _source(name: str) -> Path | None:
     if name.partition(".")[0] != PACKAGE.name:
         return None
@@ -146,16 +166,21 @@ def _source(name: str) -> Path | None:
     return None
 
 
-def _imported(source: Path, name: str) -> list[str]:
+def _imported(source: Path, name: str) -> tuple[str, ...]:
     package = name if source.name == "__init__.py" else name.rpartition(".")[0]
+    return _imports(source.read_bytes(), package)
+
+
+@functools.cache  # the steps of all base methods import most of the package: parsed once
+def _imports(text: bytes, package: str) -> tuple[str, ...]:
     names: list[str] = []
-    for node in ast.walk(ast.parse(source.read_bytes())):
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
             names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
-    return names
+    return tuple(names)
 
 
 def _templates(sources: Iterable[Path]) -> set[Path]:

@@ -17,7 +17,7 @@ from typing import Any, Self
 from gessl.errors import UserError
 from gessl.files import sha256_file, sha256_json
 from gessl.layout import RECORD, RESULTS
-from gessl.lineage.provenance import code_state, environment
+from gessl.lineage.provenance import code_state, environment, step_fingerprint
 from gessl.lineage.staging import Staging
 
 SCHEMA = "gessl/record/1"
@@ -189,7 +189,8 @@ class Step:
         self.config, self.seed = json.loads(json.dumps(config, allow_nan=False)), seed
         self.notes: dict[str, Any] = {}
         self._started = datetime.now(UTC)
-        self._code = code_state()  # now: the sources may be edited while a long step runs
+        # now: the sources may be edited while a long step runs
+        self._code = code_state() | {"fingerprint": step_fingerprint(kind, self.config)}
         paths = list(dict.fromkeys(project_path(path) for path in inputs))
         self._seen = {path: _signature(path) for path in paths}
         self.inputs = [describe_input(path) for path in paths]

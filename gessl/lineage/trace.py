@@ -1,7 +1,5 @@
 """The trace: where a number, a run or a file comes from, back to the raw data, each hash checked on the way."""
 
-import csv
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,12 +7,13 @@ from typing import Any
 
 from gessl.data.pin import folder_hashes, folder_md5, read_pin
 from gessl.errors import UserError
-from gessl.files import sha256_file, sha256_json
+from gessl.files import sha256_file
 from gessl.layout import RAW, RECORD, RESULTS, run_dir
+from gessl.lineage.facts import SHORT, code_facts, mlflow_runs, record_facts
+from gessl.lineage.find import find_cell, find_score, folder_of_record, is_run, score_rows
 from gessl.lineage.record import parse_record, project_path, record_fault
 
 Node = dict[str, Any]
-SHORT = 12  # hex digits of a hash that people are shown
 
 
 def trace(identifier: str) -> str:
@@ -51,30 +50,18 @@ def lineage_tree(identifier: str) -> Node:
     if path.is_relative_to(RESULTS) or path.is_relative_to(RAW):
         return tracer.path(path)
     if re.fullmatch(rf"[0-9a-f]{{{SHORT}}}", identifier):
-        for ids in sorted(RESULTS.glob("report/*/ids.json")):
-            if (cell := _read_json(ids).get(identifier)) is not None:
-                return tracer.cell(identifier, cell, ids)
-        for scores in sorted(RESULTS.glob("scores/*/scores.csv")):
-            for row in _rows(scores, {identifier}):
-                return tracer.score(row, scores)
-    if re.fullmatch(r"[\w.+-]+", identifier) and (run_dir(identifier) / RECORD).is_file():
+        if cell := find_cell(identifier):
+            return tracer.cell(identifier, cell[1], cell[0])
+        if score := find_score(identifier):
+            return tracer.score(score[1], score[0])
+    if is_run(identifier):
         return tracer.record(run_dir(identifier))
     if re.fullmatch(r"[0-9a-f]{8,64}", identifier):
-        return tracer.record(_folder_of_record(identifier))
+        return tracer.record(folder_of_record(identifier))
     raise UserError(
         f"{identifier}: no such id; give the id of a cell (ids.json), a score (scores.csv), a run or a record, or a"
         f" path under {RESULTS} or {RAW}"
     )
-
-
-def _folder_of_record(prefix: str) -> Path:
-    found = [
-        path.parent for path in sorted(RESULTS.rglob(RECORD)) if str(_read_json(path).get("id")).startswith(prefix)
-    ]
-    if len(found) != 1:
-        mend = "give more digits" if found else f"the records under {RESULTS} have other ids"
-        raise UserError(f"{prefix}: id of {len(found)} records; {mend}")
-    return found[0]
 
 
 def _node(title: str, verified: bool | None, facts: dict[str, str], children: list[Node]) -> Node:
@@ -88,6 +75,7 @@ class _Tracer:
         self._told: set[Path] = set()
         self._hashes: dict[Path, str | None] = {}
         self._raw_md5: dict[Path, str] = {}
+        self._mlflow = mlflow_runs()
 
     def _sha256(self, path: Path) -> str | None:
         if path not in self._hashes:
@@ -100,7 +88,7 @@ class _Tracer:
         record, _ = _load(ids.parent)
         paths = [Path(entry["path"]) for entry in record["inputs"]] if record else []
         sources = [path for path in paths if path.name == "scores.csv" and path.is_file()]
-        scores = [self.score(row, path) for path in sources for row in _rows(path, wanted)]
+        scores = [self.score(row, path) for path in sources for row in score_rows(path, wanted)]
         lost = wanted - {score["facts"]["score"] for score in scores}
         facts = {"report": ids.parent.name, "kind": str(cell.get("kind", "")), **self._origin(ids)}
         if lost:
@@ -141,7 +129,9 @@ class _Tracer:
         if folder in self._told:
             return node | {"told": True}
         self._told.add(folder)
-        node["facts"] |= _facts(record)
+        node["facts"] |= record_facts(record)
+        if record["id"] in self._mlflow:
+            node["facts"]["MLflow run"] = self._mlflow[record["id"]]
         makers: dict[Path, None] = {}
         for entry in record["inputs"]:
             path = Path(entry["path"])
@@ -192,7 +182,7 @@ class _Tracer:
     def _origin(self, path: Path) -> dict[str, str]:
         folder = _maker_folder(path)
         record, _ = _load(folder) if folder else (None, False)
-        return {"by": f"record {record['id'][:SHORT]}, {_code(record)}"} if record else {}
+        return {"by": f"record {record['id'][:SHORT]}, {code_facts(record)}"} if record else {}
 
     def _claimed(self, path: Path) -> bool:
         """Whether a sound record claims the file with the hash it has now."""
@@ -214,48 +204,6 @@ def _load(folder: Path) -> tuple[dict[str, Any] | None, bool]:
 
 def _maker_folder(path: Path) -> Path | None:
     return next((folder for folder in (path, *path.parents) if (folder / RECORD).is_file()), None)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _rows(path: Path, wanted: set[str]) -> Iterator[dict[str, str]]:
-    with open(path, encoding="utf-8", errors="replace", newline="") as file:
-        yield from (row for row in csv.DictReader(file) if row.get("id") in wanted)
-
-
-def _code(record: dict[str, Any]) -> str:
-    code = record["code"]
-    commit = f"commit {code['commit'][:SHORT]}" if code.get("commit") else "no commit"
-    return f"{commit}{' with uncommitted changes' if code.get('dirty') else ''}, sources {code['sources'][:SHORT]}"
-
-
-def _facts(record: dict[str, Any]) -> dict[str, str]:
-    """What decided the outputs, shortest first."""
-    environment = record["environment"]
-    libraries = environment.get("libraries") or {}
-    versions = [f"{name} {libraries[name]}" for name in ("torch", "numpy") if libraries.get(name)]
-    machine = environment.get("accelerator") or environment.get("processor") or "unknown processor"
-    threads = [f"{environment['threads']} threads"] if "threads" in environment else []
-    facts = {
-        **({} if record["seed"] is None else {"seed": str(record["seed"])}),
-        "config": sha256_json(record["config"])[:SHORT],
-        "code": _code(record),
-        "lock": (environment.get("lock") or "none")[:SHORT],
-        "environment": ", ".join([f"python {environment.get('python')}", *versions, machine, *threads]),
-        "took": f"{record['seconds']} s on {record['host']}, {record['started']}",
-        "command": " ".join(record["command"]),
-    }
-    dataset = record["config"].get("dataset")
-    if isinstance(dataset, dict):  # of fetch and prepare: the registry's entry
-        sources = [str(file.get("source")) for file in dataset.get("files", [])]
-        facts |= {"source": ", ".join(sources), "licence": str(dataset.get("licence"))}
-    return facts
 
 
 def _marks(node: Node) -> Iterator[bool]:

@@ -30,6 +30,15 @@ def wait() -> None:
         dist.barrier()
 
 
+def anywhere(flag: bool) -> bool:
+    """Whether `flag` is set in any process, the same answer in all of them."""
+    if processes() == 1:
+        return flag
+    told = torch.tensor(float(flag), device="cuda" if dist.get_backend() == "nccl" else "cpu")
+    dist.all_reduce(told)
+    return told.item() > 0
+
+
 def rank() -> int:
     """Which process this is; 0 is the one that writes."""
     return dist.get_rank() if processes() > 1 else 0

@@ -4,16 +4,20 @@ import base64
 import io
 import json
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
+from gessl.files import sha256_json
+from gessl.lineage.chain import Record
+from gessl.lineage.facts import SHORT
 from gessl.report.collect import ABSENT, FAILED, FINISHED, UNSCORED, Collected
 from gessl.report.plan import ReportPlan
+from gessl.report.style import record_anchor
 from gessl.report.wording import duration
 
 STATES = (FINISHED, FAILED, UNSCORED, ABSENT)
-SHORT = 12  # digits of a hash that the page shows
 
 
 def status(plan: ReportPlan, collected: Collected) -> dict[str, Any]:
@@ -44,7 +48,9 @@ def run_matrix(plan: ReportPlan, collected: Collected) -> list[dict[str, Any]]:
                 {"method": method, "variant": variant, "cells": cells}
                 for method in plan.methods(dataset)
                 for variant in plan.variants
-                for cells in [[_run_cell(found.get((dataset, method, variant, seed))) for seed in plan.seeds]]
+                for cells in [
+                    [_run_cell(found.get((dataset, method, variant, seed)), collected) for seed in plan.seeds]
+                ]
                 if any(cells)
             ],
         }
@@ -52,11 +58,13 @@ def run_matrix(plan: ReportPlan, collected: Collected) -> list[dict[str, Any]]:
     ]
 
 
-def _run_cell(run: Any) -> dict[str, str] | None:
+def _run_cell(run: Any, collected: Collected) -> dict[str, str] | None:
     if run is None:
         return None
+    anchor = record_anchor(collected.records[run.id]["run"]["id"]) if run.id in collected.records else ""
     text = duration(run.seconds) if run.state == FINISHED else run.state
-    return {"id": run.id, "state": run.state, "text": text, "detail": run.detail, "class": run.state.replace(" ", "-")}
+    kind = run.state.replace(" ", "-")
+    return {"id": run.id, "state": run.state, "text": text, "detail": run.detail, "class": kind, "anchor": anchor}
 
 
 def failures(collected: Collected) -> list[dict[str, str]]:
@@ -95,18 +103,21 @@ def _flat(value: Any, prefix: str = "") -> dict[str, str]:
     }
 
 
-def environments(collected: Collected) -> list[dict[str, Any]]:
-    """Distinct (code, environment) pairs of the records, with the number of records made under each."""
+def environments(records: Iterable[Record]) -> list[dict[str, Any]]:
+    """Distinct (code, environment) pairs of `records`, with an anchor and the number of records made under each."""
     found: dict[str, dict[str, Any]] = {}
-    for pair in collected.records.values():
-        for record in pair.values():
-            facts = _environment(record)
-            entry = found.setdefault(json.dumps(facts, sort_keys=True), {"facts": facts, "records": 0})
-            entry["records"] += 1
+    for record in records:
+        anchor = environment_anchor(record)
+        found.setdefault(anchor, {"anchor": anchor, "facts": _environment(record), "records": 0})["records"] += 1
     return list(found.values())
 
 
-def _environment(record: dict[str, Any]) -> dict[str, str]:
+def environment_anchor(record: Record) -> str:
+    """The id on the page of the environment that `record` was made in."""
+    return f"e-{sha256_json(_environment(record))[:SHORT]}"
+
+
+def _environment(record: Record) -> dict[str, str]:
     code, machine = record["code"], record["environment"]
     libraries = machine.get("libraries", {})
     facts = {
@@ -118,17 +129,10 @@ def _environment(record: dict[str, Any]) -> dict[str, str]:
         "platform": machine.get("platform"),
         "processor": machine.get("processor"),
         "accelerator": machine.get("accelerator") or "none",
+        "threads": machine.get("threads"),
         "libraries": ", ".join(f"{name} {version}" for name, version in libraries.items() if version),
     }
     return {name: str(value) if value else "unknown" for name, value in facts.items()}
-
-
-def lineage(collected: Collected) -> list[dict[str, str]]:
-    """Record ids of every finished run."""
-    return [
-        {"run": run, "pretrain": pair["run"]["id"], "evaluate": pair["scores"]["id"]}
-        for run, pair in collected.records.items()
-    ]
 
 
 def data_cards(collected: Collected) -> list[dict[str, Any]]:

@@ -1,6 +1,5 @@
 """The figures: headline, σ, σ against accuracy, learning curves. Each is SVG text; the data come from the tables."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -12,32 +11,26 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gessl.report.collect import Collected
+from gessl.report.curves import draw_curves
 from gessl.report.plan import ReportPlan
-from gessl.report.style import INK, MARKERS, MUTED, PAPER, legend, look, method_axis, settings, to_svg
+from gessl.report.style import (
+    MARKERS,
+    MUTED,
+    PAPER,
+    Drawing,
+    legend,
+    link,
+    look,
+    method_axis,
+    record_anchor,
+    settings,
+    to_svg,
+)
 from gessl.report.tables import Cell, Table, file_name, heading, inner
 
 WIDTH = 9.0  # inches
 PANELS = 3  # per row of a figure
 SIGMA = "sigma_mean"  # the metric whose value per task is among the outcomes
-POINTS = 200  # per learning curve
-METRICS = {
-    "loss": "loss",
-    "ssl_loss": "SSL loss",
-    "divergence": "divergence from the target",
-    "feature_std": "feature std",
-    "effective_rank": "effective rank",
-    "pi_entropy": "entropy of π (nats)",
-}
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """A figure: file name without suffix, section of the page, caption and SVG text."""
-
-    name: str
-    section: str
-    caption: str
-    svg: str
 
 
 @dataclass(frozen=True)
@@ -82,7 +75,7 @@ def draw_all(plan: ReportPlan, collected: Collected, tables: list[Table]) -> lis
             *_headlines(plan, collected, tables),
             *_sigma_tasks(plan, collected, tables),
             *_sigma_scatter(plan, collected, tables),
-            *_curves(plan, collected),
+            *draw_curves(plan, collected),
         ]
 
 
@@ -122,9 +115,10 @@ def _means(axes: Axes, plan: ReportPlan, panel: Panel, values: pd.Series, method
     shown = []
     for variant, (colour, marker) in look(plan).items():
         for place, cell in _placed(panel, methods, variant, plan.variants):
-            points = values[list(cell.scores)].to_numpy(dtype=float)
-            _mark(axes, cell, place, colour, marker, points)
-            shown.append((cell, points))
+            points = values[list(cell.scores)]
+            marks = [(f"s-{score}", np.array([value])) for score, value in points.items()]
+            _mark(axes, cell, place, colour, marker, marks)
+            shown.append((cell, points.to_numpy(dtype=float)))
     axes.set_title(panel.title)
     axes.set_xlabel(f"{panel.table.metric} ({panel.table.unit})")
     _frame(axes, shown, margin=0.6)
@@ -136,7 +130,7 @@ def _differences(axes: Axes, plan: ReportPlan, panel: Panel, methods: tuple[str,
     shown = []
     for pair in plan.comparisons:
         for place, cell in _placed(panel, methods, heading(pair), columns):
-            _mark(axes, cell, place, looks[pair.treatment][0], looks[pair.control][1], np.array([]))
+            _mark(axes, cell, place, looks[pair.treatment][0], looks[pair.control][1], [])
             shown.append((cell, np.array([0.0])))
     axes.axvline(0, color=MUTED, linewidth=0.9)
     signs = ", ".join(f"{MARKERS[looks[pair.control][1]]} − {pair.control}" for pair in plan.comparisons)
@@ -166,9 +160,11 @@ def _placed(
             yield place + shift, cell
 
 
-def _mark(axes: Axes, cell: Cell, place: float, colour: str, marker: str, values: np.ndarray) -> None:
+Marks = list[tuple[str, np.ndarray]]  # values, with the anchor that they lead to
+
+
+def _mark(axes: Axes, cell: Cell, place: float, colour: str, marker: str, marks: Marks) -> None:
     """Single values small, the interval as a line, the mean as a large mark (hollow: a single seed)."""
-    finite = values[np.isfinite(values)]
     small: dict[str, Any] = {
         "markersize": 3.4,
         "markeredgewidth": 0.4,
@@ -176,11 +172,14 @@ def _mark(axes: Axes, cell: Cell, place: float, colour: str, marker: str, values
         "alpha": 0.6,
         "zorder": 3,
     }
-    axes.plot(finite, np.full(len(finite), place), marker, color=colour, **small)
+    for anchor, values in marks:
+        finite = values[np.isfinite(values)]
+        axes.plot(finite, np.full(len(finite), place), marker, color=colour, url=link(anchor), **small)
     if cell.lo is not None and cell.hi is not None:
         axes.plot([cell.lo, cell.hi], [place, place], color=colour, linewidth=1.2, solid_capstyle="round", zorder=2)
     fill = colour if cell.lo is not None else PAPER
-    axes.plot([cell.mean or 0.0], [place], marker, color=colour, markersize=5.6, markerfacecolor=fill, zorder=4)
+    large: dict[str, Any] = {"markersize": 5.6, "markerfacecolor": fill, "zorder": 4, "url": link(f"c-{cell.id}")}
+    axes.plot([cell.mean or 0.0], [place], marker, color=colour, **large)
 
 
 def _sigma_tasks(plan: ReportPlan, collected: Collected, tables: list[Table]) -> Iterator[Drawing]:
@@ -195,8 +194,8 @@ def _sigma_tasks(plan: ReportPlan, collected: Collected, tables: list[Table]) ->
         axes.set_xlabel(f"{table.metric} ({table.unit})")
         for variant, (colour, marker) in looks.items():
             for place, cell in _placed(panel, methods, variant, plan.variants):
-                own = (items["variant"] == variant) & (items["method"] == methods[round(place)])
-                _mark(axes, cell, place, colour, marker, items.loc[own, "value"].to_numpy(dtype=float))
+                own = items[(items["variant"] == variant) & (items["method"] == methods[round(place)])]
+                _mark(axes, cell, place, colour, marker, _by_score(own, cell, collected.scores))
         method_axis(axes, methods, named=True)
         legend(figure, looks)
         caption = (
@@ -204,6 +203,16 @@ def _sigma_tasks(plan: ReportPlan, collected: Collected, tables: list[Table]) ->
             "large mark the mean over seeds, the line its 95 % t interval over seeds. Smaller is better."
         )
         yield Drawing(file_name("sigma", table.dataset, table.protocol, panel.task), "sigma", caption, to_svg(figure))
+
+
+def _by_score(items: pd.DataFrame, cell: Cell, scores: pd.DataFrame) -> Marks:
+    """Values of single tasks by the score of their seed."""
+    known = scores[scores["id"].isin(cell.scores)].set_index("seed")["id"]
+    return [
+        (f"s-{known[seed]}", values.to_numpy(dtype=float))
+        for seed, values in items.groupby("seed")["value"]
+        if seed in known
+    ]
 
 
 def _sigma_scatter(plan: ReportPlan, collected: Collected, tables: list[Table]) -> Iterator[Drawing]:
@@ -215,19 +224,22 @@ def _sigma_scatter(plan: ReportPlan, collected: Collected, tables: list[Table]) 
                     f"{table.dataset}: {table.protocol} · {task} against accuracy; each mark is a run. ρ is Spearman's "
                     "rank correlation over these runs; runs of one method are not independent, so it has no p-value."
                 )
-                svg = _scatter(plan, collected.scores, table, task, panels)
+                svg = _scatter(plan, collected, table, task, panels)
                 yield Drawing(file_name("scatter", table.dataset, table.protocol, task), "sigma", caption, svg)
 
 
-def _scatter(plan: ReportPlan, scores: pd.DataFrame, table: Table, task: str, panels: list[Panel]) -> str:
-    looks = look(plan)
+def _scatter(plan: ReportPlan, collected: Collected, table: Table, task: str, panels: list[Panel]) -> str:
+    looks, scores = look(plan), collected.scores
     figure = Figure(figsize=(WIDTH, 3.2))
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        x, y = _rows(scores, table, task), _rows(scores, panel.table, panel.task)
-        both = inner(x, y).dropna(subset=["value_a", "value_b"])
+        rows = _rows(scores, table, task), _rows(scores, panel.table, panel.task)
+        both = inner(*rows).dropna(subset=["value_a", "value_b"])
         for variant, (colour, marker) in looks.items():
             own = both[both.index.get_level_values("variant") == variant]
-            axes.plot(own["value_a"], own["value_b"], marker, color=colour, markersize=4, alpha=0.75, markeredgewidth=0)
+            for (run, _), point in own.iterrows():
+                leads = link(record_anchor(collected.records[run]["scores"]["id"]))
+                x, y = [point["value_a"]], [point["value_b"]]
+                axes.plot(x, y, marker, color=colour, markersize=4, alpha=0.75, markeredgewidth=0, url=leads)
         axes.set_title(f"{panel.title}\n{_rank_correlation(both)}")
         axes.set_xlabel(f"{table.metric} ({table.unit}), {task} ↓")
         axes.set_ylabel(f"{panel.table.metric} ({panel.table.unit})")
@@ -247,38 +259,3 @@ def _rank_correlation(both: pd.DataFrame) -> str:
         return f"n = {len(both)}"
     rho = float(stats.spearmanr(both["value_a"], both["value_b"]).statistic)
     return f"ρ = {rho:+.2f}, n = {len(both)}".replace("-", "−")
-
-
-def _curves(plan: ReportPlan, collected: Collected) -> Iterator[Drawing]:
-    looks = look(plan)
-    for dataset in plan.datasets:
-        for method in plan.methods(dataset):
-            curves = collected.curves
-            curves = curves[(curves["dataset"] == dataset) & (curves["method"] == method)]
-            if curves.empty:
-                continue
-            figure = Figure(figsize=(11.0, 4.0))
-            grid = figure.subplots(2, len(METRICS), sharex="row", sharey="col")
-            for line, x in enumerate(("step", "images")):
-                for axes, (metric, title) in zip(grid[line], METRICS.items(), strict=True):
-                    _curve(axes, curves, x, metric, looks)
-                    axes.set_xlabel("outer step" if x == "step" else "images drawn")
-                    axes.ticklabel_format(axis="x", style="sci", scilimits=(0, 4), useMathText=False)
-                    if line == 0:
-                        axes.set_title(title)
-            legend(figure, looks)
-            caption = f"{dataset}, {method}: one line per seed; above against outer steps, below against images drawn."
-            yield Drawing(file_name("curves", dataset, method), "curves", caption, to_svg(figure))
-
-
-def _curve(axes: Axes, curves: pd.DataFrame, x: str, metric: str, looks: dict[str, tuple[str, str]]) -> None:
-    drawn = False
-    for (variant, _), run in curves.groupby(["variant", "seed"], sort=True):
-        line = run[[x, metric]].dropna()
-        line = line.iloc[np.unique(np.linspace(0, len(line) - 1, min(POINTS, len(line))).round().astype(int))]
-        line = line[line[metric].map(math.isfinite)]
-        if len(line):
-            drawn = True
-            axes.plot(line[x], line[metric], color=looks[variant][0], linewidth=0.9, alpha=0.85)
-    if not drawn:
-        axes.text(0.5, 0.5, "not logged", transform=axes.transAxes, ha="center", va="center", color=INK, alpha=0.5)

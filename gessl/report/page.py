@@ -7,12 +7,13 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from gessl.lineage.chain import chain
 from gessl.report import facts, wording
 from gessl.report.collect import Collected
-from gessl.report.figures import Drawing
+from gessl.report.lineage import origins
 from gessl.report.plan import ReportPlan
 from gessl.report.protocols import describe
-from gessl.report.style import CONTROLS, THEME, TREATMENTS, inline
+from gessl.report.style import CONTROLS, THEME, TREATMENTS, Drawing, inline
 from gessl.report.tables import Table, heading, number
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -36,6 +37,7 @@ def render(plan: ReportPlan, collected: Collected, tables: list[Table], drawings
         "count": wording.count,
         "cost": wording.cost,
     }
+    records = chain(record for pair in collected.records.values() for record in pair.values())
     script = (TEMPLATES / "page.js").read_text()
     inlined = [
         {"section": drawing.section, "name": drawing.name, "caption": drawing.caption,
@@ -60,8 +62,8 @@ def render(plan: ReportPlan, collected: Collected, tables: list[Table], drawings
         cards=facts.data_cards(collected),
         views=facts.views(collected),
         settings=facts.settings(plan, collected),
-        environments=facts.environments(collected),
-        lineage=facts.lineage(collected),
+        environments=facts.environments(record for record in records.values() if record),
+        origins=origins(collected, records),
     )
 
 

@@ -10,9 +10,8 @@ from gessl.report.export import to_csv, to_latex
 from gessl.report.figures import draw_all
 from gessl.report.page import render
 from gessl.report.plan import ReportPlan
+from gessl.report.style import PAGE
 from gessl.report.tables import build_tables, ids
-
-PAGE = "sigma-report.html"
 
 
 def report(plan: ReportPlan) -> None:

@@ -3,14 +3,17 @@
 import io
 import re
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from gessl.lineage.facts import SHORT
 from gessl.report.plan import ReportPlan
 
+PAGE = "sigma-report.html"
 PAPER, INK, MUTED, RULE = "#fdfdfc", "#1b1f23", "#667079", "#d3d7db"
 TREATMENTS = ("#0b6a94", "#7b4ba0", "#24785a")
 CONTROLS = ("#7d8790", "#bf7f14", "#a5533b", "#5f7a2f")
@@ -18,6 +21,16 @@ MARKERS = {"o": "●", "s": "■", "D": "◆", "^": "▲", "v": "▼", "P": "✚
 # The page defines these properties for light and dark; a file of its own keeps the plain colours.
 THEME = {PAPER: "paper", INK: "ink", MUTED: "muted", RULE: "rule"}
 THEME |= {colour: f"t{i}" for i, colour in enumerate(TREATMENTS)} | {c: f"c{i}" for i, c in enumerate(CONTROLS)}
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure: file name without suffix, section of the page, caption and SVG text."""
+
+    name: str
+    section: str
+    caption: str
+    svg: str
 
 
 def settings() -> AbstractContextManager[None]:
@@ -71,12 +84,22 @@ def method_axis(axes: Axes, methods: tuple[str, ...], named: bool) -> None:
         axes.axhline(edge - 0.5, color=RULE, linewidth=0.5)
 
 
+def record_anchor(digits: str) -> str:
+    """The id on the page of the record whose id is `digits`."""
+    return f"r-{digits[:SHORT]}"
+
+
+def link(anchor: str) -> str:
+    """Where a mark of a figure leads: to the entry `anchor` of the page, from the figure's own file."""
+    return f"../{PAGE}#{anchor}"
+
+
 def to_svg(figure: Figure) -> str:
     """The figure as SVG text without date, program version or clashing element ids."""
     FigureCanvasSVG(figure)
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    return re.sub(r'<g id="[^"]*"', "<g", buffer.getvalue())
+    return re.sub(r'<g id="[^"]*"', "<g", buffer.getvalue()).replace(' target="_blank"', "")
 
 
 def inline(svg: str, label: str) -> str:
@@ -89,4 +112,7 @@ def inline(svg: str, label: str) -> str:
     element = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", element, count=1)
     element = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", element, count=1)
     element = re.sub(r"<metadata>.*?</metadata>", "", element, flags=re.DOTALL)
-    return element.replace("<svg", f'<svg role="img" aria-label={quoteattr(label)}', 1)
+    # with the keyboard one steps from number to number; what those are made of is reached by way of them
+    element = element.replace(f'<a xlink:href="../{PAGE}#c-', '<a href="#c-')
+    element = element.replace(f'<a xlink:href="../{PAGE}#', '<a tabindex="-1" href="#')
+    return element.replace("<svg", f'<svg role="group" aria-label={quoteattr(label)}', 1)

@@ -1,12 +1,14 @@
 """One pass over the files of a grid, into MLflow."""
 
+import json
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gessl.errors import UserError
-from gessl.layout import report_dir, run_dir, scores_dir, work_dir
+from gessl.files import atomic_json
+from gessl.layout import MLFLOW_RUNS, pin, report_dir, run_dir, scores_dir, work_dir
 from gessl.lineage.record import read_record
 from gessl.tracking.store import database_of, public, tracking_uri
 from gessl.tracking.values import data_version, params, points, scores
@@ -19,6 +21,7 @@ POINTS = 900  # metrics in one call; MLflow takes 1000 entities
 PARAMS = 100  # params in one call
 SMALL = 50 * 2**20  # bytes; a larger encoder is named by path and hash only
 RUN, KIND, RECORD_ID, STEP = "gessl.run", "gessl.kind", "gessl.record", "gessl.step"  # tags
+DATA_VERSION = "gessl.data_version"  # a tag, too: the md5 in the DVC pin
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,8 @@ class Mirror:
         self._new_points = 0
         self._experiment = self._find_experiment()
         self._known = self._find_runs()
+        tags = {run.info.run_id: run.data.tags for run in self._known.values()}
+        self._mirrored = {own[RECORD_ID]: run for run, own in tags.items() if RECORD_ID in own}
 
     def _find_experiment(self) -> str:
         found = self._client.get_experiment_by_name(self._grid)
@@ -78,10 +83,18 @@ class Mirror:
         record = read_record(report_dir(self._grid))
         if record is not None:
             self._report(record)
+        self._write_links()
         if broken:
             raise broken[0]
         runs = sum(finished is not None for finished in shown)
         return SyncSummary(public(tracking_uri()), runs, shown.count(True), self._new_points)
+
+    def _write_links(self) -> None:
+        """For those who have a record: the run that mirrors it. The run's tags lead back."""
+        links = {"store": public(tracking_uri()), "experiment": self._experiment, "runs": self._mirrored}
+        path = MLFLOW_RUNS / f"{self._grid}.json"
+        if not path.is_file() or json.loads(path.read_bytes()) != links:
+            atomic_json(path, links)
 
     def _run(self, name: str) -> bool | None:
         """Mirror one pretraining; whether it is finished, or None where there is nothing yet."""
@@ -108,6 +121,7 @@ class Mirror:
         found = self._known.get((kind, name))
         if found is not None and record is not None and found.data.tags.get(RECORD_ID, record["id"]) != record["id"]:
             self._client.delete_run(found.info.run_id)
+            self._mirrored.pop(found.data.tags[RECORD_ID], None)
             found = None
         if found is None:
             start = _milliseconds(record["started"]) if record else None
@@ -152,11 +166,10 @@ class Mirror:
         settings = [Param(key, value) for key, value in sorted(params(record["config"]).items())]
         for start in range(0, len(settings), PARAMS):
             self._client.log_batch(identifier, params=settings[start : start + PARAMS])
-        version = data_version(record)
-        if version is not None:
-            dataset = Dataset(version[0], version[1][:36], "dvc", f'{{"data_version": "{version[1]}"}}')
+        if (version := data_version(record)) is not None:
+            source = json.dumps({"pin": pin(version[0]).as_posix(), "data_version": version[1]})
+            dataset = Dataset(version[0], version[1][:36], "dvc", source)
             self._client.log_inputs(identifier, [DatasetInput(dataset, [])])
-            self._client.set_tag(identifier, "gessl.data_version", version[1])
         for output in record["outputs"]:
             path = Path(output["path"])
             if path.name == "encoder.safetensors":
@@ -171,8 +184,11 @@ class Mirror:
         self._client.log_artifact(identifier, str(folder / "record.json"))
         for key in ("commit", "dirty"):
             self._client.set_tag(identifier, f"gessl.{key}", record["code"].get(key) or "none")
+        if (version := data_version(record)) is not None:
+            self._client.set_tag(identifier, DATA_VERSION, version[1])
         self._set_status(run, "FINISHED", record)
         self._client.set_tag(identifier, RECORD_ID, record["id"])
+        self._mirrored[record["id"]] = identifier
 
     def _evaluation(self, name: str, record: dict[str, Any], parent: "Run") -> None:
         from mlflow.entities import Metric

@@ -47,13 +47,13 @@ def save_checkpoint(folder: Path, run: str, code: str, checkpoint: Checkpoint) -
         UserError: the disk is full or cannot be written; the checkpoint before stays in place.
     """
     path = folder / f"step-{checkpoint.step:08d}.safetensors"
-    data = save(pack(checkpoint.variables, checkpoint.optimizer))
+    tensors = pack(checkpoint.variables, checkpoint.optimizer)
+    data = save(tensors)
     try:
         atomic_write(path, lambda file: file.write(data))
-        atomic_json(
-            folder / POINTER,
-            {"run": run, "code": code, "step": checkpoint.step, "file": path.name, "sha256": sha256_file(path)},
-        )
+        meta = {"run": run, "code": code, "step": checkpoint.step, "file": path.name, "sha256": sha256_file(path)}
+        # in which order: sums over all parameters (norms, inner products) go by it, and the file's is another
+        atomic_json(folder / POINTER, {**meta, "tensors": list(tensors)})
     except OSError as error:
         raise UserError(
             f"{path}: cannot write the checkpoint ({error.strerror}); make room and start the run again: "
@@ -77,7 +77,7 @@ def load_checkpoint(folder: Path, run: str, code: str, device: torch.device) -> 
     try:
         meta = json.loads(pointer.read_text())
         step, path, digest = int(meta["step"]), folder / meta["file"], meta["sha256"]
-        owner, sources = meta["run"], meta["code"]
+        owner, sources, names = meta["run"], meta["code"], list(meta["tensors"])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{pointer}: not readable ({error}); {advice}") from None
     if owner != run:
@@ -90,8 +90,10 @@ def load_checkpoint(folder: Path, run: str, code: str, device: torch.device) -> 
         tensors = load(path.read_bytes())
     except SafetensorError as error:
         raise UserError(f"{path}: not readable ({error}); {advice}") from None
+    if set(names) != tensors.keys():
+        raise UserError(f"{pointer}: names other tensors than {path} holds; {advice}")
     groups: dict[str, Tensors] = {"params": {}, "buffers": {}, "state": {}, "optimizer": {}}
-    for name, tensor in tensors.items():
+    for name in names:
         group, _, rest = name.partition(".")
-        groups[group][rest] = tensor.to(device)
+        groups[group][rest] = tensors[name].to(device)
     return Checkpoint(step, Variables(groups["params"], groups["buffers"], groups["state"]), groups["optimizer"])

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,176 +14,103 @@ from safetensors.torch import save
 from tqdm import tqdm
 
 from gessl.allocator import keep_freed_memory
-from gessl.bilevel.inner import initial_rates
-from gessl.bilevel.learner import Learner, Variables, channels_last, seeded_init
 from gessl.bilevel.solvers import SolverError
-from gessl.bilevel.support_query import Guided
-from gessl.bilevel.vectors import norm
-from gessl.data.arrays import open_images, read_card
-from gessl.data.views import POLICIES, make_views
-from gessl.errors import UserError
-from gessl.files import atomic_json
-from gessl.layout import data_dir, run_dir, tasks_dir, work_dir
-from gessl.lineage.provenance import fingerprint
-from gessl.lineage.record import Step
-from gessl.methods.base import Batch, Clock
-from gessl.nets.encoder import Encoder, save_encoder
-from gessl.nets.parallel import join, processes, rank, wait
-from gessl.optimizer import Optimizer
-from gessl.rng import generator
-from gessl.tasks.read import batch_positions, load_order
-from gessl.training.checkpoint import Checkpoint, load_checkpoint, pack, save_checkpoint
+from gessl.errors import Unfinished, UserError
+from gessl.files import atomic_json, sha256_file
+from gessl.layout import data_dir, lease_dir, run_dir, tasks_dir, work_dir
+from gessl.lineage.provenance import fingerprint, step_fingerprint
+from gessl.lineage.record import Step, read_record
+from gessl.nets.encoder import save_encoder
+from gessl.nets.parallel import anywhere, join, processes, wait
+from gessl.training.checkpoint import load_checkpoint, pack, save_checkpoint
 from gessl.training.failure import diverging, explain
+from gessl.training.lease import Lease
 from gessl.training.metrics import Metrics, read_metrics
-from gessl.training.schedule import learning_rate
+from gessl.training.run import Run
 from gessl.training.settings import Efficiency, Science
-from gessl.training.step import outer_gradient
+from gessl.training.signals import Notice
 
 FAILED = "failed.json"
 METRICS = "metrics.jsonl"
 SINGULAR = torch.linalg.LinAlgError  # type: ignore[attr-defined]  # what whitening meets when embeddings collapse
 
 
-class Run:
-    """One pretraining run in memory: data, learner, variables, optimiser, and the step it has reached.
-
-    It stands where `checkpoint` stood, or at the start without one.
-    """
-
-    def __init__(
-        self, science: Science, device: torch.device, checkpoint: Checkpoint | None = None, *, compiled: bool = False
-    ) -> None:
-        self.science, self.device = science, device
-        card = read_card(science.dataset)
-        self.images = open_images(science.dataset)
-        self._order = load_order(science.dataset, science.seed)
-        self._train = np.sort(self._order[0])
-        batch = science.train.batch
-        batch_positions(self._order, batch, science.train.steps * self.tasks_per_step - 1)  # enough tasks?
-        self._epoch = max(1, len(self._train) // batch // self.tasks_per_step)
-        with seeded_init(generator(science.seed, "encoder")):
-            lab = science.method.needs == "lab"
-            self.encoder = Encoder(science.backbone, card["mean"], card["std"], card["size"], lab)
-        gessl = science.gessl
-        self.learner = Learner(
-            Guided(science.method, gessl.support_query) if gessl and gessl.support_query else science.method,
-            self.encoder,
-            generator(science.seed, "heads"),
-            images=self._order.shape[1],
-            precision=science.train.precision,
-            compiled=compiled,
-        )
-        variables = channels_last(checkpoint.variables) if checkpoint else self._fresh()
-        self.variables = Variables(
-            *({name: tensor.to(device) for name, tensor in group.items()} for group in variables)
-        )
-        train = science.train
-        self.optimizer = Optimizer(
-            self.variables.params,
-            train.optimizer,
-            weight_decay=train.weight_decay,
-            momentum=train.momentum,
-            beta2=train.beta2,
-            eta=train.eta,
-            clip_lr=train.clip_lr,
-            clip=train.clip,
-        )
-        self.step = 0
-        if checkpoint:
-            self.optimizer.restore(checkpoint.optimizer)
-            self.step = checkpoint.step
-
-    def _fresh(self) -> Variables:
-        variables, gessl = self.learner.init(), self.science.gessl
-        if gessl and gessl.learn_inner_lr:
-            variables.params.update(initial_rates(variables.params, gessl))
-        return variables
-
-    @property
-    def tasks_per_step(self) -> int:
-        """M; 1 for the base method alone."""
-        return self.science.gessl.tasks if self.science.gessl else 1
-
-    def task(self, step: int, task: int) -> list[Batch]:
-        """The sets of views of one task of one outer step: a function of the seed and these two alone."""
-        science = self.science
-        positions = batch_positions(self._order, science.train.batch, step * self.tasks_per_step + task)
-        images = torch.from_numpy(np.ascontiguousarray(self.images[positions])).to(self.device, non_blocking=True)
-        sets = science.gessl.view_sets if science.gessl else 1
-        index = torch.from_numpy(np.searchsorted(self._train, positions)).to(self.device, non_blocking=True)
-        batches = []
-        for s in range(sets):
-            views = make_views(images, POLICIES[science.views], generator(science.seed, "views", step, task, s))
-            draws = generator(science.seed, "draws", step, task, s)
-            batches.append(self.learner.draw(Batch(*views, index=index), draws))
-        return batches
-
-    def advance(self, metrics: Metrics | None) -> None:
-        """One outer step, told to `metrics` if this process keeps any."""
-        science, step = self.science, self.step
-        tasks = [self.task(step, task) for task in range(self.tasks_per_step)]
-        outer = outer_gradient(self.learner, self.variables, tasks, science.gessl)
-        lr = learning_rate(step, science.train)
-        self.optimizer.step(outer.gradient, lr)
-        self.step += 1
-        clock = Clock(self.step, science.train.steps, self._epoch)
-        state = self.learner.commit(self.variables.state, self.variables.params, outer.seen, clock)
-        self.variables = self.variables._replace(buffers=outer.buffers, state=state)
-        if metrics is None:
-            return
-        images = self.step * self.tasks_per_step * science.train.batch
-        logs = {**outer.logs, "grad_norm": norm(outer.gradient)}
-        features = outer.seen[0].outputs["h"].flatten(0, 1)
-        metrics.add({"step": step, "images": images, "lr": lr}, logs, features, (outer.losses, outer.norms))
-
-    def trained(self) -> Encoder:
-        """The encoder as it is now, on the CPU."""
-        prefix = "encoder."
-        tensors = {**self.variables.params, **self.variables.buffers}
-        self.encoder.load_state_dict(
-            {name.removeprefix(prefix): tensor.cpu() for name, tensor in tensors.items() if name.startswith(prefix)}
-        )
-        return self.encoder
-
-    def checkpoint(self) -> Checkpoint:
-        """All state, as it is now."""
-        return Checkpoint(self.step, self.variables, self.optimizer.slots())
-
-
 def pretrain(run_id: str, science: Science, efficiency: Efficiency) -> None:
     """Train run `run_id` to its last step, from its last checkpoint if there is one; publish `results/runs/<run>/`.
 
-    Started by torchrun, the processes share each mini-batch (`gessl.nets.parallel`), and the first one writes.
+    Started by torchrun, the processes share each mini-batch (`gessl.nets.parallel`), and the first one writes. If
+    another job makes the same run, it is waited for. Told by SIGTERM or SIGUSR1 that the machine is about to be taken,
+    it finishes its step, saves a checkpoint and ends.
 
     Raises:
         UserError: bad input, a full disk, an altered checkpoint, or a loss that is not finite.
+        Unfinished: the run was told to stop, or its lease was lost; started again, it goes on to the same bits.
     """
+    with Notice() as notice:
+        if int(os.environ.get("RANK", "0")):  # torchrun's word
+            follow(run_id, science, set_up(efficiency), notice)
+            return
+        with Lease(lease_dir(run_id), run_id, on_wait=_say, stop=lambda: notice.given) as lease:
+            lead(run_id, science, efficiency, notice, lease)
+
+
+def _say(line: str) -> None:
+    print(f"gessl: {line}", file=sys.stderr, flush=True)
+
+
+def lead(run_id: str, science: Science, efficiency: Efficiency, notice: Notice, lease: Lease) -> None:
+    """The process that writes: the whole step."""
     device = set_up(efficiency)
-    if rank():
-        follow(run_id, science, device)
-        return
     data, tasks = data_dir(science.dataset), tasks_dir(science.dataset, science.seed)
     inputs = [data / "images.npy", data / "card.json", tasks / "order.npy"]
     described = describe(science)
-    with Step("pretrain", run_id, run_dir(run_id), inputs=inputs, config=described, seed=science.seed) as step:
+    step = Step("pretrain", run_id, run_dir(run_id), inputs=inputs, config=described, seed=science.seed)
+    if lease.waited and made(step):
+        shutil.rmtree(work_dir(run_id), ignore_errors=True)
+        return
+    with step:
         work, code = work_dir(run_id), sources(science)
         checkpoint = load_checkpoint(work, run_id, code, device)
         wait()  # until the others have read it, too
         run = Run(science, device, checkpoint, compiled=efficiency.compile)
         (work / FAILED).unlink(missing_ok=True)
-        step.notes |= {"resumed_from_step": run.step, "processes": processes()}
-        train(run, run_id, code, work, efficiency)
+        step.notes |= {"resumed_from_step": run.step, "processes": processes(), "compiled": efficiency.compile}
+        train(run, run_id, code, work, efficiency, told=lambda: notice.given, before_write=lease.require)
         publish(run, step, work, described)
+        lease.require()
+    lease.require()
     shutil.rmtree(work)
 
 
-def follow(run_id: str, science: Science, device: torch.device) -> None:
+def made(step: Step) -> bool:
+    """Whether the job that was waited for has left what `step` would make: of this code, from these inputs, whole."""
+    record = read_record(step.out)
+    return (
+        record is not None
+        and (record["config"], record["inputs"]) == (step.config, step.inputs)
+        and record["code"]["fingerprint"] == step_fingerprint(step.kind, step.config)
+        and all(Path(output["path"]).is_file() for output in record["outputs"])
+        and all(sha256_file(Path(output["path"])) == output["sha256"] for output in record["outputs"])
+    )
+
+
+def follow(run_id: str, science: Science, device: torch.device, notice: Notice) -> None:
     """Another process of the same run: every step of it, nothing written."""
     checkpoint = load_checkpoint(work_dir(run_id), run_id, sources(science), device)
     wait()
     run = Run(science, device, checkpoint)
     while run.step < science.train.steps:
         run.advance(None)
+        if anywhere(bool(notice.given)) and run.step < science.train.steps:
+            raise stopped(run_id, run, notice.given)
+
+
+def stopped(run_id: str, run: Run, by: str) -> Unfinished:
+    """What a run says that ends before its last step, told so by a signal or (not `by`) by one to another process."""
+    by = by or "another process's signal"
+    return Unfinished(
+        f"{run_id}: told to stop by {by} at step {run.step} of {run.science.train.steps}; the same command goes on"
+    )
 
 
 def sources(science: Science) -> str:
@@ -190,8 +118,26 @@ def sources(science: Science) -> str:
     return fingerprint(__name__, f"gessl.methods.{science.method_name}")
 
 
-def train(run: Run, run_id: str, code: str, work: Path, efficiency: Efficiency) -> None:
-    """The loop, with progress, metrics and checkpoints in `work`."""
+def train(
+    run: Run,
+    run_id: str,
+    code: str,
+    work: Path,
+    efficiency: Efficiency,
+    *,
+    told: Callable[[], str] = lambda: "",
+    before_write: Callable[[], object] = lambda: None,
+) -> None:
+    """The loop, with progress, metrics and checkpoints in `work`.
+
+    Args:
+        told: asked after each step; names what told the run to stop, or is empty.
+        before_write: called before anything is written; raises if this process may not any more.
+
+    Raises:
+        UserError: a loss is not finite, or a checkpoint cannot be written.
+        Unfinished: told to stop, with a checkpoint of this step; or another job has taken over.
+    """
     total = run.science.train.steps
     metrics = Metrics(work / METRICS, run.step)
     watched = sys.stderr.isatty()
@@ -204,13 +150,17 @@ def train(run: Run, run_id: str, code: str, work: Path, efficiency: Efficiency) 
                 metrics.flush()
                 _stop(run_id, work, run.step, str(error))
             bar.update()
-            at_checkpoint = run.step % efficiency.checkpoint_every == 0 or run.step == total
+            leaving = anywhere(bool(told())) and run.step < total
+            at_checkpoint = leaving or run.step % efficiency.checkpoint_every == 0 or run.step == total
             if at_checkpoint or run.step % efficiency.log_every == 0:
+                before_write()
                 broken = metrics.flush()
                 if broken:
                     _stop(run_id, work, broken.step, explain(broken.losses, broken.norms, run.science))
             if at_checkpoint:
                 save_checkpoint(work, run_id, code, run.checkpoint())
+            if leaving:
+                raise stopped(run_id, run, told())
     advice = diverging(read_metrics(work / METRICS))
     if advice:
         print(f"{run_id}: {advice}", file=sys.stderr)

@@ -1,6 +1,4 @@
 import json
-import os
-import random
 import shutil
 from pathlib import Path
 
@@ -10,8 +8,7 @@ from toy_project import RUN, make_data, make_raw, make_report, make_run, write_p
 from gessl.errors import UserError
 from gessl.files import sha256_file
 from gessl.layout import data_dir, manifest_dir, raw_dir, report_dir, run_dir, scores_dir, tasks_dir
-from gessl.lineage import contents, record
-from gessl.lineage.audit import audit, format_verdict, verdict_json
+from gessl.lineage.audit import audit, format_verdict
 from gessl.lineage.checks import check_ancestry
 from gessl.lineage.contents import files_below
 from gessl.lineage.ledger import Ledger
@@ -36,33 +33,13 @@ def test_untouched_tree_passes_and_every_file_is_counted(project: Path) -> None:
     assert verdict.bytes == sum(path.stat().st_size for path in files)
 
 
-def test_each_file_is_hashed_once(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read: list[Path] = []
-    original = contents._read
-    monkeypatch.setattr(contents, "_read", lambda path, md5: (read.append(path), original(path, md5))[1])
-    audit()
-    assert sorted(read) == sorted(path for path in _files() if path.name != "record.json")
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_one_flipped_bit_in_any_file_is_found_and_named(project: Path, seed: int) -> None:
-    draw = random.Random(seed)
-    for path in _files():
-        before = path.read_bytes()
-        place = draw.randrange(len(before))
-        path.write_bytes(before[:place] + bytes([before[place] ^ 1 << draw.randrange(8)]) + before[place + 1 :])
-        assert _kinds(path), f"{path}: byte {place} of {before!r}"
-        path.write_bytes(before)
-    assert audit().ok
-
-
 def test_every_byte_of_a_record_counts_white_space_too(project: Path) -> None:
     path = run_dir(RUN) / "record.json"
     text = path.read_text()
     for altered in (text + "\n", text.replace("  ", " ", 1), text.replace('": ', '":', 1), text.rstrip(), ""):
         path.write_text(altered)
         verdict = audit()
-        assert [(finding.kind, finding.path) for finding in verdict.findings] == [("broken-record", str(path))]
+        assert [(finding.kind, finding.path) for finding in verdict.findings] == [("altered", str(path))]
 
 
 def test_a_flipped_bit_in_a_record_is_found_wherever_it_is(project: Path) -> None:
@@ -70,28 +47,7 @@ def test_a_flipped_bit_in_a_record_is_found_wherever_it_is(project: Path) -> Non
     before = path.read_bytes()
     for place in range(0, len(before), 29):
         path.write_bytes(before[:place] + bytes([before[place] ^ 4]) + before[place + 1 :])
-        assert "broken-record" in _kinds(path), before[place - 20 : place + 20]
-
-
-@pytest.mark.parametrize("change", ["truncate", "append", "delete", "empty"])
-def test_damaged_file_is_found_and_named(project: Path, change: str) -> None:
-    for path in _files():
-        before = path.read_bytes()
-        if change == "delete":
-            path.unlink()
-        else:
-            path.write_bytes({"truncate": before[:-1], "append": before + b"\n", "empty": b""}[change])
-        assert _kinds(path), path
-        path.write_bytes(before)
-    assert audit().ok
-
-
-def test_swapped_files_are_both_named(project: Path) -> None:
-    one, other = run_dir(RUN) / "config.json", run_dir(RUN) / "metrics.jsonl"
-    first, second = one.read_bytes(), other.read_bytes()
-    one.write_bytes(second)
-    other.write_bytes(first)
-    assert _kinds(one) == _kinds(other) == {"altered"}
+        assert "altered" in _kinds(path), before[place - 20 : place + 20]
 
 
 @pytest.mark.parametrize(
@@ -137,10 +93,11 @@ def test_removed_record_is_missing_and_its_files_orphaned(project: Path) -> None
     assert "orphaned" in _kinds(run_dir(RUN) / "config.json")
 
 
-def test_copied_folder_is_a_broken_record(project: Path) -> None:
+def test_copied_folder_and_its_files_are_orphaned(project: Path) -> None:
     copy = run_dir("copy")
     shutil.copytree(run_dir(RUN), copy)
-    assert _kinds(copy / "record.json") == {"broken-record"}
+    found = {(finding.kind, finding.path) for finding in audit().findings}
+    assert found == {("orphaned", str(path)) for path in copy.iterdir()}
 
 
 def test_forged_record_breaks_the_chain(project: Path) -> None:
@@ -156,8 +113,8 @@ def test_forged_record_breaks_the_chain(project: Path) -> None:
     stale = {finding.path for finding in audit().findings if finding.kind == "stale"}
     assert stale == {str(tasks_dir("toy", 0)), str(run_dir(RUN)), str(scores_dir(RUN))}
     (data / "record.json").write_text(record_text(forged))  # the old id kept: the record no longer has it
-    assert "broken-record" in _kinds(data / "record.json")
-    assert "broken-record" in _kinds(run_dir(RUN) / "record.json")
+    assert "altered" in _kinds(data / "record.json")
+    assert "altered" in _kinds(run_dir(RUN) / "record.json")
 
 
 def test_what_was_made_from_an_older_make_is_stale_until_made_again(project: Path) -> None:
@@ -219,16 +176,9 @@ def test_records_that_name_each_other_are_a_cycle(project: Path) -> None:
 def test_results_may_lie_behind_a_link(project: Path) -> None:
     shutil.move("results/runs", "elsewhere")
     Path("results/runs").symlink_to(Path("elsewhere").absolute())
-    Path("elsewhere/loop").symlink_to(Path("results/runs").absolute())
     assert audit().ok
-
-
-def test_unreadable_file_is_unverifiable(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    unreadable = run_dir(RUN) / "config.json"
-    original = contents._read
-    failed = contents.Content(0, error="Input/output error")
-    monkeypatch.setattr(contents, "_read", lambda path, md5: failed if path == unreadable else original(path, md5))
-    assert _kinds(unreadable) == {"unverifiable"}
+    Path("elsewhere/loop").symlink_to(Path("results/runs").absolute())
+    assert [(finding.kind, finding.path) for finding in audit().findings] == [("orphaned", "results/runs/loop")]
 
 
 def test_nothing_to_audit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,24 +190,3 @@ def test_nothing_to_audit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         audit()
     with pytest.raises(UserError, match="results/empty: a part of results"):
         audit(Path("results/empty"))
-
-
-def test_verdict_as_text_and_json(project: Path) -> None:
-    assert format_verdict(audit()).startswith(f"audit passed: {RECORDS} records, ")
-    os.rename(run_dir(RUN) / "config.json", run_dir(RUN) / "con\nfig.json")
-    verdict = audit()
-    lines = format_verdict(verdict).splitlines()
-    assert lines[0].startswith("audit FAILED: 2 findings in ")
-    assert len([line for line in lines if "results/runs" in line]) == 2
-    as_json = json.loads(json.dumps(verdict_json(verdict)))
-    assert as_json["ok"] is False
-    assert {finding["kind"] for finding in as_json["findings"]} == {"missing", "orphaned"}
-
-
-def test_other_code_is_a_note_not_a_fault(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    other = {"commit": None, "dirty": "d", "sources": "other"}
-    monkeypatch.setattr(record, "code_state", lambda: other)
-    make_report("grid", RUN)
-    verdict = audit()
-    assert verdict.ok
-    assert f"1 of {RECORDS} records were made by other sources than this package's" in verdict.notes

@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -6,7 +7,9 @@ from types import SimpleNamespace
 import pytest
 
 from gessl.lineage import provenance
-from gessl.lineage.provenance import code_state, environment, fingerprint
+from gessl.lineage.provenance import STEPS, code_state, environment, fingerprint, step_fingerprint
+from gessl.methods import method_names
+from tests.conftest import ROOT
 
 FILES = {
     "__init__.py": "",
@@ -89,6 +92,22 @@ def test_fingerprint_of_this_package_sees_what_python_imports() -> None:
     assert {Path(name) for name in loaded} <= set(found)
 
 
+def test_each_steps_fingerprint_is_that_of_the_workflows_rule() -> None:
+    """Or the audit and Snakemake would not agree on what is stale."""
+    rules = "".join(path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk"))
+    named = set(re.findall(r'"(gessl\.[a-z.]+)",?\s*(?:\)|f"gessl\.methods)', rules))
+    assert named == set(STEPS.values())
+    for step, module in STEPS.items():
+        if step != "pretrain":
+            assert step_fingerprint(step, {"method_name": "simclr"}) == fingerprint(module)
+    found = {name: step_fingerprint("pretrain", {"method_name": name}) for name in method_names()}
+    assert found["simclr"] == fingerprint(STEPS["pretrain"], "gessl.methods.simclr")
+    assert len(set(found.values())) > 1
+    assert step_fingerprint("other", {}) is None
+    with pytest.raises(ValueError, match=r"gessl\.methods\.none: no such module"):
+        step_fingerprint("pretrain", {"method_name": "none"})
+
+
 def _git(folder: Path, *arguments: str) -> None:
     identity = ["-c", "user.name=n", "-c", "user.email=e"]
     subprocess.run(["git", "-C", str(folder), *identity, *arguments], check=True, capture_output=True)
@@ -156,7 +175,7 @@ def test_environment_names_lock_and_libraries(tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(provenance, "_machine", provenance._machine.__wrapped__)
     assert environment()["lock"] is None
-    Path("requirements.lock").write_text("")
+    Path("requirements.lock").write_text("")  # a long process may see it change
     facts = environment()
     assert facts["lock"] == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
     assert set(facts["libraries"]) == set(provenance.LIBRARIES)

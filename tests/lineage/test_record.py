@@ -46,7 +46,7 @@ def test_outputs_and_record_appear_together() -> None:
     ]
     assert (found["step"], found["name"], found["seed"], found["notes"]) == ("prepare", "toy", 3, {"resumed": 2})
     assert found["config"] == {"size": [8, 8], "1": None}
-    assert {"commit", "dirty", "sources"} == set(found["code"])
+    assert {"commit", "dirty", "sources", "fingerprint"} == set(found["code"])
     assert found["id"] == record_id(found)
     assert record_id(json.loads(canonical_json(found))) == found["id"]
 

@@ -57,6 +57,7 @@ def make_data(name: str, version: str) -> None:
     inputs = [*raw, pin(name), manifest_dir(name) / "manifest.json"]
     with Step("prepare", name, data_dir(name), inputs=inputs, config={"data_version": version}, seed=0) as step:
         step.path("images.npy").write_bytes(bytes(2000))
+        step.path("index.csv").write_text("id,label,class,split\n0,1,one,train\n1,0,zero,test\n")
         step.path("card.json").write_text(
             json.dumps({"data_version": version, "source": "https://x/", "licence": "MIT"})
         )
@@ -67,16 +68,19 @@ def make_run(run: str, name: str = "toy") -> None:
     data, tasks = data_dir(name), tasks_dir(name, 0)
     with Step("tasks", f"{name}-s0", tasks, inputs=[data / "images.npy"], config={}, seed=0) as step:
         step.path("order.npy").write_bytes(b"order")
+        step.path("episodes.npz").write_bytes(b"episodes" * 9)
     config = {"method": "simclr", "train": {"lr": 0.1, "steps": 2}}
     inputs = [data / "images.npy", data / "card.json", tasks / "order.npy"]
     with Step("pretrain", run, run_dir(run), inputs=inputs, config=config, seed=0) as step:
         step.path("encoder.safetensors").write_bytes(b"weights" * 50)
+        step.path("model.safetensors").write_bytes(b"heads and weights" * 40)
         step.path("config.json").write_text(json.dumps(config))
         lines = [json.dumps({"step": n, "seconds": 0.5 * n, "loss": 1 / n}) for n in (1, 2)]
         step.path("metrics.jsonl").write_text("".join(line + "\n" for line in lines))
     inputs = [run_dir(run) / "encoder.safetensors", data / "images.npy"]
     with Step("evaluate", run, scores_dir(run), inputs=inputs, config={}, seed=0) as step:
         step.path("scores.csv").write_text(SCORES_CSV.replace(RUN, run))
+        step.path("outcomes.npz").write_bytes(b"outcomes" * 30)
 
 
 def make_report(grid: str, *runs: str) -> None:
@@ -85,4 +89,5 @@ def make_report(grid: str, *runs: str) -> None:
     with Step("report", grid, report_dir(grid), inputs=inputs, config={}) as step:
         step.path("sigma-report.html").write_text("<p>91.25</p>")
         step.path("tables/main.csv").write_text("91.25\n")
+        step.path("figures/sigma.svg").write_text("<svg/>")
         step.path("ids.json").write_text(json.dumps({CELL: {"text": "91.25", "kind": "mean", "scores": [SCORE]}}))

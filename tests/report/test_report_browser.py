@@ -2,6 +2,8 @@
 
 import base64
 import os
+from collections import Counter
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -59,7 +61,7 @@ def test_no_message_in_the_console(page):
     assert [entry for entry in page.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
 
 
-@pytest.mark.parametrize("selector", ["table.results", "table.matrix", "figure svg", ".views img", "button.number"])
+@pytest.mark.parametrize("selector", ["table.results", "table.matrix", "figure svg", ".views img", "a.number"])
 def test_tables_and_figures_are_visible(page, selector):
     found = boxes(page, selector)
     assert found and all(box["width"] > 0 and box["height"] > 0 for box in found)
@@ -76,15 +78,80 @@ def test_images_are_decoded_and_figures_have_themed_colours(page):
     page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
 
-def test_a_click_shows_and_selects_the_id(page):
-    assert all(box["height"] == 0 for box in boxes(page, "td .id"))
-    number = page.find_element("css selector", "button.number")
-    page.execute_script(
-        "arguments[0].scrollIntoView({block: 'center', behavior: 'instant'}); arguments[0].click()", number
-    )
-    shown = [box for box in boxes(page, "td .id") if box["height"] > 0 and box["width"] > 0]
-    assert len(shown) == 1
-    assert page.execute_script("return getSelection().toString()").strip() == number.get_attribute("data-id")
+def drawn(page):
+    """Kinds of the boxes of the open picture, None where there is none."""
+    script = """return document.getElementById("origin").open &&
+                       [...document.querySelectorAll("dialog .picture a")].map(a => a.getAttribute("class"))"""
+    return page.execute_script(script) or None
+
+
+def press(page, element, key):
+    page.execute_script("arguments[0].focus()", element)
+    page.switch_to.active_element.send_keys(key)
+
+
+MEAN_OF_THREE = Counter(
+    {"number": 1, "score": 3, "evaluate": 3, "pretrain": 3, "tasks": 3, "prepare": 1, "fetch": 1, "raw-data": 1}
+)
+
+
+def test_a_number_opens_its_lineage_by_click_and_by_key(page):
+    from selenium.webdriver.common.keys import Keys
+
+    number = page.find_element("css selector", "table.results a.number")
+    page.execute_script("arguments[0].click()", number)
+    assert Counter(drawn(page)) == MEAN_OF_THREE
+    assert number.get_attribute("href").split("#c-")[1] in page.find_element("css selector", "dialog .command").text
+    page.switch_to.active_element.send_keys(Keys.ESCAPE)
+    assert drawn(page) is None
+    press(page, number, Keys.ENTER)
+    assert Counter(drawn(page)) == MEAN_OF_THREE
+    press(page, page.find_element("css selector", "dialog a.pretrain"), Keys.ENTER)
+    assert page.find_element("css selector", "dialog .chosen").text.startswith("pretrain digits-")
+    assert "uncommitted changes" in page.find_element("css selector", "dialog .chosen").text
+
+
+@pytest.mark.parametrize(
+    ("mark", "first", "boxes"), [("#c-", "number", 16), ("#s-", "score", 7), ("#r-", "pretrain", 5)]
+)
+def test_a_point_of_a_figure_opens_its_lineage(page, mark, first, boxes):
+    links = page.find_elements("css selector", f'figure svg a[href^="{mark}"]')
+    if mark == "#r-":
+        links = [links[-1]]  # a learning curve
+    event = "arguments[0].dispatchEvent(new MouseEvent('click', {bubbles: true, cancelable: true}))"
+    page.execute_script(event, links[0])
+    assert drawn(page)[0] == first and len(drawn(page)) == boxes
+
+
+def test_boxes_do_not_overlap_and_an_address_opens_the_picture(page):
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    anchor = page.find_element("css selector", "td.delta a.number").get_attribute("href")
+    page.get("about:blank")
+    page.get(anchor)
+    shown = boxes(page, "dialog .picture rect")
+    assert len(shown) > 20 and drawn(page)[0] == "number"
+    for one, other in combinations(shown, 2):
+        apart = one["right"] <= other["left"] or other["right"] <= one["left"]
+        assert apart or one["bottom"] <= other["top"] or other["bottom"] <= one["top"]
+    page.execute_script("document.querySelector('dialog button').click()")
+    WebDriverWait(page, 5).until(lambda page: "#" not in page.current_url)
+
+
+def test_without_scripts_a_number_leads_to_its_entry(page):
+    from selenium.webdriver.common.keys import Keys
+
+    page.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        page.get(page.current_url.split("#")[0])
+        number = page.find_element("css selector", "table.results a.number")
+        anchor = number.get_attribute("href")
+        number.send_keys(Keys.ENTER)
+        assert page.current_url == anchor
+        entry = page.find_element("id", anchor.split("#")[1])
+        assert entry.is_displayed() and entry.find_elements("css selector", 'a[href^="#s-"]')
+    finally:
+        page.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
 
 
 def test_all_ids_can_be_shown(page):

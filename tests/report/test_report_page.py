@@ -29,7 +29,7 @@ PAGE = "sigma-report.html"
 
 
 class Elements(HTMLParser):
-    """All elements with attributes, and the text of each number's button."""
+    """All elements with attributes, and the text of each number's link."""
 
     def __init__(self, text):
         super().__init__()
@@ -38,12 +38,12 @@ class Elements(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.elements.append((tag, dict(attrs)))
-        if tag == "button":
-            self._open = dict(attrs)["data-id"]
+        if tag == "a" and dict(attrs).get("class") == "number":
+            self._open = dict(attrs)["href"].removeprefix("#c-")
             self.numbers[self._open] = ""
 
     def handle_endtag(self, tag):
-        self._open = None if tag == "button" else self._open
+        self._open = None if tag == "a" else self._open
 
     def handle_data(self, data):
         if self._open:

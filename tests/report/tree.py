@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from gessl.layout import data_dir, run_dir, scores_dir, work_dir
+from gessl.data.pin import folder_hashes, folder_md5
+from gessl.layout import data_dir, manifest_dir, pin, raw_dir, run_dir, scores_dir, tasks_dir, work_dir
 from gessl.lineage.record import Step
 from gessl.report.plan import Comparison, PlannedRun, ReportPlan
 
@@ -59,13 +60,37 @@ class Tree:
 
     def write(self) -> ReportPlan:
         """Write all files below the working directory."""
-        with Step("prepare", self.dataset, data_dir(self.dataset), inputs=[], config={}) as step:
-            step.path("card.json").write_text(json.dumps(_card(self.dataset)))
+        self.write_data()
+        for seed in self.seeds:
+            out = tasks_dir(self.dataset, seed)
+            with Step("tasks", out.name, out, inputs=[self.images], config={}, seed=seed) as step:
+                step.path("order.npy").write_bytes(bytes([seed]))
         for method in self.methods:
             for variant in self.variants:
                 for seed in self.seeds:
                     self._write_run(method, variant, seed)
         return self.plan()
+
+    @property
+    def images(self) -> Path:
+        """The prepared images."""
+        return data_dir(self.dataset) / "images.npy"
+
+    def write_data(self) -> None:
+        """Raw data with their pin, and what fetch and prepare made of them."""
+        raw, manifest = raw_dir(self.dataset) / "images.bin", manifest_dir(self.dataset)
+        raw.parent.mkdir(parents=True, exist_ok=True)
+        raw.write_bytes(b"raw")
+        md5 = folder_md5(folder_hashes(raw.parent))
+        pin(self.dataset).write_text(
+            json.dumps({"outs": [{"md5": md5, "size": 3, "nfiles": 1, "hash": "md5", "path": self.dataset}]})
+        )
+        with Step("fetch", self.dataset, manifest, inputs=[pin(self.dataset)], config={}) as step:
+            step.path("manifest.json").write_text(json.dumps({"data_version": md5}))
+        inputs = [raw, pin(self.dataset), manifest / "manifest.json"]
+        with Step("prepare", self.dataset, data_dir(self.dataset), inputs=inputs, config={}, seed=0) as step:
+            step.path("card.json").write_text(json.dumps(_card(self.dataset) | {"data_version": md5}))
+            step.path("images.npy").write_bytes(b"images")
 
     def value(self, method: str, variant: str, seed: int, number: tuple) -> float:
         """The made-up score."""
@@ -84,9 +109,11 @@ class Tree:
             failure = {"step": 120, "reason": self.reason, "checkpoint": None}
             (work_dir(run.id) / "failed.json").write_text(json.dumps(failure))
             return
-        with Step("pretrain", run.id, run_dir(run.id), inputs=[], config={}, seed=seed) as step:
+        inputs = [self.images, tasks_dir(self.dataset, seed) / "order.npy"]
+        with Step("pretrain", run.id, run_dir(run.id), inputs=inputs, config={"variant": variant}, seed=seed) as step:
             _write_training(step, run, METHODS.index(method) if method in METHODS else 0)
-        with Step("evaluate", run.id, scores_dir(run.id), inputs=[], config={}, seed=seed) as step:
+        inputs = [run_dir(run.id) / "config.json", *inputs]
+        with Step("evaluate", run.id, scores_dir(run.id), inputs=inputs, config={}, seed=seed) as step:
             self._write_scores(step, run)
 
     def _write_scores(self, step: Step, run: PlannedRun) -> None:

@@ -1,20 +1,24 @@
-"""The experiment, validated before any job runs, and what the rules share.
+"""The experiments, validated before any job runs, and what the rules share.
 
-The rules take the makers' record.json among their inputs: a step that was run again, even to the same bytes, has a new
-record, and the records behind it must name that one.
+Where a rule takes a maker's record.json among its inputs, it is because a step that was run again, even to the same
+bytes, has a new record, and the records behind it must name that one. It is written last, so it stands for all that the
+step made: at thousands of jobs every further input is felt.
 """
 
+import functools
 import itertools
+import json
 import sys
 from pathlib import Path
 
 from gessl import layout
-from gessl.config import Experiment
+from gessl.config import Batch
 from gessl.config import Resources as Reservation  # Snakemake has a Resources of its own
 from gessl.data.pin import check_untouched
 from gessl.errors import UserError
-from gessl.files import atomic_text, sha256_file
+from gessl.files import atomic_json, sha256_file, sha256_json
 from gessl.lineage.provenance import fingerprint
+from gessl.status import note_grid
 
 # the rules call `gessl` of this environment, whether it is activated or not
 shell.prefix(f"PATH={Path(sys.executable).parent}:$PATH; ")
@@ -27,56 +31,110 @@ def stop(error):
 
 
 try:
-    EXPERIMENT = Experiment.parse(config, " ".join(map(str, workflow.configfiles)))
-    for name in EXPERIMENT.datasets:
+    SOURCE = " ".join(map(str, workflow.configfiles)) or "--config"
+    BATCH = Batch.parse(config, SOURCE)
+    for name in {name for experiment in BATCH.experiments.values() for name in experiment.datasets}:
         check_untouched(name)
 except UserError as error:
     stop(error)
+for line in BATCH.skipped:
+    print(f"gessl: skipped: {line}", file=sys.stderr)
 
-# cells of several tables that agree in their science are one run
-RUNS = {planned.id: planned for planned in EXPERIMENT.runs()}
-REPORT = layout.report_dir(EXPERIMENT.name)
-# jobs read the experiment as it was validated here, `--config` overrides included
-PLAN = layout.WORK / "plans" / f"{EXPERIMENT.name}.json"
-atomic_text(PLAN, EXPERIMENT.model_dump_json(indent=1))
+RUNS = BATCH.runs
 
 
+def write_plan(name, tree):
+    """Jobs read the experiment as it was validated here, `--config` overrides included.
+
+    Its name tells its content: a grid that is grown while it runs does not change what waiting jobs read. (A `Path`
+    among a rule's params re-runs nothing when it changes; text would.)
+    """
+    path = layout.WORK / "plans" / f"{name}-{sha256_json(tree)[:8]}.json"
+    if not path.is_file():
+        atomic_json(path, tree)
+    return path
+
+
+PLANS = {name: write_plan(name, json.loads(one.model_dump_json())) for name, one in BATCH.experiments.items()}
+PLAN, *others = PLANS.values()
+if others:
+    PLAN = write_plan("batch", {"experiments": [path.as_posix() for path in PLANS.values()]})
+
+note_grid(SOURCE, BATCH.listing())  # for `gessl status`
+
+
+@functools.cache
 def state(*modules):
     """What re-runs a step beside its inputs: the sources that it uses, and the environment's lock."""
     return [fingerprint(*modules), sha256_file(layout.LOCK)]
 
 
+def of_run(value):
+    """`value(run)` for a job's run; the value itself where all runs agree: thousands of calls by Snakemake are felt."""
+    values = list(map(value, RUNS))
+    return values[0] if all(other == values[0] for other in values) else lambda wildcards: value(wildcards.run)
+
+
 def resource(step, name):
-    """A step's reservation from the experiment, or the default."""
-    return getattr(EXPERIMENT.resources.get(step, Reservation()), name)
+    """A step's reservation from the experiment that asks for the run, or the default."""
+    return of_run(lambda run: reserved(step, name, run))
 
 
-def prepared(run, part):
-    """A file of the prepared data that `run` learns from."""
-    return layout.data_dir(RUNS[run].science.dataset) / part
+def reserved(step, name, run):
+    """`resource` of one run."""
+    return getattr(BATCH.owner(run).resources.get(step, Reservation()), name)
 
 
-def task_file(run, part):
-    """A task file of the data set and seed of `run`."""
+def growing(mem_mb):
+    """Memory that grows by half with each attempt of a job: too little of it may be what ended the last one.
+
+    As it is where nothing is tried twice: a function for each of thousands of jobs is felt.
+    """
+    if not getattr(workflow.execution_settings, "retries", 0):
+        return mem_mb
+    return lambda wildcards, attempt: (mem_mb(wildcards) if callable(mem_mb) else mem_mb) * (attempt + 1) // 2
+
+
+THREADS = of_run(lambda run: BATCH.owner(run).efficiency.threads)
+
+
+def records(run):
+    """What a step on `run` reads of other steps: the data that the run learns from, the tasks of that and its seed."""
     science = RUNS[run].science
-    return layout.tasks_dir(science.dataset, science.seed) / part
+    return records_of(science.dataset, science.seed)
 
 
-def batches():
-    """(name, runs) of each evaluation job: runs of one method, alone or under GeSSL."""
-    size = EXPERIMENT.efficiency.evaluations_per_job
-    for kind, runs in itertools.groupby(RUNS, key=lambda run: RUNS[run].kind):
-        runs = list(runs)
-        for first in range(0, len(runs), size):
-            yield f"{kind}-{first // size}", runs[first : first + size]
+@functools.cache
+def records_of(dataset, seed):
+    """`records` of the runs on that data set with that seed."""
+    return [str(folder / "record.json") for folder in (layout.data_dir(dataset), layout.tasks_dir(dataset, seed))]
 
 
-def scores(runs, part):
-    """That file of the scores of each of `runs`."""
-    return [layout.scores_dir(run) / part for run in runs]
+def trained(run):
+    """The record of a run's pretraining."""
+    return f"{layout.run_dir(run)}/record.json"
+
+
+def scores(runs):
+    """The records of the scores of each of `runs`."""
+    return [f"{layout.scores_dir(run)}/record.json" for run in runs]
+
+
+def unscored():
+    """Runs without scores, by grid; grids without such runs are left out."""
+    lost = {run for run, path in zip(RUNS, scores(RUNS), strict=True) if not Path(path).is_file()}
+    found = {name: [cell.id for cell in one.runs() if cell.id in lost] for name, one in BATCH.experiments.items()}
+    return {name: runs for name, runs in found.items() if runs}
+
+
+def lost():
+    """Runs without scores that a report is there without: Snakemake would not make them for its sake."""
+    reported = (runs for name, runs in unscored().items() if (layout.report_dir(name) / "record.json").is_file())
+    return list(dict.fromkeys(itertools.chain(*reported)))
 
 
 wildcard_constraints:
     dataset="[a-z0-9-]+",
     seed=r"\d+",
     run=r"[\w+-]+",
+    grid="[a-z0-9-]+",

@@ -16,6 +16,7 @@ rule fetch:
         "logs/fetch/{dataset}.log",
     benchmark:
         "logs/benchmarks/fetch/{dataset}.tsv"
+    localrule: True  # compute nodes may see no network
     resources:
         dvc=1,  # DVC locks the whole repository
         mem_mb=1000,
@@ -40,7 +41,7 @@ rule prepare:
     benchmark:
         "logs/benchmarks/prepare/{dataset}.tsv"
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
         runtime=120,
     params:
         state=state("gessl.data.prepare"),

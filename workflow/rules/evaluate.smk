@@ -1,44 +1,55 @@
-"""Downstream evaluation: features once per run, then every protocol on them.
+"""Downstream evaluation: features once per run, then every protocol on them."""
 
-An evaluation takes seconds, as long as starting Python and importing torch; so a few runs of one method share a job.
-Snakemake has no outputs that depend on a wildcard's members, hence one rule per batch.
-"""
 
-for batch, members in batches():
+rule evaluate:
+    """The scores of one run."""
+    input:
+        lambda w: [trained(w.run), *records(w.run)],
+    output:
+        layout.scores_dir("{run}") / "record.json",
+    log:
+        "logs/evaluate/{run}.log",
+    benchmark:
+        "logs/benchmarks/evaluate/{run}.tsv"
+    threads: THREADS
+    resources:
+        mem_mb=growing(resource("evaluate", "mem_mb")),
+        runtime=resource("evaluate", "runtime"),
+        gpu=resource("evaluate", "gpu"),
+    params:
+        plan=PLAN,
+        state=state("gessl.evaluation.step"),
+        settings=of_run(lambda run: repr(BATCH.evaluation(run))),
+    shell:
+        "gessl evaluate {wildcards.run} --config {params.plan} > {log} 2>&1"
+
+
+# An evaluation may take seconds, as long as starting Python and importing torch; then a few runs of one method share a
+# job (efficiency.evaluations_per_job). Snakemake has no outputs that depend on a wildcard's members, hence a rule per
+# batch, which it prefers to the one above. Where thousands of runs are evaluated, 1 a job is the faster choice.
+for members in (job for job in BATCH.evaluation_jobs() if len(job) > 1):
 
     rule:
         name:
-            f"evaluate-{batch}"
+            f"evaluate-{members[0]}"
         input:
-            [
-                layout.run_dir(run) / part
-                for run in members
-                for part in ("encoder.safetensors", "config.json", "record.json")
-            ],
-            {prepared(run, part) for run in members for part in ("images.npy", "index.csv", "card.json", "record.json")},
-            [
-                task_file(run, part)
-                for run in members
-                for part in ("episodes.npz", "labels.npz", "sigma.npz", "record.json")
-            ],
+            list(map(trained, members)),
+            list(dict.fromkeys(itertools.chain(*map(records, members)))),
         output:
-            scores=scores(members, "scores.csv"),
-            outcomes=scores(members, "outcomes.npz"),
-            features=scores(members, "features.npy"),
-            record=scores(members, "record.json"),
+            scores(members),
         log:
-            f"logs/evaluate/{batch}.log",
+            f"logs/evaluate/{members[0]}.log",
         benchmark:
-            f"logs/benchmarks/evaluate/{batch}.tsv"
-        threads: EXPERIMENT.efficiency.threads
+            f"logs/benchmarks/evaluate/{members[0]}.tsv"
+        threads: BATCH.owner(members[0]).efficiency.threads
         resources:
-            mem_mb=resource("evaluate", "mem_mb"),
-            runtime=resource("evaluate", "runtime"),
-            gpu=resource("evaluate", "gpu"),
+            mem_mb=growing(reserved("evaluate", "mem_mb", members[0])),
+            runtime=reserved("evaluate", "runtime", members[0]),
+            gpu=reserved("evaluate", "gpu", members[0]),
         params:
             plan=PLAN,
             runs=members,
-            state=state("gessl.evaluation.step"),
-            settings=EXPERIMENT.evaluation,
+            state=rules.evaluate.params.state,
+            settings=repr(BATCH.evaluation(members[0])),
         shell:
             "gessl evaluate {params.runs} --config {params.plan} > {log} 2>&1"

@@ -4,7 +4,7 @@
 rule audit:
     """Passes, or names the file that was altered."""
     input:
-        rules.report.output.record,
+        [layout.report_dir(grid) / "record.json" for grid in BATCH.experiments],
     output:
         report("logs/audit.json", caption="../report/audit.rst", category="Lineage"),
     log:
@@ -15,4 +15,5 @@ rule audit:
         mem_mb=1000,
         runtime=60,
     shell:
-        "gessl audit --json > {output} 2> {log} || {{ gessl audit > {log} 2>&1; exit 2; }}"
+        # 3: nothing is wrong but that results of other grids, or of earlier code, lie here, too
+        "gessl audit --json > {output} 2> {log} || [ $? -eq 3 ]"

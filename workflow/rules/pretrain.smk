@@ -4,27 +4,17 @@
 rule pretrain:
     """A base method alone or under GeSSL, resumed from its last checkpoint if there is one."""
     input:
-        images=lambda w: prepared(w.run, "images.npy"),
-        card=lambda w: prepared(w.run, "card.json"),
-        order=lambda w: task_file(w.run, "order.npy"),
-        records=lambda w: [
-            prepared(w.run, "record.json"),
-            task_file(w.run, "record.json"),
-        ],
+        lambda w: records(w.run),
     output:
-        encoder=layout.run_dir("{run}") / "encoder.safetensors",
-        model=layout.run_dir("{run}") / "model.safetensors",
-        metrics=layout.run_dir("{run}") / "metrics.jsonl",
-        views=layout.run_dir("{run}") / "views.npy",
-        config=layout.run_dir("{run}") / "config.json",
-        record=layout.run_dir("{run}") / "record.json",
+        # stands for all that the step writes, which it replaces itself: six files a run would slow a large grid
+        layout.run_dir("{run}") / "record.json",
     log:
         "logs/pretrain/{run}.log",
     benchmark:
         "logs/benchmarks/pretrain/{run}.tsv"
-    threads: EXPERIMENT.efficiency.threads
+    threads: THREADS
     resources:
-        mem_mb=resource("pretrain", "mem_mb"),
+        mem_mb=growing(resource("pretrain", "mem_mb")),
         runtime=resource("pretrain", "runtime"),
         gpu=resource("pretrain", "gpu"),
     params:
@@ -34,4 +24,5 @@ rule pretrain:
             f"gessl.methods.{RUNS[w.run].science.method_name}",
         ),
     shell:
-        "gessl pretrain {wildcards.run} --config {params.plan} > {log} 2>&1"
+        # exec: no shell between SLURM and the process that its signals are for
+        "exec gessl pretrain {wildcards.run} --config {params.plan} > {log} 2>&1"

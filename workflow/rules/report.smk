@@ -1,36 +1,37 @@
-"""The σ-report of the whole grid."""
+"""The σ-report of each grid."""
 
 
 rule report:
     """One self-contained page, tables as CSV and LaTeX, figures."""
     input:
-        scores=scores(RUNS, "record.json"),
+        lambda w: scores({cell.id: None for cell in BATCH.experiments[w.grid].runs()}),
     output:
         # tables/ and figures/ lie beside these and in the record: as directories, Snakemake would put files of its own
         # into them, and how many there are depends on the scores
         page=report(
-            REPORT / "sigma-report.html",
+            layout.report_dir("{grid}") / "sigma-report.html",
             caption="../report/sigma-report.rst",
             category="σ-report",
-            labels={"grid": EXPERIMENT.name},
+            labels={"grid": "{grid}"},
         ),
-        ids=REPORT / "ids.json",
-        record=REPORT / "record.json",
+        ids=layout.report_dir("{grid}") / "ids.json",
+        record=layout.report_dir("{grid}") / "record.json",
     log:
-        f"logs/report/{EXPERIMENT.name}.log",
+        "logs/report/{grid}.log",
     benchmark:
-        f"logs/benchmarks/report/{EXPERIMENT.name}.tsv"
+        "logs/benchmarks/report/{grid}.tsv"
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=30,
     params:
-        config=PLAN,
+        config=lambda w: PLANS[w.grid],
         state=state("gessl.report.step"),
-        plan=EXPERIMENT.report_plan(),
+        plan=lambda w: repr(BATCH.experiments[w.grid].report_plan()),
     shell:
         "gessl report --config {params.config} > {log} 2>&1"
 
 
 onerror:
-    # cells that failed do not keep the others from being seen
-    shell(f"gessl report --config {PLAN} || true")
+    # cells that failed do not keep the others from being seen: these reports could not be started
+    for grid in unscored():
+        shell(f"gessl report --config {PLANS[grid]} || true")

@@ -19,11 +19,11 @@ rule tasks:
     benchmark:
         "logs/benchmarks/tasks/{dataset}-s{seed}.tsv"
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=60,
     params:
         plan=PLAN,
         state=state("gessl.tasks.draw"),
-        settings=EXPERIMENT.tasks,
+        settings=lambda w: repr(BATCH.tasks(w.dataset)),  # text, for Snakemake ignores what it cannot write down
     shell:
         "gessl tasks {wildcards.dataset} {wildcards.seed} --config {params.plan} > {log} 2>&1"

@@ -1,0 +1,187 @@
+"""Several experiments as one: what they share is made once, and for all of them.
+
+A batch is a file like an experiment's, with `experiments:` (paths, shell patterns allowed) in place of everything else.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from gessl.config.experiment import Experiment, PlannedScience
+from gessl.config.reading import Tree, read_yaml, require
+from gessl.errors import UserError
+from gessl.evaluation.step import PROTOCOLS, EvaluationSettings
+from gessl.tasks.draw import TaskSettings
+
+KEYS = ("experiments", "skip_invalid")
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """Experiments by name, and their runs by id.
+
+    Attributes:
+        experiments: in the order in which they were given.
+        skipped: one line for each file that is wrong and was to be skipped.
+        runs: every distinct run; the first cell that asks for it.
+        owners: of each run, the names of the experiments that ask for it.
+    """
+
+    experiments: Mapping[str, Experiment]
+    skipped: tuple[str, ...]
+    runs: Mapping[str, PlannedScience]
+    owners: Mapping[str, tuple[str, ...]]
+
+    @classmethod
+    def load(cls, paths: Iterable[Path], *, skip_invalid: bool = False) -> Self:
+        """The experiments in `paths`, which may be batches as well.
+
+        Raises:
+            UserError: a file is missing or wrong (a line for each), or two of them do not go together.
+        """
+        members: dict[Path, Tree] = {}
+        for path in paths:
+            tree = read_yaml(path)
+            if "experiments" in tree:
+                skip_invalid = skip_invalid or bool(tree.get("skip_invalid"))
+                members |= {member: {} for member in _members(tree, path.as_posix())}
+            else:
+                members[path] = tree
+        return cls._of(members, skip_invalid)
+
+    @classmethod
+    def parse(cls, tree: Tree, source: str) -> Self:
+        """An experiment or a batch given as plain data; `source` names it in errors, which are those of `load`."""
+        if "experiments" not in tree:
+            return cls._of({Path(source): tree}, False)
+        return cls._of({member: {} for member in _members(tree, source)}, bool(tree.get("skip_invalid")))
+
+    @classmethod
+    def _of(cls, members: Mapping[Path, Tree], skip_invalid: bool) -> Self:
+        """From the experiments' files, each with its content or nothing if it is still to be read."""
+        found: dict[Path, Experiment] = {}
+        faults: list[str] = []
+        for path, tree in members.items():
+            try:
+                found[path] = Experiment.parse(tree or read_yaml(path), path.as_posix())
+            except UserError as error:
+                faults.append(str(error))
+        if faults and not (skip_invalid and found):
+            raise UserError("\n".join(faults))
+        experiments: dict[str, Experiment] = {}
+        for path, experiment in found.items():
+            if experiment.name in experiments:
+                raise UserError(f"{path}: name: another experiment of this batch is called {experiment.name!r}, too")
+            experiments[experiment.name] = experiment
+        runs: dict[str, PlannedScience] = {}
+        owners: dict[str, tuple[str, ...]] = {}
+        for experiment in experiments.values():
+            for cell in experiment.runs():
+                runs.setdefault(cell.id, cell)
+                asking = owners.get(cell.id, ())
+                owners[cell.id] = asking if experiment.name in asking else (*asking, experiment.name)
+        batch = cls(experiments, tuple(faults), runs, owners)
+        for dataset in {name for experiment in experiments.values() for name in experiment.datasets}:
+            batch.tasks(dataset)  # refuses what does not go together
+        for asking in set(owners.values()):
+            batch.scoring(asking)
+        return batch
+
+    def owner(self, run: str) -> Experiment:
+        """The experiment that says with what resources `run` is made: the first that asks for it."""
+        return self.experiments[self.owners[run][0]]
+
+    def tasks(self, dataset: str) -> TaskSettings:
+        """How many tasks are drawn of `dataset`: as many epochs as any experiment asks for (files extend each other).
+
+        Raises:
+            UserError: two experiments differ in anything else.
+        """
+        asking = [experiment for experiment in self.experiments.values() if dataset in experiment.datasets]
+        longest = max(asking, key=lambda experiment: experiment.tasks.epochs)
+        for experiment in asking:
+            if dataclasses.replace(experiment.tasks, epochs=longest.tasks.epochs) != longest.tasks:
+                raise UserError(
+                    f"{longest.name} and {experiment.name} share the data set {dataset} but not its tasks (all but "
+                    "tasks.epochs), which are drawn once; give both the same"
+                )
+        return longest.tasks
+
+    def evaluation(self, run: str) -> EvaluationSettings:
+        """How `run` is scored."""
+        return self.scoring(self.owners[run])
+
+    def scoring(self, names: tuple[str, ...]) -> EvaluationSettings:
+        """How a run is scored for these experiments: by every protocol that one of them asks for.
+
+        Raises:
+            UserError: they differ in anything else.
+        """
+        first, *others = (self.experiments[name].evaluation for name in names)
+        for name, other in zip(names[1:], others, strict=True):
+            if dataclasses.replace(other, protocols=first.protocols) != first:
+                raise UserError(
+                    f"{names[0]} and {name} share runs but not evaluation (all but evaluation.protocols), and a run is "
+                    "scored once; give both the same"
+                )
+        asked = {protocol for settings in (first, *others) for protocol in settings.protocols}
+        # in one order, whoever else asks: a run that is scored alike is not scored again
+        return dataclasses.replace(first, protocols=tuple(name for name in PROTOCOLS if name in asked))
+
+    def evaluation_jobs(self) -> Iterable[list[str]]:
+        """The runs of each evaluation job: several of one method, alone or under GeSSL, that are scored alike."""
+        alike: dict[Any, list[str]] = {}
+        for run, cell in self.runs.items():
+            alike.setdefault((self.owner(run).name, cell.kind, self.evaluation(run)), []).append(run)
+        for runs in alike.values():
+            size = self.owner(runs[0]).efficiency.evaluations_per_job
+            yield from (runs[first : first + size] for first in range(0, len(runs), size))
+
+    def listing(self) -> Tree:
+        """What `gessl status` has to know, as JSON that it reads in no time: see `gessl.status`."""
+        return {
+            name: {
+                "title": experiment.title,
+                "runs": {
+                    cell.id: [cell.kind, cell.science.train.steps, *self._occupies(cell.id)]
+                    for cell in experiment.runs()
+                },
+            }
+            for name, experiment in self.experiments.items()
+        }
+
+    def _occupies(self, run: str) -> tuple[int, int]:
+        """GPUs and CPU threads of its pretraining."""
+        owner = self.owner(run)
+        return (owner.resources["pretrain"].gpu if "pretrain" in owner.resources else 0), owner.efficiency.threads
+
+    def cell(self, run: str) -> PlannedScience:
+        """The cell of one run.
+
+        Raises:
+            UserError: no experiment has such a run.
+        """
+        require(run, self.runs, " and ".join(self.experiments), "run")
+        return self.runs[run]
+
+
+def _members(tree: Tree, source: str) -> list[Path]:
+    """The files of a batch, in the order given; patterns sorted."""
+    for key in tree:
+        require(key, dict.fromkeys(KEYS), source, "key")
+    patterns: Any = tree["experiments"]
+    patterns = [patterns] if isinstance(patterns, str) else patterns
+    if not isinstance(patterns, list) or not patterns or not all(isinstance(pattern, str) for pattern in patterns):
+        raise UserError(f"{source}: experiments: must be a list of paths, got {patterns!r}")
+    return list(dict.fromkeys(path for pattern in patterns for path in _matches(pattern, source)))
+
+
+def _matches(pattern: str, source: str) -> Iterable[Path]:
+    if not any(mark in pattern for mark in "*?["):
+        return [Path(pattern)]
+    path = Path(pattern)
+    found = sorted(Path(path.anchor or ".").glob(str(path.relative_to(path.anchor))))
+    if not found:
+        raise UserError(f"{source}: experiments: no file matches {pattern!r}")
+    return found

@@ -1,0 +1,80 @@
+"""The interpreter for a recorded environment: this one where the locks agree, else one built from the lock."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from gessl.errors import UserError
+from gessl.files import sha256_file
+from gessl.layout import LOCK
+
+
+def interpreter_for(recorded: dict[str, Any], tree: Path, *, here: bool) -> tuple[str, str]:
+    """The Python whose libraries are those of the recorded lock, and what to say of it.
+
+    The lock that it stands for is put into `tree`, so that what runs there records it.
+
+    Args:
+        recorded: a record's environment; its `lock` is the SHA-256 of the lock.
+        tree: a project at the recorded commit, with that commit's lock.
+        here: take the running interpreter, whatever its lock.
+
+    Raises:
+        UserError: the lock is neither the present one nor the commit's, or no environment can be built from it.
+    """
+    wanted = recorded.get("lock")
+    present = sha256_file(LOCK) if LOCK.is_file() else None
+    if here or wanted == present:
+        (tree / LOCK).unlink(missing_ok=True)
+        if present:
+            shutil.copy(LOCK, tree / LOCK)
+        told = "which has the recorded lock" if wanted else "without a lock, as recorded"
+        return (
+            sys.executable,
+            f"the present environment, {told if wanted == present else 'NOT the recorded one (--here)'}",
+        )
+    lock = tree / LOCK
+    if wanted is None or not lock.is_file() or sha256_file(lock) != wanted:
+        raise UserError(
+            f"{LOCK}: the recorded environment had the lock {(wanted or 'none')[:12]}, which is neither the present one"
+            " nor the one of the recorded commit; use --here to take the present environment instead"
+        )
+    return str(
+        _build(lock, wanted, str(recorded.get("python")))
+    ), f"an environment built from the recorded lock {wanted[:12]}"
+
+
+def _build(lock: Path, wanted: str, recorded: str) -> Path:
+    """The Python of the environment of that lock, from the user's cache or new; hashes of packages are checked.
+
+    It is of the `recorded` version, but for its patch level: it is the present one where those agree.
+    """
+    version = ".".join(recorded.split(".")[:2])
+    base = sys.executable if version == f"{sys.version_info[0]}.{sys.version_info[1]}" else version
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gessl/environments"
+    python = cache / f"{wanted[:16]}-py{version}" / "bin/python"
+    if python.is_file():
+        return python
+    uv = shutil.which("uv", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
+    if uv is None:
+        raise UserError("uv: not found, but the recorded environment must be built with it; install uv, or use --here")
+    cache.mkdir(parents=True, exist_ok=True)
+    print(f"gessl: building the recorded environment in {python.parent.parent}", file=sys.stderr)
+    with tempfile.TemporaryDirectory(dir=cache, prefix=".") as scratch:
+        new = Path(scratch) / "new"
+        steps = [
+            ["venv", "--relocatable", "--python", base, str(new)],
+            ["pip", "sync", "--python", str(new / "bin/python"), "--require-hashes", str(lock)],
+        ]
+        for words in steps:
+            if subprocess.run([uv, *words], stdout=2).returncode != 0:
+                raise UserError(
+                    f"{LOCK}: uv cannot build the recorded environment (see above); mend that or use --here"
+                )
+        if not python.is_file():  # else another process was faster
+            new.rename(python.parent.parent)
+    return python

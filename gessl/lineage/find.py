@@ -1,0 +1,91 @@
+"""Which record, score or cell people mean by an id."""
+
+import csv
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from gessl.errors import UserError
+from gessl.layout import RECORD, RESULTS, run_dir
+from gessl.lineage.record import project_path
+
+
+def record_folder(identifier: str) -> Path:
+    """The folder of the record that `identifier` means, relative to the project.
+
+    Args:
+        identifier: a run's id, the first 8 or more digits of a record's id, the id of a score or of a report's cell
+            (of what made it), or a path under `results/`.
+
+    Raises:
+        UserError: nothing, or more than one record, has that id.
+    """
+    path = project_path(Path(identifier))
+    if path.is_relative_to(RESULTS):
+        found = [folder for folder in (path, *path.parents) if (folder / RECORD).is_file()]
+        if not found:
+            raise UserError(f"{path}: no lineage record claims it; give a folder that a step made")
+        return found[0]
+    if is_run(identifier):
+        return run_dir(identifier)
+    if not re.fullmatch(r"[0-9a-f]{8,64}", identifier):
+        raise UserError(
+            f"{identifier}: no such run; give the id of a run, a score, a cell or a record (8 digits or more), or a"
+            f" folder in {RESULTS}"
+        )
+    if made := find_score(identifier) or find_cell(identifier):
+        return made[0].parent
+    return folder_of_record(identifier)
+
+
+def is_run(identifier: str) -> bool:
+    """Whether a run of that id has a record."""
+    return bool(re.fullmatch(r"[\w.+-]+", identifier)) and (run_dir(identifier) / RECORD).is_file()
+
+
+def find_cell(identifier: str) -> tuple[Path, dict[str, Any]] | None:
+    """The report's list of cells that holds the one of that id, and its entry."""
+    for ids in sorted(RESULTS.glob("report/*/ids.json")):
+        if isinstance(cell := read_object(ids).get(identifier), dict):
+            return ids, cell
+    return None
+
+
+def find_score(identifier: str) -> tuple[Path, dict[str, str]] | None:
+    """The score table that holds the score of that id, and its row."""
+    for scores in sorted(RESULTS.glob("scores/*/scores.csv")):
+        for row in score_rows(scores, {identifier}):
+            return scores, row
+    return None
+
+
+def folder_of_record(prefix: str) -> Path:
+    """The folder of the one record whose id begins with `prefix`.
+
+    Raises:
+        UserError: there is none, or more than one.
+    """
+    found = [
+        path.parent for path in sorted(RESULTS.rglob(RECORD)) if str(read_object(path).get("id")).startswith(prefix)
+    ]
+    if len(found) != 1:
+        mend = "give more digits" if found else f"nothing under {RESULTS} has this id"
+        raise UserError(f"{prefix}: id of {len(found)} records; {mend}")
+    return found[0]
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file, empty where there is none."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def score_rows(path: Path, wanted: set[str]) -> Iterator[dict[str, str]]:
+    """The rows of a score table whose ids are wanted."""
+    with open(path, encoding="utf-8", errors="replace", newline="") as file:
+        yield from (row for row in csv.DictReader(file) if row.get("id") in wanted)

@@ -1,0 +1,219 @@
+"""A recorded step, made again from its record alone: recorded code and inputs in an empty folder, recorded settings."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from gessl.errors import UserError
+from gessl.files import atomic_json, sha256_file
+from gessl.layout import RAW, RECORD, run_dir
+from gessl.lineage.environments import interpreter_for
+from gessl.lineage.record import read_record
+from gessl.lineage.repository import recorded_code
+
+Record = dict[str, Any]
+STEPS = ("prepare", "tasks", "pretrain", "evaluate", "report")
+GRACE = 10  # seconds that a step has to end when the replay is stopped
+PLAN = Path("replay.json")  # the experiment, in the scratch project
+NO_OWN_RUN = {"methods": {"simclr": {}}, "variants": {"base": {}}, "evaluation": {"protocols": ["sigma/onehot"]}}
+"""Of an experiment whose runs do not matter: what fits every data set."""
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """A step made again: the scratch project, the new record, and where code and environment came from."""
+
+    tree: Path
+    record: Record
+    code: str
+    environment: str
+
+
+@contextmanager
+def rebuilt(folder: Path, record: Record, *, here: bool = False) -> Iterator[Rebuilt]:
+    """Make the step of `record` again in a scratch project, which is removed at the end, whatever happens.
+
+    The new record proves that the same sources were run with the same settings on the same inputs.
+
+    Args:
+        folder: of the step's outputs, in this project (the working directory).
+        record: the record that lies in it.
+        here: take the present environment, even if it is not the recorded one.
+
+    Raises:
+        UserError: the step, its code, inputs, settings or environment cannot be had again, or the step failed.
+    """
+    what = f"{record['step']} {record['name']}"
+    if record["step"] not in STEPS:
+        raise UserError(
+            f"{what}: raw data come from their publishers and cannot be rebuilt; `gessl audit` compares them with their"
+            " pin"
+            if record["step"] == "fetch"
+            else f"{what}: only {', '.join(STEPS)} can be replayed"
+        )
+    inputs = _verified_inputs(record)
+    with _gone_when_stopped(), recorded_code(record["code"], what) as (tree, code):
+        interpreter, environment = interpreter_for(record["environment"], tree, here=here)
+        for path in [*RAW.glob("*.dvc"), *inputs]:  # the commit may lack the pin of a data set of one's own
+            _bring(path, tree)
+        words = _words(record, tree)
+        print(f"gessl: replaying {what} with {code}, {environment}", file=sys.stderr)
+        _run(record, interpreter, words, tree)
+        made = read_record(tree / folder)
+        if made is None:
+            raise UserError(f"{what}: made again, it left no record in {folder}")
+        _require_same_step(record, made, what)
+        yield Rebuilt(tree, made, code, environment)
+
+
+def _verified_inputs(record: Record) -> list[Path]:
+    """The recorded inputs, whose bytes are still the recorded ones."""
+    paths = []
+    for entry in record["inputs"]:
+        path = Path(entry["path"])
+        if path.is_absolute() or ".." in path.parts:
+            raise UserError(f"{path}: input of {record['name']} from outside the project; it cannot be brought along")
+        if not path.is_file():
+            raise UserError(f"{path}: not there, but {record['step']} {record['name']} was made from it; restore it")
+        if sha256_file(path) != entry["sha256"]:
+            raise UserError(
+                f"{path}: not the bytes any more that {record['step']} {record['name']} was made from; restore them, or"
+                " run the workflow again"
+            )
+        paths.append(path)
+    return paths
+
+
+@contextmanager
+def _gone_when_stopped() -> Iterator[None]:
+    """A SIGTERM ends the block as Ctrl-C does: the child is stopped, and nothing is left behind."""
+
+    def stop(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _bring(path: Path, tree: Path) -> None:
+    """Link an input, and its maker's record beside it, into the scratch project."""
+    records = [folder / RECORD for folder in path.parents if (folder / RECORD).is_file()]
+    for source in (path, *records[:1]):
+        target = tree / source
+        if not target.is_symlink():
+            target.unlink(missing_ok=True)  # the commit's version of a file that git holds, say a pin
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.symlink_to(source.resolve())
+
+
+def _words(record: Record, tree: Path) -> list[str]:
+    """The step's command; the experiment that it asks for is written from the record's settings."""
+    name, step = record["name"], record["step"]
+    if step == "prepare":
+        return [step, name]
+    with_plan = ["--config", str(PLAN)]
+    if step == "report":
+        shutil.copy(_recorded_plan(record), tree / PLAN)
+        return [step, *with_plan]
+    if step == "tasks":
+        dataset, _, seed = name.rpartition("-s")
+        tasks = {"datasets": [dataset], "seeds": [int(seed)], "tasks": record["config"].get("tasks"), **NO_OWN_RUN}
+        _write_plan(record, tree, tasks)
+        return [step, dataset, seed, *with_plan]
+    if step == "pretrain":
+        _write_plan(record, tree, _of_science(record["config"]))
+    else:
+        science = json.loads((tree / run_dir(name) / "config.json").read_bytes())
+        _write_plan(record, tree, _of_science(science) | {"evaluation": record["config"]})
+    return [step, name, *with_plan]
+
+
+def _of_science(science: dict[str, Any]) -> dict[str, Any]:
+    """The experiment of the one run with these settings, each of them spelt out."""
+    try:
+        return {
+            "datasets": [science["dataset"]],
+            "methods": {science["method_name"]: science["method"]},
+            "seeds": [science["seed"]],
+            "recipe": {key: science[key] for key in ("backbone", "views", "train", "gessl")},
+            "variants": {"recorded": {}},
+        }
+    except KeyError as error:
+        raise UserError(f"{run_dir('RUN')}: recorded settings lack {error}; the run cannot be rebuilt") from None
+
+
+def _write_plan(record: Record, tree: Path, parts: dict[str, Any]) -> None:
+    # a CPU run on a machine with a GPU leaves torch's deterministic mode off
+    cuda = record["environment"].get("accelerator") and record["environment"].get("deterministic")
+    efficiency = {
+        "device": "auto" if cuda else "cpu",
+        "threads": record["environment"].get("threads") or 1,
+        "compile": bool(record["notes"].get("compiled")),
+    }
+    atomic_json(tree / PLAN, {"name": "replay", "title": "replay", **parts, "efficiency": efficiency})
+
+
+def _recorded_plan(record: Record) -> Path:
+    """The experiment file of a report, which its record names; whether it is still the same one, the result shows."""
+    command = record["command"]
+    named = command[command.index("--config") + 1 :] if "--config" in command else ["config/config.yaml"]
+    path = Path(*named[:1])
+    if not path.is_file():
+        raise UserError(f"{path}: the experiment of report {record['name']} is gone; run the workflow's dry-run for it")
+    return path
+
+
+def _run(record: Record, interpreter: str, words: list[str], tree: Path) -> None:
+    """Run the step in the scratch project, with its code; what it says goes to stderr."""
+    environment = os.environ | {"PYTHONPATH": str(tree)}  # goes before an editable install of the package
+    if not record["environment"].get("accelerator"):
+        environment["CUDA_VISIBLE_DEVICES"] = ""
+    processes = record["notes"].get("processes", 1)
+    shared = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)] if processes > 1 else []
+    command = [interpreter, *shared, "-m", "gessl", *words]
+    child = subprocess.Popen(command, cwd=tree, env=environment, stdout=2)
+    try:
+        code = child.wait()
+    finally:
+        _stop(child)
+    if code != 0:
+        raise UserError(f"{record['step']} {record['name']}: failed with exit code {code} when made again; see above")
+
+
+def _stop(child: subprocess.Popen[bytes]) -> None:
+    """End it if it has not ended; with a moment for torchrun, which must stop its own children."""
+    child.terminate()
+    try:
+        child.wait(GRACE)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+
+
+def _require_same_step(record: Record, made: Record, what: str) -> None:
+    def files(entries: list[dict[str, Any]]) -> list[tuple[str, str]]:
+        return sorted((entry["path"], entry["sha256"]) for entry in entries)
+
+    for name, same in {
+        "sources": _sources(made) == _sources(record),
+        "settings": made["config"] == record["config"] and made["seed"] == record["seed"],
+        "inputs": files(made["inputs"]) == files(record["inputs"]),
+    }.items():
+        if not same:
+            raise UserError(f"{what}: the {name} of what was made again are not the recorded ones; no replay of it")
+
+
+def _sources(record: Record) -> str:
+    """What the step imports, as its own code hashed it: a stray file beside it makes it no other step."""
+    return str(record["code"].get("fingerprint") or record["code"]["sources"])

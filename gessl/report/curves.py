@@ -1,0 +1,64 @@
+"""The learning curves: one line per run, which leads to the record of its training."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from gessl.report.collect import Collected
+from gessl.report.plan import ReportPlan
+from gessl.report.style import INK, Drawing, legend, link, look, record_anchor, to_svg
+from gessl.report.tables import file_name
+
+POINTS = 200  # per learning curve
+METRICS = {
+    "loss": "loss",
+    "ssl_loss": "SSL loss",
+    "divergence": "divergence from the target",
+    "feature_std": "feature std",
+    "effective_rank": "effective rank",
+    "pi_entropy": "entropy of π (nats)",
+}
+
+
+def draw_curves(plan: ReportPlan, collected: Collected) -> Iterator[Drawing]:
+    """A figure per data set and method of which any run has finished."""
+    looks = look(plan)
+    for dataset in plan.datasets:
+        for method in plan.methods(dataset):
+            curves = collected.curves
+            curves = curves[(curves["dataset"] == dataset) & (curves["method"] == method)]
+            if curves.empty:
+                continue
+            figure = Figure(figsize=(11.0, 4.0))
+            grid = figure.subplots(2, len(METRICS), sharex="row", sharey="col")
+            for line, x in enumerate(("step", "images")):
+                for axes, (metric, title) in zip(grid[line], METRICS.items(), strict=True):
+                    _curve(axes, curves, x, metric, looks, collected.records)
+                    axes.set_xlabel("outer step" if x == "step" else "images drawn")
+                    axes.ticklabel_format(axis="x", style="sci", scilimits=(0, 4), useMathText=False)
+                    if line == 0:
+                        axes.set_title(title)
+            legend(figure, looks)
+            caption = f"{dataset}, {method}: one line per seed; above against outer steps, below against images drawn."
+            yield Drawing(file_name("curves", dataset, method), "curves", caption, to_svg(figure))
+
+
+def _curve(
+    axes: Axes, curves: pd.DataFrame, x: str, metric: str, looks: dict[str, tuple[str, str]], records: dict[str, Any]
+) -> None:
+    drawn = False
+    for (variant, _), run in curves.groupby(["variant", "seed"], sort=True):
+        line = run[[x, metric]].dropna()
+        line = line.iloc[np.unique(np.linspace(0, len(line) - 1, min(POINTS, len(line))).round().astype(int))]
+        line = line[line[metric].map(math.isfinite)]
+        if len(line):
+            drawn = True
+            leads = link(record_anchor(records[run["run"].iloc[0]]["run"]["id"]))
+            axes.plot(line[x], line[metric], color=looks[variant][0], linewidth=0.9, alpha=0.85, url=leads)
+    if not drawn:
+        axes.text(0.5, 0.5, "not logged", transform=axes.transAxes, ha="center", va="center", color=INK, alpha=0.5)

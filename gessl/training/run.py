@@ -1,0 +1,127 @@
+"""One pretraining run in memory: what an outer step is, and the state between two of them."""
+
+import numpy as np
+import torch
+
+from gessl.bilevel.inner import initial_rates
+from gessl.bilevel.learner import Learner, Variables, channels_last, seeded_init
+from gessl.bilevel.support_query import Guided
+from gessl.bilevel.vectors import norm
+from gessl.data.arrays import open_images, read_card
+from gessl.data.views import POLICIES, make_views
+from gessl.methods.base import Batch, Clock
+from gessl.nets.encoder import Encoder
+from gessl.optimizer import Optimizer
+from gessl.rng import generator
+from gessl.tasks.read import batch_positions, load_order
+from gessl.training.checkpoint import Checkpoint
+from gessl.training.metrics import Metrics
+from gessl.training.schedule import learning_rate
+from gessl.training.settings import Science
+from gessl.training.step import outer_gradient
+
+
+class Run:
+    """One pretraining run in memory: data, learner, variables, optimiser, and the step it has reached.
+
+    It stands where `checkpoint` stood, or at the start without one.
+    """
+
+    def __init__(
+        self, science: Science, device: torch.device, checkpoint: Checkpoint | None = None, *, compiled: bool = False
+    ) -> None:
+        self.science, self.device = science, device
+        card = read_card(science.dataset)
+        self.images = open_images(science.dataset)
+        self._order = load_order(science.dataset, science.seed)
+        self._train = np.sort(self._order[0])
+        batch = science.train.batch
+        batch_positions(self._order, batch, science.train.steps * self.tasks_per_step - 1)  # enough tasks?
+        self._epoch = max(1, len(self._train) // batch // self.tasks_per_step)
+        with seeded_init(generator(science.seed, "encoder")):
+            lab = science.method.needs == "lab"
+            self.encoder = Encoder(science.backbone, card["mean"], card["std"], card["size"], lab)
+        gessl = science.gessl
+        self.learner = Learner(
+            Guided(science.method, gessl.support_query) if gessl and gessl.support_query else science.method,
+            self.encoder,
+            generator(science.seed, "heads"),
+            images=self._order.shape[1],
+            precision=science.train.precision,
+            compiled=compiled,
+        )
+        variables = channels_last(checkpoint.variables) if checkpoint else self._fresh()
+        self.variables = Variables(
+            *({name: tensor.to(device) for name, tensor in group.items()} for group in variables)
+        )
+        train = science.train
+        self.optimizer = Optimizer(
+            self.variables.params,
+            train.optimizer,
+            weight_decay=train.weight_decay,
+            momentum=train.momentum,
+            beta2=train.beta2,
+            eta=train.eta,
+            clip_lr=train.clip_lr,
+            clip=train.clip,
+        )
+        self.step = 0
+        if checkpoint:
+            self.optimizer.restore(checkpoint.optimizer)
+            self.step = checkpoint.step
+
+    def _fresh(self) -> Variables:
+        variables, gessl = self.learner.init(), self.science.gessl
+        if gessl and gessl.learn_inner_lr:
+            variables.params.update(initial_rates(variables.params, gessl))
+        return variables
+
+    @property
+    def tasks_per_step(self) -> int:
+        """M; 1 for the base method alone."""
+        return self.science.gessl.tasks if self.science.gessl else 1
+
+    def task(self, step: int, task: int) -> list[Batch]:
+        """The sets of views of one task of one outer step: a function of the seed and these two alone."""
+        science = self.science
+        positions = batch_positions(self._order, science.train.batch, step * self.tasks_per_step + task)
+        images = torch.from_numpy(np.ascontiguousarray(self.images[positions])).to(self.device, non_blocking=True)
+        sets = science.gessl.view_sets if science.gessl else 1
+        index = torch.from_numpy(np.searchsorted(self._train, positions)).to(self.device, non_blocking=True)
+        batches = []
+        for s in range(sets):
+            views = make_views(images, POLICIES[science.views], generator(science.seed, "views", step, task, s))
+            draws = generator(science.seed, "draws", step, task, s)
+            batches.append(self.learner.draw(Batch(*views, index=index), draws))
+        return batches
+
+    def advance(self, metrics: Metrics | None) -> None:
+        """One outer step, told to `metrics` if this process keeps any."""
+        science, step = self.science, self.step
+        tasks = [self.task(step, task) for task in range(self.tasks_per_step)]
+        outer = outer_gradient(self.learner, self.variables, tasks, science.gessl)
+        lr = learning_rate(step, science.train)
+        self.optimizer.step(outer.gradient, lr)
+        self.step += 1
+        clock = Clock(self.step, science.train.steps, self._epoch)
+        state = self.learner.commit(self.variables.state, self.variables.params, outer.seen, clock)
+        self.variables = self.variables._replace(buffers=outer.buffers, state=state)
+        if metrics is None:
+            return
+        images = self.step * self.tasks_per_step * science.train.batch
+        logs = {**outer.logs, "grad_norm": norm(outer.gradient)}
+        features = outer.seen[0].outputs["h"].flatten(0, 1)
+        metrics.add({"step": step, "images": images, "lr": lr}, logs, features, (outer.losses, outer.norms))
+
+    def trained(self) -> Encoder:
+        """The encoder as it is now, on the CPU."""
+        prefix = "encoder."
+        tensors = {**self.variables.params, **self.variables.buffers}
+        self.encoder.load_state_dict(
+            {name.removeprefix(prefix): tensor.cpu() for name, tensor in tensors.items() if name.startswith(prefix)}
+        )
+        return self.encoder
+
+    def checkpoint(self) -> Checkpoint:
+        """All state, as it is now."""
+        return Checkpoint(self.step, self.variables, self.optimizer.slots())

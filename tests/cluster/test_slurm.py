@@ -1,0 +1,140 @@
+"""A small grid on a real SLURM, with the mishaps of a night: the same results as in peace on one machine.
+
+Run by `make test-slurm`; it installs Debian's SLURM, which needs root.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+import pytest
+import yaml
+
+from gessl.training.metrics import read_metrics
+from tests.cluster.results import content
+from tests.cluster.slurm import NODE, ask, install, node_state, running_slurm, wait_until
+from tests.conftest import SMALL, copy_project
+
+pytestmark = pytest.mark.slurm
+STEPS = 300
+GRID = {
+    **SMALL,
+    "recipe": {"train": {"steps": STEPS, "batch": 32, "warmup": 2, "lr": 0.003}},
+    "tasks": {**SMALL["tasks"], "epochs": 20},
+    "evaluation": {"protocols": ["knn/5nn-euclid", "linear/wmse-v1"]},
+    "efficiency": {"checkpoint_every": 20, "log_every": 2, "evaluations_per_job": 1},
+}
+SNAKEMAKE = [sys.executable, "-m", "snakemake", "--profile"]
+# asks SLURM often, and squeue, for this SLURM keeps no accounts
+HASTE = (
+    "--slurm-status-command=squeue",
+    "--slurm-init-seconds-before-status-checks=1",
+    "--seconds-between-status-checks=1",
+    "--latency-wait=10",
+)
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    install()
+    with running_slurm(tmp_path_factory.mktemp("slurm")):
+        yield
+
+
+def project(folder: Path) -> Path:
+    copy_project(folder)
+    (folder / "config/config.yaml").write_text(yaml.safe_dump(GRID))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def in_peace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The grid on this machine without a scheduler."""
+    folder = project(tmp_path_factory.mktemp("peace") / "project")
+    done = subprocess.run([*SNAKEMAKE, "workflow/profiles/local"], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+class Night:
+    """A workflow that runs on the cluster, and what befalls its jobs."""
+
+    def __init__(self, folder: Path, runs: list[str]) -> None:
+        self.folder, self.log = folder, folder.parent / "snakemake.log"
+        self.waiting = dict(zip((self.kill, self.tell, self.requeue), runs, strict=False))
+
+    def __enter__(self) -> Self:
+        with open(self.log, "w") as file:
+            words = [*SNAKEMAKE, "workflow/profiles/slurm", *HASTE]
+            self.main = subprocess.Popen(words, cwd=self.folder, stdout=file, stderr=subprocess.STDOUT)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.main.terminate()
+        self.main.wait(60)
+
+    def job(self, run: str) -> str:
+        """SLURM's number of the job that makes `run`."""
+        lines = ask("squeue", "--noheader", "--states=RUNNING", "--format=%i %k").splitlines()
+        found = [line.split()[0] for line in lines if line.endswith(f"rule_pretrain_wildcards_{run}")]
+        assert found, f"{run} was too fast: no job of it runs"
+        return found[0]
+
+    def kill(self, run: str) -> None:
+        """As the kernel does that runs out of memory."""
+        (lease,) = (self.folder / "work/leases" / run).iterdir()
+        os.kill(json.loads(lease.read_text())["pid"], signal.SIGKILL)
+
+    def tell(self, run: str) -> None:
+        """As SLURM does before it preempts."""
+        ask("scancel", "--signal=TERM", self.job(run))
+
+    def requeue(self, run: str) -> None:
+        """As SLURM does with a lost node's jobs."""
+        job = self.job(run)
+        ask("scontrol", "requeue", job)
+        wait_until(lambda: "PENDING" in ask("squeue", "-h", "-o", "%T", "-j", job), 60, f"{run} was not requeued")
+        ask("scontrol", "update", f"JobId={job}", "StartTime=now")  # SLURM would wait for two minutes
+
+    def mishaps(self) -> None:
+        """Each once, when its run is well under way, in whatever order SLURM starts them."""
+        while self.waiting:
+            for mishap, run in list(self.waiting.items()):
+                if len(read_metrics(self.folder / "work" / run / "metrics.jsonl")) >= 50:
+                    mishap(run)
+                    del self.waiting[mishap]
+            assert self.main.poll() is None, self.log.read_text()
+            time.sleep(0.05)
+
+    def drain(self) -> None:
+        """No new job starts until the node is empty and was given back."""
+        ask("scontrol", "update", f"NodeName={NODE}", "State=DRAIN", "Reason=test")
+        wait_until(lambda: node_state() == "drained", 600, "the node is not empty")
+        assert self.main.poll() is None, self.log.read_text()
+        ask("scontrol", "update", f"NodeName={NODE}", "State=RESUME")
+
+    def resumed(self, run: str) -> int:
+        """From which step the run's last attempt went on."""
+        record = json.loads((self.folder / "results/runs" / run / "record.json").read_text())
+        return int(record["notes"]["resumed_from_step"])
+
+
+def test_a_night_of_mishaps_ends_in_the_results_of_a_day_in_peace(slurm: None, in_peace: Path, tmp_path: Path) -> None:
+    runs = sorted(path.name for path in (in_peace / "results/runs").iterdir())
+    with Night(project(tmp_path / "project"), runs) as night:
+        night.mishaps()
+        night.drain()
+        assert night.main.wait(900) == 0, night.log.read_text()
+    assert all(night.resumed(run) > 0 for run in runs[:3])
+    assert "told to stop by SIGTERM" in night.log.read_text(), "the end of a failed job's log"
+    expected, found = content(in_peace), content(night.folder)
+    assert found.keys() == expected.keys()
+    assert {path for path in expected if found[path] != expected[path]} == set()
+    assert not list(night.folder.glob("work/leases/*"))
+    assert len(list(night.folder.glob("logs/slurm/rule_pretrain/*/*.log"))) >= 4 + 2, "an attempt more for two of them"

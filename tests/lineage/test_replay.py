@@ -1,0 +1,309 @@
+"""Replays of real steps, in a repository of their own: what holds, what was tampered with, what cannot be had again."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from repositories import commit, forge, git
+from safetensors.numpy import load_file
+from toy_project import RUN
+
+from gessl.cli import main
+from gessl.config import Experiment
+from gessl.errors import UserError
+from gessl.files import sha256_file
+from gessl.layout import run_dir, scores_dir, tasks_dir
+from gessl.lineage import environments, rebuild
+from gessl.lineage.replay import replay
+from tests.conftest import ROOT, SMALL, copy_project
+
+TASKS = tasks_dir("digits", 0)
+TINY = SMALL | {
+    "seeds": [0],
+    "recipe": {"train": {"steps": 3, "batch": 32, "warmup": 1, "lr": 0.003}},
+    "variants": {"base": {}},
+    "comparisons": [],
+    "evaluation": {"protocols": ["knn/5nn-euclid"]},
+}
+
+
+def gessl(*words: str) -> subprocess.CompletedProcess[str]:
+    """`gessl` of the repository in the working directory, not of this one."""
+    command = [sys.executable, "-m", "gessl", *words]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(Path.cwd())})
+
+
+def done(*words: str) -> None:
+    result = gessl(*words)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.fixture(scope="module")
+def finished(prepared_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A repository with one run and its scores, made by the committed code; left as it was by each test."""
+    home, before = copy_project(tmp_path_factory.mktemp("replay")), Path.cwd()
+    shutil.copytree(ROOT / "gessl", home / "gessl", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / ".gitignore", home)
+    (home / "config/config.yaml").write_text(yaml.safe_dump(TINY))
+    git(home, "init", "--quiet")
+    commit(home)
+    shutil.copytree(prepared_template / "results", home / "results")
+    os.chdir(home)
+    try:
+        done("tasks", "digits", "0")
+        done("pretrain", run_id())
+        done("evaluate", run_id())
+        yield home
+    finally:
+        os.chdir(before)
+
+
+@pytest.fixture
+def home(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The repository as the working directory; replays must leave nothing anywhere."""
+    scratch, kept = tmp_path / "scratch", tmp_path / "results"
+    scratch.mkdir()
+    shutil.copytree(finished / "results", kept)
+    head = git(finished, "rev-parse", "HEAD")
+    monkeypatch.chdir(finished)
+    monkeypatch.setenv("TMPDIR", str(scratch))
+    yield finished
+    assert list(scratch.iterdir()) == []
+    assert len(git(finished, "worktree", "list").splitlines()) == 1
+    git(finished, "reset", "--quiet", "--hard", head)
+    shutil.rmtree("results")
+    shutil.copytree(kept, "results")
+
+
+def run_id() -> str:
+    return Experiment.load(Path("config/config.yaml")).runs()[0].id
+
+
+def test_the_same_code_gives_the_same_bits(home: Path) -> None:
+    run = run_id()
+    weights = sha256_file(run_dir(run) / "encoder.safetensors")
+    state = git(home, "status", "--porcelain")
+    replayed = gessl("replay", run)
+    assert replayed.returncode == 0, replayed.stderr
+    first, second, *lines = replayed.stdout.splitlines()
+    assert first.startswith(f"replay passed: pretrain {run} ")
+    assert first.endswith("5 of 5 outputs have the same bits, measured times aside")
+    assert second.startswith(f"with the code of commit {git(home, 'rev-parse', 'HEAD')[:12]}, the present environment")
+    assert f"same: {run_dir(run)}/model.safetensors" in lines
+    assert f"same but for clocks: {run_dir(run)}/metrics.jsonl (not compared: images_per_second, seconds)" in lines
+    assert "3/3" in replayed.stderr, "its progress is shown"
+    assert sha256_file(run_dir(run) / "encoder.safetensors") == weights
+    assert git(home, "status", "--porcelain") == state
+
+
+def test_a_score_is_replayed_by_its_id(home: Path) -> None:
+    run = run_id()
+    score = (scores_dir(run) / "scores.csv").read_text().splitlines()[1].split(",")[0]
+    replayed = gessl("replay", score, "--json")
+    assert replayed.returncode == 0, replayed.stderr
+    outcome = json.loads(replayed.stdout)
+    assert (outcome["ok"], outcome["step"], outcome["name"], outcome["machine"]) == (True, "evaluate", run, {})
+    assert {output["status"] for output in outcome["outputs"]} == {"same"}
+    assert len(outcome["outputs"]) == 3
+
+
+def test_an_output_that_was_altered_together_with_its_record_is_found(home: Path) -> None:
+    true = dict(np.load(TASKS / "labels.npz"))
+    name = max(true, key=lambda key: true[key].size)
+    forged = {key: array.copy() for key, array in true.items()}
+    forged[name][0, :3] += [5, -2, 1]
+    np.savez(TASKS / "labels.npz", **forged)
+
+    def rehash(record: dict[str, Any]) -> None:
+        for output in record["outputs"]:
+            output["sha256"] = sha256_file(Path(output["path"]))
+
+    forge(TASKS, rehash)
+    replayed = gessl("replay", str(TASKS))
+    assert replayed.returncode == 1, replayed.stderr
+    lines = replayed.stdout.splitlines()
+    assert lines[0].startswith("replay FAILED: tasks digits-s0 ")
+    assert lines[0].endswith("4 of 5 outputs have the same bits")
+    place = lines.index(f"differs: {TASKS}/labels.npz")
+    shape, dtype = list(true[name].shape), true[name].dtype
+    assert lines[place + 1].startswith(
+        f"  {name} {dtype} {shape}: 3 of {true[name].size} differ, by at most 5 at [0, 0]"
+    )
+    assert "processor, accelerator, threads and versions are the recorded ones" in lines
+
+
+def test_a_run_of_other_code_than_its_record_says_is_found(home: Path) -> None:
+    run = run_id()
+    honest = load_file(run_dir(run) / "encoder.safetensors")
+    shutil.copytree(run_dir(run), home / "results/honest")
+    source = home / "gessl/rng.py"
+    text = source.read_text().replace("(seed, ", "(seed + 1, ")
+    assert text != source.read_text()
+    source.write_text(text)
+    commit(home)
+    done("pretrain", run)
+    other = load_file(run_dir(run) / "encoder.safetensors")
+    new = json.loads((run_dir(run) / "record.json").read_text())["code"]
+    shutil.rmtree(run_dir(run))
+    shutil.move(home / "results/honest", run_dir(run))
+
+    forge(run_dir(run), lambda record: record.update(code=new))
+    replayed = gessl("replay", run, "--json")
+    assert replayed.returncode == 1, replayed.stderr
+    outputs = {Path(output["path"]).name: output for output in json.loads(replayed.stdout)["outputs"]}
+    assert outputs["config.json"]["status"] == "same"
+    assert outputs["encoder.safetensors"]["status"] == "differs"
+    gaps = {gap["part"]: gap for gap in outputs["encoder.safetensors"]["gaps"]}
+    assert set(gaps) == {name for name in honest if honest[name].tobytes() != other[name].tobytes()}
+    for name, gap in gaps.items():
+        far = np.abs(honest[name].astype(np.float64) - other[name].astype(np.float64))
+        assert gap["max_difference"] == far.max()
+        assert gap["differing"] == (honest[name] != other[name]).sum()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_replay_that_is_stopped_leaves_nothing(home: Path, number: signal.Signals) -> None:
+    command = [sys.executable, "-m", "gessl", "replay", str(TASKS)]
+    environment = os.environ | {"PYTHONPATH": str(home)}
+    child = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    assert child.stderr is not None
+    assert "replaying tasks digits-s0" in child.stderr.readline()
+    if number == signal.SIGINT:
+        os.killpg(child.pid, number)  # as Ctrl-C does
+    else:
+        child.send_signal(number)
+    assert child.wait(30) == 130
+    child.stderr.close()
+    with pytest.raises(ProcessLookupError):  # no step goes on alone
+        for _ in range(100):
+            os.killpg(child.pid, 0)
+            time.sleep(0.1)
+
+
+def test_what_stands_in_for_the_recorded_code_and_environment_is_told(home: Path) -> None:
+    """Present sources that are those of then; another environment, but only if that was asked for."""
+    forge(TASKS, lambda record: record["code"].update(dirty="d" * 64))
+    forge(TASKS, lambda record: record["environment"].update(lock=OTHER))
+    replayed = gessl("replay", str(TASKS), "--here")
+    assert replayed.returncode == 0, replayed.stderr
+    told = replayed.stdout.splitlines()
+    assert told[1].startswith("with the present sources, ")
+    assert told[1].endswith("NOT the recorded one (--here)")
+    assert f"  lock: recorded {OTHER}, now {sha256_file(home / 'requirements.lock')}" in told
+
+
+def code(**changes: str | None) -> Callable[[dict[str, Any]], None]:
+    return lambda record: record["code"].update({"commit": None, "dirty": None} | changes)
+
+
+OTHER, RECORDED = "0" * 64, "f" * 40
+REFUSED = {
+    "nothing": (None, "nothing: no such run; give the id of a run"),
+    "": (None, ": no such run"),
+    "ffffffffffff": (None, "ffffffffffff: id of 0 records"),
+    "results/none": (None, "results/none: no lineage record claims it"),
+    "results/raw/toy": (None, "fetch toy: raw data come from their publishers"),
+    "uncommitted": (code(commit=RECORDED, dirty="d", sources=OTHER), "made with uncommitted changes to commit fff"),
+    "unknown": (code(commit=RECORDED, sources=OTHER), "this repository does not have its commit ffffffffffff"),
+    "unversioned": (code(sources=OTHER), "made outside version control"),
+    "lock": (lambda record: record["environment"].update(lock=OTHER), "requirements.lock: the recorded environment"),
+    "settings": (code(), "recorded settings lack 'dataset'"),
+    "missing": (lambda _: Path("results/data/toy/card.json").unlink(), "results/data/toy/card.json: not there, but"),
+    "altered": (lambda _: Path("results/data/toy/card.json").write_text("{}"), "card.json: not the bytes any more"),
+    "outside": (lambda record: record["inputs"][0].update(path="/etc/passwd"), "/etc/passwd: input of .* from outside"),
+    "broken": (lambda record: record.pop("notes"), "record.json: broken lineage record"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_replayed_is_refused_in_one_line(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], name: str
+) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    (project / "config").mkdir()
+    change, message = REFUSED[name]
+    if change:
+        forge(run_dir(RUN), code())  # present sources: no worktree of this repository
+        forge(run_dir(RUN), change)
+    assert main(["replay", RUN if change else name]) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert re.search(message, err.splitlines()[-1])
+    assert len(err.splitlines()) == 1
+    assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (lambda record: record["code"].update(fingerprint=OTHER), "sources"),
+        (lambda record: record.update(seed=1), "settings"),
+        (lambda record: record["config"].update(epochs=3), "settings"),
+        (lambda record: record["inputs"][0].update(sha256=OTHER), "inputs"),
+        (lambda record: record["inputs"].pop(), "inputs"),
+    ],
+)
+def test_what_was_made_from_something_else_is_no_replay(
+    project: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[dict[str, Any]], object], what: str
+) -> None:
+    (project / "config").mkdir()
+    out = tasks_dir("toy", 0)
+    forge(out, code())
+
+    def make(record: dict[str, Any], interpreter: str, words: list[str], tree: Path) -> None:
+        shutil.copytree(out, tree / out)
+        forge(tree / out, change)
+
+    monkeypatch.setattr(rebuild, "_run", make)
+    with pytest.raises(UserError, match=f"the {what} of what was made again are not the recorded ones"):
+        replay(str(out))
+
+
+UV = """#!/bin/sh
+echo "$@" >> {log}
+[ $1 = venv ] && {{ for place; do :; done; mkdir -p $place/bin; ln -s {python} $place/bin/python; }}
+[ $1 != {fails} ]
+"""
+
+
+@pytest.mark.parametrize("fails", ["nothing", "pip"])
+def test_the_recorded_environment_is_built_once_from_its_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    uv, log, tree, cache = (tmp_path / name for name in ("uv", "log", "tree", "cache"))
+    uv.write_text(UV.format(log=log, python=sys.executable, fails=fails))
+    uv.chmod(0o755)
+    tree.mkdir()
+    (tree / "requirements.lock").write_text("numpy==1\n")
+    (tmp_path / "requirements.lock").write_text("numpy==2\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    monkeypatch.setattr(environments.shutil, "which", lambda *_, **__: str(uv))
+    recorded = {"lock": sha256_file(tree / "requirements.lock"), "python": "3.11.4"}
+    if fails == "pip":
+        with pytest.raises(UserError, match="uv cannot build the recorded environment"):
+            environments.interpreter_for(recorded, tree, here=False)
+        assert list((cache / "gessl/environments").iterdir()) == []
+        return
+    for _ in range(2):
+        python, told = environments.interpreter_for(recorded, tree, here=False)
+        assert Path(python).samefile(sys.executable)
+        assert python.startswith(str(cache))
+        assert told.startswith("an environment built from the recorded lock")
+    venv, sync = (line.split() for line in log.read_text().splitlines())
+    assert venv[0] == "venv"
+    assert [sync[:2], sync[-2:]] == [["pip", "sync"], ["--require-hashes", str(tree / "requirements.lock")]]

@@ -1,0 +1,129 @@
+"""Several experiments as one: what is shared is made once, what does not go together is refused, ids stay."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from gessl.cli import main
+from gessl.config import Batch, Experiment
+from gessl.errors import UserError
+from tests.conftest import ROOT, SMALL
+
+# as the first release gave them: nothing that is made from an unchanged setting may get another id
+IDS = {
+    "config/config.yaml": [
+        "digits-simclr-s0-9ccc3623",
+        "digits-simclr+gessl-s0-993f47a9",
+        "digits-byol+gessl-s0-dafec4d2",
+        "digits-barlow_twins-s0-233e1ca2",
+        "digits-barlow_twins+gessl-s1-eff5842e",
+        "digits-barlow_twins+gessl-s2-a5217bb0",
+    ],
+    "config/paper/ablation-target-steps.yaml": [
+        "digits-simclr-s0-9ccc3623",
+        "digits-simclr+gessl-s2-6312e095",
+    ],
+}
+
+
+@pytest.fixture(autouse=True)
+def project(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Path]:
+    def write(name: str, /, **changes: object) -> Path:
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump({**copy.deepcopy(SMALL), "name": name, **changes}))
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("path", IDS)
+def test_ids_are_those_of_earlier_versions(path: str) -> None:
+    assert set(IDS[path]) <= {cell.id for cell in Experiment.load(Path(path)).runs()}
+
+
+def test_a_batch_makes_shared_runs_once_and_scores_them_for_all(write: Callable[..., Path]) -> None:
+    one = write("one", evaluation={"protocols": ["linear/wmse-v1"]})
+    two = write("two", seeds=[1, 2], evaluation={"protocols": ["knn/5nn-euclid"]})
+    batch = Batch.load([one, two])
+    assert len(batch.runs) == 6
+    shared = {run for run, owners in batch.owners.items() if owners == ("one", "two")}
+    assert {batch.runs[run].science.seed for run in shared} == {1}
+    assert len(shared) == 2
+    for run, cell in batch.runs.items():
+        scored = set(batch.evaluation(run).protocols)
+        assert scored == {
+            0: {"linear/wmse-v1"}, 1: {"linear/wmse-v1", "knn/5nn-euclid"}, 2: {"knn/5nn-euclid"}
+        }[cell.science.seed]  # fmt: skip
+    jobs = list(batch.evaluation_jobs())
+    assert sorted(run for job in jobs for run in job) == sorted(batch.runs)
+    assert all(len({batch.evaluation(run) for run in job}) == 1 for job in jobs)
+
+
+def test_the_tasks_of_a_batch_are_as_many_as_the_longest_needs(write: Callable[..., Path]) -> None:
+    tasks = {**SMALL["tasks"], "epochs": 9}
+    assert Batch.load([write("one"), write("two", tasks=tasks)]).tasks("digits").epochs == 9
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"tasks": {"epochs": 4, "episodes": 21}}, "share the data set digits but not its tasks"),
+        ({"evaluation": {"batch": 7}}, "share runs but not evaluation"),
+        ({"name": "one"}, "another experiment of this batch is called 'one'"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(
+    changes: dict, complaint: str, write: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [write("one"), write("two", **changes)]
+    assert main(["plan", *map(str, files)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert complaint in line
+
+
+def test_a_batch_skips_what_is_invalid_only_where_it_is_told_to(write: Callable[..., Path], tmp_path: Path) -> None:
+    write("good")
+    write("wrong", datasets=["imagenet"])
+    write("worse", seeds=[1, 1])
+    tree: dict = {"experiments": [f"{tmp_path}/*.yaml"], "skip_invalid": True}
+    batch = Batch.parse(tree, "batch")
+    assert list(batch.experiments) == ["good"]
+    assert [line.split(":")[0] for line in batch.skipped] == [f"{tmp_path}/worse.yaml", f"{tmp_path}/wrong.yaml"]
+    with pytest.raises(UserError) as refused:
+        Batch.parse({**tree, "skip_invalid": False}, "batch")
+    assert len(str(refused.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("tree", "complaint"),
+    [
+        ({"experiments": "nothing/*.yaml"}, "no file matches 'nothing/[*].yaml'"),
+        ({"experiments": []}, "must be a list of paths, got"),
+        ({"experiments": [3]}, "must be a list of paths, got"),
+        ({"experiments": ["a.yaml"], "skip": True}, "unknown key 'skip'; did you mean 'skip_invalid'"),
+        ({"experiments": ["nowhere.yaml"]}, "nowhere.yaml: no such file"),
+        ({"experiments": ["nowhere.yaml"], "skip_invalid": True}, "nowhere.yaml: no such file"),
+    ],
+)
+def test_a_wrong_batch_is_refused(tree: dict, complaint: str) -> None:
+    with pytest.raises(UserError, match=complaint):
+        Batch.parse(tree, "batch")
+
+
+def test_all_grids_of_the_paper_are_one_batch() -> None:
+    batch = Batch.load([Path("config/paper.yaml")])
+    files = {path.stem for path in Path("config/paper").glob("*.yaml")}
+    skipped = {Path(line.split(":")[0]).stem for line in batch.skipped}
+    assert set(batch.experiments) | skipped == files
+    assert not set(batch.experiments) & skipped
+    assert all(len(line.splitlines()) == 1 for line in batch.skipped)
+    cells = [cell.id for one in batch.experiments.values() for cell in one.runs()]
+    assert len(batch.runs) == len(set(cells)) < len(cells), "the ablations share their controls"

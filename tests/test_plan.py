@@ -1,0 +1,109 @@
+"""`gessl plan`: its counts against Snakemake's own dry run, its hours against records made by hand."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from gessl.cli import main
+from gessl.config import Experiment
+from tests.conftest import SMALL, copy_project
+
+CONFIG = Path("config/config.yaml")
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    project = copy_project(tmp_path / "project")
+    monkeypatch.chdir(project)
+    return project
+
+
+def planned(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
+    assert main(["plan", *words, "--json"]) == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_the_jobs_are_those_of_snakemake(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tree = {"name": "more", "seeds": [1, 2], "methods": {"simclr": {"hidden": 16, "dim": 8}, "byol": {"hidden": 16}}}
+    Path("more.yaml").write_text(yaml.safe_dump({**SMALL, **tree}))
+    Path("both.yaml").write_text(yaml.safe_dump({"experiments": [str(CONFIG), "more.yaml"]}))
+    found = planned(capsys, "both.yaml")
+    command = [sys.executable, "-m", "snakemake", "--dry-run", "--quiet", "rules", "--cores", "1"]
+    dry = subprocess.run([*command, "--configfile", "both.yaml"], capture_output=True, text=True)
+    assert dry.returncode == 0, dry.stderr
+    counts: dict[str, int] = {}
+    for rule, count in dict(re.findall(r"^([\w+-]+) +(\d+)$", dry.stdout, flags=re.M)).items():
+        kind = rule.split("-")[0]
+        counts[kind] = counts.get(kind, 0) + int(count)
+    assert {rule: jobs["all"] for rule, jobs in found["jobs"].items()} == {
+        rule: counts[rule] for rule in ("fetch", "prepare", "tasks", "pretrain", "evaluate", "report")
+    }
+    assert all(jobs["to do"] == jobs["all"] for jobs in found["jobs"].values())
+    assert (found["cells"], found["runs"], found["shared"]) == (12, 10, 2)
+
+
+def record(run: str, part: str, **facts: object) -> None:
+    folder = Path("results") / part / run
+    folder.mkdir(parents=True)
+    plain = {"name": run, "environment": {"accelerator": None}, "notes": {}, "outputs": [{"bytes": 1000}]}
+    (folder / "record.json").write_text(json.dumps({**plain, **facts}))
+
+
+def test_hours_and_bytes_are_those_of_finished_runs_that_are_alike(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import dataclasses
+
+    assert planned(capsys, str(CONFIG))["cost"]["runs"] == 0
+    cells = {(cell.variant, cell.science.seed): cell for cell in Experiment.load(CONFIG).runs()}
+    base, protocols = cells["base", 0], list(Experiment.load(CONFIG).evaluation.protocols)
+    # 3 of its 12 steps were made by an attempt that was killed: 9 steps took 45 s, so 12 take 60 s
+    science, notes = dataclasses.asdict(base.science), {"resumed_from_step": 3}
+    record(base.id, "runs", config=science, seconds=45.0, notes=notes)
+    record(base.id, "scores", config={"protocols": protocols}, seconds=12.0)
+    found = planned(capsys, str(CONFIG))
+    assert found["finished"] == 1
+    assert found["jobs"]["pretrain"] == {"all": 4, "to do": 3}
+    cost = found["cost"]
+    assert cost["runs"] == 1, "base with seed 1; GeSSL's two runs cost something else"
+    assert cost["core_hours"] == pytest.approx((60 + 12) / 3600)
+    assert cost["gpu_hours"] == 0
+    assert cost["bytes"] == 2000
+    assert cost["unmeasured"] == {cells["gessl", 0].id: 2}
+    assert main(["plan", str(CONFIG)]) == 0
+    text = capsys.readouterr().out
+    assert f"2 x {cells['gessl', 0].id}" in text
+    assert "for 1 of 3 runs to do" in text
+
+
+def test_what_was_measured_without_a_gpu_says_nothing_of_runs_with_one(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import dataclasses
+
+    CONFIG.write_text(
+        yaml.safe_dump({**SMALL, "resources": {"pretrain": {"gpu": 2}}, "variants": {"base": {}}, "comparisons": []})
+    )
+    experiment = Experiment.load(CONFIG)
+    first, second = experiment.runs()
+    science = dataclasses.asdict(first.science)
+    record(first.id, "runs", config=science, seconds=3600.0)
+    record(first.id, "scores", config={"protocols": list(experiment.evaluation.protocols)}, seconds=0.0)
+    assert list(planned(capsys, str(CONFIG))["cost"]["unmeasured"]) == [second.id]
+    path = Path("results/runs") / first.id / "record.json"
+    path.write_text(path.read_text().replace('"accelerator": null', '"accelerator": "a GPU"'))
+    cost = planned(capsys, str(CONFIG))["cost"]
+    assert cost["unmeasured"] == {}
+    assert cost["gpu_hours"] == pytest.approx(2.0)
+
+
+def test_bad_input_is_one_line(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "nowhere.yaml"]) == 2
+    assert capsys.readouterr().err.startswith("gessl: nowhere.yaml: no such file")

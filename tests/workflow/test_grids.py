@@ -1,0 +1,141 @@
+"""Grids beside, behind and on top of each other: what a group does to one project in a week."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from gessl.cli import main
+from gessl.config import Batch, Experiment
+from tests.conftest import ROOT, SMALL, copy_project
+from tests.workflow.test_pipeline import SNAKEMAKE, snakemake
+
+CONFIG = Path("config/config.yaml")
+QUICK = {
+    **SMALL,
+    "variants": {"base": {}},
+    "comparisons": [],
+    "evaluation": {"protocols": ["knn/5nn-euclid"]},
+    "efficiency": {"evaluations_per_job": 1},
+}
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    project = copy_project(tmp_path / "project")
+    monkeypatch.chdir(project)
+    CONFIG.write_text(yaml.safe_dump(QUICK))
+    return project
+
+
+def times(part: str) -> dict[str, int]:
+    return {path.parent.name: path.stat().st_mtime_ns for path in Path("results", part).glob("*/record.json")}
+
+
+def test_a_grid_with_a_failed_cell_is_finished_by_starting_it_again(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad, good = (cell.id for cell in Experiment.load(CONFIG).runs())
+    work = Path("work") / bad
+    work.mkdir(parents=True)
+    (work / "checkpoint.json").write_text("{")
+    failed = snakemake()
+    assert failed.returncode == 1
+    assert set(times("scores")) == {good}, "the others go on"
+    page = Path("results/report/small/sigma-report.html")
+    assert bad in page.read_text(), "the report shows what is missing"
+    assert main(["status", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["total"]["done"], found["stopped"]) == (1, [bad])
+    shutil.rmtree(work)
+    before = times("scores")
+    again = snakemake()
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert set(times("scores")) == {bad, good}, "a report that is there must not keep a lost run from being made"
+    assert times("scores")[good] == before[good]
+    assert main(["audit"]) == 0
+
+
+def test_grids_at_once_and_a_grid_that_grows_while_it_runs(project: Path) -> None:
+    other = {**QUICK, "name": "other", "seeds": [1, 2]}
+    Path("other.yaml").write_text(yaml.safe_dump(other))
+    first = subprocess.Popen(SNAKEMAKE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        deadline = time.monotonic() + 240
+        while not list(Path("logs").glob("pretrain/*.log")):
+            assert first.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        second = snakemake("--configfile", "other.yaml")
+        CONFIG.write_text(yaml.safe_dump({**QUICK, "seeds": [0, 1, 3]}))
+        output, _ = first.communicate(timeout=400)
+    finally:
+        first.kill()
+    assert second.returncode != 0, "a second one is refused while the first runs"
+    assert "LockException" in second.stdout + second.stderr
+    assert first.returncode == 0, output
+    before = {part: times(part) for part in ("runs", "scores", "tasks", "data")}
+    assert {run.split("-")[2] for run in before["runs"]} == {"s0", "s1"}, "it runs as it was when it was started"
+    Path("both.yaml").write_text(yaml.safe_dump({"experiments": [str(CONFIG), "other.yaml"]}))
+    both = snakemake("--configfile", "both.yaml")
+    assert both.returncode == 0, both.stdout + both.stderr
+    assert set(times("scores")) == set(Batch.load([Path("both.yaml")]).runs)
+    assert len(times("scores")) == 4
+    for part, made in before.items():
+        assert made.items() <= times(part).items(), f"{part}: what was there is not made again"
+    assert {path.parent.name for path in Path("results/report").glob("*/record.json")} == {"small", "other"}
+    assert json.loads(Path("logs/audit.json").read_text())["ok"] is True
+
+
+def test_all_of_the_paper_is_one_target(project: Path) -> None:
+    for name in ("glyphs-small", "glyphs"):
+        shutil.copy(ROOT / f"data/raw/{name}.dvc", "data/raw")
+    dry = snakemake("--configfile", "config/paper.yaml", "--dry-run", "--quiet", "rules")
+    assert dry.returncode == 0, dry.stderr
+    batch = Batch.load([Path("config/paper.yaml")])
+    assert re.search(rf"^pretrain +{len(batch.runs)}$", dry.stdout, flags=re.M)
+    assert re.search(rf"^report +{len(batch.experiments)}$", dry.stdout, flags=re.M)
+    skipped = [line for line in dry.stderr.splitlines() if line.startswith("gessl: skipped: config/paper/")]
+    assert len(skipped) == len(batch.skipped) == len(os.listdir("config/paper")) - len(batch.experiments)
+
+
+PAGE = ROOT / "docs/grids.md"
+
+
+def commands() -> list[str]:
+    blocks = re.findall(r"```sh\n(.*?)```", PAGE.read_text(), flags=re.S)
+    return [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
+
+
+def test_the_commands_of_the_page_on_grids_work(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("glyphs-small", "glyphs"):
+        shutil.copy(ROOT / f"data/raw/{name}.dvc", "data/raw")
+    for command in sorted(commands(), key=lambda command: command.startswith("gessl status")):
+        program, *words = command.split()
+        if program == "snakemake":
+            done = subprocess.run([*SNAKEMAKE[:3], *words, "-n", "-q", "rules"], capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+            assert "pretrain" in done.stdout
+        else:
+            assert program == "gessl"
+            assert main(words) == 0
+            assert capsys.readouterr().out
+
+
+def test_the_page_says_of_each_table_what_its_file_misses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    rows = re.findall(r"^\| [^|]* \| `([\w-]+)` \| (.*) \|$", PAGE.read_text(), flags=re.M)
+    said = {name: set(re.findall("`(.*?)`", missing)) for name, missing in rows}
+    batch = Batch.load([Path("config/paper.yaml")])
+    lines = {Path(line.split(":")[0]).stem: line for line in batch.skipped if "no such pin" not in line}
+    asked = {name: set(re.findall("'(.*?)'", line)) for name, line in lines.items()}
+    assert said == asked
+    every = set(re.findall(r"`([\w*-]+)`", PAGE.read_text()))
+    for path in Path("config/paper").glob("*.yaml"):
+        assert any(path.match(f"{name}.yaml") for name in every), f"{path} is not on the page"
