@@ -58,7 +58,7 @@ def test_learn_sets_a_run_beside_pixels_and_the_untrained_network(
     ids=["above", "by less than a point", "by chance"],
 )
 def test_a_method_has_learnt_if_it_is_above_by_more_than_chance(values: list[float], learnt: bool) -> None:
-    assert learn._above(values, [50, 51, 52]) is learnt
+    assert learn.above(values, [50, 51, 52]) is learnt
 
 
 def test_the_cost_of_a_method_is_counted(experiment: Experiment) -> None:
