@@ -21,7 +21,7 @@ from gessl.training.lease import BEAT, MISSED
 GRIDS = WORK / "grids"
 DONE, TRAINED, RUNNING, FAILED, STOPPED, WAITING = "done", "trained", "running", "failed", "stopped", "waiting"
 STATES = (DONE, TRAINED, RUNNING, FAILED, STOPPED, WAITING)
-TAIL = 4096  # bytes: more than a line of metrics, and than what follows a record's `seconds`
+TAIL = 4096  # bytes: more than a line of metrics, and than what follows a record's `gessl_seconds`
 HOUR = 3600.0
 
 
@@ -118,7 +118,7 @@ def _look(run: str, facts: Listed, now: float) -> Seen:
         if not scores.is_file():
             return Seen(TRAINED, facts.steps, seconds)
         finished = scores.stat().st_mtime
-        return Seen(DONE, facts.steps, seconds, _number("seconds", _tail(scores)), finished)
+        return Seen(DONE, facts.steps, seconds, _number("gessl_seconds", _tail(scores)), finished)
     line = _tail(work / "metrics.jsonl")
     step, seconds = int(_number("step", line)) + 1 if line else 0, _number("seconds", line)
     if _held(lease_dir(run), now):

@@ -12,7 +12,9 @@ import yaml
 
 from gessl.cli import main
 from gessl.config import Experiment
+from gessl.lineage.record import Step
 from tests.conftest import SMALL, copy_project
+from tests.lineage.repositories import forge
 
 CONFIG = Path("config/config.yaml")
 
@@ -49,11 +51,12 @@ def test_the_jobs_are_those_of_snakemake(project: Path, capsys: pytest.CaptureFi
     assert (found["cells"], found["runs"], found["shared"]) == (12, 10, 2)
 
 
-def record(run: str, part: str, **facts: object) -> None:
-    folder = Path("results") / part / run
-    folder.mkdir(parents=True)
-    plain = {"name": run, "environment": {"accelerator": None}, "notes": {}, "outputs": [{"bytes": 1000}]}
-    (folder / "record.json").write_text(json.dumps({**plain, **facts}))
+def record(run: str, part: str, *, seconds: float, config: dict, notes: dict | None = None) -> None:
+    """What a step of that many seconds leaves that wrote 1,000 bytes."""
+    with Step(part, run, Path("results") / part / run, inputs=[], config=config) as step:
+        step.path("output").write_bytes(bytes(1000))
+        step.notes |= notes or {}
+    forge(Path("results") / part / run, lambda found: found.update(seconds=seconds))
 
 
 def test_hours_and_bytes_are_those_of_finished_runs_that_are_alike(
@@ -97,8 +100,7 @@ def test_what_was_measured_without_a_gpu_says_nothing_of_runs_with_one(
     record(first.id, "runs", config=science, seconds=3600.0)
     record(first.id, "scores", config={"protocols": list(experiment.evaluation.protocols)}, seconds=0.0)
     assert list(planned(capsys, str(CONFIG))["cost"]["unmeasured"]) == [second.id]
-    path = Path("results/runs") / first.id / "record.json"
-    path.write_text(path.read_text().replace('"accelerator": null', '"accelerator": "a GPU"'))
+    forge(Path("results/runs") / first.id, lambda found: found["environment"].update(accelerator="a GPU"))
     cost = planned(capsys, str(CONFIG))["cost"]
     assert cost["unmeasured"] == {}
     assert cost["gpu_hours"] == pytest.approx(2.0)

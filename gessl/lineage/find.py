@@ -9,7 +9,7 @@ from typing import Any
 
 from gessl.errors import UserError
 from gessl.layout import RECORD, RESULTS, run_dir
-from gessl.lineage.record import project_path
+from gessl.lineage.record import parse_record, project_path
 
 
 def record_folder(identifier: str) -> Path:
@@ -67,13 +67,19 @@ def folder_of_record(prefix: str) -> Path:
     Raises:
         UserError: there is none, or more than one.
     """
-    found = [
-        path.parent for path in sorted(RESULTS.rglob(RECORD)) if str(read_object(path).get("id")).startswith(prefix)
-    ]
+    found = [path.parent for path in sorted(RESULTS.rglob(RECORD)) if _id_in(path).startswith(prefix)]
     if len(found) != 1:
         mend = "give more digits" if found else f"nothing under {RESULTS} has this id"
         raise UserError(f"{prefix}: id of {len(found)} records; {mend}")
     return found[0]
+
+
+def _id_in(path: Path) -> str:
+    """The id that a record's file says it has; no id's beginning where it cannot be read."""
+    try:
+        return str(parse_record(path.read_bytes())["id"])
+    except (OSError, ValueError):
+        return "-"
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """The record that every step leaves beside its outputs, written last.
 
 A record names its inputs by content hash and by the record that made them, so records form a hash chain from the raw
-data to the report: whoever alters one byte, or one record, breaks a link.
+data to the report: whoever alters one byte, or one record, breaks a link. Its file is an in-toto Statement
+(`gessl.lineage.statement`); in code it is a flat mapping.
 """
 
 import json
@@ -19,8 +20,9 @@ from gessl.files import sha256_file, sha256_json
 from gessl.layout import RECORD, RESULTS
 from gessl.lineage.provenance import code_state, environment, step_fingerprint
 from gessl.lineage.staging import Staging
+from gessl.lineage.statement import flat_record, statement
 
-SCHEMA = "gessl/record/1"
+SCHEMA = "urn:gessl:step:1"
 _FIELDS: dict[str, type | tuple[type, ...]] = {
     "id": str,
     "schema": str,
@@ -43,24 +45,22 @@ _ENTRY: dict[str, type | tuple[type, ...]] = {"path": str, "bytes": int, "sha256
 
 
 def record_id(record: dict[str, Any]) -> str:
-    """SHA-256 of the record without its own id."""
-    return sha256_json({key: value for key, value in record.items() if key != "id"})
+    """SHA-256 of the record's Statement without its own id, in canonical JSON."""
+    return sha256_json(statement({key: value for key, value in record.items() if key != "id"}))
 
 
 def record_text(record: dict[str, Any]) -> str:
     """The one text of a record's file: any other byte, white space too, is an alteration."""
-    return json.dumps(record, indent=2, sort_keys=True, allow_nan=False) + "\n"
+    return json.dumps(statement(record), indent=2, sort_keys=True, allow_nan=False) + "\n"
 
 
 def parse_record(data: bytes) -> dict[str, Any]:
     """The record that `data` holds, not yet checked against its own id (see `record_fault`).
 
     Raises:
-        ValueError: not JSON, or a field is missing or of another type.
+        ValueError: not JSON, no Statement of ours, or a field is missing or of another type.
     """
-    record = json.loads(data)  # UnicodeDecodeError and JSONDecodeError are ValueErrors
-    if not isinstance(record, dict):
-        raise ValueError("not a JSON object")
+    record = flat_record(json.loads(data))  # UnicodeDecodeError and JSONDecodeError are ValueErrors
     _require(record, _FIELDS)
     for entry in record["outputs"]:
         _require(entry, _ENTRY)
@@ -245,9 +245,8 @@ class Step:
             "seconds": round((finished - self._started).total_seconds(), 3),
             "host": socket.gethostname(),
         }
-        record = json.loads(record_text(record))  # as it will be read: lists for tuples, text for keys
-        record["id"] = record_id(record)
-        return record
+        record = json.loads(json.dumps(record, allow_nan=False))  # as it will be read: lists for tuples, text for keys
+        return record | {"id": record_id(record)}
 
     def _check_inputs(self) -> None:
         """An input that was written again while the step ran may have been read half old, half new."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gessl.files import sha256_file
+from gessl.lineage.record import parse_record
 
 CLOCKS = {"seconds", "images_per_second"}  # of a row of the metrics
 SCIENCE = ("schema", "step", "name", "config", "seed", "environment")  # of a record, beside inputs and outputs
@@ -26,7 +27,7 @@ def _content(path: Path) -> Any:
         rows = [json.loads(line) for line in path.read_text().splitlines()]
         return [{key: value for key, value in row.items() if key not in CLOCKS} for row in rows]
     if path.name == "record.json":
-        record = json.loads(path.read_text())
+        record = parse_record(path.read_bytes())
         entries = [entry for part in ("inputs", "outputs") for entry in record[part]]
         plain = {entry["path"]: entry["sha256"] for entry in entries if Path(entry["path"]).name not in BYTES_TELL_TIME}
         return {key: record[key] for key in SCIENCE} | {"files": plain, "paths": sorted(e["path"] for e in entries)}

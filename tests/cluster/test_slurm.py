@@ -16,6 +16,7 @@ from typing import Self
 import pytest
 import yaml
 
+from gessl.lineage.record import parse_record
 from gessl.training.metrics import read_metrics
 from tests.cluster.results import content
 from tests.cluster.slurm import NODE, ask, install, node_state, running_slurm, wait_until
@@ -121,7 +122,7 @@ class Night:
 
     def resumed(self, run: str) -> int:
         """From which step the run's last attempt went on."""
-        record = json.loads((self.folder / "results/runs" / run / "record.json").read_text())
+        record = parse_record((self.folder / "results/runs" / run / "record.json").read_bytes())
         return int(record["notes"]["resumed_from_step"])
 
 

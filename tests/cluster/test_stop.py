@@ -16,6 +16,7 @@ from benchmarks import kills
 from gessl.cli import TRY_AGAIN, main
 from gessl.config import Experiment
 from gessl.layout import lease_dir, run_dir, work_dir
+from gessl.lineage.record import parse_record
 from gessl.training.metrics import read_metrics
 from tests.cluster.results import content
 from tests.conftest import SMALL
@@ -95,7 +96,7 @@ def test_told_to_stop_it_saves_its_step_and_goes_on_from_there(
     assert not lease_dir(run).exists()
     assert not run_dir(run).exists() or not list(run_dir(run).iterdir())
     assert main(["pretrain", run]) == 0
-    assert json.loads((run_dir(run) / "record.json").read_text())["notes"]["resumed_from_step"] == step
+    assert parse_record((run_dir(run) / "record.json").read_bytes())["notes"]["resumed_from_step"] == step
     assert content(Path()) == expected
 
 
@@ -125,7 +126,7 @@ def test_who_comes_second_waits_and_takes_the_result_of_the_first(run: str, expe
     assert len(said()) == 1
     assert f"{run}: process {first.pid} on" in said()[0]
     assert content(Path()) == expected
-    assert json.loads((run_dir(run) / "record.json").read_text())["notes"]["resumed_from_step"] == 0
+    assert parse_record((run_dir(run) / "record.json").read_bytes())["notes"]["resumed_from_step"] == 0
     assert not work_dir(run).exists()
     assert not lease_dir(run).exists()
 
@@ -136,7 +137,7 @@ def test_who_comes_second_goes_on_where_the_first_was_killed(run: str, expected:
     first.kill()
     second.join(120)
     assert second.exitcode == 0
-    assert json.loads((run_dir(run) / "record.json").read_text())["notes"]["resumed_from_step"] == 50
+    assert parse_record((run_dir(run) / "record.json").read_bytes())["notes"]["resumed_from_step"] == 50
     assert content(Path()) == expected
 
 

@@ -1,6 +1,5 @@
 """Git repositories to replay from, and records to forge."""
 
-import json
 import os
 import subprocess
 from collections.abc import Callable
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gessl.layout import RECORD
-from gessl.lineage.record import record_id, record_text
+from gessl.lineage.record import parse_record, record_id, record_text
 
 
 def git(folder: Path, *words: str) -> str:
@@ -40,7 +39,7 @@ def commit(folder: Path) -> str:
 
 def forge(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     """Alter the record in `folder` so that nothing about the record itself betrays it."""
-    record = json.loads((folder / RECORD).read_text())
+    record = parse_record((folder / RECORD).read_bytes())
     change(record)
     record["id"] = record_id(record)
     (folder / RECORD).write_text(record_text(record))

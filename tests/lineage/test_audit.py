@@ -1,4 +1,3 @@
-import json
 import shutil
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from gessl.lineage.audit import audit, format_verdict
 from gessl.lineage.checks import check_ancestry
 from gessl.lineage.contents import files_below
 from gessl.lineage.ledger import Ledger
-from gessl.lineage.record import Step, record_id, record_text
+from gessl.lineage.record import Step, parse_record, record_id, record_text
 
 RECORDS = 6
 
@@ -104,7 +103,7 @@ def test_forged_record_breaks_the_chain(project: Path) -> None:
     """Altering a file *and* signing it again in its record is seen by those who read it."""
     data = data_dir("toy")
     (data / "images.npy").write_bytes(b"forged")
-    forged = json.loads((data / "record.json").read_text())
+    forged = parse_record((data / "record.json").read_bytes())
     for output in forged["outputs"]:
         if output["path"].endswith("images.npy"):
             output |= {"bytes": 6, "sha256": sha256_file(data / "images.npy")}
@@ -159,7 +158,7 @@ def test_raw_file_is_named_by_the_manifest_even_if_no_step_read_it(project: Path
 
 def test_records_that_name_each_other_are_a_cycle(project: Path) -> None:
     def forge(name: str, parent: str) -> None:
-        step = json.loads((run_dir(RUN) / "record.json").read_text()) | {"step": "other", "id": name}
+        step = parse_record((run_dir(RUN) / "record.json").read_bytes()) | {"step": "other", "id": name}
         entry = {"path": f"results/x/{parent}/f", "bytes": 0, "sha256": "0"}
         step["outputs"] = [entry | {"path": f"results/x/{name}/f"}]
         step["inputs"] = [entry | {"record": parent}]

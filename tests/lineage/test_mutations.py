@@ -171,19 +171,30 @@ def add_file(folder: Path, draw: random.Random) -> Place:
 
 
 def edit_record(folder: Path, draw: random.Random) -> Place:
-    """One field, its id left as it was."""
+    """Anything in it, a word or a whole part, its id left as it was (or that alone)."""
     record = _read(folder)
-    field = draw.choice(sorted(record.keys() - {"id"}))
-    value = draw.choice([value for value in (None, "x", 7, [], {}) if value != record[field]])
-    _write(folder, record | {field: value})
+    holder, key = draw.choice(list(_places(record)))
+    holder[key] = draw.choice([value for value in (None, "x", 7, [], {}) if value != holder[key]])
+    _write(folder, record)
     return folder / "record.json"
 
 
 def edit_and_sign_record(folder: Path, draw: random.Random) -> Place:
     """One field, and its id to match; the records that name it stay."""
     record = _read(folder)
-    field, value = draw.choice([("seed", 99), ("host", "x"), ("config", {"lr": 9}), ("seconds", 0.125), ("notes", {})])
-    _write(folder, _signed(record | {field: value, "command": ["gessl", "pretrain", "other"]}))
+    build, details = record["predicate"]["buildDefinition"], record["predicate"]["runDetails"]
+    build["internalParameters"]["command"] = ["gessl", "pretrain", "other"]
+    part, key, value = draw.choice(
+        [
+            (build["externalParameters"], "seed", 99),
+            (build["externalParameters"], "config", {"lr": 9}),
+            (build["internalParameters"], "notes", {}),
+            (details["builder"], "id", "urn:gessl:host:x"),
+            (details["metadata"], "gessl_seconds", 0.125),
+        ]
+    )
+    part[key] = value
+    _write(folder, _signed(record))
     return _folder_after(folder)
 
 
@@ -206,6 +217,7 @@ ROUNDS = 3  # of what is drawn for each folder
 
 
 def _read(folder: Path) -> dict[str, Any]:
+    """The in-toto Statement as it lies there."""
     record: dict[str, Any] = json.loads((folder / "record.json").read_bytes())
     return record
 
@@ -215,9 +227,24 @@ def _write(folder: Path, record: dict[str, Any]) -> None:
     (folder / "record.json").write_text(json.dumps(record, indent=2, sort_keys=True) + "\n")
 
 
+def _inputs(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """The files that it names as read; the first dependency is the code."""
+    return list(record["predicate"]["buildDefinition"]["resolvedDependencies"][1:])
+
+
+def _places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Every place in it where a value stands: its holder and its key there."""
+    for key in list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+        yield value, key
+        yield from _places(value[key])
+
+
 def _signed(record: dict[str, Any]) -> dict[str, Any]:
-    rest = {key: value for key, value in record.items() if key != "id"}
-    return rest | {"id": _sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode())}
+    """With the id that its content has."""
+    metadata = record["predicate"]["runDetails"]["metadata"]
+    metadata.pop("invocationId", None)
+    metadata["invocationId"] = _sha256(json.dumps(record, sort_keys=True, separators=(",", ":")).encode())
+    return record
 
 
 def _sha256(data: bytes) -> str:
@@ -233,7 +260,7 @@ def _chain() -> list[Path]:
 def _folder_after(folder: Path) -> Path:
     """One that was made from `folder`."""
     return next(
-        other for other in _chain() if any(Path(e["path"]).is_relative_to(folder) for e in _read(other)["inputs"])
+        other for other in _chain() if any(Path(e["name"]).is_relative_to(folder) for e in _inputs(_read(other)))
     )
 
 
@@ -242,14 +269,16 @@ def _forge(folders: list[Path]) -> None:
     ids: dict[str, str] = {}
     for folder in folders:
         record = _read(folder)
-        for entry in record["inputs"] + record["outputs"]:
-            data = Path(entry["path"]).read_bytes()
-            entry |= {"bytes": len(data), "sha256": _sha256(data)}
-        for entry in record["inputs"]:
-            entry["record"] = ids.get(entry["record"], entry["record"])
-        forged = _signed(record)
-        ids[record["id"]] = forged["id"]
-        _write(folder, forged)
+        metadata = record["predicate"]["runDetails"]["metadata"]
+        before = metadata["invocationId"]
+        for entry in _inputs(record) + record["subject"]:
+            data = Path(entry["name"]).read_bytes()
+            entry["digest"]["sha256"], entry["annotations"]["bytes"] = _sha256(data), len(data)
+        for entry in _inputs(record):
+            maker = entry["annotations"]["record"]
+            entry["annotations"]["record"] = ids.get(maker, maker)
+        _write(folder, _signed(record))
+        ids[before] = metadata["invocationId"]
 
 
 @pytest.fixture
@@ -312,7 +341,9 @@ def test_only_the_head_tells(project: Path, fresh: Callable[[], None], seed: int
         _forge(_chain())
 
     def edited(folder: Path) -> None:
-        _write(folder, _signed(_read(folder) | {"host": f"another {seed}"}))
+        record = _read(folder)
+        record["predicate"]["runDetails"]["builder"]["id"] += f" {seed}"
+        _write(folder, _signed(record))
 
     outputs = [path for path in _files() if path.name not in ("record.json", "toy.dvc", "manifest.json")]
     cases: list[tuple[Callable[[], None], Place]] = [(lambda path=path: forged(path), path) for path in outputs]  # type: ignore[misc]
@@ -339,7 +370,9 @@ def _pin_anew() -> None:
         data = Path("data/raw/toy", entry["path"]).read_bytes()
         entry |= {"sha256": _sha256(data), "md5": hashlib.md5(data).hexdigest()}
     manifest.write_text(json.dumps(listing | {"data_version": version}))
-    _write(Path("results/data/toy"), _read(Path("results/data/toy")) | {"config": {"data_version": version}})
+    record = _read(Path("results/data/toy"))
+    record["predicate"]["buildDefinition"]["externalParameters"]["config"] = {"data_version": version}
+    _write(Path("results/data/toy"), record)
 
 
 def test_edits_behind_unchanged_times_are_found_by_cached_audits_too(

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import multiprocessing
 import os
@@ -48,7 +49,9 @@ def test_outputs_and_record_appear_together() -> None:
     assert found["config"] == {"size": [8, 8], "1": None}
     assert {"commit", "dirty", "sources", "fingerprint"} == set(found["code"])
     assert found["id"] == record_id(found)
-    assert record_id(json.loads(canonical_json(found))) == found["id"]
+    raw = json.loads((OUT / "record.json").read_bytes())
+    assert raw["predicate"]["runDetails"]["metadata"].pop("invocationId") == found["id"]
+    assert hashlib.sha256(canonical_json(raw).encode()).hexdigest() == found["id"]
 
 
 def test_error_publishes_nothing_and_keeps_the_earlier_outputs() -> None:
@@ -128,7 +131,7 @@ def test_record_that_claims_files_elsewhere_removes_none_of_them() -> None:
     outside.parent.mkdir(exist_ok=True)
     outside.write_text("keep")
     path = OUT / "record.json"
-    forged = json.loads(path.read_text())
+    forged = parse_record(path.read_bytes())
     forged["outputs"] += [
         {"path": name, "bytes": 1, "sha256": "0"} for name in ("results/data/other", "results/data/toy/../other")
     ]
@@ -223,7 +226,7 @@ def test_altered_input_is_refused_in_one_line(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new"), [('"seed": 3', '"seed": 4'), ("\n}", "\n }"), ('"id"', '"di"'), ("{", "["), ("", "\xff")]
+    ("old", "new"), [('"seed": 3', '"seed": 4'), ("\n}", "\n }"), ('"invocationId"', '"di"'), ("{", "["), ("", "\xff")]
 )
 def test_altered_record_is_refused_in_one_line(old: str, new: str) -> None:
     _make(OUT, a="1")

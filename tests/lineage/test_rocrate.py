@@ -12,7 +12,7 @@ from toy_project import RUN, make_data, make_report, write_pin
 from gessl.cli import main
 from gessl.errors import UserError
 from gessl.layout import run_dir, scores_dir
-from gessl.lineage.record import Step, read_record
+from gessl.lineage.record import Step, parse_record, read_record
 from gessl.lineage.rocrate import write_crate
 
 PROFILE = "provenance-run-crate-0.5"
@@ -74,7 +74,7 @@ def test_the_validator_would_find_a_tool_that_is_missing(crate: Path, monkeypatc
 def test_every_record_is_an_action_with_its_files(crate: Path) -> None:
     entities = _entities(crate)
     by_hash = {entity["sha256"]: name for name, entity in entities.items() if "sha256" in entity}
-    records = [json.loads(path.read_bytes()) for path in Path("results").rglob("record.json")]
+    records = [parse_record(path.read_bytes()) for path in Path("results").rglob("record.json")]
     assert {record["step"] for record in records} == {"fetch", "prepare", "tasks", "pretrain", "evaluate", "report"}
     for record in records:
         action = entities[f"#{record['id']}"]

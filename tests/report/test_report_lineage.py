@@ -10,6 +10,7 @@ import pytest
 from tree import SEEDS, Tree, folder_bytes
 
 from gessl.layout import data_dir, report_dir, run_dir, tasks_dir
+from gessl.lineage.record import parse_record
 from gessl.lineage.trace import lineage_tree
 from gessl.report.step import report
 
@@ -128,7 +129,7 @@ def test_only_records_are_read_beyond_the_inputs(project):
 def test_what_was_made_again_since_is_said(project):
     tree = Tree(failed=None, missing=None, seeds=(0, 1))
     plan = tree.write()
-    lost = json.loads((run_dir(plan.runs[0].id) / "record.json").read_text())["inputs"][0]["record"]
+    lost = parse_record((run_dir(plan.runs[0].id) / "record.json").read_bytes())["inputs"][0]["record"]
     tree.write_data()
     report(plan)
     page = Entries((report_dir("demo") / PAGE).read_text())

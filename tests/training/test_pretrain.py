@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from gessl.cli import main
 from gessl.config import Experiment
 from gessl.files import sha256_file
+from gessl.lineage.record import parse_record
 from gessl.nets.encoder import load_encoder
 from gessl.training.metrics import read_metrics
 from tests.conftest import ROOT, SMALL
@@ -65,7 +66,7 @@ def test_a_run_killed_anywhere_ends_in_the_same_bits(prepared: Path, method: str
         assert not (Path("results/runs") / run / "record.json").exists()
     assert main(["pretrain", run]) == 0
     assert result_hashes(run) == whole
-    record = json.loads((Path("results/runs") / run / "record.json").read_text())
+    record = parse_record((Path("results/runs") / run / "record.json").read_bytes())
     assert record["notes"]["resumed_from_step"] > 0
     rows = read_metrics(Path("results/runs") / run / "metrics.jsonl")
     assert [row["step"] for row in rows] == list(range(60))
@@ -271,7 +272,7 @@ def test_two_processes_train_the_run_of_one(prepared: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "gessl", "pretrain", run]
     subprocess.run(command, check=True, timeout=300, env=os.environ | {"PYTHONPATH": str(ROOT)})
     together = load_file(folder / "model.safetensors")
-    assert json.loads((folder / "record.json").read_text())["notes"]["processes"] == 2
+    assert parse_record((folder / "record.json").read_bytes())["notes"]["processes"] == 2
     assert together.keys() == alone.keys()
     for key, tensor in alone.items():
         assert torch.allclose(together[key].double(), tensor.double(), rtol=1e-3, atol=1e-4), key
