@@ -1,4 +1,4 @@
-# `make run`: the whole pipeline on bundled data.  `make test`: every test.  Nothing else needs to be installed first
+# `make run`: the whole pipeline on bundled data.  `make test`: the tests.  Nothing else needs to be installed first
 # but Python 3.11+, pip and venv, make and git.
 
 PYTHON ?= python3
@@ -11,7 +11,7 @@ export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := 1
 
-.PHONY: run test test-slurm documented env lint types mlflow report audit bench-bilevel bench-methods learn gpu-check lock clean
+.PHONY: run test test-slow test-team test-slurm documented env lint types mlflow report audit bench-bilevel bench-methods learn gpu-check lock clean
 
 run: env
 	$(BIN)/gessl track --config $(CONFIG) -- $(BIN)/snakemake --profile $(PROFILE) --configfile $(CONFIG)
@@ -21,7 +21,15 @@ run: env
 test: env .peers/.locked
 	$(BIN)/python -m pytest
 
-# a grid on a real SLURM with killed, stopped and requeued jobs; installs Debian's packages, so as root
+# the slow ones: workflows beside and behind each other, the compiler, two processes
+test-slow: env .peers/.locked
+	$(BIN)/python -m pytest -m slow
+
+# 32 writers at once at an MLflow server for a team, which is killed in the middle; needs PostgreSQL
+test-team: env
+	$(BIN)/python -m pytest -n 0 -m team tests/tracking
+
+# the default grid on a real SLURM with killed, stopped and requeued jobs; installs Debian's packages, so as root
 test-slurm: env
 	$(BIN)/python -m pytest -n 0 -m slurm tests/cluster
 

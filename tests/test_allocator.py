@@ -14,10 +14,10 @@ if sys.argv[1] == "keep" and not keep_freed_memory():
     raise SystemExit
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for step in range(40):
-    if step == 30:  # the heap takes some rounds to settle
+for step in range(24):
+    if step == 16:  # the heap takes some rounds to settle
         before = faults()
-    torch.empty(16_000_000).fill_(1.0)  # 64 MB
+    torch.empty(10_000_000).fill_(1.0)  # 40 MB: above 32, glibc asks the kernel each time
 print(faults() - before)
 """
 

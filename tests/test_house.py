@@ -16,7 +16,7 @@ PACKAGE = ROOT / "gessl"
 # the auditor reads everything with the other
 FLOORS = (
     {"allocator", "errors", "rng", "files", "layout", "sigma", "statistics", "optimizer"},
-    {"lineage", "lineage.record", "lineage.staging", "lineage.provenance", "nets"},
+    {"lineage", "lineage.record", "lineage.statement", "lineage.staging", "lineage.provenance", "nets"},
     {"data", "tasks", "methods"},
     {"bilevel"},
     {"training", "evaluation", "report", "tracking", "lineage.audit"},

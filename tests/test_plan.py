@@ -32,6 +32,7 @@ def planned(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_the_jobs_are_those_of_snakemake(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tree = {"name": "more", "seeds": [1, 2], "methods": {"simclr": {"hidden": 16, "dim": 8}, "byol": {"hidden": 16}}}
     Path("more.yaml").write_text(yaml.safe_dump({**SMALL, **tree}))

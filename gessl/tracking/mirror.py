@@ -10,7 +10,7 @@ from gessl.errors import UserError
 from gessl.files import atomic_json
 from gessl.layout import MLFLOW_RUNS, pin, report_dir, run_dir, scores_dir, work_dir
 from gessl.lineage.record import read_record
-from gessl.tracking.store import database_of, public, tracking_uri
+from gessl.tracking.store import database_of, public, tracking_uri, tree_id
 from gessl.tracking.values import data_version, params, points, scores
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ POINTS = 900  # metrics in one call; MLflow takes 1000 entities
 PARAMS = 100  # params in one call
 SMALL = 50 * 2**20  # bytes; a larger encoder is named by path and hash only
 RUN, KIND, RECORD_ID, STEP = "gessl.run", "gessl.kind", "gessl.record", "gessl.step"  # tags
+TREE = "gessl.tree"  # a tag, too: several trees of results may share a store
 DATA_VERSION = "gessl.data_version"  # a tag, too: the md5 in the DVC pin
 
 
@@ -42,27 +43,34 @@ class Mirror:
 
     def __init__(self, client: "MlflowClient", grid: str, runs: tuple[str, ...], stopped: bool) -> None:
         self._client, self._grid, self._runs, self._stopped = client, grid, runs, stopped
-        self._new_points = 0
+        self._new_points, self._tree = 0, tree_id()
         self._experiment = self._find_experiment()
         self._known = self._find_runs()
         tags = {run.info.run_id: run.data.tags for run in self._known.values()}
         self._mirrored = {own[RECORD_ID]: run for run, own in tags.items() if RECORD_ID in own}
 
     def _find_experiment(self) -> str:
+        from mlflow.exceptions import MlflowException
+
         found = self._client.get_experiment_by_name(self._grid)
         if found is None:
             database = database_of(tracking_uri())
             folder = (database.parent / "artifacts" / self._grid).as_uri() if database else None
-            return str(self._client.create_experiment(self._grid, artifact_location=folder))
+            try:
+                return str(self._client.create_experiment(self._grid, artifact_location=folder))
+            except MlflowException:  # another tree's writer was quicker
+                found = self._client.get_experiment_by_name(self._grid)
+                if found is None:
+                    raise
         if found.lifecycle_stage == "deleted":
             self._client.restore_experiment(found.experiment_id)
         return str(found.experiment_id)
 
     def _find_runs(self) -> dict[tuple[str, str], "Run"]:
         known: dict[tuple[str, str], Run] = {}
-        token = None
+        token, ours = None, f"tags.`{TREE}` = '{self._tree}'"
         while True:
-            page = self._client.search_runs([self._experiment], max_results=1000, page_token=token)
+            page = self._client.search_runs([self._experiment], ours, max_results=1000, page_token=token)
             known |= {(run.data.tags.get(KIND, ""), run.data.tags.get(RUN, "")): run for run in page}
             if not (token := page.token):
                 return known
@@ -125,7 +133,7 @@ class Mirror:
             found = None
         if found is None:
             start = _milliseconds(record["started"]) if record else None
-            tags = {RUN: name, KIND: kind}
+            tags = {RUN: name, KIND: kind, TREE: self._tree}
             found = self._client.create_run(self._experiment, start_time=start, tags=tags, run_name=title)
         return found
 
@@ -161,6 +169,7 @@ class Mirror:
     def _complete(self, run: "Run", name: str, record: dict[str, Any]) -> None:
         """Settings, data version, artifacts and state of a finished run; the record's id goes last."""
         from mlflow.entities import Dataset, DatasetInput, Param
+        from mlflow.exceptions import MlflowException
 
         identifier, folder = run.info.run_id, run_dir(name)
         settings = [Param(key, value) for key, value in sorted(params(record["config"]).items())]
@@ -169,7 +178,10 @@ class Mirror:
         if (version := data_version(record)) is not None:
             source = json.dumps({"pin": pin(version[0]).as_posix(), "data_version": version[1]})
             dataset = Dataset(version[0], version[1][:36], "dvc", source)
-            self._client.log_inputs(identifier, [DatasetInput(dataset, [])])
+            try:
+                self._client.log_inputs(identifier, [DatasetInput(dataset, [])])
+            except MlflowException:  # MLflow looks, then inserts: another writer of the same data set came between
+                self._client.log_inputs(identifier, [DatasetInput(dataset, [])])
         for output in record["outputs"]:
             path = Path(output["path"])
             if path.name == "encoder.safetensors":

@@ -5,9 +5,12 @@ import fcntl
 import logging
 import os
 import re
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from gessl.files import atomic_text
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -40,15 +43,24 @@ def public(text: str) -> str:
 
 @contextlib.contextmanager
 def one_writer(uri: str) -> Iterator[None]:
-    """SQLite stores are created and written by one process at a time; the others wait."""
+    """A SQLite store, or a tree of results to another one, is written by one process at a time; the others wait."""
     database = database_of(uri)
-    if database is None:
-        yield
-        return
-    database.parent.mkdir(parents=True, exist_ok=True)
-    with open(database.with_name(f".{database.name}.lock"), "w") as lock:
+    folder, name = (STORE, "server") if database is None else (database.parent, database.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / f".{name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def tree_id() -> str:
+    """Names this tree of results among those that share a store, who may all have grids of the same name.
+
+    Drawn at the first call and kept; call it inside `one_writer`.
+    """
+    path = STORE / "tree"
+    if not path.is_file():
+        atomic_text(path, uuid.uuid4().hex + "\n")
+    return path.read_text().strip()
 
 
 def open_store(uri: str) -> "MlflowClient":

@@ -118,6 +118,7 @@ def test_training_leads_to_other_weights() -> None:
     assert relative_error(moved.variables.params, problem.variables.params) > 0.01
 
 
+@pytest.mark.slow
 def test_the_quick_run_reports_every_figure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

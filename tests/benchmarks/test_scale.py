@@ -7,6 +7,7 @@ import pytest
 from benchmarks import scale
 
 
+@pytest.mark.slow
 def test_both_sides_have_the_jobs_that_were_asked_for(tmp_path: Path) -> None:
     ours, bare = scale.measure(100, 1, tmp_path)
     assert ours.jobs == bare.jobs

@@ -63,16 +63,15 @@ def test_traced_whole_equals_eager(name: str, device: str, solver: str, monkeypa
         torch.testing.assert_close(found.buffers[key], tensor, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", DEVICES)
 def test_compiled_equals_eager(device: str) -> None:
     eager = bound("simclr")
     variables, tasks = on(device, eager.init(), torch.float64), [views(eager, device, torch.float64)]
     torch.compiler.reset()
     compiled = bound("simclr", compiled=True)
-    for inner in (1, 2):
-        settings = dataclasses.replace(SETTINGS, inner_steps=inner)
-        expected = outer_gradient(eager, variables, tasks, settings).gradient
-        assert gap(outer_gradient(compiled, variables, tasks, settings).gradient, expected) < 1e-9
+    expected = outer_gradient(eager, variables, tasks, SETTINGS).gradient
+    assert gap(outer_gradient(compiled, variables, tasks, SETTINGS).gradient, expected) < 1e-9
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -99,15 +98,13 @@ NEVER_WAIT = [name for name in SOLVER_NAMES if name not in SOLVERS_THAT_CHECK]
 
 @pytest.mark.parametrize(
     ("name", "solver"),
-    [(name, solver) for name in METHODS for solver in ([None, *NEVER_WAIT] if name in KINDS else ["exact"])],
+    [(name, solver) for name in METHODS for solver in ([None, *NEVER_WAIT] if name == "byol" else ["exact"])],
 )
 def test_a_step_reads_nothing_back_from_the_device(name: str, solver: str | None) -> None:
     """A meta tensor has no data: whatever waits for a value of it raises."""
     learner = bound(name)
-    settings = dataclasses.replace(SETTINGS, solver=solver) if solver else None
-    found = outer_gradient(
-        learner, on("meta", learner.init()), [views(learner, "meta"), views(learner, "meta")], settings
-    )
+    settings = dataclasses.replace(SETTINGS, solver=solver, target_steps=1) if solver else None
+    found = outer_gradient(learner, on("meta", learner.init()), [views(learner, "meta")], settings)
     assert found.gradient.keys() == learner.init().params.keys()
 
 

@@ -120,6 +120,7 @@ def test_a_score_is_replayed_by_its_id(home: Path) -> None:
     assert len(outcome["outputs"]) == 3
 
 
+@pytest.mark.slow
 def test_an_output_that_was_altered_together_with_its_record_is_found(home: Path) -> None:
     true = dict(np.load(TASKS / "labels.npz"))
     name = max(true, key=lambda key: true[key].size)
@@ -145,6 +146,7 @@ def test_an_output_that_was_altered_together_with_its_record_is_found(home: Path
     assert "processor, accelerator, threads and versions are the recorded ones" in lines
 
 
+@pytest.mark.slow
 def test_a_run_of_other_code_than_its_record_says_is_found(home: Path) -> None:
     run = run_id()
     honest = load_file(run_dir(run) / "encoder.safetensors")
@@ -193,6 +195,7 @@ def test_a_replay_that_is_stopped_leaves_nothing(home: Path, number: signal.Sign
             time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_what_stands_in_for_the_recorded_code_and_environment_is_told(home: Path) -> None:
     """Present sources that are those of then; another environment, but only if that was asked for."""
     forge(TASKS, lambda record: record["code"].update(dirty="d" * 64))

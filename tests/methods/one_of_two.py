@@ -11,11 +11,11 @@ import torch.distributed as dist
 
 from gessl.bilevel.settings import GesslSettings
 from gessl.training.step import outer_gradient
-from tests.bilevel.smooth import METHODS, learner, task
+from tests.bilevel.smooth import KINDS, METHODS, learner, task
 
 SETTINGS = {
     "plain": None,
-    "unroll": GesslSettings(inner_steps=1, target_steps=2, inner_lr=0.02),
+    "unroll": GesslSettings(inner_steps=1, target_steps=1, inner_lr=0.02),
     "replay": GesslSettings(inner_steps=2, target_steps=1, inner_lr=0.02, ssl_weight=0.5, ssl_at="adapted"),
 }
 
@@ -25,6 +25,8 @@ def gradients(name: str) -> dict[str, torch.Tensor]:
     bound, variables = learner(name)
     found = {}
     for label, settings in SETTINGS.items():
+        if label == "replay" and name not in KINDS:
+            continue  # the replay is the engine's, the same for every method
         outer = outer_gradient(bound, variables, [task(bound)], settings)
         found |= {f"{label}.gradient.{key}": tensor for key, tensor in outer.gradient.items()}
         found |= {f"{label}.buffer.{key}": tensor for key, tensor in outer.buffers.items()}

@@ -54,7 +54,10 @@ def test_a_quote_stands_in_its_row_only(tree):
 def test_what_was_measured_otherwise_is_not_shown(tree, key, value):
     plan = quoting(tree, dataclasses.replace(SAME, **{key: value}))
     assert not any(table.quotes for table in build_tables(plan, collect(plan)))
-    report(plan)
+
+
+def test_a_page_without_quotes_speaks_of_none(tree):
+    report(quoting(tree, *(dataclasses.replace(SAME, **{key: value}) for key, value in OTHERS.items())))
     text = (report_dir("demo") / "sigma-report.html").read_text()
     assert "Somebody" not in text and "published by others" not in text
 

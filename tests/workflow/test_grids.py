@@ -38,6 +38,7 @@ def times(part: str) -> dict[str, int]:
     return {path.parent.name: path.stat().st_mtime_ns for path in Path("results", part).glob("*/record.json")}
 
 
+@pytest.mark.slow
 def test_a_grid_with_a_failed_cell_is_finished_by_starting_it_again(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -62,8 +63,10 @@ def test_a_grid_with_a_failed_cell_is_finished_by_starting_it_again(
     assert main(["audit"]) == 0
 
 
+@pytest.mark.slow
 def test_grids_at_once_and_a_grid_that_grows_while_it_runs(project: Path) -> None:
-    other = {**QUICK, "name": "other", "seeds": [1, 2]}
+    CONFIG.write_text(yaml.safe_dump({**QUICK, "seeds": [0]}))
+    other = {**QUICK, "name": "other", "seeds": [0, 2]}
     Path("other.yaml").write_text(yaml.safe_dump(other))
     first = subprocess.Popen(SNAKEMAKE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
@@ -73,7 +76,7 @@ def test_grids_at_once_and_a_grid_that_grows_while_it_runs(project: Path) -> Non
             assert time.monotonic() < deadline
             time.sleep(0.2)
         second = snakemake("--configfile", "other.yaml")
-        CONFIG.write_text(yaml.safe_dump({**QUICK, "seeds": [0, 1, 3]}))
+        CONFIG.write_text(yaml.safe_dump({**QUICK, "seeds": [0, 3]}))
         output, _ = first.communicate(timeout=400)
     finally:
         first.kill()
@@ -81,18 +84,19 @@ def test_grids_at_once_and_a_grid_that_grows_while_it_runs(project: Path) -> Non
     assert "LockException" in second.stdout + second.stderr
     assert first.returncode == 0, output
     before = {part: times(part) for part in ("runs", "scores", "tasks", "data")}
-    assert {run.split("-")[2] for run in before["runs"]} == {"s0", "s1"}, "it runs as it was when it was started"
+    assert {run.split("-")[2] for run in before["runs"]} == {"s0"}, "it runs as it was when it was started"
     Path("both.yaml").write_text(yaml.safe_dump({"experiments": [str(CONFIG), "other.yaml"]}))
     both = snakemake("--configfile", "both.yaml")
     assert both.returncode == 0, both.stdout + both.stderr
     assert set(times("scores")) == set(Batch.load([Path("both.yaml")]).runs)
-    assert len(times("scores")) == 4
+    assert len(times("scores")) == 3
     for part, made in before.items():
         assert made.items() <= times(part).items(), f"{part}: what was there is not made again"
     assert {path.parent.name for path in Path("results/report").glob("*/record.json")} == {"small", "other"}
     assert json.loads(Path("logs/audit.json").read_text())["ok"] is True
 
 
+@pytest.mark.slow
 def test_all_of_the_paper_is_one_target(project: Path) -> None:
     for name in ("glyphs-small", "glyphs"):
         shutil.copy(ROOT / f"data/raw/{name}.dvc", "data/raw")
@@ -113,6 +117,7 @@ def commands() -> list[str]:
     return [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_page_on_grids_work(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("glyphs-small", "glyphs"):
         shutil.copy(ROOT / f"data/raw/{name}.dvc", "data/raw")

@@ -13,17 +13,15 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from toy_grid import PLAN, VERSION, evaluate, finish, line, train, write_report
 
 from gessl import tracking
 from gessl.errors import UserError
-from gessl.layout import data_dir, report_dir, run_dir, scores_dir, work_dir
-from gessl.lineage.record import Step, read_record
+from gessl.layout import run_dir, scores_dir, work_dir
+from gessl.lineage.record import read_record
 from gessl.lineage.trace import lineage_tree
 from gessl.tracking import TrackingPlan, follow, rebuild, store, sync, values
 from gessl.tracking.store import open_store, tracking_uri
-
-VERSION = "0123456789abcdef0123456789abcdef.dir"
-PLAN = TrackingPlan("grid", ("r0", "r1"))
 
 
 @pytest.fixture(scope="session")
@@ -50,42 +48,6 @@ def embedded(template: Path, _here: None) -> None:
     shutil.copy(template, "mlflow/mlflow.db")
 
 
-def _line(step: int) -> str:
-    return json.dumps({"step": step, "seconds": step / 4, "loss": 1 / step, "note": "x", "kl": step * 2.0}) + "\n"
-
-
-def _train(run: str, steps: range) -> None:
-    """Append to the metrics of a training run."""
-    work_dir(run).mkdir(parents=True, exist_ok=True)
-    with open(work_dir(run) / "metrics.jsonl", "a") as file:
-        file.writelines(_line(step) for step in steps)
-
-
-def _finish(run: str, steps: int = 4, lr: float = 0.1) -> None:
-    """Publish a run as training does."""
-    if read_record(data_dir("toy")) is None:
-        with Step("prepare", "toy", data_dir("toy"), inputs=[], config={}) as step:
-            step.path("card.json").write_text(json.dumps({"data_version": VERSION}))
-            step.path("images.npy").write_bytes(b"0")
-    config = {"method": "simclr", "train": {"lr": lr, "betas": (0.9, 0.99), "clip": None}}
-    with Step("pretrain", run, run_dir(run), inputs=[data_dir("toy") / "images.npy"], config=config, seed=0) as step:
-        step.path("encoder.safetensors").write_bytes(b"weights")
-        step.path("config.json").write_text(json.dumps(config))
-        step.path("metrics.jsonl").write_text("".join(_line(n + 1) for n in range(steps)))
-    shutil.rmtree(work_dir(run), ignore_errors=True)
-
-
-def _evaluate(run: str, value: float = 91.25) -> None:
-    with Step("evaluate", run, scores_dir(run), inputs=[run_dir(run) / "encoder.safetensors"], config={}) as step:
-        rows = f"a1,linear/wmse-v1,all,top-1 %,{value}\nb2,few+shot/psco,5w1s,acc,77.5\nc3,knn,all,none,\n"
-        step.path("scores.csv").write_text("id,protocol,task,metric,value\n" + rows)
-
-
-def _report() -> None:
-    with Step("report", "grid", report_dir("grid"), inputs=[], config={}) as step:
-        step.path("sigma-report.html").write_text("<p>report</p>")
-
-
 def _runs() -> dict[str, Any]:
     client = open_store(tracking_uri())
     experiment = client.get_experiment_by_name("grid")
@@ -110,7 +72,7 @@ def _content() -> dict[str, Any]:
     """Everything in the mirror that comes from the files: not MLflow's random ids, nor when it was mirrored."""
     found = {}
     for name, run in _runs().items():
-        tags = {key: value for key, value in run.data.tags.items() if key.startswith("gessl")}
+        tags = {key: value for key, value in run.data.tags.items() if key.startswith("gessl") and key != "gessl.tree"}
         curves = {key: _curve(name, key) for key in run.data.metrics}
         inputs = [(data.dataset.name, data.dataset.digest) for data in run.inputs.dataset_inputs]
         found[name] = (run.info.status, tags, run.data.params, curves, inputs, _artifacts(name))
@@ -119,15 +81,15 @@ def _content() -> dict[str, Any]:
 
 @pytest.mark.usefixtures("embedded")
 def test_curves_appear_while_training_and_every_point_once() -> None:
-    _train("r0", range(1, 4))
+    train("r0", range(1, 4))
     assert str(sync(PLAN)) == f"{tracking_uri()}: 1 runs, 0 finished, 3 new points"
     assert _curve("r0") == _losses(3)
     assert _runs()["r0"].info.status == "RUNNING"
     with open(work_dir("r0") / "metrics.jsonl", "a") as file:
-        file.write(_line(4) + _line(5)[:-9])
+        file.write(line(4) + line(5)[:-9])
     assert sync(PLAN).points == 1
     with open(work_dir("r0") / "metrics.jsonl", "a") as file:
-        file.write(_line(5)[-9:])
+        file.write(line(5)[-9:])
     assert sync(PLAN).points == 1
     assert sync(PLAN).points == 0
     assert _curve("r0") == _losses(5)
@@ -136,9 +98,9 @@ def test_curves_appear_while_training_and_every_point_once() -> None:
 
 @pytest.mark.usefixtures("embedded")
 def test_records_pins_and_runs_lead_to_each_other() -> None:
-    _finish("r0")
-    _evaluate("r0")
-    _train("r1", range(1, 3))
+    finish("r0")
+    evaluate("r0")
+    train("r1", range(1, 3))
     sync(PLAN)
     links = json.loads(Path("mlflow/runs/grid.json").read_text())
     by_record = {run.data.tags["gessl.record"]: run.info.run_id for name, run in _runs().items() if name != "r1"}
@@ -155,7 +117,7 @@ def test_records_pins_and_runs_lead_to_each_other() -> None:
     assert found.info.run_id == _runs()["r0"].info.run_id
     (dataset,) = [item.dataset for item in found.inputs.dataset_inputs]
     assert json.loads(dataset.source) == {"pin": "data/raw/toy.dvc", "data_version": VERSION}
-    _finish("r0", lr=0.2)
+    finish("r0", lr=0.2)
     assert "MLflow run" not in lineage_tree("r0")["facts"]
     sync(PLAN)
     assert lineage_tree("r0")["facts"]["MLflow run"] == _runs()["r0"].info.run_id
@@ -163,17 +125,17 @@ def test_records_pins_and_runs_lead_to_each_other() -> None:
 
 @pytest.mark.usefixtures("embedded")
 def test_killed_and_resumed_training_misses_and_repeats_nothing() -> None:
-    _train("r0", range(1, 8))
+    train("r0", range(1, 8))
     sync(PLAN, stopped=True)
     assert _runs()["r0"].info.status == "KILLED"
     (work_dir("r0") / "metrics.jsonl").unlink()
-    _train("r0", range(1, 4))  # back to its checkpoint
+    train("r0", range(1, 4))  # back to its checkpoint
     sync(PLAN)
     assert _runs()["r0"].info.status == "RUNNING"
-    _train("r0", range(4, 10))
+    train("r0", range(4, 10))
     sync(PLAN)
     assert _curve("r0") == _losses(9)
-    _finish("r0", steps=11)
+    finish("r0", steps=11)
     sync(PLAN)
     assert _curve("r0") == _losses(11)
     assert _runs()["r0"].info.status == "FINISHED"
@@ -182,7 +144,7 @@ def test_killed_and_resumed_training_misses_and_repeats_nothing() -> None:
 @pytest.mark.usefixtures("embedded")
 def test_point_told_twice_is_one_point() -> None:
     """The store may die between taking points and noting that it has them."""
-    _train("r0", range(1, 4))
+    train("r0", range(1, 4))
     sync(PLAN)
     open_store(tracking_uri()).set_tag(_runs()["r0"].info.run_id, "gessl.step", "0")
     sync(PLAN)
@@ -191,7 +153,7 @@ def test_point_told_twice_is_one_point() -> None:
 
 @pytest.mark.usefixtures("embedded")
 def test_failed_run_is_shown_as_failed() -> None:
-    _train("r0", range(1, 3))
+    train("r0", range(1, 3))
     (work_dir("r0") / "failed.json").write_text("{}")
     sync(PLAN)
     assert _runs()["r0"].info.status == "FAILED"
@@ -199,9 +161,9 @@ def test_failed_run_is_shown_as_failed() -> None:
 
 @pytest.mark.usefixtures("embedded")
 def test_finished_run_has_settings_data_artifacts_and_scores() -> None:
-    _finish("r0")
-    _evaluate("r0")
-    _report()
+    finish("r0")
+    evaluate("r0")
+    write_report()
     assert sync(PLAN).finished == 1
     runs, record = _runs(), read_record(run_dir("r0"))
     assert record is not None
@@ -228,7 +190,7 @@ def test_finished_run_has_settings_data_artifacts_and_scores() -> None:
 @pytest.mark.usefixtures("embedded")
 def test_large_encoder_is_named_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gessl.tracking.mirror.SMALL", 3)
-    _finish("r0")
+    finish("r0")
     sync(PLAN)
     assert _artifacts("r0") == {"config.json", "record.json"}
     assert "gessl.encoder_sha256" in _runs()["r0"].data.tags
@@ -236,25 +198,25 @@ def test_large_encoder_is_named_not_copied(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.usefixtures("embedded")
 def test_second_pass_changes_nothing_and_a_new_run_joins() -> None:
-    _finish("r0")
-    _evaluate("r0")
+    finish("r0")
+    evaluate("r0")
     sync(PLAN)
     before = _content()
     sync(PLAN)
     assert _content() == before
-    _train("r1", range(1, 3))
+    train("r1", range(1, 3))
     sync(PLAN)
     assert _content() == before | {"r1": _content()["r1"]}
 
 
 @pytest.mark.usefixtures("embedded")
 def test_results_made_again_replace_the_old_ones() -> None:
-    _finish("r0")
-    _evaluate("r0")
+    finish("r0")
+    evaluate("r0")
     sync(PLAN)
     shutil.rmtree(run_dir("r0"))
-    _finish("r0", steps=2, lr=0.5)
-    _evaluate("r0", value=50.0)
+    finish("r0", steps=2, lr=0.5)
+    evaluate("r0", value=50.0)
     sync(PLAN)
     assert len(_runs()) == 2
     assert _curve("r0") == _losses(2)
@@ -266,8 +228,8 @@ def test_results_made_again_replace_the_old_ones() -> None:
 
 @pytest.mark.usefixtures("embedded")
 def test_broken_record_is_named_after_the_others_are_mirrored() -> None:
-    _finish("r0")
-    _finish("r1")
+    finish("r0")
+    finish("r1")
     (run_dir("r0") / "record.json").write_text("{")
     with pytest.raises(UserError, match=r"results/runs/r0/record\.json: broken"):
         sync(PLAN)
@@ -276,7 +238,7 @@ def test_broken_record_is_named_after_the_others_are_mirrored() -> None:
 
 @pytest.mark.usefixtures("embedded")
 def test_deleted_experiment_comes_back() -> None:
-    _finish("r0")
+    finish("r0")
     sync(PLAN)
     client = open_store(tracking_uri())
     client.delete_experiment(client.get_experiment_by_name("grid").experiment_id)
@@ -288,9 +250,9 @@ def test_deleted_store_is_made_again_with_the_same_content(
     embedded: None, template: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store, "_create", lambda database: shutil.copy(template, database))
-    _finish("r0")
-    _evaluate("r0")
-    _report()
+    finish("r0")
+    evaluate("r0")
+    write_report()
     sync(PLAN)
     before = _content()
     shutil.rmtree("mlflow")
@@ -307,7 +269,7 @@ def test_damaged_store_is_one_line_and_rebuild_mends_it(
     embedded: None, template: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store, "_create", lambda database: shutil.copy(template, database))
-    _finish("r0")
+    finish("r0")
     Path("mlflow/mlflow.db").write_bytes(b"no database at all, " * 1000)
     with pytest.raises(UserError, match="cannot mirror") as caught:
         sync(PLAN)
@@ -374,7 +336,7 @@ def test_unreachable_server_is_one_warning(monkeypatch: pytest.MonkeyPatch, capf
         port = free.getsockname()[1]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:secret@127.0.0.1:{port}")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    _train("r0", range(1, 3))
+    train("r0", range(1, 3))
     command = [sys.executable, "-c", "import time; time.sleep(0.5); raise SystemExit(5)"]
     assert follow(PLAN, command, interval=0.1) == 5
     (warning,) = capfd.readouterr().err.splitlines()
