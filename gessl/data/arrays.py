@@ -8,17 +8,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gessl.data.node_cache import node_copy
 from gessl.errors import UserError
 from gessl.layout import RECORD, data_dir
 
 
 def open_images(dataset: str) -> NDArray[np.uint8]:
-    """All images, uint8 `[n, C, H, W]`, memory-mapped and read-only.
+    """All images, uint8 `[n, C, H, W]`, memory-mapped and read-only; of the node's copy if there is to be one.
 
     Raises:
         UserError: the data set is not prepared.
     """
-    images: NDArray[np.uint8] = np.load(_finished(dataset) / "images.npy", mmap_mode="r", allow_pickle=False)
+    path = node_copy(_finished(dataset) / "images.npy")
+    images: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
     return images
 
 
