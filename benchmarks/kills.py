@@ -15,7 +15,6 @@ import argparse
 import collections
 import contextlib
 import itertools
-import json
 import multiprocessing
 import os
 import random
@@ -35,6 +34,7 @@ from gessl.cli import main
 from gessl.config import Batch
 from gessl.files import sha256_file
 from gessl.layout import RECORD, lease_dir, run_dir, work_dir
+from gessl.lineage.record import parse_record
 from gessl.lineage.staging import STAGING
 from gessl.training import pretrain  # noqa: F401 (imported before the processes are forked)
 from gessl.training.metrics import read_metrics
@@ -121,7 +121,7 @@ def bits(run: str) -> dict[str, Any]:
     found: dict[str, Any] = {path.name: sha256_file(path) for path in sorted(run_dir(run).iterdir())}
     rows = read_metrics(run_dir(run) / "metrics.jsonl")
     found["metrics.jsonl"] = [{key: value for key, value in row.items() if key not in CLOCKS} for row in rows]
-    record = json.loads((run_dir(run) / RECORD).read_text())
+    record = parse_record((run_dir(run) / RECORD).read_bytes())
     claimed = {Path(output["path"]).name: output["sha256"] for output in record["outputs"]}
     claimed["metrics.jsonl"] = claimed["metrics.jsonl"] == sha256_file(run_dir(run) / "metrics.jsonl")
     found[RECORD] = {key: record[key] for key in ("step", "name", "config", "seed", "inputs")} | {"outputs": claimed}
