@@ -15,7 +15,12 @@ torch.set_num_threads(1)
 os.environ |= {"OMP_NUM_THREADS": "1", "DVC_NO_ANALYTICS": "1", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1"}
 
 
+LONGEST = ("tests/workflow/", "tests/lineage/test_replay", "tests/methods/", "tests/cluster/")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # a file is one worker's: begin with the longest, or one works alone in the end
+    items.sort(key=lambda item: not any(part in item.nodeid for part in LONGEST))
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):

@@ -1,10 +1,11 @@
-"""A small grid on a real SLURM, with the mishaps of a night: the same results as in peace on one machine.
+"""The default grid on a real SLURM, with the mishaps of a night: the same results as in peace on one machine.
 
 Run by `make test-slurm`; it installs Debian's SLURM, which needs root.
 """
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,23 +15,15 @@ from pathlib import Path
 from typing import Self
 
 import pytest
-import yaml
 
 from gessl.lineage.record import parse_record
 from gessl.training.metrics import read_metrics
 from tests.cluster.results import content
 from tests.cluster.slurm import NODE, ask, install, node_state, running_slurm, wait_until
-from tests.conftest import SMALL, copy_project
+from tests.conftest import ROOT, copy_project
 
 pytestmark = pytest.mark.slurm
-STEPS = 300
-GRID = {
-    **SMALL,
-    "recipe": {"train": {"steps": STEPS, "batch": 32, "warmup": 2, "lr": 0.003}},
-    "tasks": {**SMALL["tasks"], "epochs": 20},
-    "evaluation": {"protocols": ["knn/5nn-euclid", "linear/wmse-v1"]},
-    "efficiency": {"checkpoint_every": 20, "log_every": 2, "evaluations_per_job": 1},
-}
+PAST_A_CHECKPOINT = 60  # steps
 SNAKEMAKE = [sys.executable, "-m", "snakemake", "--profile"]
 # asks SLURM often, and squeue, for this SLURM keeps no accounts
 HASTE = (
@@ -50,7 +43,7 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 def project(folder: Path) -> Path:
     copy_project(folder)
-    (folder / "config/config.yaml").write_text(yaml.safe_dump(GRID))
+    shutil.copy(ROOT / "config/config.yaml", folder / "config")
     return folder
 
 
@@ -63,12 +56,17 @@ def in_peace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def state(job: str) -> str:
+    """SLURM's word for a job."""
+    return ask("squeue", "--noheader", "--states=all", "--format=%T", "--jobs", job)
+
+
 class Night:
     """A workflow that runs on the cluster, and what befalls its jobs."""
 
     def __init__(self, folder: Path, runs: list[str]) -> None:
         self.folder, self.log = folder, folder.parent / "snakemake.log"
-        self.waiting = dict(zip((self.kill, self.tell, self.requeue), runs, strict=False))
+        self.waiting = dict(zip((self.kill, self.tell, self.requeue, self.preempt), runs, strict=False))
 
     def __enter__(self) -> Self:
         with open(self.log, "w") as file:
@@ -100,14 +98,25 @@ class Night:
         """As SLURM does with a lost node's jobs."""
         job = self.job(run)
         ask("scontrol", "requeue", job)
-        wait_until(lambda: "PENDING" in ask("squeue", "-h", "-o", "%T", "-j", job), 60, f"{run} was not requeued")
+        wait_until(lambda: state(job) == "PENDING", 60, f"{run} was not requeued")
         ask("scontrol", "update", f"JobId={job}", "StartTime=now")  # SLURM would wait for two minutes
+
+    def preempt(self, run: str) -> None:
+        """A job of more weight takes the whole node, and all that runs there must go."""
+        running = [line.split()[0] for line in ask("squeue", "-h", "--states=RUNNING", "--format=%i").splitlines()]
+        assert self.job(run) in running
+        words = ("--partition=high", "--exclusive", "--output=/dev/null", "--wrap=sleep 3")
+        weighty = ask("sbatch", "--parsable", *words)
+        wait_until(lambda: state(weighty) == "COMPLETED", 120, "nothing was preempted")
+        for job in running:
+            if state(job) == "PENDING":  # the others had just ended
+                ask("scontrol", "update", f"JobId={job}", "StartTime=now")
 
     def mishaps(self) -> None:
         """Each once, when its run is well under way, in whatever order SLURM starts them."""
         while self.waiting:
             for mishap, run in list(self.waiting.items()):
-                if len(read_metrics(self.folder / "work" / run / "metrics.jsonl")) >= 50:
+                if len(read_metrics(self.folder / "work" / run / "metrics.jsonl")) >= PAST_A_CHECKPOINT:
                     mishap(run)
                     del self.waiting[mishap]
             assert self.main.poll() is None, self.log.read_text()
@@ -127,12 +136,12 @@ class Night:
 
 
 def test_a_night_of_mishaps_ends_in_the_results_of_a_day_in_peace(slurm: None, in_peace: Path, tmp_path: Path) -> None:
-    runs = sorted(path.name for path in (in_peace / "results/runs").iterdir())
+    runs = sorted(path.name for path in (in_peace / "results/runs").glob("*+gessl-*"))  # a minute each
     with Night(project(tmp_path / "project"), runs) as night:
         night.mishaps()
         night.drain()
-        assert night.main.wait(900) == 0, night.log.read_text()
-    assert all(night.resumed(run) > 0 for run in runs[:3])
+        assert night.main.wait(3600) == 0, night.log.read_text()
+    assert all(night.resumed(run) > 0 for run in runs[:4])
     assert "told to stop by SIGTERM" in night.log.read_text(), "the end of a failed job's log"
     expected, found = content(in_peace), content(night.folder)
     assert found.keys() == expected.keys()

@@ -6,6 +6,7 @@ Run by `make test-team`; it installs Debian's PostgreSQL where there is none and
 import contextlib
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import socket
@@ -45,6 +46,12 @@ def install() -> None:
         pytest.skip(f"PostgreSQL cannot be installed: {done.stderr.strip().splitlines()[-1]}")
 
 
+def documented(port: int) -> list[str]:
+    """The command of docs/cluster.md, at another port."""
+    (command,) = re.findall(r"```sh\n(workflow/mlflow-team .*)\n```", (ROOT / "docs/cluster.md").read_text())
+    return str(command).replace("5000", str(port)).split()
+
+
 class Server:
     """`workflow/mlflow-team` with a folder of its own."""
 
@@ -58,7 +65,8 @@ class Server:
     def __enter__(self) -> Self:
         with open(self.folder / "said.txt", "a") as said:
             self._script = subprocess.Popen(
-                [ROOT / "workflow/mlflow-team", "--port", str(self.port), "--workers", "2"],
+                documented(self.port),
+                cwd=ROOT,
                 env=os.environ | {"MLFLOW_TEAM": str(self.folder / "team")},
                 stdout=said,
                 stderr=said,
