@@ -37,12 +37,13 @@ test-slurm: env
 documented: env
 	$(BIN)/python -m pytest tests/documented --override-ini testpaths= -n 0
 
+# bytecode now: where it may not be written later, each job would compile torch anew, for seconds
 env: .venv/.locked
 
 .venv/.locked: requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	$(BIN)/uv pip sync --quiet --require-hashes requirements.lock
+	$(BIN)/uv pip sync --quiet --require-hashes --compile-bytecode requirements.lock
 	$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 

@@ -7,6 +7,7 @@ data to the report: whoever alters one byte, or one record, breaks a link. Its f
 
 import json
 import os
+import resource
 import socket
 import sys
 from collections.abc import Iterable
@@ -168,7 +169,7 @@ class Step:
         seed: the seed that decided the outputs, if any.
 
     Attributes:
-        notes: facts worth keeping that did not decide the outputs; JSON values.
+        notes: facts worth keeping that did not decide the outputs; JSON values. The process's peak memory is added.
 
     Raises:
         UserError: an input is missing, altered or unclaimed, or changed while the step ran; another process is making
@@ -239,7 +240,7 @@ class Step:
             "outputs": outputs,
             "code": self._code,
             "environment": environment(),
-            "notes": self.notes,
+            "notes": self.notes | {"peak_memory_mb": _peak_memory()},
             "started": self._started.isoformat(timespec="seconds"),
             "finished": finished.isoformat(timespec="seconds"),
             "seconds": round((finished - self._started).total_seconds(), 3),
@@ -263,6 +264,11 @@ class Step:
             return []
         paths = [Path(output["path"]) for output in record["outputs"]] if record else []
         return [path.relative_to(self.out).as_posix() for path in paths if path.is_relative_to(self.out)]
+
+
+def _peak_memory() -> int:
+    """Megabytes that this process has had in memory at once so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) // 2**20
 
 
 def _signature(path: Path) -> tuple[int, int, int] | None:

@@ -45,7 +45,12 @@ def test_outputs_and_record_appear_together() -> None:
         {"path": f"results/data/toy/{name}", "bytes": size, "sha256": sha256_file(OUT / name)}
         for name, size in (("a.txt", 1), ("sub/b.txt", 2))
     ]
-    assert (found["step"], found["name"], found["seed"], found["notes"]) == ("prepare", "toy", 3, {"resumed": 2})
+    assert (found["step"], found["name"], found["seed"]) == ("prepare", "toy", 3)
+    peak = found["notes"].pop("peak_memory_mb")
+    assert found["notes"] == {"resumed": 2}
+    assert 10 < peak < 100_000
+    found = read_record(OUT)
+    assert found is not None
     assert found["config"] == {"size": [8, 8], "1": None}
     assert {"commit", "dirty", "sources", "fingerprint"} == set(found["code"])
     assert found["id"] == record_id(found)

@@ -14,8 +14,6 @@ rule fetch:
         record=layout.manifest_dir("{dataset}") / "record.json",
     log:
         "logs/fetch/{dataset}.log",
-    benchmark:
-        "logs/benchmarks/fetch/{dataset}.tsv"
     localrule: True  # compute nodes may see no network
     resources:
         dvc=1,  # DVC locks the whole repository
@@ -38,8 +36,6 @@ rule prepare:
         record=layout.data_dir("{dataset}") / "record.json",
     log:
         "logs/prepare/{dataset}.log",
-    benchmark:
-        "logs/benchmarks/prepare/{dataset}.tsv"
     resources:
         mem_mb=growing(4000),
         runtime=120,

@@ -9,8 +9,6 @@ rule evaluate:
         layout.scores_dir("{run}") / "record.json",
     log:
         "logs/evaluate/{run}.log",
-    benchmark:
-        "logs/benchmarks/evaluate/{run}.tsv"
     threads: THREADS
     resources:
         mem_mb=growing(resource("evaluate", "mem_mb")),
@@ -39,8 +37,6 @@ for members in (job for job in BATCH.evaluation_jobs() if len(job) > 1):
             scores(members),
         log:
             f"logs/evaluate/{members[0]}.log",
-        benchmark:
-            f"logs/benchmarks/evaluate/{members[0]}.tsv"
         threads: BATCH.owner(members[0]).efficiency.threads
         resources:
             mem_mb=growing(reserved("evaluate", "mem_mb", members[0])),

@@ -9,8 +9,6 @@ rule audit:
         report("logs/audit.json", caption="../report/audit.rst", category="Lineage"),
     log:
         "logs/audit/audit.log",
-    benchmark:
-        "logs/benchmarks/audit/audit.tsv"
     resources:
         mem_mb=1000,
         runtime=60,

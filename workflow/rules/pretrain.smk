@@ -10,8 +10,6 @@ rule pretrain:
         layout.run_dir("{run}") / "record.json",
     log:
         "logs/pretrain/{run}.log",
-    benchmark:
-        "logs/benchmarks/pretrain/{run}.tsv"
     threads: THREADS
     resources:
         mem_mb=growing(resource("pretrain", "mem_mb")),

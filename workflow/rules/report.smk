@@ -18,8 +18,6 @@ rule report:
         record=layout.report_dir("{grid}") / "record.json",
     log:
         "logs/report/{grid}.log",
-    benchmark:
-        "logs/benchmarks/report/{grid}.tsv"
     resources:
         mem_mb=growing(2000),
         runtime=30,

@@ -16,8 +16,6 @@ rule tasks:
         record=layout.tasks_dir("{dataset}", "{seed}") / "record.json",
     log:
         "logs/tasks/{dataset}-s{seed}.log",
-    benchmark:
-        "logs/benchmarks/tasks/{dataset}-s{seed}.tsv"
     resources:
         mem_mb=growing(2000),
         runtime=60,
