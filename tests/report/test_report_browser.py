@@ -136,6 +136,8 @@ def test_boxes_do_not_overlap_and_an_address_opens_the_picture(page):
         assert apart or one["bottom"] <= other["top"] or other["bottom"] <= one["top"]
     page.execute_script("document.querySelector('dialog button').click()")
     WebDriverWait(page, 5).until(lambda page: "#" not in page.current_url)
+    page.get(anchor)  # in the page that is open already
+    assert drawn(page)[0] == "number"
 
 
 def test_without_scripts_a_number_leads_to_its_entry(page):

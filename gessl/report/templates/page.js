@@ -43,7 +43,7 @@ function words(entry) {
 function add(parent, name, attributes, text) {
   const element = parent.appendChild(document.createElementNS(SVG, name));
   for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
-  if (text) element.textContent = text.length > 24 ? `${text.slice(0, 11)}…${text.slice(-11)}` : text;
+  if (text) element.textContent = text.length > 22 ? `${text.slice(0, 10)}…${text.slice(-10)}` : text;
   return element;
 }
 
@@ -126,5 +126,9 @@ dialog.addEventListener("close", () => history.replaceState(null, "", location.h
 document.getElementById("show-ids").addEventListener("change", (event) => {
   document.body.classList.toggle("ids", event.target.checked);
 });
-const asked = document.getElementById(location.hash.slice(1));
-if (asked?.dataset.kind) open(asked);
+function openAsked() {
+  const asked = document.getElementById(location.hash.slice(1));
+  if (asked?.dataset.kind) open(asked);
+}
+window.addEventListener("hashchange", openAsked);
+openAsked();
