@@ -22,7 +22,7 @@ QUIET = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_SQLALCHEMYSTORE_POOLCLASS": "NullPool",  # a pooled connection would go on writing to a deleted file
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # the next look is the retry
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",  # seconds: a server that many use at once may be slow
 }
 
 
