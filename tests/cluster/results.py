@@ -1,5 +1,6 @@
 """What two trees of results have in common: everything but clocks, hosts, and how often a run was resumed."""
 
+import csv
 import json
 import re
 from pathlib import Path
@@ -8,9 +9,9 @@ from typing import Any
 from gessl.files import sha256_file
 from gessl.lineage.record import parse_record
 
-CLOCKS = {"seconds", "images_per_second"}  # of a row of the metrics
+CLOCKS = {"seconds", "images_per_second"}  # of a row of the metrics, or of a table of the report
 SCIENCE = ("schema", "step", "name", "config", "seed", "environment")  # of a record, beside inputs and outputs
-BYTES_TELL_TIME = ("metrics.jsonl", "record.json", "sigma-report.html")
+TELL_TIME = ("metrics.jsonl", "record.json", "sigma-report.html", "results/report/*/*/*")  # by their bytes
 
 
 def content(project: Path) -> dict[str, Any]:
@@ -29,8 +30,14 @@ def _content(path: Path) -> Any:
     if path.name == "record.json":
         record = parse_record(path.read_bytes())
         entries = [entry for part in ("inputs", "outputs") for entry in record[part]]
-        plain = {entry["path"]: entry["sha256"] for entry in entries if Path(entry["path"]).name not in BYTES_TELL_TIME}
+        told = {entry["path"]: entry["sha256"] for entry in entries}
+        plain = {path: sha256 for path, sha256 in told.items() if not any(map(Path(path).match, TELL_TIME))}
         return {key: record[key] for key in SCIENCE} | {"files": plain, "paths": sorted(e["path"] for e in entries)}
     if path.name == "sigma-report.html":
         return re.findall(r"\d+\.\d+ ± \d+\.\d+", path.read_text())  # its tables; the page also shows hours and hosts
+    if path.parent.name == "tables" and path.suffix == ".csv":
+        with open(path, newline="") as file:
+            return [{key: value for key, value in row.items() if key not in CLOCKS} for row in csv.DictReader(file)]
+    if path.suffix == ".svg":  # with links to records, whose ids hash when they were made
+        return re.sub(r"sigma-report\.html#r-[0-9a-f]+", "", path.read_text())
     return sha256_file(path)
