@@ -7,6 +7,7 @@ for Hessian-vector products. Batch-global losses (contrastive, decorrelating) ne
 lose a factor W or the other shares' gradients here (https://github.com/lightly-ai/lightly/pull/1528).
 """
 
+import atexit
 import os
 from typing import Any
 
@@ -22,6 +23,7 @@ def join(backend: str) -> None:
     """Meet the other processes, where a launcher such as torchrun started several."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         dist.init_process_group(backend)
+        atexit.register(dist.destroy_process_group)  # the group's threads, left running, may abort a process that ends
 
 
 def wait() -> None:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from gessl.cli import main
 from gessl.config import Experiment
@@ -150,3 +151,7 @@ def test_lint_and_the_dry_run_of_the_default_grid(tmp_path: Path, monkeypatch: p
     dry = snakemake("--dry-run", "--quiet", "rules")
     assert dry.returncode == 0
     assert re.search(r"pretrain\s+27", dry.stdout + dry.stderr)
+    (plan,) = Path("work/plans").glob("digits-*.json")
+    asked = yaml.safe_load(Path("config/config.yaml").read_text())
+    for key in ("methods", "variants"):
+        assert list(json.loads(plan.read_text())[key]) == list(asked[key]), "the order of the report's tables"

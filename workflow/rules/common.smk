@@ -16,7 +16,7 @@ from gessl.config import Batch
 from gessl.config import Resources as Reservation  # Snakemake has a Resources of its own
 from gessl.data.pin import check_untouched
 from gessl.errors import UserError
-from gessl.files import atomic_json, sha256_file, sha256_json
+from gessl.files import atomic_text, sha256_file, sha256_json
 from gessl.lineage.provenance import fingerprint
 from gessl.status import note_grid
 
@@ -49,9 +49,10 @@ def write_plan(name, tree):
     Its name tells its content: a grid that is grown while it runs does not change what waiting jobs read. (A `Path`
     among a rule's params re-runs nothing when it changes; text would.)
     """
-    path = layout.WORK / "plans" / f"{name}-{sha256_json(tree)[:8]}.json"
+    text = json.dumps(tree, indent=2) + "\n"  # in the order of the experiment, which is that of the report's tables
+    path = layout.WORK / "plans" / f"{name}-{sha256_json(text)[:8]}.json"
     if not path.is_file():
-        atomic_json(path, tree)
+        atomic_text(path, text)
     return path
 
 
