@@ -1,10 +1,14 @@
-"""What planning a large grid costs: `snakemake --dry-run` of ours beside a bare Snakemake grid with as many jobs.
+"""What a large grid costs before its jobs do anything: ours beside a bare Snakemake grid with as many jobs.
 
 Ours is a grid of the paper's kind (all base methods, alone and under GeSSL, on CIFAR-10) with more seeds: experiment
 read, validated and expanded, every job with its inputs, outputs, resources and params. The bare grid has the same jobs
 and the same edges between them, one file per job, and nothing else. Both run in turns; the least of the repeats counts.
 
-    python -m benchmarks.scale [--jobs 1000 5000 20000] [--repeats 2]
+Planned only (`snakemake --dry-run`), or with `--run` scheduled and run to the end: every job is chosen, started in a
+shell, its outputs checked and its metadata written, but a `gessl` stands in that only touches the outputs, as the bare
+grid's jobs do.
+
+    python -m benchmarks.scale [--run] [--jobs 1000 5000 20000] [--repeats 2]
 """
 
 import argparse
@@ -13,9 +17,10 @@ import os
 import resource
 import shutil
 import subprocess
-import sys
+import sysconfig
 import tempfile
 import time
+import venv
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,10 +61,20 @@ rule fetch:
     output: "raw"
     shell: "touch {output}"
 """
+STAND_IN = """#!/bin/sh
+case $1 in
+fetch) cd results/raw/$2 && touch manifest.json record.json ;;
+prepare) cd results/data/$2 && touch images.npy index.csv card.json record.json ;;
+tasks) cd results/tasks/$2-s$3 && touch order.npy episodes.npz labels.npz sigma.npz card.json record.json ;;
+pretrain) touch results/runs/$2/record.json ;;
+evaluate) touch results/scores/$2/record.json ;;
+report) cd results/report/* && touch sigma-report.html ids.json record.json ;;
+esac
+"""
 
 
 class Cost(NamedTuple):
-    """Of one dry run: wall-clock and processor seconds, and the jobs that it lists."""
+    """Of one workflow: wall-clock and processor seconds, and the jobs that it lists."""
 
     wall: float
     processor: float
@@ -71,7 +86,7 @@ def blown_up(jobs: int) -> tuple[dict[str, Any], int]:
     tree = yaml.safe_load((ROOT / GRID).read_text())
     kinds = len(tree["methods"]) * len(tree["variants"])
     tree["name"], tree["seeds"] = f"scale-{jobs}", list(range(max(1, round((jobs - FIXED) / (2 * kinds + 1)))))
-    tree["efficiency"]["evaluations_per_job"] = 1
+    tree["efficiency"] |= {"evaluations_per_job": 1, "threads": 1}
     return tree, kinds
 
 
@@ -87,55 +102,67 @@ def project(folder: Path) -> Path:
     return folder
 
 
-def environment(folder: Path) -> dict[str, str]:
-    """For processes that keep their bytecode in `folder`: compiling torch anew each time would count as planning."""
-    kept = {"PYTHONPATH": str(ROOT), "PYTHONPYCACHEPREFIX": str(folder / "bytecode")}
-    return {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"} | kept
+def interpreter(folder: Path) -> Path:
+    """This Python, in an environment where `gessl`, which the rules look for beside it, is the stand-in."""
+    venv.create(folder, symlinks=True)
+    (folder / "bin/gessl").write_text(STAND_IN)
+    (folder / "bin/gessl").chmod(0o755)
+    return folder / "bin/python"
 
 
-def dry_run(folder: Path, *words: str) -> Cost:
-    """One `snakemake --dry-run` in a process of its own.
+def environment() -> dict[str, str]:
+    """For processes that find this project, and keep their bytecode: compiling it anew would count as planning."""
+    path = os.pathsep.join([str(ROOT), sysconfig.get_path("purelib")])
+    return {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"} | {"PYTHONPATH": path}
+
+
+def cost(python: Path, folder: Path, words: list[str]) -> Cost:
+    """One Snakemake in a process of its own, with its jobs.
 
     Raises:
         RuntimeError: it failed.
     """
-    command = [sys.executable, "-m", "snakemake", "--dry-run", "--quiet", "rules", "--cores", "1", *words]
+    command = [python, "-m", "snakemake", "--quiet", "rules", "--scheduler", "greedy", *words]
     before, since = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    done = subprocess.run(command, cwd=folder, env=environment(folder.parent), capture_output=True, text=True)
+    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True)
     wall, after = time.perf_counter() - since, resource.getrusage(resource.RUSAGE_CHILDREN)
+    said = done.stdout + done.stderr
     if done.returncode:
-        raise RuntimeError(done.stdout + done.stderr)
-    (total,) = {line.split()[1] for line in done.stdout.splitlines() if line.startswith("total ")}
+        raise RuntimeError(said)
+    (total,) = {line.split()[1] for line in said.splitlines() if line.startswith("total ")}
     return Cost(wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, int(total))
 
 
-def measure(jobs: int, repeats: int, folder: Path) -> tuple[Cost, Cost]:
-    """Ours and the bare grid, about `jobs` jobs each."""
+def measure(jobs: int, words: list[str], folder: Path) -> tuple[Cost, Cost]:
+    """Ours and the bare grid, about `jobs` jobs each, once."""
     tree, kinds = blown_up(jobs)
     ours, bare = project(folder / "ours"), folder / "bare"
     (ours / "grid.yaml").write_text(yaml.safe_dump(tree))
     bare.mkdir()
     (bare / "Snakefile").write_text(BARE % {"kinds": kinds, "seeds": len(tree["seeds"])})
-    modules = "snakemake.cli, snakemake.workflow, gessl.config, gessl.status"
-    subprocess.run([sys.executable, "-c", f"import {modules}"], env=environment(folder), check=True)  # leaves bytecode
-    pairs = [(dry_run(ours, "--configfile", "grid.yaml"), dry_run(bare)) for _ in range(repeats)]
-    (ours_jobs,), (bare_jobs,) = ({cost.jobs for cost in costs} for costs in zip(*pairs, strict=True))
-    if ours_jobs != bare_jobs:
-        raise RuntimeError(f"{ours_jobs} jobs of ours are compared with {bare_jobs} bare ones")
-    return min(pair[0] for pair in pairs), min(pair[1] for pair in pairs)
+    python = interpreter(folder / "environment")
+    pair = cost(python, ours, [*words, "--configfile", "grid.yaml"]), cost(python, bare, words)
+    if pair[0].jobs != pair[1].jobs:
+        raise RuntimeError(f"{pair[0].jobs} jobs of ours are compared with {pair[1].jobs} bare ones")
+    return pair
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--run", action="store_true", help="schedule and run the jobs, too")
     options.add_argument("--jobs", type=int, nargs="+", default=[1000, 5000, 20000])
     options.add_argument("--repeats", type=int, default=2)
     chosen = options.parse_args()
+    words = ["--cores", "all"] if chosen.run else ["--cores", "all", "--dry-run"]
     load = os.getloadavg()[0]
     print(f"{os.cpu_count()} cores, load {load:.1f} before; snakemake {importlib.metadata.version('snakemake')}")
     print(f"{'jobs':>7} {'ours':>8} {'bare':>8} {'ratio':>6} {'(processor':>11} {'ratio)':>7} {'per job':>9}")
     for jobs in chosen.jobs:
-        with tempfile.TemporaryDirectory() as folder:
-            ours, bare = measure(jobs, chosen.repeats, Path(folder))
+        pairs = []
+        for _ in range(chosen.repeats):
+            with tempfile.TemporaryDirectory() as folder:
+                pairs.append(measure(jobs, words, Path(folder)))
+        ours, bare = map(min, zip(*pairs, strict=True))
         ratios = ours.wall / bare.wall, ours.processor / bare.processor
         print(
             f"{ours.jobs:7d} {ours.wall:7.1f}s {bare.wall:7.1f}s {ratios[0]:6.2f} {ours.processor:10.1f}s "
