@@ -21,14 +21,17 @@ def cross_correlation(z1: Tensor, z2: Tensor, eps: float = 1e-5) -> Tensor:
 
 @dataclass(frozen=True)
 class BarlowTwins(Method):
-    """The views' cross-correlation is pulled to the identity (eq. 1)."""
+    """The views' cross-correlation is pulled to the identity (eq. 1).
+
+    The head's last layer has no bias, as in the official code.
+    """
 
     hidden: int = 8192
     dim: int = 8192
     off_diagonal: float = 0.0051
 
     def heads(self, features: int) -> dict[str, nn.Module]:
-        return {"projector": mlp(features, self.hidden, self.hidden, self.dim)}
+        return {"projector": mlp(features, self.hidden, self.hidden, self.dim, bias_last=False)}
 
     def loss(self, outputs: Tensors, targets: Tensors) -> Tensor:
         correlation = cross_correlation(*outputs["z"])

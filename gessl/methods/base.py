@@ -56,8 +56,13 @@ class Clock(NamedTuple):
 
     @property
     def progress(self) -> float:
-        """Share of training done, in [0, 1]."""
+        """Share of training done, in (0, 1]."""
         return self.step / self.steps
+
+    @property
+    def before(self) -> float:
+        """Share of training that was done before the last step, in [0, 1): codes that count steps from 0 mean this."""
+        return (self.step - 1) / self.steps
 
 
 Project = Callable[[Tensors], Tensors]

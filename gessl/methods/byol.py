@@ -29,7 +29,9 @@ class BYOL(Method):
     """An online network predicts a teacher's projection of the other view; the teacher is its moving average.
 
     The loss is the sum of both directions (eq. 2 and its swap), the mean over images. The momentum rises from
-    `momentum` to 1 along a cosine (appendix J).
+    `momentum` to 1 along a cosine (section 3.3); the first update has `momentum` itself. That and the heads, whose last
+    layers have no bias, as the official code
+    (https://github.com/google-deepmind/deepmind-research/tree/master/byol: utils/networks.py, utils/schedules.py).
     """
 
     source: ClassVar[Literal["none", "state", "outputs"]] = "state"
@@ -40,8 +42,8 @@ class BYOL(Method):
 
     def heads(self, features: int) -> dict[str, nn.Module]:
         return {
-            "projector": mlp(features, self.hidden, self.dim),
-            "predictor": mlp(self.dim, self.hidden, self.dim),
+            "projector": mlp(features, self.hidden, self.dim, bias_last=False),
+            "predictor": mlp(self.dim, self.hidden, self.dim, bias_last=False),
         }
 
     def forward(self, net: nn.ModuleDict, batch: Batch) -> Tensors:
@@ -58,4 +60,4 @@ class BYOL(Method):
         return (2 - 2 * similarity).sum(0).mean()
 
     def commit(self, state: Tensors, params: Tensors, tasks: Sequence[Seen], clock: Clock) -> Tensors:
-        return moved_teacher(state, params, cosine_rise(self.momentum, clock.progress))
+        return moved_teacher(state, params, cosine_rise(self.momentum, clock.before))

@@ -96,7 +96,7 @@ class DINO(Method):
         temperature = self._teacher_temperature(clock.step // clock.epoch)
         frozen = clock.step < self.frozen_epochs * clock.epoch
         return {
-            **moved_teacher(state, params, cosine_rise(self.momentum, clock.progress)),
+            **moved_teacher(state, params, cosine_rise(self.momentum, clock.before)),
             "centre": state["centre"].lerp(mean, 1 - self.centre_momentum),
             "teacher_temperature": torch.full_like(state["teacher_temperature"], temperature),
             "prototypes": F.normalize(params["prototypes.weight"], dim=1),

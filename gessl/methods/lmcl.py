@@ -6,8 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gessl.methods.base import Batch, Method, Tensors, all_views
-from gessl.methods.simclr import nt_xent
-from gessl.nets.heads import mlp
+from gessl.methods.simclr import nt_xent, projection_head
 
 
 def polarization(z: Tensor, near: float, far: float) -> Tensor:
@@ -32,12 +31,13 @@ class LMCL(Method):
     hidden: int = 2048
     dim: int = 128
     temperature: float = 0.5
+    norm_last: bool = True
     near: float = 0.2
     far: float = 0.5
     weight: float = 10.0
 
     def heads(self, features: int) -> dict[str, nn.Module]:
-        return {"projector": mlp(features, self.hidden, self.dim)}
+        return {"projector": projection_head(features, self.hidden, self.dim, self.norm_last)}
 
     def forward(self, net: nn.ModuleDict, batch: Batch) -> Tensors:
         return all_views(lambda images: self.network(net, images), batch.views)

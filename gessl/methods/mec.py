@@ -90,6 +90,6 @@ class MEC(Method):
     def commit(self, state: Tensors, params: Tensors, tasks: Sequence[Seen], clock: Clock) -> Tensors:
         scale = warm_up(clock.step, self.warmup * clock.epoch, self.warmup_scale)
         return {
-            **moved_teacher(state, params, cosine_rise(self.momentum, clock.progress)),
+            **moved_teacher(state, params, cosine_rise(self.momentum, clock.before)),
             "warmup_scale": torch.full_like(state["warmup_scale"], scale),
         }

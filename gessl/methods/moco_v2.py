@@ -15,6 +15,7 @@ from gessl.methods.base import (
     Project,
     Seen,
     Tensors,
+    cosine_rise,
     each_view,
     enqueued,
     moved_teacher,
@@ -42,6 +43,7 @@ class MoCoV2(Method):
     queue: int = 65536
     temperature: float = 0.2
     momentum: float = 0.999
+    momentum_end: float = 0.999
 
     def heads(self, features: int) -> dict[str, nn.Module]:
         return {"projector": mlp(features, self.hidden, self.dim, norm=False)}
@@ -66,4 +68,5 @@ class MoCoV2(Method):
 
     def commit(self, state: Tensors, params: Tensors, tasks: Sequence[Seen], clock: Clock) -> Tensors:
         keys = torch.cat([task.targets["key"] for task in tasks])
-        return {**moved_teacher(state, params, self.momentum), "queue": enqueued(state["queue"], keys)}
+        momentum = cosine_rise(self.momentum, clock.before, self.momentum_end)
+        return {**moved_teacher(state, params, momentum), "queue": enqueued(state["queue"], keys)}

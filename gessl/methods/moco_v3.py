@@ -36,7 +36,7 @@ class MoCoV3(Method):
 
     No queue; both directions; the loss is scaled by 2T, as algorithm 1 and the official code
     (https://github.com/facebookresearch/moco-v3/blob/main/moco/builder.py) do. The heads are that code's for ResNets:
-    two layers each, with a BatchNorm without scale and shift behind the projector only.
+    two layers each, none with a bias, and a BatchNorm without scale and shift behind the projector only.
     """
 
     source: ClassVar[Literal["none", "state", "outputs"]] = "state"
@@ -49,7 +49,7 @@ class MoCoV3(Method):
     def heads(self, features: int) -> dict[str, nn.Module]:
         return {
             "projector": mlp(features, self.hidden, self.dim, norm_last=True),
-            "predictor": mlp(self.dim, self.hidden, self.dim),
+            "predictor": mlp(self.dim, self.hidden, self.dim, bias_last=False),
         }
 
     def forward(self, net: nn.ModuleDict, batch: Batch) -> Tensors:
@@ -67,4 +67,5 @@ class MoCoV3(Method):
         return directions * 2 * self.temperature * info_nce(query, targets["key"].flip(0), self.temperature)
 
     def commit(self, state: Tensors, params: Tensors, tasks: Sequence[Seen], clock: Clock) -> Tensors:
+        # the official code moves the teacher at the beginning of the next step, by that step's momentum
         return moved_teacher(state, params, cosine_rise(self.momentum, clock.progress))

@@ -59,7 +59,7 @@ class ReLICv2(Method):
     momentum: float = 0.996
 
     def heads(self, features: int) -> dict[str, nn.Module]:
-        return {"projector": mlp(features, self.hidden, self.dim)}
+        return {"projector": mlp(features, self.hidden, self.dim, bias_last=False)}
 
     def draw(self, batch: Batch, images: int, generator: torch.Generator) -> Tensors:
         return {"negatives": others(batch.views.shape[1], self.negatives, generator)}
@@ -90,4 +90,4 @@ class ReLICv2(Method):
         return self.contrastive * contrastive + self.invariance * invariance
 
     def commit(self, state: Tensors, params: Tensors, tasks: Sequence[Seen], clock: Clock) -> Tensors:
-        return moved_teacher(state, params, cosine_rise(self.momentum, clock.progress))
+        return moved_teacher(state, params, cosine_rise(self.momentum, clock.before))

@@ -23,20 +23,31 @@ def nt_xent(z: Tensor, temperature: float) -> Tensor:
     return F.cross_entropy(logits.masked_fill(itself, -torch.inf), positives)
 
 
+def projection_head(features: int, hidden: int, dim: int, norm_last: bool) -> nn.Sequential:
+    """Two layers; `norm_last` puts a BatchNorm behind them, with a scale and without a shift."""
+    head = mlp(features, hidden, dim, norm_last=norm_last)
+    if norm_last:
+        head[-1] = nn.BatchNorm1d(dim)
+        head[-1].register_parameter("bias", None)
+    return head
+
+
 @dataclass(frozen=True)
 class SimCLR(Method):
     """Two views of an image attract, all other images of the batch repel.
 
     The views pass the network as one batch, as the official code concatenates them
-    (https://github.com/google-research/simclr/blob/master/model.py).
+    (https://github.com/google-research/simclr/blob/master/model.py). The head's last layer has no bias but a BatchNorm
+    there (model_util.py, `projection_head`), which the paper does not mention; solo-learn and lightly leave it out.
     """
 
     hidden: int = 2048
     dim: int = 128
     temperature: float = 0.5
+    norm_last: bool = True
 
     def heads(self, features: int) -> dict[str, nn.Module]:
-        return {"projector": mlp(features, self.hidden, self.dim)}
+        return {"projector": projection_head(features, self.hidden, self.dim, self.norm_last)}
 
     def forward(self, net: nn.ModuleDict, batch: Batch) -> Tensors:
         return all_views(lambda images: self.network(net, images), batch.views)

@@ -104,8 +104,8 @@ class SSLHSIC(Method):
 
     def heads(self, features: int) -> dict[str, nn.Module]:
         return {
-            "projector": mlp(features, self.hidden, self.dim),
-            "predictor": mlp(self.dim, self.hidden, self.dim),
+            "projector": mlp(features, self.hidden, self.dim, bias_last=False),
+            "predictor": mlp(self.dim, self.hidden, self.dim, bias_last=False),
         }
 
     def draw(self, batch: Batch, images: int, generator: torch.Generator) -> Tensors:
@@ -136,7 +136,7 @@ class SSLHSIC(Method):
         return self.gamma * root_hsic_zz(first, second) - hsic_zy(first)
 
     def commit(self, state: Tensors, params: Tensors, tasks: Sequence[Seen], clock: Clock) -> Tensors:
-        moved = moved_teacher(state, params, cosine_rise(self.momentum, clock.progress))
+        moved = moved_teacher(state, params, cosine_rise(self.momentum, clock.before))
         slope = torch.stack([sampled_slope(task, state["scale"]) for task in tasks]).mean()
         mean = DECAY * state["scale_mean"] + (1 - DECAY) * slope
         square = SQUARE_DECAY * state["scale_square"] + (1 - SQUARE_DECAY) * slope.square()

@@ -9,13 +9,6 @@ from gessl.methods.base import Method, Tensors
 from gessl.nets.heads import mlp
 
 
-def expander(*widths: int) -> nn.Sequential:
-    """`mlp` whose last layer has no bias, as the official code's: the loss would be blind to it, π would not."""
-    head = mlp(*widths)
-    head[-1].register_parameter("bias", None)
-    return head
-
-
 def variance_loss(z: Tensor, eps: float = 1e-4) -> Tensor:
     """How far a feature's spread over the batch falls short of 1, the mean over features: `[…]` of `[…, N, D]`.
 
@@ -40,7 +33,8 @@ class VICReg(Method):
 
     Equation 6 adds the variance terms of both views; the official code takes their mean, but adds the covariance terms
     (https://github.com/facebookresearch/vicreg/blob/main/main_vicreg.py). Here as in the code, whose weights the paper
-    reports. solo-learn adds both, which is the code's loss with twice the variance's weight.
+    reports; the head's last layer has no bias, as there. solo-learn adds both, which is the code's loss with twice the
+    variance's weight.
     """
 
     hidden: int = 8192
@@ -50,7 +44,7 @@ class VICReg(Method):
     covariance: float = 1.0
 
     def heads(self, features: int) -> dict[str, nn.Module]:
-        return {"projector": expander(features, self.hidden, self.hidden, self.dim)}
+        return {"projector": mlp(features, self.hidden, self.hidden, self.dim, bias_last=False)}
 
     def loss(self, outputs: Tensors, targets: Tensors) -> Tensor:
         z = outputs["z"]

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gessl.methods.base import Batch, Method, Project, Tensors, each_view
-from gessl.methods.vicreg import covariance_loss, expander, variance_loss
+from gessl.methods.vicreg import covariance_loss, variance_loss
+from gessl.nets.heads import mlp
 
 
 def centres(box: Tensor, flip: Tensor, height: int, width: int) -> Tensor:
@@ -75,8 +76,8 @@ class VICRegL(Method):
 
     def heads(self, features: int) -> dict[str, nn.Module]:
         return {
-            "projector": expander(features, self.hidden, self.hidden, self.dim),
-            "local": expander(features, self.local_hidden, self.local_hidden, self.local_dim),
+            "projector": mlp(features, self.hidden, self.hidden, self.dim, bias_last=False),
+            "local": mlp(features, self.local_hidden, self.local_hidden, self.local_dim, bias_last=False),
         }
 
     def network(self, net: nn.ModuleDict, images: Tensor) -> Tensors:

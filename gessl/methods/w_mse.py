@@ -50,6 +50,7 @@ class WMSE(Method):
     slice that is not larger than `dim` has a singular covariance, and it is refused. As in the official
     code nothing is added to the covariance, and the gradient goes through both views of a pair
     (https://github.com/htdt/self-supervised/blob/master/methods/w_mse.py); solo-learn detaches one by default.
+    The head's last layer has a bias, as there, to which the loss is blind.
     """
 
     source: ClassVar[Literal["none", "state", "outputs"]] = "state"

@@ -92,7 +92,19 @@ def learner(method: str | Method) -> tuple[Learner, Variables]:
         for key, t in state.items()
         if key.startswith(TEACHER)
     }
-    return bound, _past_an_epoch(bound, Variables(params, buffers, state))
+    return bound, _past_an_epoch(bound, Variables(params, buffers, _open(state)))
+
+
+def _open(state: Tensors) -> Tensors:
+    """The same behind what holds prototypes still and keeps a queue closed in the first epochs."""
+    opened = dict(state)
+    if "frozen" in state:
+        opened["frozen"] = torch.zeros_like(state["frozen"])
+    if "queued" in state:
+        opened["queued"] = torch.full_like(state["queued"], state["queue"].shape[1])
+        rows = torch.randn(state["queue"].shape, generator=generator(0, "rows"), dtype=state["queue"].dtype)
+        opened["queue"] = nn.functional.normalize(rows, dim=-1)
+    return opened
 
 
 def _past_an_epoch(bound: Learner, variables: Variables) -> Variables:

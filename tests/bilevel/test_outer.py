@@ -152,15 +152,15 @@ def test_hessian_is_symmetric_and_replay_equals_the_stored_graph(name: str) -> N
 
 def test_small_steps_give_the_fisher_direction() -> None:
     """For small αλ the KL's gradient at θ_K is F (θ_K - θ*), F the Fisher matrix of π."""
-    bound, variables = learner("simclr")
+    bound, variables, rate = *learner("simclr"), 1e-4
     field = Field(bound, *variables[1:], task(bound))
     settings = GesslSettings(
-        inner_steps=1, target_steps=1, inner_lr=1e-3, ssl_weight=0.0, solver="first_order", temperature=0.5
+        inner_steps=1, target_steps=1, inner_lr=rate, ssl_weight=0.0, solver="first_order", temperature=0.5
     )
     v = task_hypergradient(field, variables.params, settings).hypergradient
     first = field.at(variables.params, 0)
-    theta = {n: t - 1e-3 * g for (n, t), g in zip(first.theta.items(), first.differentiate().values(), strict=True)}
-    step = {n: 1e-3 * g for n, g in field.at(theta, 0).differentiate().items()}  # θ_K - θ*
+    theta = {n: t - rate * g for (n, t), g in zip(first.theta.items(), first.differentiate().values(), strict=True)}
+    step = {n: rate * g for n, g in field.at(theta, 0).differentiate().items()}  # θ_K - θ*
 
     def log_pi(values: tuple) -> torch.Tensor:
         named = dict(zip(theta, values, strict=True))
@@ -172,8 +172,8 @@ def test_small_steps_give_the_fisher_direction() -> None:
     leaves = [t.clone().requires_grad_() for t in primals]
     mean = (weights * tangent * log_pi(tuple(leaves))).sum(-1).mean()  # J' diag(p) J step, as J'1 p = 0
     fisher = dict(zip(theta, torch.autograd.grad(mean, leaves, materialize_grads=True), strict=True))
-    assert dot(v, fisher) / (norm(v) * norm(fisher)) > 0.999
-    assert norm(v) == pytest.approx(norm(fisher), rel=0.02)
+    assert dot(v, fisher) / (norm(v) * norm(fisher)) > 0.9999
+    assert norm(v) == pytest.approx(norm(fisher), rel=0.01)
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,7 @@ def test_order_of_images_and_directions_of_space_do_not_matter(name: str) -> Non
 def test_frozen_prototypes_keep_the_loss_and_lose_their_gradient(name: str) -> None:
     bound, variables = learner(name)
     outputs, _ = bound.encode(variables.params, variables.buffers, task(bound)[0])
-    assert float(variables.state["frozen"]) == 1, "training starts with frozen prototypes"
+    assert float(bound.init().state["frozen"]) == 1, "training starts with frozen prototypes"
     standing = {"prototypes": outputs["prototypes"][0, 0]} if name == "dino" else {}  # as `commit` leaves it in float64
     found = {}
     for frozen in (0.0, 1.0):

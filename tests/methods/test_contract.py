@@ -35,7 +35,7 @@ def test_every_hyper_parameter_reaches_the_first_steps(name: str) -> None:
     before = two_steps(method)
     for field in dataclasses.fields(method):
         value = getattr(method, field.name)
-        other = value + 1 if isinstance(value, int) else value * 0.9
+        other = not value if isinstance(value, bool) else value + 1 if isinstance(value, int) else value * 0.9
         after = two_steps(dataclasses.replace(method, **{field.name: other}))
         changed = before.keys() != after.keys() or any(
             before[key].shape != after[key].shape or not torch.equal(before[key], after[key]) for key in before

@@ -1,4 +1,4 @@
-"""MoCo v3, NNCLR, ReLICv2, LMCL, ReSSL: targets, states, draws, invariances and known values."""
+"""MoCo v2 and v3, NNCLR, ReLICv2, LMCL, ReSSL: targets, states, draws, invariances and known values."""
 
 import dataclasses
 import math
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gessl.methods.base import Batch, Clock, Method, Seen, Tensors, taught
 from gessl.methods.lmcl import LMCL, polarization
+from gessl.methods.moco_v2 import MoCoV2
 from gessl.methods.moco_v3 import MoCoV3, info_nce
 from gessl.methods.nnclr import NNCLR, nearest
 from gessl.methods.relic_v2 import ReLICv2, others
@@ -20,8 +21,8 @@ from tests.bilevel.smooth import learner, task
 from tests.methods.oracles import D, N, cosine, draw, pairs
 
 MOCO, NN, RELIC = MoCoV3(temperature=0.3), NNCLR(temperature=0.3), ReLICv2(negatives=3)
-MARGIN, RELATIONS = LMCL(), ReSSL()
-ALL = (MOCO, NN, RELIC, MARGIN, RELATIONS)
+MARGIN, RELATIONS, QUEUED = LMCL(), ReSSL(), MoCoV2(temperature=0.3)
+ALL = (QUEUED, MOCO, NN, RELIC, MARGIN, RELATIONS)
 
 
 def unit(*name_and_shape) -> Tensor:
@@ -31,6 +32,8 @@ def unit(*name_and_shape) -> Tensor:
 def example(method: Method) -> tuple[Tensors, Tensors]:
     """Outputs and targets of a random mini-batch."""
     outputs = {"z": pairs("random"), "p": draw("p", 2, N, D), "small": draw("small", 1, N, D)}
+    if isinstance(method, MoCoV2):
+        return outputs, {"key": unit("key", N, D), "queue": unit("queue", 9, D)}
     if isinstance(method, MoCoV3):
         return outputs, {"key": unit("key", 2, N, D)}
     if isinstance(method, NNCLR):
@@ -63,7 +66,7 @@ def test_the_order_of_images_does_not_matter(method: Method) -> None:
     shuffled = dict(targets)
     for name, tensor in targets.items():
         if name in ("key", "neighbour", "z"):
-            shuffled[name] = tensor[:, order]
+            shuffled[name] = tensor[..., order, :]
         elif name == "relation":
             shuffled[name] = tensor[order]
         elif name == "negatives":  # of whom, and who they are
@@ -89,6 +92,7 @@ def test_values_at_collapse_and_at_perfect_contrast() -> None:
     one = torch.ones(2, N, D, dtype=torch.float64)
     same = F.normalize(one, dim=-1)
     assert float(MOCO.loss({"p": one}, {"key": same})) == pytest.approx(4 * 0.3 * math.log(N))
+    assert float(QUEUED.loss({"z": one}, {"key": same[0], "queue": same[0, :3]})) == pytest.approx(math.log(4))
     assert float(NN.loss({"p": one}, {"neighbour": unit("neighbour", 2, N, D)})) == pytest.approx(math.log(N))
     targets = {"z": same, "negatives": others(N, 3, generator(0, "n"))}
     assert float(RELIC.loss({"z": one}, targets)) == pytest.approx((0.3 + 5) * math.log(4))  # among 1 + 3, both ways
@@ -116,13 +120,24 @@ def test_the_teacher_gives_unit_projections_of_every_large_view(name: str) -> No
     assert torch.allclose(found["key" if name == "moco_v3" else "z"], z / z.norm(dim=-1, keepdim=True), atol=1e-12)
 
 
-@pytest.mark.parametrize("method", [MoCoV3(momentum=0.9), ReLICv2(momentum=0.9)], ids=by_name)
-def test_momentum_rises_along_a_cosine_to_one(method: Method) -> None:
+@pytest.mark.parametrize(("method", "first"), [(MoCoV3(momentum=0.9), 0), (ReLICv2(momentum=0.9), 1)])
+def test_momentum_rises_along_a_cosine_to_one(method: Method, first: int) -> None:
     old, new = draw("old", 3), draw("new", 3)
     for step, momentum in ((0, 0.9), (1, 1 - 0.05 * (1 + math.sqrt(0.5))), (2, 0.95), (4, 1.0)):
-        moved = method.commit({"teacher.w": old}, {"w": new, "predictor.w": new}, [], Clock(step, 4, 1))
+        moved = method.commit({"teacher.w": old}, {"w": new, "predictor.w": new}, [], Clock(first + step, 4, 1))
         assert moved.keys() == {"teacher.w"}
         assert torch.allclose(moved["teacher.w"], momentum * old + (1 - momentum) * new, rtol=1e-12)
+
+
+@pytest.mark.parametrize("cls", [MoCoV2, ReSSL])
+def test_momentum_is_constant_or_rises_to_its_end(cls: type[MoCoV2 | ReSSL]) -> None:
+    state, params = {"teacher.w": draw("old", 3), "queue": unit("queue", 9, D)}, {"w": draw("new", 3)}
+    seen = [Seen(Batch(torch.zeros(2, N, 3, 1, 1)), {}, {"key": unit("key", N, D)})]
+    for end, momenta in ((0.9, (0.9, 0.9, 0.9)), (1.0, (0.9, 0.95, 1.0))):
+        for done, momentum in zip((0, 2, 4), momenta, strict=True):
+            moved = cls(momentum=0.9, momentum_end=end).commit(state, params, seen, Clock(1 + done, 4, 1))
+            expected = momentum * state["teacher.w"] + (1 - momentum) * params["w"]
+            assert torch.allclose(moved["teacher.w"], expected, rtol=1e-12)
 
 
 def test_nearest_is_that_of_a_loop() -> None:
@@ -159,7 +174,7 @@ def test_the_queues_take_the_newest_first_and_every_task_in_order(places: int) -
     rows = torch.cat([a[0] / a[0].norm(dim=1, keepdim=True) for a in z])  # NNCLR: the first view's
     expected = torch.cat([rows, old])[:places]
     assert torch.allclose(NN.commit({"queue": old}, {}, seen, clock)["queue"], expected, atol=1e-12)
-    state = ReSSL(momentum=0.8).commit({"queue": old, "teacher.w": old}, {"w": 2 * old}, seen, clock)
+    state = ReSSL(momentum=0.8, momentum_end=0.8).commit({"queue": old, "teacher.w": old}, {"w": 2 * old}, seen, clock)
     assert torch.equal(state["queue"], torch.cat([*key, old])[:places])
     assert torch.allclose(state["teacher.w"], 0.8 * old + 0.2 * 2 * old, rtol=1e-12)
 

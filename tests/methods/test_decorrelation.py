@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gessl.errors import UserError
 from gessl.methods.base import Batch, Tensors
-from gessl.methods.vicreg import VICReg, covariance_loss, expander, variance_loss
+from gessl.methods.vicreg import VICReg, covariance_loss, variance_loss
 from gessl.methods.vicregl import VICRegL, centres, nearest_by_feature, nearest_by_location
 from gessl.methods.w_mse import WMSE, sliced, whitened
 from gessl.rng import generator
@@ -72,14 +72,6 @@ def test_invariances_of_vicreg() -> None:
     ):
         assert float(method.loss({"z": other}, {})) == pytest.approx(before, rel=1e-10)
     assert float(method.loss({"z": z * 0.9}, {})) != pytest.approx(before, rel=1e-3)  # a spread of 1 is wanted
-
-
-def test_the_expander_has_no_bias_that_only_the_divergence_would_move() -> None:
-    assert [name for name, _ in expander(6, 7, 7, 5).named_parameters()] == [
-        *("0.weight", "1.weight", "1.bias", "3.weight", "4.weight", "4.bias", "6.weight")
-    ]
-    for head in VICRegL(hidden=7, dim=5, local_hidden=4, local_dim=3).heads(6).values():
-        assert head[-1].bias is None
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -165,7 +165,7 @@ def test_the_teachers_momentum_rises_to_one(method: MEC | SSLHSIC) -> None:
     drawn = method.draw(Batch(torch.zeros(2, N, 3, 8, 8)), 0, generator(0, "draws"))
     seen = Seen(Batch(torch.zeros(2, N, 3, 8, 8), draws=drawn), {"p": rows}, {"z": rows})
     for step, momentum in ((1, 0.9 + 0.1 * (1 - math.cos(math.pi / 4)) / 2), (2, 0.95), (4, 1.0)):
-        moved = method.commit(state, new, [seen], Clock(step, 4, 1))["teacher.projector.w"]
+        moved = method.commit(state, new, [seen], Clock(step + 1, 4, 1))["teacher.projector.w"]
         assert torch.allclose(moved, momentum * old["projector.w"] + (1 - momentum) * new["projector.w"], rtol=1e-12)
 
 

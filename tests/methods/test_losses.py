@@ -76,6 +76,8 @@ def test_teacher_momentum_follows_the_cosine_to_one() -> None:
     old, new = draw("old", 3), draw("new", 3)
     for progress in (0.0, 0.25, 0.5, 1.0):
         momentum = 1 - 0.1 * (math.cos(math.pi * progress) + 1) / 2
-        moved = method.commit({"teacher.w": old}, {"w": new, "predictor.w": new}, [], Clock(int(4 * progress), 4, 1))
+        moved = method.commit(
+            {"teacher.w": old}, {"w": new, "predictor.w": new}, [], Clock(int(4 * progress) + 1, 4, 1)
+        )
         assert set(moved) == {"teacher.w"}
         assert torch.allclose(moved["teacher.w"], momentum * old + (1 - momentum) * new, rtol=1e-12)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from gessl.methods import method_names
+from tests.methods.oracles import draw
 
 KINDS = ("random", "aligned", "near-collapsed")
 
@@ -23,6 +24,30 @@ def test_the_loss_is_that_of_the_paper(name: str, kind: str) -> None:
     assert float(known.METHOD.loss(outputs, targets)) == pytest.approx(
         known.loss(outputs, targets), rel=1e-9, abs=1e-12
     )
+
+
+@pytest.mark.parametrize("name", method_names())
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_gradient_is_that_of_the_paper(name: str, kind: str) -> None:
+    """Along two directions: the oracle's difference quotient."""
+    known = oracle(name)
+    outputs, targets = known.case(kind)
+    moving = [k for k, t in outputs.items() if t.is_floating_point() and k not in getattr(known, "BLIND", ())]
+    leaves = {key: outputs[key].clone().requires_grad_() for key in moving}
+    gradient = torch.autograd.grad(known.METHOD.loss({**outputs, **leaves}, targets), list(leaves.values()))
+    for number in range(2):
+        directions = {key: draw(f"direction {number} {key}", *outputs[key].shape) for key in moving}
+        for key in set(getattr(known, "UNIT", ())) & set(moving):  # rows keep their length
+            rows = outputs[key]
+            directions[key] -= (directions[key] * rows).sum(-1, keepdim=True) * rows
+        step = 1e-7
+        up, down = (
+            known.loss({**outputs, **{key: outputs[key] + sign * step * directions[key] for key in moving}}, targets)
+            for sign in (1, -1)
+        )
+        slope = sum(float((g * directions[key]).sum()) for g, key in zip(gradient, moving, strict=True))
+        length = sum(float(g.square().sum()) for g in gradient) ** 0.5
+        assert slope == pytest.approx((up - down) / (2 * step), rel=1e-5, abs=1e-5 * length + 1e-7)
 
 
 @pytest.mark.parametrize("name", method_names())

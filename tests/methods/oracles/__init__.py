@@ -5,6 +5,7 @@ Each has
     METHOD                          a small instance
     case(kind) -> outputs, targets  of a mini-batch that is "random", "aligned" (views agree) or "near-collapsed"
     loss(outputs, targets) -> float the paper's formula (nothing of gessl but the METHOD's numbers may be used)
+    UNIT                            outputs whose rows have length 1, if any
     BLIND                           outputs that must get no gradient (not read by the loss, or stopped), if any
     DIFFERENTIABLE = False          only where the loss is not smooth at the cases (then say why)
 """

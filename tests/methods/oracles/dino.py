@@ -10,6 +10,7 @@ from tests.methods.oracles import D, N, cosine, draw, pairs
 K, T = 4, 0.3
 METHOD = DINO(hidden=7, dim=D, prototypes=K, temperature=T)
 BLIND = ()
+UNIT = ("prototypes",)
 
 
 def case(kind: str):

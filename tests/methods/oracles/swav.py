@@ -10,6 +10,7 @@ from tests.methods.oracles import D, N, cosine, draw, pairs
 K, T = 4, 0.3
 METHOD = SwAV(hidden=7, dim=D, prototypes=K, queue=0, temperature=T)
 BLIND = ()
+UNIT = ("prototypes",)
 
 
 def case(kind: str):
