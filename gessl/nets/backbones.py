@@ -76,6 +76,12 @@ def _resnet18_cifar(channels: int, size: tuple[int, int]) -> nn.Module:
     return resnet18_cifar(channels)
 
 
+def _resnet18_pool(channels: int, size: tuple[int, int]) -> nn.Module:
+    from gessl.nets.resnet import resnet18_pool
+
+    return resnet18_pool(channels)
+
+
 def _resnet50(channels: int, size: tuple[int, int]) -> nn.Module:
     from gessl.nets.resnet import resnet50
 
@@ -114,6 +120,7 @@ BACKBONES: dict[str, Backbone] = {
     "conv4": Backbone(lambda channels, size: FewShotConv(channels, 4), least=16),
     "conv5": Backbone(lambda channels, size: FewShotConv(channels, 5), least=32),
     "resnet18-cifar": Backbone(_resnet18_cifar),
+    "resnet18-pool": Backbone(_resnet18_pool),
     "resnet50": Backbone(_resnet50),
     # width and heads of DeiT-Ti and DeiT-S (https://arxiv.org/abs/2012.12877, table 1)
     "vit-tiny": Backbone(_vit(192, 3), _TOKENS, sides=tuple(PATCHES)),

@@ -50,8 +50,12 @@ def _torchvision_model(encoder: Encoder) -> str:
 
 
 def _resnet18_cifar(encoder: Encoder) -> str:
+    return f"{_resnet18_pool(encoder)}; model.maxpool = nn.Identity()"
+
+
+def _resnet18_pool(encoder: Encoder) -> str:
     conv1 = f"nn.Conv2d({_channels(encoder)}, 64, 3, padding=1, bias=False)"
-    return f"model = torchvision.models.resnet18(); model.conv1 = {conv1}; model.maxpool = nn.Identity()"
+    return f"model = torchvision.models.resnet18(); model.conv1 = {conv1}"
 
 
 def _resnet50(encoder: Encoder) -> str:
@@ -80,6 +84,7 @@ def _channels(encoder: Encoder) -> int:
 
 _MODELS: dict[str, Callable[[Encoder], str]] = {
     "resnet18-cifar": _resnet18_cifar,
+    "resnet18-pool": _resnet18_pool,
     "resnet50": _resnet50,
     "vit-tiny": _vit,
     "vit-small": _vit,

@@ -29,9 +29,15 @@ def resnet18_cifar(channels: int) -> ResNet:
     The stem pads by 1, so the first map keeps 32x32, as SimCLR's appendix B.9 and the W-MSE code have it
     (https://github.com/htdt/self-supervised/blob/master/model.py). solo-learn pads by 2, which gives 34x34 maps.
     """
+    network = resnet18_pool(channels)
+    network.maxpool = nn.Identity()
+    return network
+
+
+def resnet18_pool(channels: int) -> ResNet:
+    """ResNet-18 for 64x64 images, as in the W-MSE code: as `resnet18_cifar`, but its max-pooling stays."""
     network = ResNet(BasicBlock, [2, 2, 2, 2])
     network.conv1 = _stem(nn.Conv2d(channels, 64, 3, stride=1, padding=1, bias=False))
-    network.maxpool = nn.Identity()
     return network
 
 

@@ -15,6 +15,7 @@ SIZES = {
     "conv4": 28,
     "conv5": 32,
     "resnet18-cifar": 32,
+    "resnet18-pool": 64,
     "resnet50": 64,
     "vit-tiny": 8,
     "vit-small": 28,
@@ -57,8 +58,10 @@ def test_resnet50_is_torchvisions() -> None:
 
 
 def test_resnet18_for_small_images_keeps_their_size_in_the_first_map() -> None:
-    network = build("resnet18-cifar")
-    assert network.maxpool(network.conv1(torch.rand(1, 3, 32, 32))).shape == (1, 64, 32, 32)
+    images = torch.rand(1, 3, 32, 32)
+    for name, side in (("resnet18-cifar", 32), ("resnet18-pool", 16)):
+        network = build(name)
+        assert network.maxpool(network.conv1(images)).shape == (1, 64, side, side)
 
 
 @pytest.mark.parametrize(("name", "blocks", "parameters"), [("conv4", 4, 112832), ("conv5", 5, 149824)])

@@ -160,7 +160,17 @@ def exported(name: str, size: int, folder: Path, channels: int = 3) -> Iterator[
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(
-    ("name", "size"), [("resnet18-cifar", 32), ("resnet50", 64), ("vit-tiny", 8), ("vit-small", 28)]
+    ("name", "size"),
+    [
+        ("resnet18-cifar", 32),
+        ("resnet18-pool", 64),
+        ("resnet50", 64),
+        ("vit-tiny", 8),
+        ("vit-small", 28),
+        ("vit-tiny", 32),
+        ("vit-small", 64),
+        ("vit-tiny", 224),
+    ],
 )
 def test_torchvisions_own_model_gives_the_same_features(name: str, size: int, channels: int, tmp_path: Path) -> None:
     meta, made, tensors = exported(name, size, tmp_path, channels)
