@@ -82,11 +82,11 @@ class Cost(NamedTuple):
 
 
 def blown_up(jobs: int) -> tuple[dict[str, Any], int]:
-    """The experiment with as many seeds as `jobs` takes (one evaluation a job), and its runs per seed."""
+    """The experiment with as many seeds as `jobs` takes, a thread for each job, and its runs per seed."""
     tree = yaml.safe_load((ROOT / GRID).read_text())
     kinds = len(tree["methods"]) * len(tree["variants"])
     tree["name"], tree["seeds"] = f"scale-{jobs}", list(range(max(1, round((jobs - FIXED) / (2 * kinds + 1)))))
-    tree["efficiency"] |= {"evaluations_per_job": 1, "threads": 1}
+    tree["efficiency"]["threads"] = 1
     return tree, kinds
 
 

@@ -67,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("dataset")
     sub.add_argument("seed", type=int)
     verb("pretrain", pretrain, "train one run, from its last checkpoint if any", config=True).add_argument("run")
-    verb("evaluate", evaluate, "score runs by every protocol", config=True).add_argument("run", nargs="+")
+    verb("evaluate", evaluate, "score a run by every protocol", config=True).add_argument("run")
     sub = verb("export", export, "write a run's backbone as torchvision's own model loads it")
     sub.add_argument("run")
     sub.add_argument("out", type=Path, help="the safetensors file to write; its metadata says which model it is")
@@ -114,10 +114,12 @@ def parser() -> argparse.ArgumentParser:
 
 
 def check(options: argparse.Namespace) -> None:
-    from gessl.config import Experiment
+    from gessl.config import Batch
 
-    experiment = Experiment.load(options.config)
-    planned = list(experiment.runs())
+    batch = Batch.load([options.config])
+    for line in batch.skipped:
+        print(f"gessl: skipped: {line}", file=sys.stderr)
+    planned = [cell for experiment in batch.experiments.values() for cell in experiment.runs()]
     for cell in planned:
         print(f"{cell.id}\t{cell.variant}")
     shared = len(planned) - len({cell.id for cell in planned})
@@ -181,17 +183,16 @@ def evaluate(options: argparse.Namespace) -> None:
     from gessl.training.pretrain import set_up
 
     batch = Batch.load([options.config])
-    sciences = {name: batch.cell(name).science for name in options.run}
-    set_up(batch.owner(options.run[0]).efficiency)
-    for name, science in sciences.items():
-        run(
-            name,
-            dataset=science.dataset,
-            method=science.method_name,
-            seed=science.seed,
-            settings=batch.evaluation(name),
-        )
-        print(scores_dir(name))
+    science = batch.cell(options.run).science
+    set_up(batch.owner(options.run).efficiency)
+    run(
+        options.run,
+        dataset=science.dataset,
+        method=science.method_name,
+        seed=science.seed,
+        settings=batch.evaluation(options.run),
+    )
+    print(scores_dir(options.run))
 
 
 def export(options: argparse.Namespace) -> None:
@@ -202,13 +203,13 @@ def export(options: argparse.Namespace) -> None:
 
 
 def report(options: argparse.Namespace) -> None:
-    from gessl.config import Experiment
+    from gessl.config import Batch
     from gessl.report.step import report as run
     from gessl.report.style import PAGE
 
-    plan = Experiment.load(options.config).report_plan()
-    run(plan)
-    print(report_dir(plan.grid) / PAGE)
+    for name, experiment in Batch.load([options.config]).experiments.items():
+        run(experiment.report_plan())
+        print(report_dir(name) / PAGE)
 
 
 def audit(options: argparse.Namespace) -> int:
@@ -274,17 +275,17 @@ def diff(options: argparse.Namespace) -> None:
 
 
 def track(options: argparse.Namespace) -> int:
-    from gessl.config import Experiment
+    from gessl.config import Batch
     from gessl.tracking import TrackingPlan, follow, rebuild, sync
 
-    experiment = Experiment.load(options.config)
-    plan = TrackingPlan(experiment.name, tuple(dict.fromkeys(planned.id for planned in experiment.runs())))
-    if options.rebuild:
-        print(rebuild(plan))
-    elif options.command:
-        return follow(plan, options.command[options.command[0] == "--" :])
-    else:
-        print(sync(plan))
+    plans = [
+        TrackingPlan(name, tuple(dict.fromkeys(cell.id for cell in experiment.runs())))
+        for name, experiment in Batch.load([options.config]).experiments.items()
+    ]
+    if options.command and not options.rebuild:
+        return follow(plans, options.command[options.command[0] == "--" :])
+    for index, plan in enumerate(plans):
+        print(rebuild(plan) if options.rebuild and not index else sync(plan))
     return 0
 
 

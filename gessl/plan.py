@@ -70,16 +70,16 @@ def jobs(batch: Batch) -> dict[str, dict[str, int]]:
     """Jobs by rule: in all, and those whose result is not there yet. (Results of other code or data are made again.)"""
     datasets = {cell.science.dataset for cell in batch.runs.values()}
     tasks = {(cell.science.dataset, cell.science.seed) for cell in batch.runs.values()}
-    made: dict[str, list[list[Path]]] = {
-        "fetch": [[manifest_dir(name)] for name in datasets],
-        "prepare": [[data_dir(name)] for name in datasets],
-        "tasks": [[tasks_dir(*key)] for key in tasks],
-        "pretrain": [[run_dir(run)] for run in batch.runs],
-        "evaluate": [[scores_dir(run) for run in runs] for runs in batch.evaluation_jobs()],
-        "report": [[report_dir(name)] for name in batch.experiments],
+    made: dict[str, list[Path]] = {
+        "fetch": [manifest_dir(name) for name in datasets],
+        "prepare": [data_dir(name) for name in datasets],
+        "tasks": [tasks_dir(*key) for key in tasks],
+        "pretrain": [run_dir(run) for run in batch.runs],
+        "evaluate": [scores_dir(run) for run in batch.runs],
+        "report": [report_dir(name) for name in batch.experiments],
     }
     return {
-        rule: {"all": len(asked), "to do": sum(not all((one / RECORD).is_file() for one in job) for job in asked)}
+        rule: {"all": len(asked), "to do": sum(not (folder / RECORD).is_file() for folder in asked)}
         for rule, asked in made.items()
     }
 
@@ -132,11 +132,11 @@ def _cost(batch: Batch, todo: Iterable[str]) -> dict[str, Any]:
     example: dict[str, str] = {}
     for run in todo:
         cell, owner = batch.runs[run], batch.owner(run)
-        gpus = {step: one.gpu for step, one in owner.resources.items()}
+        training_gpus, scoring_gpus = owner.resources.pretrain.gpu, owner.resources.evaluate.gpu
         key = _alike(_described(cell))
-        trained = training.get(f"{key} {gpus.get('pretrain', 0) > 0}")
+        trained = training.get(f"{key} {training_gpus > 0}")
         protocols = batch.evaluation(run).protocols
-        scored = scoring.get(_scored(cell.kind, protocols, gpus.get("evaluate", 0) > 0))
+        scored = scoring.get(_scored(cell.kind, protocols, scoring_gpus > 0))
         if not trained or not trained.steps or not scored:
             example.setdefault(key, run)
             unmeasured[key] += 1
@@ -145,7 +145,7 @@ def _cost(batch: Batch, todo: Iterable[str]) -> dict[str, Any]:
         evaluate = scored.seconds / scored.jobs
         cost["runs"] += 1
         cost["core_hours"] += owner.efficiency.threads * (pretrain + evaluate) / HOUR
-        cost["gpu_hours"] += (gpus.get("pretrain", 0) * pretrain + gpus.get("evaluate", 0) * evaluate) / HOUR
+        cost["gpu_hours"] += (training_gpus * pretrain + scoring_gpus * evaluate) / HOUR
         cost["bytes"] += trained.bytes // trained.jobs + scored.bytes // scored.jobs
     datasets = {cell.science.dataset for cell in batch.runs.values()}
     return cost | {

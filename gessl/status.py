@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gessl.errors import UserError
+from gessl.failed import read_failure
 from gessl.files import atomic_json, sha256_json
 from gessl.layout import RECORD, WORK, lease_dir, run_dir, scores_dir, work_dir
 from gessl.training.lease import BEAT, MISSED
@@ -46,7 +47,7 @@ class Seen:
 
     Attributes:
         state: one of `STATES`. "trained" runs wait for their scores; "stopped" ones ended without a result and without
-            saying that they failed (killed, preempted, or bad input: their log tells).
+            saying that they failed (killed or preempted: their log tells).
         step: outer steps done.
         seconds: of pretraining, all attempts; not those of a failed attempt before its last metrics.
         scoring: seconds of the evaluation.
@@ -116,19 +117,19 @@ def _look(run: str, facts: Listed, now: float) -> Seen:
     if trained.is_file():
         seconds = _number("seconds", _tail(run_dir(run) / "metrics.jsonl"))
         if not scores.is_file():
-            return Seen(TRAINED, facts.steps, seconds)
+            note = read_failure(run)
+            return Seen(TRAINED if note is None else FAILED, facts.steps, seconds, note=note or "")
         finished = scores.stat().st_mtime
         return Seen(DONE, facts.steps, seconds, _number("gessl_seconds", _tail(scores)), finished)
     line = _tail(work / "metrics.jsonl")
     step, seconds = int(_number("step", line)) + 1 if line else 0, _number("seconds", line)
     if _held(lease_dir(run), now):
         return Seen(RUNNING, step, seconds)
-    try:
-        failure = json.loads((work / "failed.json").read_text())
-        return Seen(FAILED, step, seconds, note=f"step {failure.get('step')}: {failure.get('reason')}")
-    except (OSError, ValueError, AttributeError):
-        started = work.is_dir() or Path(f"logs/pretrain/{run}.log").is_file()
-        return Seen(STOPPED if started else WAITING, step, seconds)
+    note = read_failure(run)
+    if note is not None:
+        return Seen(FAILED, step, seconds, note=note)
+    started = work.is_dir() or Path(f"logs/pretrain/{run}.log").is_file()
+    return Seen(STOPPED if started else WAITING, step, seconds)
 
 
 def _held(lease: Path, now: float) -> bool:

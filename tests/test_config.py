@@ -93,6 +93,14 @@ WRONG = [
     (changed("tasks", "shots", to=[0]), "tasks: shots"),
     (changed("evaluation", "protocols", to=["linear/wmse"]), "did you mean 'linear/wmse-v1'?"),
     (changed("efficiency", "threads", to=0), "threads: 0 is too small"),
+    (
+        changed("resources", to={"pretrian": {"gpu": 4}}),
+        "unknown key 'pretrian' in resources; did you mean 'pretrain'?",
+    ),
+    (
+        changed("axes", to={"gesl.tasks": [1, 2]}),
+        "axes.gesl.tasks: no variant has a section 'gesl'; did you mean 'gessl'?",
+    ),
     (changed("name", to="a b"), "name: string should match pattern"),
 ]
 
@@ -174,6 +182,16 @@ def test_an_axis_multiplies_only_what_has_its_section() -> None:
     tree["comparisons"] = []
     variants = {cell.variant for cell in Experiment.parse(tree, "here").runs()}
     assert variants == {"base"} | {f"gessl,target_steps={t},inner_steps={k}" for t in (1, 3) for k in (1, 2)}
+
+
+def test_an_axis_multiplies_an_empty_section_which_is_all_defaults() -> None:
+    tree = changed("variants", to={"base": {}, "gessl": {"gessl": {}}}) | {"axes": {"gessl.tasks": [1, 2]}}
+    tree["comparisons"] = []
+    assert {cell.variant for cell in Experiment.parse(tree, "here").runs()} == {
+        "base",
+        "gessl,tasks=1",
+        "gessl,tasks=2",
+    }
 
 
 def test_the_run_of_an_experiment_round_trips_through_its_plan() -> None:

@@ -1,7 +1,7 @@
 """Experiment files: read, validated, expanded to runs; several of them as one batch."""
 
 from gessl.config.batch import Batch
-from gessl.config.experiment import Experiment, PlannedScience, Resources, schema
+from gessl.config.experiment import Experiment, PlannedScience, schema
 from gessl.config.values import load_method, load_references
 
-__all__ = ["Batch", "Experiment", "PlannedScience", "Resources", "load_method", "load_references", "schema"]
+__all__ = ["Batch", "Experiment", "PlannedScience", "load_method", "load_references", "schema"]

@@ -129,15 +129,6 @@ class Batch:
         # in one order, whoever else asks: a run that is scored alike is not scored again
         return dataclasses.replace(first, protocols=tuple(name for name in PROTOCOLS if name in asked))
 
-    def evaluation_jobs(self) -> Iterable[list[str]]:
-        """The runs of each evaluation job: several of one method, alone or under GeSSL, that are scored alike."""
-        alike: dict[Any, list[str]] = {}
-        for run, cell in self.runs.items():
-            alike.setdefault((self.owner(run).name, cell.kind, self.evaluation(run)), []).append(run)
-        for runs in alike.values():
-            size = self.owner(runs[0]).efficiency.evaluations_per_job
-            yield from (runs[first : first + size] for first in range(0, len(runs), size))
-
     def listing(self) -> Tree:
         """What `gessl status` has to know, as JSON that it reads in no time: see `gessl.status`."""
         return {
@@ -154,7 +145,7 @@ class Batch:
     def _occupies(self, run: str) -> tuple[int, int]:
         """GPUs and CPU threads of its pretraining."""
         owner = self.owner(run)
-        return (owner.resources["pretrain"].gpu if "pretrain" in owner.resources else 0), owner.efficiency.threads
+        return owner.resources.pretrain.gpu, owner.efficiency.threads
 
     def cell(self, run: str) -> PlannedScience:
         """The cell of one run.

@@ -51,9 +51,16 @@ class Recipe(Model):
 class Resources(Model):
     """What a cluster must reserve for one job of a step."""
 
-    mem_mb: int = Field(2000, ge=1)
-    runtime: int = Field(30, ge=1, description="minutes")
-    gpu: int = Field(0, ge=0)
+    mem_mb: int = Field(default=2000, ge=1)
+    runtime: int = Field(default=30, ge=1, description="minutes")
+    gpu: int = Field(default=0, ge=0)
+
+
+class Reservations(Model):
+    """What each step on a run needs; the others need little."""
+
+    pretrain: Resources = Resources()
+    evaluate: Resources = Resources()
 
 
 class Experiment(Model):
@@ -74,7 +81,7 @@ class Experiment(Model):
     tasks: TaskSettings = TaskSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     efficiency: Efficiency = Efficiency()
-    resources: dict[str, Resources] = {}
+    resources: Reservations = Reservations()
     _cells: "tuple[PlannedScience, ...] | None" = PrivateAttr(None)
 
     @classmethod
@@ -154,20 +161,25 @@ class Experiment(Model):
         base = merge(self.recipe.model_dump(mode="json"), own)
         validated(Recipe, base, f"{where}.{OWN}")
         recipes = {}
-        for variant, tree in self._variants(base):
+        for variant, tree in self._variants(base, source):
             recipe = recipes[variant] = validated(Recipe, tree, f"{source}: variants.{variant}")
             require(recipe.backbone, BACKBONES, f"{source}: recipe.backbone", "backbone")
             require(recipe.views, POLICIES, f"{source}: recipe.views", "view policy")
         return method, recipes
 
-    def _variants(self, base: Tree) -> list[tuple[str, Tree]]:
+    def _variants(self, base: Tree, source: str) -> list[tuple[str, Tree]]:
         """Variant names with their recipe over `base`; an axis multiplies the variants that have its section."""
         merged = [(name, merge(base, overrides)) for name, overrides in self.variants.items()]
         for key, values in self.axes.items():
             *parents, leaf = key.split(".")
+            if not any(_has(tree, parents) for _, tree in merged):
+                known = {name for _, tree in merged for name, part in tree.items() if isinstance(part, dict)}
+                raise UserError(
+                    f"{source}: axes.{key}: no variant has a section {'.'.join(parents)!r}{hint(parents[0], known)}"
+                )
             grown = []
             for name, tree in merged:
-                if _section(tree, parents) is None:
+                if not _has(tree, parents):
                     grown.append((name, tree))
                     continue
                 for value in values:
@@ -224,10 +236,11 @@ class PlannedScience:
         return cls(variant, dataclasses.replace(science, seed=seed), f"{kind}-s{seed}-{digest}", kind)
 
 
-def _section(tree: Tree, parents: list[str]) -> Tree | None:
+def _has(tree: Any, parents: list[str]) -> bool:
+    """Whether `tree` has the section, be it an empty one: all of its defaults."""
     for parent in parents:
-        tree = tree.get(parent) or {}
-    return tree or None
+        tree = tree.get(parent) if isinstance(tree, dict) else None
+    return isinstance(tree, dict)
 
 
 def schema() -> str:

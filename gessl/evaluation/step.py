@@ -16,6 +16,7 @@ from gessl.evaluation import fewshot, knn, linear, scarce, universality
 from gessl.evaluation.embed import embed, frozen, position_tensor
 from gessl.evaluation.score import Score, write_scores
 from gessl.evaluation.universality import SigmaSettings
+from gessl.failed import failures_noted
 from gessl.layout import data_dir, run_dir, scores_dir, tasks_dir
 from gessl.lineage.record import Step
 from gessl.nets.encoder import load_encoder
@@ -97,7 +98,10 @@ def evaluate(run: str, *, dataset: str, method: str, seed: int, settings: Evalua
         *(data_dir(dataset) / name for name in ("images.npy", "index.csv", "card.json")),
         *(tasks / name for name in ("episodes.npz", "labels.npz", "sigma.npz")),
     ]
-    with Step("evaluate", run, scores_dir(run), inputs=inputs, config=asdict(settings), seed=seed) as step:
+    with (
+        failures_noted(run, "evaluation"),
+        Step("evaluate", run, scores_dir(run), inputs=inputs, config=asdict(settings), seed=seed) as step,
+    ):
         index = read_index(dataset)
         if not _labelled(index, "train") & _labelled(index, "test"):
             require_shared_classes(dataset, settings.protocols)

@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from gessl.errors import UserError
-from gessl.layout import RECORD, data_dir, run_dir, scores_dir, work_dir
+from gessl.failed import failure_file, read_failure
+from gessl.layout import RECORD, data_dir, run_dir, scores_dir
 from gessl.lineage.record import read_record
 from gessl.report.plan import PlannedRun, ReportPlan
 
@@ -54,7 +55,7 @@ def run_state(run: PlannedRun) -> str:
     trained = (run_dir(run.id) / RECORD).is_file()
     if trained and (scores_dir(run.id) / RECORD).is_file():
         return FINISHED
-    if _failure_file(run).is_file():
+    if failure_file(run.id).is_file():
         return FAILED
     return UNSCORED if trained else ABSENT
 
@@ -72,7 +73,7 @@ def input_files(plan: ReportPlan) -> list[Path]:
             files += [run_dir(run.id) / name for name in ("metrics.jsonl", "config.json", "views.npy")]
             files += [scores_dir(run.id) / name for name in ("scores.csv", "outcomes.npz")]
         elif state == FAILED:
-            files.append(_failure_file(run))
+            files.append(failure_file(run.id))
     return files
 
 
@@ -91,8 +92,7 @@ def collect(plan: ReportPlan) -> Collected:
         row = {**_keys(run), "state": run_state(run), "detail": "", "seconds": np.nan, "images": np.nan}
         rows.append(row)
         if row["state"] == FAILED:
-            failure = _json(_failure_file(run))
-            row["detail"] = f"step {failure.get('step', '?')}: {failure.get('reason', 'no reason given')}"
+            row["detail"] = read_failure(run.id) or ""
         if row["state"] != FINISHED:
             continue
         curve = _curves(run)
@@ -114,10 +114,6 @@ def collect(plan: ReportPlan) -> Collected:
     )  # fmt: skip
     _refuse_contradictions(collected.scores)
     return collected
-
-
-def _failure_file(run: PlannedRun) -> Path:
-    return work_dir(run.id) / "failed.json"
 
 
 def _keys(run: PlannedRun) -> dict[str, Any]:

@@ -8,9 +8,11 @@ names another.
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gessl.errors import UserError
+from gessl.failed import failure_file
 from gessl.layout import report_dir, run_dir, scores_dir, work_dir
 from gessl.tracking.mirror import Mirror, SyncSummary
 from gessl.tracking.store import STORE, one_writer, open_store, public, tracking_uri
@@ -69,7 +71,7 @@ def rebuild(plan: TrackingPlan) -> SyncSummary:
     return sync(plan)
 
 
-def follow(plan: TrackingPlan, command: list[str], *, interval: float = INTERVAL) -> int:
+def follow(plans: Sequence[TrackingPlan], command: list[str], *, interval: float = INTERVAL) -> int:
     """Run `command` and mirror what it writes until it ends; returns its exit code (128 + n after signal n).
 
     Signals that reach this process go to the command. A failing mirror is one warning and touches neither the command
@@ -83,9 +85,10 @@ def follow(plan: TrackingPlan, command: list[str], *, interval: float = INTERVAL
 
     def look(stopped: bool = False) -> None:
         nonlocal mirrored
-        now = _snapshot(plan)
-        if stopped or (now != mirrored and any(now)):  # creating the store can wait until there is something in it
-            mirrored = now if _try_sync(plan, stopped, warned) else None
+        now = [_snapshot(plan) for plan in plans]
+        something = any(map(any, now))  # before that, creating the store can wait
+        if stopped or (something and now != mirrored):
+            mirrored = now if all(_try_sync(plan, stopped, warned) for plan in plans) else None
 
     code = run_watched(command, look, interval)
     look(stopped=True)
@@ -108,7 +111,7 @@ def _snapshot(plan: TrackingPlan) -> list[tuple[int, int] | None]:
     """Size and time of the files whose change means news."""
     paths = [report_dir(plan.grid) / "record.json"]
     for run in plan.runs:
-        paths += [work_dir(run) / "metrics.jsonl", work_dir(run) / "failed.json"]
+        paths += [work_dir(run) / "metrics.jsonl", failure_file(run)]
         paths += [run_dir(run) / "record.json", scores_dir(run) / "record.json"]
     facts: list[tuple[int, int] | None] = []
     for path in paths:

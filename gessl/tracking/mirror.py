@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gessl.errors import UserError
+from gessl.failed import failure_file
 from gessl.files import atomic_json
 from gessl.layout import MLFLOW_RUNS, pin, report_dir, run_dir, scores_dir, work_dir
 from gessl.lineage.record import read_record
@@ -108,7 +109,7 @@ class Mirror:
         """Mirror one pretraining; whether it is finished, or None where there is nothing yet."""
         record = read_record(run_dir(name))
         folder = work_dir(name) if record is None else run_dir(name)
-        failed = record is None and (folder / "failed.json").is_file()
+        failed = record is None and failure_file(name).is_file()
         if record is None and not failed and not (folder / "metrics.jsonl").is_file():
             return None
         run = self._current("pretrain", name, record, name)

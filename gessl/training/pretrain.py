@@ -16,6 +16,7 @@ from tqdm import tqdm
 from gessl.allocator import keep_freed_memory
 from gessl.bilevel.solvers import SolverError
 from gessl.errors import Unfinished, UserError
+from gessl.failed import failures_noted, note_failure
 from gessl.files import atomic_json, sha256_file
 from gessl.layout import data_dir, lease_dir, run_dir, tasks_dir, work_dir
 from gessl.lineage.provenance import fingerprint, step_fingerprint
@@ -30,7 +31,6 @@ from gessl.training.run import Run
 from gessl.training.settings import Efficiency, Science
 from gessl.training.signals import Notice
 
-FAILED = "failed.json"
 METRICS = "metrics.jsonl"
 SINGULAR = torch.linalg.LinAlgError  # type: ignore[attr-defined]  # what whitening meets when embeddings collapse
 
@@ -50,7 +50,8 @@ def pretrain(run_id: str, science: Science, efficiency: Efficiency) -> None:
         if int(os.environ.get("RANK", "0")):  # torchrun's word
             follow(run_id, science, set_up(efficiency), notice)
             return
-        with Lease(lease_dir(run_id), run_id, on_wait=_say, stop=lambda: notice.given) as lease:
+        waiting = Lease(lease_dir(run_id), run_id, on_wait=_say, stop=lambda: notice.given)
+        with waiting as lease, failures_noted(run_id, "pretraining"):
             lead(run_id, science, efficiency, notice, lease)
 
 
@@ -73,7 +74,6 @@ def lead(run_id: str, science: Science, efficiency: Efficiency, notice: Notice, 
         checkpoint = load_checkpoint(work, run_id, code, device)
         wait()  # until the others have read it, too
         run = Run(science, device, checkpoint, compiled=efficiency.compile)
-        (work / FAILED).unlink(missing_ok=True)
         step.notes |= {"resumed_from_step": run.step, "processes": processes(), "compiled": efficiency.compile}
         train(run, run_id, code, work, efficiency, told=lambda: notice.given, before_write=lease.require)
         publish(run, step, work, described)
@@ -169,7 +169,7 @@ def train(
 def _stop(run_id: str, work: Path, step: int, reason: str) -> NoReturn:
     saved = sorted(work.glob("step-*.safetensors"))
     last = saved[-1].as_posix() if saved else None
-    atomic_json(work / FAILED, {"step": step, "reason": reason, "checkpoint": last})
+    note_failure(run_id, reason, step, last)
     raise UserError(f"{run_id}: step {step}: {reason}; last good checkpoint: {last or 'none yet'}")
 
 

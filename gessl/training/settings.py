@@ -105,7 +105,6 @@ class Efficiency:
         threads: CPU threads of a training or evaluation job (another number gives other last bits, so it is recorded).
         checkpoint_every: steps between checkpoints.
         log_every: steps between writes of the metrics (every step is logged).
-        evaluations_per_job: runs of one method, alone or under GeSSL, that share an evaluation job and its start-up.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -113,9 +112,8 @@ class Efficiency:
     threads: int = 1
     checkpoint_every: int = 50
     log_every: int = 10
-    evaluations_per_job: int = 6
 
     def __post_init__(self) -> None:
-        for name in ("threads", "checkpoint_every", "log_every", "evaluations_per_job"):
+        for name in ("threads", "checkpoint_every", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: {getattr(self, name)} is too small; give 1 or more")

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Self
 
 import pytest
+import yaml
 
 from gessl.lineage.record import parse_record
 from gessl.training.metrics import read_metrics
 from tests.cluster.results import content
 from tests.cluster.slurm import NODE, ask, install, node_state, running_slurm, wait_until
-from tests.conftest import ROOT, copy_project
+from tests.conftest import ROOT, SMALL, copy_project
 
 pytestmark = pytest.mark.slurm
 PAST_A_CHECKPOINT = 60  # steps
@@ -149,3 +150,16 @@ def test_a_night_of_mishaps_ends_in_the_results_of_a_day_in_peace(slurm: None, i
     assert not list(night.folder.glob("work/leases/*"))
     jobs = len(list((in_peace / "results/runs").iterdir()))
     assert len(list(night.folder.glob("logs/slurm/rule_pretrain/*/*.log"))) >= jobs + 2, "an attempt more for two"
+
+
+def test_short_evaluations_share_submissions_where_the_profile_says_so(slurm: None, tmp_path: Path) -> None:
+    """The groups that docs/cluster.md shows; with fewer jobs at once than are ready."""
+    folder = copy_project(tmp_path / "project")
+    (folder / "config/config.yaml").write_text(yaml.safe_dump(SMALL))
+    groups = ("--groups", "evaluate=evaluate", "--group-components", "evaluate=2")
+    words = [*SNAKEMAKE, "workflow/profiles/slurm", *HASTE, *groups, "--jobs", "2"]
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stdout + done.stderr
+    runs = list(folder.glob("results/runs/*/record.json"))
+    assert len(list(folder.glob("results/scores/*/record.json"))) == len(runs) == 4
+    assert len(list(folder.glob("logs/slurm/group_*/*/*.log"))) == 2

@@ -200,7 +200,7 @@ def test_a_server_that_dies_in_the_middle_costs_nothing(
     context = multiprocessing.get_context("fork")
     watcher = context.Process(target=_kill_at_half, args=(server, tmp_path))
     watcher.start()
-    assert follow(PLAN, [sys.executable, "-c", TRAIN], interval=0.2) == 7, "the command's own exit code"
+    assert follow([PLAN], [sys.executable, "-c", TRAIN], interval=0.2) == 7, "the command's own exit code"
     watcher.join()
     warnings = [line for line in capfd.readouterr().err.splitlines() if line.startswith("warning: tracking: ")]
     assert warnings and server.address in warnings[0]

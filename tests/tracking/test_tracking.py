@@ -312,7 +312,7 @@ def test_follow_mirrors_while_the_command_runs_and_returns_its_code(monkeypatch:
 
     monkeypatch.setattr(tracking, "sync", count)
     monkeypatch.setattr("gessl.tracking.watched.SHARE", 1.0)
-    assert follow(PLAN, [sys.executable, "-c", TRAIN], interval=0.05) == 7
+    assert follow([PLAN], [sys.executable, "-c", TRAIN], interval=0.05) == 7
     assert sum(new) == 3
     assert len(new) >= 2
     assert _curve("r0") == _losses(3)
@@ -322,12 +322,12 @@ def test_follow_mirrors_while_the_command_runs_and_returns_its_code(monkeypatch:
 @pytest.mark.parametrize(("code", "expected"), [("0", 0), ("3", 3), ("os.kill(os.getpid(), 9)", 137)])
 def test_follow_returns_the_exit_code(monkeypatch: pytest.MonkeyPatch, code: str, expected: int) -> None:
     monkeypatch.setattr(tracking, "sync", lambda plan, stopped: None)
-    assert follow(PLAN, [sys.executable, "-c", f"import os, sys; sys.exit({code})"]) == expected
+    assert follow([PLAN], [sys.executable, "-c", f"import os, sys; sys.exit({code})"]) == expected
 
 
 def test_command_that_does_not_exist_is_one_line() -> None:
     with pytest.raises(UserError, match="no-such-command: cannot be started"):
-        follow(PLAN, ["no-such-command"])
+        follow([PLAN], ["no-such-command"])
 
 
 def test_unreachable_server_is_one_warning(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
@@ -338,7 +338,7 @@ def test_unreachable_server_is_one_warning(monkeypatch: pytest.MonkeyPatch, capf
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     train("r0", range(1, 3))
     command = [sys.executable, "-c", "import time; time.sleep(0.5); raise SystemExit(5)"]
-    assert follow(PLAN, command, interval=0.1) == 5
+    assert follow([PLAN], command, interval=0.1) == 5
     (warning,) = capfd.readouterr().err.splitlines()
     assert warning.startswith(f"warning: tracking: http://127.0.0.1:{port}: cannot mirror (")
     assert "secret" not in warning
@@ -348,7 +348,7 @@ FOLLOW = """
 import sys
 from gessl import tracking
 tracking.sync = lambda plan, stopped: None
-sys.exit(tracking.follow(tracking.TrackingPlan("grid", ()), [sys.executable, "-u", "-c", sys.argv[1]]))
+sys.exit(tracking.follow([tracking.TrackingPlan("grid", ())], [sys.executable, "-u", "-c", sys.argv[1]]))
 """
 CHILD = """
 import os, signal, sys, time

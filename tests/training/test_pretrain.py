@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 
 from gessl.cli import main
 from gessl.config import Experiment
+from gessl.failed import read_failure
 from gessl.files import sha256_file
 from gessl.lineage.record import parse_record
 from gessl.nets.encoder import load_encoder
@@ -114,6 +115,38 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_last_good_checkpo
     checkpoint = failed["checkpoint"]
     if checkpoint:
         assert all(t.isfinite().all() for t in load_file(Path(checkpoint)).values() if t.is_floating_point())
+
+
+def test_whatever_fails_leaves_a_note_until_the_next_attempt(
+    prepared: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = run_ids(recipe={"train": {"steps": 4, "batch": 32}})["base"]
+    damaged = Path("work") / run / "checkpoint.json"
+    damaged.parent.mkdir(parents=True)
+    damaged.write_text("{")
+    assert main(["pretrain", run]) == 2
+    note = read_failure(run)
+    assert note is not None
+    assert note.startswith("pretraining: ")
+    assert "checkpoint.json" in note
+    damaged.unlink()
+    assert main(["pretrain", run]) == 0
+    assert read_failure(run) is None
+    assert not damaged.parent.exists()
+
+    encoder = Path("results/runs") / run / "encoder.safetensors"
+    whole = encoder.read_bytes()
+    encoder.write_bytes(whole + b" ")
+    assert main(["evaluate", run]) == 2
+    capsys.readouterr()
+    note = read_failure(run)
+    assert note is not None
+    assert note.startswith("evaluation: ")
+    assert main(["status", "config/config.yaml", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["failed"] == {run: note}
+    encoder.write_bytes(whole)
+    assert main(["evaluate", run]) == 0
+    assert not damaged.parent.exists(), "and nothing is left of it"
 
 
 def gessl_run(**gessl: object) -> str:

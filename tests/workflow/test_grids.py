@@ -22,7 +22,6 @@ QUICK = {
     "variants": {"base": {}},
     "comparisons": [],
     "evaluation": {"protocols": ["knn/5nn-euclid"]},
-    "efficiency": {"evaluations_per_job": 1},
 }
 
 
@@ -49,11 +48,12 @@ def test_a_grid_with_a_failed_cell_is_finished_by_starting_it_again(
     failed = snakemake()
     assert failed.returncode == 1
     assert set(times("scores")) == {good}, "the others go on"
-    page = Path("results/report/small/sigma-report.html")
-    assert bad in page.read_text(), "the report shows what is missing"
+    page = Path("results/report/small/sigma-report.html").read_text()
+    assert f"<code>{bad}</code>: pretraining: " in page, "the report shows why it is missing"
     assert main(["status", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert (found["total"]["done"], found["stopped"]) == (1, [bad])
+    assert (found["total"]["done"], list(found["failed"])) == (1, [bad])
+    assert "checkpoint.json" in found["failed"][bad]
     shutil.rmtree(work)
     before = times("scores")
     again = snakemake()

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from gessl import layout
 from gessl.config import Batch
-from gessl.config import Resources as Reservation  # Snakemake has a Resources of its own
 from gessl.data.pin import check_untouched
 from gessl.errors import UserError
 from gessl.files import atomic_text, sha256_file, sha256_json
@@ -78,22 +77,18 @@ def of_run(value):
 
 def resource(step, name):
     """A step's reservation from the experiment that asks for the run, or the default."""
-    return of_run(lambda run: reserved(step, name, run))
-
-
-def reserved(step, name, run):
-    """`resource` of one run."""
-    return getattr(BATCH.owner(run).resources.get(step, Reservation()), name)
+    return of_run(lambda run: getattr(getattr(BATCH.owner(run).resources, step), name))
 
 
 def growing(mem_mb):
     """Memory that grows by half with each attempt of a job: too little of it may be what ended the last one.
 
-    As it is where nothing is tried twice: a function for each of thousands of jobs is felt.
+    Up to twice only, for most attempts end by preemption. As it is where nothing is tried twice: a function for each of
+    thousands of jobs is felt.
     """
     if not getattr(workflow.execution_settings, "retries", 0):
         return mem_mb
-    return lambda wildcards, attempt: (mem_mb(wildcards) if callable(mem_mb) else mem_mb) * (attempt + 1) // 2
+    return lambda wildcards, attempt: (mem_mb(wildcards) if callable(mem_mb) else mem_mb) * min(attempt + 1, 4) // 2
 
 
 THREADS = of_run(lambda run: BATCH.owner(run).efficiency.threads)
