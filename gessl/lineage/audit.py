@@ -19,6 +19,7 @@ from gessl.lineage.checks import (
     check_strays,
     is_pin,
 )
+from gessl.lineage.claims import check_claims
 from gessl.lineage.contents import files_below, read_contents
 from gessl.lineage.ledger import Finding, Kind, Ledger, head
 from gessl.lineage.seen import Seen
@@ -119,6 +120,7 @@ def _audit(cached: bool, expected: str | None) -> Verdict:
         *check_raw(contents, raw),
         *check_ancestry(ledger),
         *check_present(ledger),
+        *check_claims(ledger),
         *_check_head(found, expected),
     ]
     known = [content.bytes for content in contents.values() if content.cached]
