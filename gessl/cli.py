@@ -80,15 +80,18 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "path", nargs="?", type=Path, default=Path("results"), help="a project's root, or its results (default: here)"
     )
-    sub.add_argument("--head", metavar="HEX", help="the results must have this head, which an earlier audit printed")
-    sub.add_argument(
+    expected = sub.add_mutually_exclusive_group()
+    expected.add_argument(
+        "--head", metavar="HEX", help="the results must have this head, which an earlier audit printed"
+    )
+    expected.add_argument(
         "--signed", type=Path, metavar="SIGNERS", help="the results must have the head signed by one of these"
     )
     sub.add_argument(
         "--cached", action="store_true", help="do not read what your earlier audits read and nobody wrote to since"
     )
     sub.add_argument("--json", action="store_true", help="print the verdict as JSON, and what is wrong to stderr, too")
-    sub = verb("trace", trace, "show what made a number, run or file")
+    sub = verb("trace", trace, "show what made a number, run or file; exit code 1 if a check failed")
     sub.add_argument("id", help="id of a table cell, score, run or record, or a path")
     sub.add_argument("--json", action="store_true", help="print the lineage as JSON")
     sub = verb("crate", crate, "write what is behind a report as one folder to hand on, a Provenance Run Crate")
@@ -231,13 +234,14 @@ def audit(options: argparse.Namespace) -> int:
     return verdict.exit_code
 
 
-def trace(options: argparse.Namespace) -> None:
+def trace(options: argparse.Namespace) -> int:
     import json
 
-    from gessl.lineage.trace import lineage_tree
-    from gessl.lineage.trace import trace as run
+    from gessl.lineage.trace import format_tree, holds, lineage_tree
 
-    print(json.dumps(lineage_tree(options.id), indent=2) if options.json else run(options.id))
+    tree = lineage_tree(options.id)
+    print(json.dumps(tree, indent=2) if options.json else format_tree(tree))
+    return 0 if holds(tree) else 1
 
 
 def crate(options: argparse.Namespace) -> None:

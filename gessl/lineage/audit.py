@@ -1,6 +1,7 @@
 """The audit: was any file altered, lost or slipped in, and does every number lead back to pinned raw data?"""
 
 import contextlib
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -19,6 +20,7 @@ from gessl.lineage.checks import (
     check_strays,
     is_pin,
 )
+from gessl.lineage.claims import check_claims
 from gessl.lineage.contents import files_below, read_contents
 from gessl.lineage.ledger import Finding, Kind, Ledger, head
 from gessl.lineage.seen import Seen
@@ -82,15 +84,20 @@ def audit(path: Path = RESULTS, *, cached: bool = False, expected: str | None = 
     """
     if expected is not None and not re.fullmatch("[0-9a-f]{64}", expected):
         raise UserError(f"--head {expected}: not the 64 hex digits that an audit prints as the head")
-    with contextlib.chdir(_project(path)):
+    with contextlib.chdir(project_root(path)):
         return _audit(cached, expected)
 
 
-def _project(path: Path) -> Path:
-    """The project's root, given that or its folder of results."""
-    above = path.parent / RESULTS  # first: a results/results that was slipped in makes no project of results/
+def project_root(path: Path) -> Path:
+    """The project's root, given that or its folder of results.
+
+    Raises:
+        UserError: it is neither.
+    """
+    parent = Path(os.path.abspath(path)).parent  # of "." and "..", too
+    above = parent / RESULTS  # first: a results/results that was slipped in makes no project of results/
     if above.is_dir() and path.is_dir() and path.samefile(above):
-        return path.parent
+        return parent
     if (path / RESULTS).is_dir():
         return path
     if not path.is_dir():
@@ -119,6 +126,7 @@ def _audit(cached: bool, expected: str | None) -> Verdict:
         *check_raw(contents, raw),
         *check_ancestry(ledger),
         *check_present(ledger),
+        *check_claims(ledger),
         *_check_head(found, expected),
     ]
     known = [content.bytes for content in contents.values() if content.cached]

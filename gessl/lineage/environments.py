@@ -1,6 +1,7 @@
 """The interpreter for a recorded environment: this one where the locks agree, else one built from the lock."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,9 @@ from typing import Any
 from gessl.errors import UserError
 from gessl.files import sha256_file
 from gessl.layout import LOCK
+from gessl.lineage.provenance import environment
+
+PIN = re.compile(r"^([\w.-]+)(?:\[.*?\])?==([^\s;+]+)", re.MULTILINE)  # not `+cu130`: which build, the machine decides
 
 
 def interpreter_for(recorded: dict[str, Any], tree: Path, *, here: bool) -> tuple[str, str]:
@@ -33,6 +37,8 @@ def interpreter_for(recorded: dict[str, Any], tree: Path, *, here: bool) -> tupl
         if present:
             shutil.copy(LOCK, tree / LOCK)
         told = "which has the recorded lock" if wanted else "without a lock, as recorded"
+        if present and (others := other_libraries(environment(), locked_versions(LOCK))):
+            told += f", but not its libraries: {others}"
         return (
             sys.executable,
             f"the present environment, {told if wanted == present else 'NOT the recorded one (--here)'}",
@@ -46,6 +52,28 @@ def interpreter_for(recorded: dict[str, Any], tree: Path, *, here: bool) -> tupl
     return str(
         _build(lock, wanted, str(recorded.get("python")))
     ), f"an environment built from the recorded lock {wanted[:12]}"
+
+
+def locked_versions(lock: Path) -> dict[str, set[str]]:
+    """The versions of each library in a lock, which may have one for each interpreter."""
+    pins: dict[str, set[str]] = {}
+    for name, version in PIN.findall(lock.read_text()):
+        pins.setdefault(name, set()).add(version)
+    return pins
+
+
+def other_libraries(environment: dict[str, Any], pins: dict[str, set[str]]) -> str:
+    """Which libraries of a record's environment are not of the locked version; empty if all are.
+
+    What was not installed decided nothing.
+    """
+    libraries = environment.get("libraries")
+    found = libraries.items() if isinstance(libraries, dict) else ()  # an altered record may hold anything
+    return ", ".join(
+        f"{name} {version} (locked: {' or '.join(sorted(pins[name]))})"
+        for name, version in sorted(found)
+        if version and name in pins and str(version).partition("+")[0] not in pins[name]
+    )
 
 
 def _build(lock: Path, wanted: str, recorded: str) -> Path:

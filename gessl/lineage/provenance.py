@@ -8,9 +8,9 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from gessl.files import sha256_file
@@ -38,15 +38,27 @@ def _git(*arguments: str) -> bytes | None:
         return None  # an installed copy without git: the hash of the sources still tells the code
 
 
+def is_source(path: PurePath) -> bool:
+    """Whether a path in the package is that of a source, or a template: no cache of Python's, no editor's hidden file.
+
+    No commit holds the latter, and what was made beside one is still what its commit makes.
+    """
+    return not any(part == "__pycache__" or part.startswith(".") for part in path.parts)
+
+
 def _package_files() -> list[Path]:
-    """Sources and the templates beside them; not what Python caches."""
-    return [path for path in PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    return [path for path in PACKAGE.rglob("*") if path.is_file() and is_source(path.relative_to(PACKAGE))]
 
 
 def _hash_sources(paths: Iterable[Path]) -> str:
+    return sources_hash({path.relative_to(PACKAGE): sha256_file(path) for path in paths})
+
+
+def sources_hash(hashes: Mapping[PurePath, str]) -> str:
+    """One hash for the SHA-256 of sources, by their paths in the package. Records hold it: it must stay what it is."""
     digest = hashlib.sha256()
-    for path in sorted(paths):
-        digest.update(f"{path.relative_to(PACKAGE).as_posix()} {sha256_file(path)}\n".encode())
+    for path in sorted(hashes):
+        digest.update(f"{path.as_posix()} {hashes[path]}\n".encode())
     return digest.hexdigest()
 
 

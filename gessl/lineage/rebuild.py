@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +13,8 @@ from typing import Any, NoReturn
 
 from gessl.errors import UserError
 from gessl.files import atomic_json, sha256_file
-from gessl.layout import RAW, RECORD, run_dir
+from gessl.layout import RAW, RECORD, RESULTS, run_dir
+from gessl.lineage.chain import chain
 from gessl.lineage.environments import interpreter_for
 from gessl.lineage.record import read_record
 from gessl.lineage.repository import recorded_code
@@ -22,9 +22,21 @@ from gessl.lineage.repository import recorded_code
 Record = dict[str, Any]
 STEPS = ("prepare", "tasks", "pretrain", "evaluate", "report")
 GRACE = 10  # seconds that a step has to end when the replay is stopped
-PLAN = Path("replay.json")  # the experiment, in the scratch project
+PLAN = Path("replay.json")  # the experiment, or what a report is about, in the scratch project
 NO_OWN_RUN = {"methods": {"simclr": {}}, "variants": {"base": {}}, "evaluation": {"protocols": ["sigma/onehot"]}}
 """Of an experiment whose runs do not matter: what fits every data set."""
+REPORT = """
+import json, sys
+from gessl.report.plan import Comparison, PlannedRun, ReportPlan
+from gessl.report.reference import Reference
+from gessl.report.step import report
+
+plan = json.load(open(sys.argv[1], "rb"))
+lists = {"runs": PlannedRun, "comparisons": Comparison, "references": Reference}
+many = {name: tuple(kind(**entry) for entry in plan[name]) for name, kind in lists.items()}
+report(ReportPlan(**plan | many | {"headline": tuple(plan["headline"])}))
+"""
+"""The step `report` of a recorded plan: no experiment file can be written from it, which holds runs' settings, too."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +74,8 @@ def rebuilt(folder: Path, record: Record, *, here: bool = False) -> Iterator[Reb
     inputs = _verified_inputs(record)
     with _gone_when_stopped(), recorded_code(record["code"], what) as (tree, code):
         interpreter, environment = interpreter_for(record["environment"], tree, here=here)
-        for path in [*RAW.glob("*.dvc"), *inputs]:  # the commit may lack the pin of a data set of one's own
+        pins = RAW.glob("*.dvc")  # the commit may lack the pin of a data set of one's own
+        for path in {*pins, *inputs, *_records_behind(record)}:
             _bring(path, tree)
         words = _words(record, tree)
         print(f"gessl: replaying {what} with {code}, {environment}", file=sys.stderr)
@@ -106,37 +119,49 @@ def _gone_when_stopped() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def _records_behind(record: Record) -> set[Path]:
+    """The files of all records that `record` leads to: a step asks for its inputs' makers, a report tells of them all.
+
+    Raises:
+        UserError: one of them is broken.
+    """
+    read = (entry for behind in chain([record]).values() if behind for entry in behind["inputs"])
+    made = (Path(entry["path"]) for entry in read if entry["record"])
+    folders = {
+        folder for path in made if path.is_relative_to(RESULTS) and ".." not in path.parts for folder in path.parents
+    }
+    return {folder / RECORD for folder in folders if (folder / RECORD).is_file()}
+
+
 def _bring(path: Path, tree: Path) -> None:
-    """Link an input, and its maker's record beside it, into the scratch project."""
-    records = [folder / RECORD for folder in path.parents if (folder / RECORD).is_file()]
-    for source in (path, *records[:1]):
-        target = tree / source
-        if not target.is_symlink():
-            target.unlink(missing_ok=True)  # the commit's version of a file that git holds, say a pin
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.symlink_to(source.resolve())
+    """Link a file into the scratch project."""
+    target = tree / path
+    target.unlink(missing_ok=True)  # the commit's version of a file that git holds, say a pin
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.symlink_to(path.resolve())
 
 
 def _words(record: Record, tree: Path) -> list[str]:
-    """The step's command; the experiment that it asks for is written from the record's settings."""
+    """What Python is to run; the experiment that the step asks for is written from the record's settings."""
     name, step = record["name"], record["step"]
-    if step == "prepare":
-        return [step, name]
-    with_plan = ["--config", str(PLAN)]
     if step == "report":
-        shutil.copy(_recorded_plan(record), tree / PLAN)
-        return [step, *with_plan]
+        atomic_json(tree / PLAN, record["config"])
+        return ["-c", REPORT, str(PLAN)]
+    verb = ["-m", "gessl", step]
+    if step == "prepare":
+        return [*verb, name]
+    with_plan = ["--config", str(PLAN)]
     if step == "tasks":
         dataset, _, seed = name.rpartition("-s")
         tasks = {"datasets": [dataset], "seeds": [int(seed)], "tasks": record["config"].get("tasks"), **NO_OWN_RUN}
         _write_plan(record, tree, tasks)
-        return [step, dataset, seed, *with_plan]
+        return [*verb, dataset, seed, *with_plan]
     if step == "pretrain":
         _write_plan(record, tree, _of_science(record["config"]))
     else:
         science = json.loads((tree / run_dir(name) / "config.json").read_bytes())
         _write_plan(record, tree, _of_science(science) | {"evaluation": record["config"]})
-    return [step, name, *with_plan]
+    return [*verb, name, *with_plan]
 
 
 def _of_science(science: dict[str, Any]) -> dict[str, Any]:
@@ -164,16 +189,6 @@ def _write_plan(record: Record, tree: Path, parts: dict[str, Any]) -> None:
     atomic_json(tree / PLAN, {"name": "replay", "title": "replay", **parts, "efficiency": efficiency})
 
 
-def _recorded_plan(record: Record) -> Path:
-    """The experiment file of a report, which its record names; whether it is still the same one, the result shows."""
-    command = record["command"]
-    named = command[command.index("--config") + 1 :] if "--config" in command else ["config/config.yaml"]
-    path = Path(*named[:1])
-    if not path.is_file():
-        raise UserError(f"{path}: the experiment of report {record['name']} is gone; run the workflow's dry-run for it")
-    return path
-
-
 def _run(record: Record, interpreter: str, words: list[str], tree: Path) -> None:
     """Run the step in the scratch project, with its code; what it says goes to stderr."""
     environment = os.environ | {"PYTHONPATH": str(tree)}  # goes before an editable install of the package
@@ -181,7 +196,7 @@ def _run(record: Record, interpreter: str, words: list[str], tree: Path) -> None
         environment["CUDA_VISIBLE_DEVICES"] = ""
     processes = record["notes"].get("processes", 1)
     shared = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)] if processes > 1 else []
-    command = [interpreter, *shared, "-m", "gessl", *words]
+    command = [interpreter, *shared, *words]
     child = subprocess.Popen(command, cwd=tree, env=environment, stdout=2)
     try:
         code = child.wait()

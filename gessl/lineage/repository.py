@@ -1,16 +1,19 @@
 """The git repository of this package: what the sources were at another commit."""
 
+import hashlib
+import io
 import re
 import shutil
 import subprocess
+import tarfile
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from gessl.errors import UserError
-from gessl.lineage.provenance import PACKAGE, TRACKED, code_state
+from gessl.lineage.provenance import PACKAGE, TRACKED, code_state, is_source, sources_hash
 
 HOME = PACKAGE.parent
 
@@ -98,6 +101,23 @@ def file_at(commit: str, path: Path) -> bytes | None:
         return _git("show", f"{commit}:{path.as_posix()}") if _knows(commit) else None
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def sources_at(commit: str) -> str | None:
+    """The hash that `code_state` has for the sources of that commit, or None."""
+    try:
+        archive = _git("archive", "--format=tar", commit, PACKAGE.name) if _knows(commit) else None
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    if archive is None:
+        return None
+    hashes: dict[PurePath, str] = {}
+    with tarfile.open(fileobj=io.BytesIO(archive)) as files:
+        for member in files:
+            path, content = PurePath(member.name).relative_to(PACKAGE.name), files.extractfile(member)
+            if content and is_source(path):
+                hashes[path] = hashlib.sha256(content.read()).hexdigest()
+    return sources_hash(hashes)
 
 
 def changed_files(old: str, new: str) -> list[dict[str, Any]] | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from gessl.errors import UserError
 from gessl.files import atomic_text
 from gessl.layout import RESULTS
-from gessl.lineage.audit import FOUND, audit
+from gessl.lineage.audit import FOUND, audit, project_root
 
 NAMESPACE = "gessl"  # of the signature: one made for another purpose does not pass
 HEAD = Path("signatures/results.head")
@@ -53,8 +53,8 @@ def signed_head(project: Path, allowed_signers: Path) -> tuple[str, str]:
     Raises:
         UserError: nothing was signed, or not by one of `allowed_signers`, or the head was altered since.
     """
-    root = next((path for path in (project, project.parent) if (path / SIGNATURE).is_file()), None)
-    if root is None or not (root / HEAD).is_file():
+    root = project_root(project)
+    if not (root / SIGNATURE).is_file() or not (root / HEAD).is_file():
         raise UserError(f"{project}: no {SIGNATURE} beside the results; `gessl sign` makes it")
     if not allowed_signers.is_file():
         raise UserError(f"{allowed_signers}: no such file; it names those whose signatures count, with their keys")

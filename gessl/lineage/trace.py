@@ -16,22 +16,6 @@ from gessl.lineage.record import parse_record, project_path, record_fault
 Node = dict[str, Any]
 
 
-def trace(identifier: str) -> str:
-    """The lineage as a tree to read: ✓ marks what was verified now, ✗ what does not hold.
-
-    Args:
-        identifier: see `lineage_tree`.
-
-    Raises:
-        UserError: nothing has that id.
-    """
-    tree = lineage_tree(identifier)
-    marks = list(_marks(tree))
-    wrong = marks.count(False)
-    verdict = f"✗ {wrong} of {len(marks)} checks failed" if wrong else f"✓ {len(marks)} checks passed"
-    return "\n".join([*_render(tree), verdict])
-
-
 def lineage_tree(identifier: str) -> Node:
     """The lineage as nested JSON values.
 
@@ -43,7 +27,7 @@ def lineage_tree(identifier: str) -> Node:
             or the path of a file under `results/` or `data/raw`.
 
     Raises:
-        UserError: nothing has that id.
+        UserError: nothing has that id, or no record claims what lies at that path.
     """
     tracer = _Tracer()
     path = project_path(Path(identifier))
@@ -62,6 +46,19 @@ def lineage_tree(identifier: str) -> Node:
         f"{identifier}: no such id; give the id of a cell (ids.json), a score (scores.csv), a run or a record, or a"
         f" path under {RESULTS} or {RAW}"
     )
+
+
+def format_tree(tree: Node) -> str:
+    """The lineage for people: ✓ marks what was verified now, ✗ what does not hold."""
+    marks = list(_marks(tree))
+    wrong = marks.count(False)
+    verdict = f"✗ {wrong} of {len(marks)} checks failed" if wrong else f"✓ {len(marks)} checks passed"
+    return "\n".join([*_render(tree), verdict])
+
+
+def holds(tree: Node) -> bool:
+    """Whether every check passed."""
+    return all(_marks(tree))
 
 
 def _node(title: str, verified: bool | None, facts: dict[str, str], children: list[Node]) -> Node:
@@ -117,6 +114,11 @@ class _Tracer:
             raise UserError(f"{path}: no lineage record claims it; give a file that a step made")
         if path in (folder, folder / RECORD):
             return self.record(folder)
+        if path.is_dir():  # a part of what the step made
+            record, _ = _load(folder)
+            if record and any(Path(output["path"]).is_relative_to(path) for output in record["outputs"]):
+                return self.record(folder)
+            raise UserError(f"{path}: no lineage record claims anything in it; give a file that a step made")
         facts = {"sha256": self._sha256(path) or "no such file", **self._origin(path)}
         return _node(path.as_posix(), self._claimed(path), facts, [self.record(folder)])
 

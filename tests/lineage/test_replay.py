@@ -120,6 +120,21 @@ def test_a_score_is_replayed_by_its_id(home: Path) -> None:
     assert len(outcome["outputs"]) == 3
 
 
+def test_a_report_is_replayed_by_its_cell_though_its_experiment_is_gone(home: Path) -> None:
+    """Its page tells of every record behind it, back to the raw data."""
+    shutil.copy("config/config.yaml", "plan.yaml")
+    done("report", "--config", "plan.yaml")
+    Path("plan.yaml").unlink()
+    page = Path("results/report/small/sigma-report.html").read_text()
+    assert all(f"results/{step}/digits" in page for step in ("raw", "data"))
+    cell = next(iter(json.loads(Path("results/report/small/ids.json").read_text())))
+    replayed = gessl("replay", cell, "--json")
+    assert replayed.returncode == 0, replayed.stdout + replayed.stderr
+    outcome = json.loads(replayed.stdout)
+    assert (outcome["ok"], outcome["step"], outcome["name"]) == (True, "report", "small")
+    assert {output["status"] for output in outcome["outputs"]} == {"same"}
+
+
 @pytest.mark.slow
 def test_an_output_that_was_altered_together_with_its_record_is_found(home: Path) -> None:
     true = dict(np.load(TASKS / "labels.npz"))

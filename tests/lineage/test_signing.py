@@ -38,7 +38,7 @@ def _head(capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def test_a_signed_tree_passes_and_the_signer_is_named(
-    project: Path, key: Path, signers: Path, capsys: pytest.CaptureFixture[str]
+    project: Path, key: Path, signers: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     head = _head(capsys)
     assert main(["sign", str(key)]) == 0
@@ -48,6 +48,8 @@ def test_a_signed_tree_passes_and_the_signer_is_named(
     told = capsys.readouterr()
     assert told.err == f"{head}: signed by lead@example.org\n" and told.out.startswith("audit passed")
     assert signed_head(project / "results", signers) == (head, "lead@example.org")
+    monkeypatch.chdir("results/runs")
+    assert signed_head(Path(".."), signers) == (head, "lead@example.org")
 
 
 def test_openssh_itself_accepts_the_signature(project: Path, key: Path, signers: Path) -> None:

@@ -6,17 +6,22 @@ from typing import Any
 import pytest
 from toy_project import CELL, RUN, SCORE, make_data, make_report, make_run, write_pin
 
+from gessl.cli import main
 from gessl.errors import UserError
 from gessl.files import sha256_json
 from gessl.layout import data_dir, raw_dir, report_dir, run_dir
 from gessl.lineage.record import read_record
-from gessl.lineage.trace import lineage_tree, trace
+from gessl.lineage.trace import format_tree, lineage_tree
 
 
 def _nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield node
     for child in node["children"]:
         yield from _nodes(child)
+
+
+def trace(identifier: str) -> str:
+    return format_tree(lineage_tree(identifier))
 
 
 def _titles(identifier: str) -> list[str]:
@@ -69,6 +74,8 @@ def test_every_kind_of_id_is_found(project: Path) -> None:
         assert _titles(name)[0] == pretrain
     assert _titles("results/report/grid/tables/main.csv")[:2] == ["results/report/grid/tables/main.csv", "report grid"]
     assert _titles(str(project / "results/report/grid/ids.json"))[1] == "report grid"
+    for name in ("results/report/grid/tables", "results/report/grid/figures/"):
+        assert _titles(name)[0] == "report grid"
     for name in ("data/raw/toy/images.bin", "data/raw/toy.dvc", "data/raw/toy"):
         assert _titles(name)[1:3] == ["read data/raw/toy.dvc", "fetch toy"]
 
@@ -109,6 +116,27 @@ def test_what_was_altered_is_marked(project: Path, path: str, title: str) -> Non
     wrong = {node["title"] for node in _nodes(lineage_tree(CELL)) if node["verified"] is False}
     assert title in wrong
     assert "✗" in trace(CELL).splitlines()[-1]
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_a_check_that_failed_is_an_exit_code(
+    project: Path, form: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["trace", CELL, *form]) == 0
+    capsys.readouterr()
+    (run_dir(RUN) / "encoder.safetensors").write_bytes(b"other")
+    assert main(["trace", CELL, *form]) == 1
+    told = capsys.readouterr().out
+    assert json.loads(told)["title"] == f"cell {CELL} = 91.25" if form else told.endswith("checks failed\n")
+    assert main(["trace", "results/data/toy"]) == 0, "what lies beside it does not count"
+
+
+def test_a_folder_that_no_step_made_is_refused(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (report_dir("grid") / "stray").mkdir()
+    assert main(["trace", "results/report/grid/stray"]) == 2
+    assert capsys.readouterr().err == (
+        "gessl: results/report/grid/stray: no lineage record claims anything in it; give a file that a step made\n"
+    )
 
 
 def test_what_was_made_again_is_marked(project: Path) -> None:

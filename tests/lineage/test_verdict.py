@@ -202,6 +202,14 @@ def test_another_head_than_expected_is_an_alteration(project: Path, capsys: pyte
     )
 
 
+def test_two_heads_to_expect_are_refused(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A signed one would hide the other."""
+    with pytest.raises(SystemExit) as stopped:
+        main(["audit", "--head", audit().head, "--signed", "signers"])
+    assert stopped.value.code == 2
+    assert "--signed: not allowed with argument --head" in capsys.readouterr().err
+
+
 def test_json_has_the_documented_fields(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["audit", "--json"]) == 0
     told = capsys.readouterr()
@@ -252,6 +260,12 @@ def test_a_project_is_audited_from_anywhere(
         assert main(["audit", str(path)]) == 0
         assert capsys.readouterr().out.startswith("audit passed: 6 records, ")
     assert Path.cwd() == tmp_path
+    for inside in ("results", "results/runs"):
+        monkeypatch.chdir(project / inside)
+        assert main(["audit", os.path.relpath(project / "results")]) == 0, f"{inside}: as . or as .."
+    assert main(["audit", "."]) == 2, "a part of the results"
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
     (project / SCORES).unlink()
     assert main(["audit", str(project)]) == 1
     assert f"missing: {SCORES}: " in capsys.readouterr().out
