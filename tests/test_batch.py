@@ -109,6 +109,7 @@ def test_a_batch_skips_what_is_invalid_only_where_it_is_told_to(write: Callable[
         ({"experiments": []}, "must be a list of paths, got"),
         ({"experiments": [3]}, "must be a list of paths, got"),
         ({"experiments": ["a\0b"]}, "must be a list of paths, got"),
+        ({"experiments": ["a**b"]}, "'a[*][*]b' is no pattern"),
         ({"experiments": ["config/paper"]}, "config/paper: cannot be read"),
         ({"experiments": ["a\nb"]}, r"^a\\nb: no such file"),
         ({"experiments": ["a.yaml"], "skip": True}, "unknown key 'skip'; did you mean 'skip_invalid'"),

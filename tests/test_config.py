@@ -116,7 +116,8 @@ def test_bad_input_is_one_line_with_exit_code_2(
         (b"a: [1", "not valid YAML"),
         (b"- 1", "must be a mapping"),
         (None, "no such file"),
-        (b"\xff\xfe\0", "not text in UTF-8"),
+        (b"\xff\xfe\0", "not valid YAML .*decode"),
+        (b"a: 2020-13-45", "not valid YAML .*month must be in"),
     ],
 )
 def test_unreadable_files(content: bytes | None, complaint: str, tmp_path: Path) -> None:

@@ -187,7 +187,10 @@ def _matches(pattern: str, source: str) -> Iterable[Path]:
     if not any(mark in pattern for mark in "*?["):
         return [Path(pattern)]
     path = Path(pattern)
-    found = sorted(Path(path.anchor or ".").glob(str(path.relative_to(path.anchor))))
+    try:
+        found = sorted(Path(path.anchor or ".").glob(str(path.relative_to(path.anchor))))
+    except ValueError as error:
+        raise UserError(f"{source}: experiments: {pattern!r} is no pattern ({error})") from None
     if not found:
         raise UserError(f"{source}: experiments: no file matches {pattern!r}")
     return found

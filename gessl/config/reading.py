@@ -29,8 +29,8 @@ def read_yaml(path: Path) -> Tree:
         raise UserError(f"{path}: no such file; the default experiment is config/config.yaml") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); give a YAML file") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not text in UTF-8 ({error.reason} at byte {error.start}); give a YAML file") from None
+    except ValueError as error:  # not text in UTF-8; a date that there is not
+        raise UserError(f"{path}: not valid YAML ({error})") from None
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f" line {where.line + 1}" if where else ""
