@@ -154,6 +154,12 @@ def test_records_of_odd_types_are_marked(project: Path, change: dict[str, Any]) 
     assert f"{run_dir(RUN)}/record.json: no readable record ✗" in trace(CELL)
 
 
+def test_a_record_that_cannot_be_hashed_is_marked(project: Path) -> None:
+    path = run_dir(RUN) / "record.json"
+    path.write_text(path.read_text().replace('"lr": 0.1', '"lr": NaN'))
+    assert trace(RUN).startswith(f"pretrain {RUN} ✗\n│  record: ")
+
+
 def test_a_line_feed_makes_no_second_line(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     forge(run_dir(RUN), lambda found: found.update(name="a\n✓ 9 checks passed"))
     assert trace(RUN).splitlines()[0] == r"pretrain a\n✓ 9 checks passed ✓"
