@@ -1,13 +1,14 @@
 """The `gessl` command: one verb per step, thin; each imports only what it needs."""
 
 import argparse
+import csv
 import errno
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gessl.errors import Unfinished, UserError
+from gessl.errors import Unfinished, UserError, printable
 from gessl.layout import data_dir, pin, raw_dir, report_dir, run_dir, scores_dir, tasks_dir
 
 CONFIG = Path("config/config.yaml")
@@ -30,10 +31,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        if error.errno is None:  # not the system's word: a bug
             raise
-        place = f"{error.filename}: " if error.filename else ""
-        print(f"gessl: {place}cannot write ({error.strerror}); mend that and start again", file=sys.stderr)
+        place = f"{printable(os.fsdecode(error.filename))}: " if isinstance(error.filename, str | bytes) else ""
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+        reason = f"cannot write ({error.strerror})" if full else error.strerror
+        print(f"gessl: {place}{reason}; mend that and start again", file=sys.stderr)
+        return BAD_INPUT
+    except (UnicodeDecodeError, csv.Error) as error:
+        print(
+            f"gessl: a file holds no text to be read ({error}); `gessl audit` names what was altered", file=sys.stderr
+        )
         return BAD_INPUT
     except KeyboardInterrupt:
         print("gessl: interrupted; a run goes on from its last checkpoint when started again", file=sys.stderr)

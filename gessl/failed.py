@@ -19,13 +19,12 @@ def read_failure(run: str) -> str | None:
     """Why the last attempt at the run, or at its scores, failed; None if it did not, or could not say so."""
     try:
         note = json.loads(failure_file(run).read_bytes())
-        step, reason = note.get("step"), str(note.get("reason", "no reason given"))
+        step, reason = note.get("step"), note.get("reason", "no reason given")
     except FileNotFoundError:
         return None
     except (OSError, ValueError, AttributeError):
         return f"{failure_file(run)} is not readable"
-    line = " ".join(reason.split())
-    return line if step is None else f"step {step}: {line}"
+    return " ".join((f"{reason}" if step is None else f"step {step}: {reason}").split())
 
 
 def note_failure(run: str, reason: str, step: int | None = None, checkpoint: str | None = None) -> None:

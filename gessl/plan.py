@@ -8,6 +8,7 @@ import dataclasses
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -96,12 +97,15 @@ def measured() -> tuple[dict[str, Measured], dict[str, Measured]]:
     training: dict[str, Measured] = {}
     scoring: dict[str, Measured] = {}
     for record in _records("runs"):
-        config, gpu = record["config"], record["environment"].get("accelerator")
-        steps = config["train"]["steps"] - record["notes"].get("resumed_from_step", 0)  # seconds are the last attempt's
-        _add(training, f"{_alike(config)} {bool(gpu)}", record, steps)
+        with suppress(KeyError):  # of an earlier version, whose settings were others: it says nothing of these
+            config, gpu = record["config"], record["environment"].get("accelerator")
+            # seconds are the last attempt's
+            steps = config["train"]["steps"] - record["notes"].get("resumed_from_step", 0)
+            _add(training, f"{_alike(config)} {bool(gpu)}", record, steps)
     for record in _records("scores"):
-        gpu = record["environment"].get("accelerator")
-        _add(scoring, _scored(record["name"].rsplit("-", 2)[0], record["config"]["protocols"], bool(gpu)), record, 0)
+        with suppress(KeyError):
+            kind, gpu = record["name"].rsplit("-", 2)[0], record["environment"].get("accelerator")
+            _add(scoring, _scored(kind, record["config"]["protocols"], bool(gpu)), record, 0)
     return training, scoring
 
 

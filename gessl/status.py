@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gessl.errors import UserError
+from gessl.errors import UserError, printable
 from gessl.failed import read_failure
 from gessl.files import atomic_json, sha256_json
 from gessl.layout import RECORD, WORK, lease_dir, run_dir, scores_dir, work_dir
@@ -66,7 +66,7 @@ class Seen:
 def note_grid(source: str, listing: Mapping[str, Any]) -> None:
     """Leave `listing` (`Batch.listing()`) of the experiment file `source` for `status`."""
     path, noted = _listing_of(source), {"source": source, "experiments": listing}
-    if path.is_file() and path.read_text() == json.dumps(noted, indent=2, sort_keys=True) + "\n":
+    if path.is_file() and path.read_bytes() == (json.dumps(noted, indent=2, sort_keys=True) + "\n").encode():
         os.utime(path)  # as new as the file
     else:
         atomic_json(path, noted)
@@ -86,25 +86,30 @@ def listed(config: Path | None) -> dict[str, dict[str, Listed]]:
         found = sorted(GRIDS.glob("*.json"), key=os.path.getmtime)
         if not found:
             raise UserError(f"{GRIDS}: no grid was started here; start one, or name an experiment file")
-        return _typed({name: runs for path in found for name, runs in _read(path).items()})
+        return {name: runs for path in found for name, runs in _read(path).items()}
     path = _listing_of(str(config))
     if config.is_file() and path.is_file() and path.stat().st_mtime >= config.stat().st_mtime:
-        return _typed(_read(path))
+        return _read(path)
     from gessl.config import Batch  # seconds: it imports torch
 
     return _typed(Batch.load([config]).listing())
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> dict[str, dict[str, Listed]]:
     try:
-        experiments: dict[str, Any] = json.loads(path.read_text())["experiments"]
-        return experiments
-    except (OSError, ValueError, KeyError, TypeError):
+        return _typed(json.loads(path.read_text())["experiments"])
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         raise UserError(f"{path}: not readable; delete it, and start the grid again") from None
 
 
 def _typed(experiments: Mapping[str, Any]) -> dict[str, dict[str, Listed]]:
-    return {name: {run: Listed(*facts) for run, facts in one["runs"].items()} for name, one in experiments.items()}
+    return {name: {run: _listed(facts) for run, facts in one["runs"].items()} for name, one in experiments.items()}
+
+
+def _listed(facts: Sequence[Any]) -> Listed:
+    if list(map(type, facts)) != [str, int, int, int]:
+        raise ValueError(f"{facts} is no entry of a listing")
+    return Listed(*facts)
 
 
 def look(runs: Mapping[str, Listed], now: float) -> dict[str, Seen]:
@@ -122,7 +127,7 @@ def _look(run: str, facts: Listed, now: float) -> Seen:
         finished = scores.stat().st_mtime
         return Seen(DONE, facts.steps, seconds, _number("gessl_seconds", _tail(scores)), finished)
     line = _tail(work / "metrics.jsonl")
-    step, seconds = int(_number("step", line)) + 1 if line else 0, _number("seconds", line)
+    step, seconds = min(int(_number("step", line)) + 1, facts.steps) if line else 0, _number("seconds", line)
     if _held(lease_dir(run), now):
         return Seen(RUNNING, step, seconds)
     note = read_failure(run)
@@ -136,7 +141,7 @@ def _held(lease: Path, now: float) -> bool:
     """Somebody touched the lease lately."""
     try:
         return any(now - entry.stat().st_mtime < BEAT * MISSED for entry in os.scandir(lease))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
 
 
@@ -152,7 +157,8 @@ def _tail(path: Path) -> str:
 
 def _number(key: str, text: str) -> float:
     """The last value of `key` in a piece of JSON, 0 without one."""
-    found = re.findall(rf'"{key}": ([0-9.e+-]+)', text)
+    # in few digits: what was altered is to be finite
+    found = re.findall(rf'"{key}": (-?[0-9]{{1,15}}(?:\.[0-9]+)?(?:e[+-]?[0-9]{{1,2}})?)', text)
     return float(found[-1]) if found else 0.0
 
 
@@ -229,7 +235,7 @@ def format_status(found: Mapping[str, Any], most: int = 8) -> str:
     )
     lines += _some("failed", [f"{run}: {note}" for run, note in found["failed"].items()], most)
     lines += _some("stopped", [f"{run}: see logs/pretrain/{run}.log" for run in found["stopped"]], most)
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _cells(one: Mapping[str, Any]) -> Iterable[str]:

@@ -105,6 +105,10 @@ def test_a_batch_skips_what_is_invalid_only_where_it_is_told_to(write: Callable[
         ({"experiments": "nothing/*.yaml"}, "no file matches 'nothing/[*].yaml'"),
         ({"experiments": []}, "must be a list of paths, got"),
         ({"experiments": [3]}, "must be a list of paths, got"),
+        ({"experiments": ["a\0b"]}, "must be a list of paths, got"),
+        ({"experiments": ["a**b"]}, "'a[*][*]b' is no pattern"),
+        ({"experiments": ["config/paper"]}, "config/paper: cannot be read"),
+        ({"experiments": ["a\nb"]}, r"^a\\nb: no such file"),
         ({"experiments": ["a.yaml"], "skip": True}, "unknown key 'skip'; did you mean 'skip_invalid'"),
         ({"experiments": ["nowhere.yaml"]}, "nowhere.yaml: no such file"),
         ({"experiments": ["nowhere.yaml"], "skip_invalid": True}, "nowhere.yaml: no such file"),
@@ -113,6 +117,13 @@ def test_a_batch_skips_what_is_invalid_only_where_it_is_told_to(write: Callable[
 def test_a_wrong_batch_is_refused(tree: dict, complaint: str) -> None:
     with pytest.raises(UserError, match=complaint):
         Batch.parse(tree, "batch")
+
+
+def test_tasks_of_a_data_set_that_nobody_asks_for_are_refused(
+    write: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["tasks", "nope", "0", "--config", str(write("some"))]) == 2
+    assert capsys.readouterr().err.startswith("gessl: some: unknown data set 'nope'; did you mean 'digits'?")
 
 
 def test_all_grids_of_the_paper_are_one_batch() -> None:

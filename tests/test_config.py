@@ -46,6 +46,7 @@ WRONG = [
     (changed("recipe", "backbone", to="resnet"), "unknown backbone 'resnet'; did you mean 'resnet50'?"),
     (changed("recipe", "views", to="digit"), "unknown view policy 'digit'; did you mean 'digits'?"),
     (changed("seed", to=[1]), "unknown key 'seed'; did you mean 'seeds'?"),
+    (changed("seeds", to=[-1]), "seeds.0: input should be greater than or equal to 0, got -1"),
     (changed("seeds", to=[1, 1]), "seeds: [1, 1] names one of them twice"),
     (changed("methods", to={"simclrr": {}}), "unknown method 'simclrr'; did you mean 'simclr'?"),
     (changed("methods", "simclr", "temprature", to=1), "unknown key 'temprature'; did you mean 'temperature'?"),
@@ -118,15 +119,34 @@ def test_bad_input_is_one_line_with_exit_code_2(
 
 
 @pytest.mark.parametrize(
-    ("text", "complaint"),
-    [("a: [1", "not valid YAML"), ("- 1", "must be a mapping"), (None, "no such file")],
+    ("content", "complaint"),
+    [
+        (b"a: [1", "not valid YAML"),
+        (b"- 1", "must be a mapping"),
+        (None, "no such file"),
+        (b"\xff\xfe\0", "not valid YAML .*decode"),
+        (b"a: 2020-13-45", "not valid YAML .*month must be in"),
+    ],
 )
-def test_unreadable_files(text: str | None, complaint: str, tmp_path: Path) -> None:
+def test_unreadable_files(content: bytes | None, complaint: str, tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
-    if text is not None:
-        path.write_text(text)
+    if content is not None:
+        path.write_bytes(content)
     with pytest.raises(UserError, match=complaint):
         Experiment.load(path)
+
+
+@pytest.mark.parametrize("words", [["check", "--config"], ["plan"], ["status"]])
+def test_a_folder_is_no_experiment(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*words, "config"]) == 2
+    assert capsys.readouterr().err == "gessl: config: cannot be read (Is a directory); give a YAML file\n"
+
+
+def test_a_registry_that_is_no_text_is_one_line(pinned: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (pinned / "config/datasets.yaml").write_bytes(b"\xff\xfe\0")
+    assert main(["check"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("gessl: config/datasets.yaml: not YAML")
 
 
 def ids(tree: dict) -> dict[tuple[str, str, int], str]:

@@ -87,6 +87,23 @@ def test_hours_and_bytes_are_those_of_finished_runs_that_are_alike(
     assert "for 1 of 3 runs to do" in text
 
 
+@pytest.mark.parametrize("lost", ["views", "train", "gessl", "protocols"])
+def test_runs_of_an_earlier_version_that_had_other_settings_are_not_measured(
+    project: Path, capsys: pytest.CaptureFixture[str], lost: str
+) -> None:
+    import dataclasses
+
+    experiment = Experiment.load(CONFIG)
+    (first, *_) = experiment.runs()
+    science: dict[str, Any] = dataclasses.asdict(first.science)
+    scoring: dict[str, Any] = {"protocols": list(experiment.evaluation.protocols)}
+    (scoring if lost == "protocols" else science).pop(lost)
+    record(first.id, "runs", config=science, seconds=45.0)
+    record(first.id, "scores", config=scoring, seconds=12.0)
+    found = planned(capsys, str(CONFIG))
+    assert (found["finished"], found["cost"]["runs"]) == (1, 0)
+
+
 def test_what_was_measured_without_a_gpu_says_nothing_of_runs_with_one(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

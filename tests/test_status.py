@@ -18,6 +18,13 @@ from tests.conftest import copy_project
 
 RUNS = {f"digits-simclr-s{seed}-{seed:08x}": ["digits-simclr", 100, 0, 2] for seed in range(6)}
 DONE, TRAINED, RUNNING, FAILED, STOPPED, WAITING = RUNS
+ENTRIES: list[Any] = [1, [], ["k"], "text", ["k", "1", 0, 0], ["k", 1, 0, None], {"a": 1}]
+MISSHAPEN = [
+    *(json.dumps({"experiments": experiments}) for experiments in (1, [], [1], {"a": 1}, {"a": {"runs": 1}})),
+    *(json.dumps({"experiments": {"a": {"runs": {"r": entry}}}}) for entry in ENTRIES),
+    "[]",
+    "1",
+]
 
 
 @pytest.fixture
@@ -91,6 +98,29 @@ def test_a_lease_that_nobody_touches_is_no_running_run(grid: Path, capsys: pytes
     assert found["eta_seconds"] is None
 
 
+def test_what_was_altered_is_told_all_the_same(grid: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for run, row in (
+        (TRAINED, '{"step": 99, "seconds": 1-2}'),
+        (STOPPED, '{"step": 1e999, "seconds": 1.2.3}'),
+        (WAITING, f'{{"step": 1, "seconds": {"9" * 999}}}'),
+    ):
+        folder = Path("results/runs" if run == TRAINED else "work") / run
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "metrics.jsonl").write_text(row)
+    (Path("work/leases") / WAITING).write_text("")
+    (Path("work") / FAILED / "failed.json").write_text('{"step": "1\\n2", "reason": "a\\n  b"}')
+    assert told(capsys)["failed"] == {FAILED: "step 1 2: a b"}
+    assert main(["status"]) == 0
+    assert f"  {FAILED}: step 1 2: a b" in capsys.readouterr().out.splitlines()
+
+
+def test_a_line_feed_in_an_id_makes_no_second_line(grid: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    note_grid("grid.yaml", {"small\n": {"title": "t", "runs": {"a\nb": RUNS[DONE]}}})
+    (Path("work") / "a\nb").mkdir()
+    assert main(["status"]) == 0
+    assert "  a\\nb: see logs/pretrain/a\\nb.log" in capsys.readouterr().out.splitlines()
+
+
 def test_gpu_hours_count_gpus(grid: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("gpus.yaml").write_text("")
     note_grid("gpus.yaml", {"small": {"title": "t", "runs": {DONE: ["digits-simclr", 100, 4, 8]}}})
@@ -145,6 +175,16 @@ def test_bad_input_is_one_line(
     assert main(["status", *words]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert complaint in line
+
+
+@pytest.mark.parametrize("text", MISSHAPEN)
+def test_a_listing_of_another_shape_is_one_line(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    broken(text)
+    assert main(["status"]) == 2
+    assert capsys.readouterr().err == "gessl: work/grids/x.json: not readable; delete it, and start the grid again\n"
 
 
 def broken(text: str) -> None:

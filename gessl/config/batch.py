@@ -68,7 +68,7 @@ class Batch:
             except UserError as error:
                 faults.append(str(error))
         if faults and not (skip_invalid and found):
-            raise UserError("\n".join(faults))
+            raise UserError(*faults)
         experiments: dict[str, Experiment] = {}
         for path, experiment in found.items():
             if experiment.name in experiments:
@@ -96,8 +96,10 @@ class Batch:
         """How many tasks are drawn of `dataset`: as many epochs as any experiment asks for (files extend each other).
 
         Raises:
-            UserError: two experiments differ in anything else.
+            UserError: two experiments differ in anything else, or none has such a data set.
         """
+        known = {name: name for experiment in self.experiments.values() for name in experiment.datasets}
+        require(dataset, known, " and ".join(self.experiments), "data set")
         asking = [experiment for experiment in self.experiments.values() if dataset in experiment.datasets]
         longest = max(asking, key=lambda experiment: experiment.tasks.epochs)
         for experiment in asking:
@@ -163,16 +165,23 @@ def _members(tree: Tree, source: str) -> list[Path]:
         require(key, dict.fromkeys(KEYS), source, "key")
     patterns: Any = tree["experiments"]
     patterns = [patterns] if isinstance(patterns, str) else patterns
-    if not isinstance(patterns, list) or not patterns or not all(isinstance(pattern, str) for pattern in patterns):
+    if not isinstance(patterns, list) or not patterns or not all(map(_is_path, patterns)):
         raise UserError(f"{source}: experiments: must be a list of paths, got {patterns!r}")
     return list(dict.fromkeys(path for pattern in patterns for path in _matches(pattern, source)))
+
+
+def _is_path(pattern: Any) -> bool:
+    return isinstance(pattern, str) and "\0" not in pattern
 
 
 def _matches(pattern: str, source: str) -> Iterable[Path]:
     if not any(mark in pattern for mark in "*?["):
         return [Path(pattern)]
     path = Path(pattern)
-    found = sorted(Path(path.anchor or ".").glob(str(path.relative_to(path.anchor))))
+    try:
+        found = sorted(Path(path.anchor or ".").glob(str(path.relative_to(path.anchor))))
+    except ValueError as error:
+        raise UserError(f"{source}: experiments: {pattern!r} is no pattern ({error})") from None
     if not found:
         raise UserError(f"{source}: experiments: no file matches {pattern!r}")
     return found

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PrivateAttr
 
 from gessl.bilevel.settings import GesslSettings
 from gessl.config.misfits import refuse_absent, refuse_misfits
@@ -73,7 +73,7 @@ class Experiment(Model):
         min_length=1,
         description="base method: overrides of its yaml; its `recipe` overrides the recipe's backbone, views, train",
     )
-    seeds: tuple[int, ...] = Field(min_length=1)
+    seeds: tuple[NonNegativeInt, ...] = Field(min_length=1)
     recipe: Recipe = Recipe()
     variants: dict[str, Tree] = Field(min_length=1, description="variant: overrides of the recipe")
     axes: dict[str, tuple[Any, ...]] = Field({}, description="ablations: dotted key of the recipe: its values")

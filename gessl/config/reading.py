@@ -21,12 +21,16 @@ def read_yaml(path: Path) -> Tree:
     """A YAML mapping.
 
     Raises:
-        UserError: missing, not YAML, or no mapping.
+        UserError: missing or not readable, not YAML, or no mapping.
     """
     try:
         tree = yaml.safe_load(path.read_text())
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; the default experiment is config/config.yaml") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); give a YAML file") from None
+    except ValueError as error:  # not text in UTF-8; a date that there is not
+        raise UserError(f"{path}: not valid YAML ({error})") from None
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f" line {where.line + 1}" if where else ""

@@ -204,7 +204,7 @@ def load_registry() -> dict[str, Dataset]:
         entries = yaml.safe_load(REGISTRY.read_text())
     except OSError as error:
         raise UserError(f"{REGISTRY}: {error.strerror}; run gessl in the project's root") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # a ValueError: not text in UTF-8, a date that there is not
         raise UserError(f"{REGISTRY}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(entries, dict):
         raise UserError(f"{REGISTRY}: must map names of data sets to their entries")

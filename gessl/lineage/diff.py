@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from gessl.errors import UserError
 from gessl.files import sha256_file
@@ -117,17 +117,31 @@ def _lock(record: Record) -> dict[str, Any] | None:
     return None if text is None else dict(re.findall(r"^([A-Za-z0-9][\w.-]*)==(\S+)", text, flags=re.M))
 
 
-def _score_rows(record: Record) -> dict[tuple[str, ...], dict[str, str]]:
+class _Score(NamedTuple):
+    value: float
+    unit: str
+    ends: list[float]  # of the interval over test items; empty where there is none
+
+
+def _score_rows(record: Record) -> dict[tuple[str, ...], _Score]:
     path = scores_dir(record["name"]) / "scores.csv"
     if record["step"] not in ("pretrain", "evaluate") or not path.is_file():
         return {}
-    with open(path, encoding="utf-8", newline="") as file:
-        return {tuple(row.get(key) or "" for key in ROW): row for row in csv.DictReader(file)}
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            rows = csv.DictReader(file, restval="")
+            return {tuple(row.get(key) or "" for key in ROW): _score(row) for row in rows}
+    except (KeyError, ValueError, csv.Error) as error:
+        what = f"no column {error}" if isinstance(error, KeyError) else error
+        raise UserError(f"{path}: altered, no score table ({what}); delete {path.parent} and evaluate again") from None
 
 
-def _scores(
-    a: Mapping[tuple[str, ...], dict[str, str]], b: Mapping[tuple[str, ...], dict[str, str]]
-) -> Iterator[dict[str, Any]]:
+def _score(row: Mapping[str, str]) -> _Score:
+    ends = [float(row[end]) for end in ("ci_lo", "ci_hi")] if row.get("ci_lo") else []
+    return _Score(float(row["value"]), row["unit"], ends)
+
+
+def _scores(a: Mapping[tuple[str, ...], _Score], b: Mapping[tuple[str, ...], _Score]) -> Iterator[dict[str, Any]]:
     """Every score of either run: `values` (None where one lacks it), `difference` (second - first), `overlap`.
 
     `overlap` says whether the intervals over test items have a value in common; None where there are none. What seeds
@@ -135,11 +149,11 @@ def _scores(
     """
     for key in {**a, **b}:
         rows = [side.get(key) for side in (a, b)]
-        values = [None if row is None else float(row["value"]) for row in rows]
-        ends = [[float(row[end]) for end in ("ci_lo", "ci_hi")] for row in rows if row and row.get("ci_lo")]
+        values = [None if row is None else row.value for row in rows]
+        ends = [row.ends for row in rows if row and row.ends]
         yield {
             **dict(zip(ROW, key, strict=True)),
-            "unit": next(row["unit"] for row in rows if row),
+            "unit": next(row.unit for row in rows if row),
             "values": values,
             "difference": None if None in values else values[1] - values[0],  # type: ignore[operator]
             "overlap": max(ends[0][0], ends[1][0]) <= min(ends[0][1], ends[1][1]) if len(ends) == 2 else None,

@@ -25,7 +25,7 @@ def record_facts(record: dict[str, Any]) -> dict[str, str]:
     threads = [f"{environment['threads']} threads"] if "threads" in environment else []
     facts = {
         **({} if record["seed"] is None else {"seed": str(record["seed"])}),
-        "config": sha256_json(record["config"])[:SHORT],
+        "config": _digest(record["config"]),
         "code": code_facts(record),
         "lock": (environment.get("lock") or "none")[:SHORT],
         "environment": ", ".join([f"python {environment.get('python')}", *versions, machine, *threads]),
@@ -37,6 +37,13 @@ def record_facts(record: dict[str, Any]) -> dict[str, str]:
         sources = [str(file.get("source")) for file in dataset.get("files", [])]
         facts |= {"source": ", ".join(sources), "licence": str(dataset.get("licence"))}
     return facts
+
+
+def _digest(config: dict[str, Any]) -> str:
+    try:
+        return sha256_json(config)[:SHORT]
+    except ValueError:  # altered: it holds a number that JSON has no form for
+        return "no JSON"
 
 
 def mlflow_runs() -> dict[str, str]:

@@ -3,7 +3,9 @@
 import csv
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +44,8 @@ def record_folder(identifier: str) -> Path:
 
 def is_run(identifier: str) -> bool:
     """Whether a run of that id has a record."""
-    return bool(re.fullmatch(r"[\w.+-]+", identifier)) and (run_dir(identifier) / RECORD).is_file()
+    # no file has a name of more than 255 bytes
+    return bool(re.fullmatch(r"[\w.+-]{1,255}", identifier, re.ASCII)) and (run_dir(identifier) / RECORD).is_file()
 
 
 def find_cell(identifier: str) -> tuple[Path, dict[str, Any]] | None:
@@ -86,12 +89,14 @@ def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file, empty where there is none."""
     try:
         value = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 
 
 def score_rows(path: Path, wanted: set[str]) -> Iterator[dict[str, str]]:
-    """The rows of a score table whose ids are wanted."""
-    with open(path, encoding="utf-8", errors="replace", newline="") as file:
-        yield from (row for row in csv.DictReader(file) if row.get("id") in wanted)
+    """The rows of a score table whose ids are wanted; what an altered table lacks reads as "?"."""
+    with suppress(OSError, csv.Error), open(path, encoding="utf-8", errors="replace", newline="") as file:
+        for row in csv.DictReader(file, restval="?"):
+            if row.get("id") in wanted:
+                yield defaultdict(lambda: "?", row)

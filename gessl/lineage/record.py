@@ -43,6 +43,19 @@ _FIELDS: dict[str, type | tuple[type, ...]] = {
     "host": str,
 }
 _ENTRY: dict[str, type | tuple[type, ...]] = {"path": str, "bytes": int, "sha256": str}
+_TEXT = (str, type(None))
+_NESTED: dict[str, dict[str, Any]] = {
+    "code": {"commit": _TEXT, "dirty": _TEXT, "fingerprint": _TEXT},
+    "environment": {"lock": _TEXT, "libraries": dict, "processor": _TEXT, "accelerator": _TEXT},
+    "config": {
+        "train": {"steps": int},
+        "gessl": (dict, type(None)),
+        "dataset": (str, {"files": [dict]}),
+        "protocols": [str],
+    },
+    "notes": {"resumed_from_step": int, "processes": int},
+}
+"""Below the fields, what readers rely on where it is there (see `_fits`)."""
 
 
 def record_id(record: dict[str, Any]) -> str:
@@ -61,13 +74,38 @@ def parse_record(data: bytes) -> dict[str, Any]:
     Raises:
         ValueError: not JSON, no Statement of ours, or a field is missing or of another type.
     """
-    record = flat_record(json.loads(data))  # UnicodeDecodeError and JSONDecodeError are ValueErrors
+    record = flat_record(_json(data))
     _require(record, _FIELDS)
+    _require(record["code"], {"sources": str})
+    if not _fits(record["command"], [str]):
+        raise ValueError("no valid field 'command'")
+    for field, kinds in _NESTED.items():
+        for key, kind in kinds.items():
+            if key in record[field] and not _fits(record[field][key], kind):
+                raise ValueError(f"no valid field '{field}.{key}'")
     for entry in record["outputs"]:
         _require(entry, _ENTRY)
     for entry in record["inputs"]:
         _require(entry, _ENTRY | {"record": (str, type(None))})
     return record
+
+
+def _json(data: bytes) -> Any:
+    try:
+        return json.loads(data)  # UnicodeDecodeError and JSONDecodeError are ValueErrors
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether `value` is of this kind: a type, a tuple of kinds, the list [kind], or a mapping {key, if any: kind}."""
+    if isinstance(kind, type):
+        return isinstance(value, kind)
+    if isinstance(kind, tuple):
+        return any(_fits(value, one) for one in kind)
+    if isinstance(kind, list):
+        return isinstance(value, list) and all(_fits(one, kind[0]) for one in value)
+    return isinstance(value, dict) and all(_fits(value[key], one) for key, one in kind.items() if key in value)
 
 
 def _require(entry: Any, fields: dict[str, type | tuple[type, ...]]) -> None:

@@ -58,7 +58,7 @@ def signed_head(project: Path, allowed_signers: Path) -> tuple[str, str]:
         raise UserError(f"{project}: no {SIGNATURE} beside the results; `gessl sign` makes it")
     if not allowed_signers.is_file():
         raise UserError(f"{allowed_signers}: no such file; it names those whose signatures count, with their keys")
-    path, message = root / SIGNATURE, (root / HEAD).read_text()
+    path, message = root / SIGNATURE, (root / HEAD).read_text(errors="replace")
     common = ("-f", allowed_signers, "-s", path)
     found = _ssh_keygen(f"{path}: by nobody in {allowed_signers}", "find-principals", *common)
     signer = found.splitlines()[0]
@@ -70,7 +70,8 @@ def signed_head(project: Path, allowed_signers: Path) -> tuple[str, str]:
 def _ssh_keygen(fault: str, verb: str, *arguments: str | Path, text: str = "") -> str:
     """What `ssh-keygen -Y VERB` printed; `fault` is told where it refuses."""
     try:
-        done = subprocess.run(["ssh-keygen", "-Y", verb, *arguments], input=text, capture_output=True, text=True)
+        command = ["ssh-keygen", "-Y", verb, *arguments]
+        done = subprocess.run(command, input=text, capture_output=True, text=True, errors="replace")
     except OSError as error:
         raise UserError(f"ssh-keygen: cannot be started ({error.strerror}); install the OpenSSH client") from None
     if done.returncode:

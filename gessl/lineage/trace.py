@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gessl.data.pin import folder_hashes, folder_md5, read_pin
-from gessl.errors import UserError
+from gessl.errors import UserError, printable
 from gessl.files import sha256_file
 from gessl.layout import RAW, RECORD, RESULTS, run_dir
 from gessl.lineage.facts import SHORT, code_facts, mlflow_runs, record_facts
@@ -53,7 +53,7 @@ def format_tree(tree: Node) -> str:
     marks = list(_marks(tree))
     wrong = marks.count(False)
     verdict = f"✗ {wrong} of {len(marks)} checks failed" if wrong else f"✓ {len(marks)} checks passed"
-    return "\n".join([*_render(tree), verdict])
+    return "\n".join([*map(printable, _render(tree)), verdict])
 
 
 def holds(tree: Node) -> bool:
@@ -81,7 +81,8 @@ class _Tracer:
 
     def cell(self, name: str, cell: dict[str, Any], ids: Path) -> Node:
         """A cell of a report, made of scores."""
-        wanted = set(cell["scores"])
+        named = cell.get("scores")
+        wanted = set(map(str, named)) if isinstance(named, list) else {"its scores"}
         record, _ = _load(ids.parent)
         paths = [Path(entry["path"]) for entry in record["inputs"]] if record else []
         sources = [path for path in paths if path.name == "scores.csv" and path.is_file()]
@@ -90,7 +91,7 @@ class _Tracer:
         facts = {"report": ids.parent.name, "kind": str(cell.get("kind", "")), **self._origin(ids)}
         if lost:
             facts["not found"] = ", ".join(sorted(lost))
-        return _node(f"cell {name} = {cell['text']}", self._claimed(ids) and not lost, facts, scores)
+        return _node(f"cell {name} = {cell.get('text')}", self._claimed(ids) and not lost, facts, scores)
 
     def score(self, row: dict[str, str], path: Path) -> Node:
         """One row of a score table."""

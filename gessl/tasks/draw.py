@@ -112,8 +112,10 @@ def draw(dataset: str, seed: int, settings: TaskSettings) -> None:
     """Write `results/tasks/<dataset>-s<seed>/` (docs/formats.md).
 
     Raises:
-        UserError: the data set is not prepared, or has too few images or classes for the settings.
+        UserError: the data set is not prepared, or has too few images or classes for the settings; a seed below 0.
     """
+    if seed < 0:
+        raise UserError(f"{dataset}: seed {seed}; give 0 or more")
     inputs = [data_dir(dataset) / name for name in ("index.csv", "card.json")]
     out = tasks_dir(dataset, seed)
     with Step("tasks", out.name, out, inputs=inputs, config={"tasks": asdict(settings)}, seed=seed) as step:

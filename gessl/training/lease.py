@@ -12,6 +12,7 @@ clocks of two nodes differ; on one machine it sees at once that the holder's pro
 import contextlib
 import json
 import os
+import re
 import socket
 import threading
 import time
@@ -21,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from gessl.errors import Unfinished
+from gessl.errors import Unfinished, UserError
 
 BEAT = 10.0
 MISSED = 12  # two minutes: longer than a file system keeps attributes in its cache, about as long as SLURM holds a job
@@ -77,6 +78,7 @@ class Lease:
 
     Raises:
         Unfinished: `stop` said so.
+        UserError: `folder` is a file.
     """
 
     def __init__(
@@ -109,13 +111,14 @@ class Lease:
             seen = _latest(self._folder)
             if seen != watched:
                 watched, since = seen, time.monotonic()
-            if seen is None or seen.holder.gone or time.monotonic() - since > self._patience:
-                if self._take(seen):
-                    break
-                continue  # another one was quicker
+            free = seen is None or seen.holder.gone or time.monotonic() - since > self._patience
+            if free and self._take(seen):
+                break  # else another one was quicker
             if self._stop():
-                raise Unfinished(f"{self._what}: told to stop while it waited for {seen.holder}; start it again")
-            self._tell(seen.holder)
+                holder = seen.holder if seen else Holder()
+                raise Unfinished(f"{self._what}: told to stop while it waited for {holder}; start it again")
+            if seen and not free:
+                self._tell(seen.holder)
             time.sleep(min(self._beat / 5, 2))
         threading.Thread(target=self._keep_touching, daemon=True).start()
         return self
@@ -156,6 +159,8 @@ class Lease:
                 file.flush()
                 os.fsync(file.fileno())
         except (FileExistsError, FileNotFoundError):  # taken, or a holder that left has removed the folder
+            if self._folder.is_file():
+                raise UserError(f"{self._folder}: must be a folder; delete that file and start again") from None
             return False
         self._number = number
         # what we stepped over must be what we saw: it may have ended and another begun anew meanwhile
@@ -209,17 +214,26 @@ def process_start(pid: int) -> str:
 
 def _numbers(folder: Path) -> list[int]:
     try:
-        return [int(path.stem) for path in folder.glob("*.json")]
+        return [int(path.stem) for path in folder.glob("*.json") if re.fullmatch("[1-9][0-9]*", path.stem)]
     except FileNotFoundError:
         return []
 
 
 def _holder(path: Path) -> Holder:
-    """What the file says; nothing if it is gone or not yet written."""
+    """What the file says; nothing if it is gone."""
     try:
-        return Holder(**json.loads(path.read_text()))
-    except (OSError, ValueError):
+        return _parsed(path.read_bytes())
+    except OSError:
         return Holder()
+
+
+def _parsed(text: bytes) -> Holder:
+    """What `text` says; nothing if it is not yet written, or not by a holder."""
+    try:
+        holder = Holder(**json.loads(text))
+    except (ValueError, TypeError):
+        return Holder()
+    return holder if list(map(type, holder)) == list(map(type, Holder())) else Holder()
 
 
 def _latest(folder: Path) -> _Seen | None:
@@ -228,12 +242,8 @@ def _latest(folder: Path) -> _Seen | None:
         return None
     path = folder / f"{max(numbers)}.json"
     try:
-        with open(path) as file:  # opening makes a network file system ask its server
+        with open(path, "rb") as file:  # opening makes a network file system ask its server
             text, touched = file.read(), os.fstat(file.fileno()).st_mtime_ns
     except FileNotFoundError:
         return None
-    try:
-        holder = Holder(**json.loads(text))
-    except ValueError:
-        holder = Holder()
-    return _Seen(max(numbers), holder, touched)
+    return _Seen(max(numbers), _parsed(text), touched)

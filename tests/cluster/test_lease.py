@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gessl.errors import Unfinished
+from gessl.errors import Unfinished, UserError
 from gessl.training import lease as lease_module
 from gessl.training.lease import Holder, Lease
 
@@ -143,6 +143,39 @@ def test_a_lease_that_ends_before_its_words_were_written_is_taken_over(tmp_path:
         held.require()
         assert [path.name for path in folder.iterdir()] == ["8.json"]
         assert json.loads((folder / "8.json").read_text())["pid"] == os.getpid()
+
+
+def test_files_that_are_no_lease_s_do_not_disturb_it(tmp_path: Path) -> None:
+    folder = tmp_path / "lease"
+    folder.mkdir()
+    for name, text in {"abc.json": b"", "007.json": b"", "-1.json": b"", "3.json": b'{"pid": "1"}'}.items():
+        (folder / name).write_bytes(text)
+    with quick(folder) as held:
+        held.require()
+        assert (folder / "4.json").is_file()
+
+
+@pytest.mark.parametrize("text", [b"\xff", b"[]", b"1", b'{"who": 1}', b'{"machine": "m", "pid": "../x\\u0000"}'])
+def test_what_no_holder_wrote_is_waited_out(tmp_path: Path, text: bytes) -> None:
+    folder = tmp_path / "lease"
+    folder.mkdir()
+    (folder / "1.json").write_bytes(text)
+    with quick(folder) as held:
+        assert held.waited
+
+
+def test_a_file_in_its_place_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "lease").touch()
+    with pytest.raises(UserError, match="lease: must be a folder; delete that file"):
+        quick(tmp_path / "lease").__enter__()
+
+
+def test_one_that_cannot_take_it_rests_and_hears_that_it_is_to_stop(tmp_path: Path) -> None:
+    (tmp_path / "lease").symlink_to("nowhere")
+    asked: list[float] = []
+    with pytest.raises(Unfinished, match="told to stop while it waited for a job that has just started"):
+        quick(tmp_path / "lease", stop=lambda: asked.append(time.monotonic()) or len(asked) > 3).__enter__()
+    assert asked[-1] - asked[0] > 2 * BEAT / 5
 
 
 def until(condition: object) -> None:

@@ -172,6 +172,26 @@ def test_bad_input_is_one_line(
     assert len(out.err.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"id\naaaa\n",
+        SCORES_CSV.replace("91.25", "high").encode(),
+        SCORES_CSV.replace("88.1", "low").encode(),
+        SCORES_CSV.replace(",93.9,test,h,last,V", "").encode(),
+        b"\xff\0" * 99,
+        b"id\n" + b'"' + b"x" * 200_000,
+    ],
+)
+def test_a_score_table_that_is_none_any_more_is_one_line(
+    weights: list[Weights], content: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (scores_dir(TWO) / "scores.csv").write_bytes(content)
+    assert main(["diff", ONE, TWO]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"gessl: results/scores/{TWO}/scores.csv: altered, no score table (")
+
+
 def test_a_file_that_is_gone_is_told(weights: list[Weights]) -> None:
     (run_dir(TWO) / "encoder.safetensors").unlink()
     found = diff(ONE, TWO)

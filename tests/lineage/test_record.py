@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from repositories import forge
 
 from gessl.errors import UserError
 from gessl.files import canonical_json, sha256_file
@@ -303,11 +304,50 @@ def test_command_is_the_users_words(monkeypatch: pytest.MonkeyPatch, program: st
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"[]", b"{}", b"\xff", b'{"id": 3}', b"nul", b'{"id": "a", "outputs": [3]}', b"[" * 30]
+    "data",
+    [b"", b"[]", b"{}", b"\xff", b'{"id": 3}', b"nul", b'{"id": "a", "outputs": [3]}', b"[" * 30, b"[" * 100_000],
 )
 def test_what_is_no_record_is_said_so(data: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - the message of json differs by case
         parse_record(data)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("code", {}),
+        ("code", {"sources": 5}),
+        ("code", {"sources": "a", "commit": 5}),
+        ("code", {"sources": "a", "dirty": {}}),
+        ("code", {"sources": "a", "fingerprint": 5}),
+        ("environment", {"lock": 5}),
+        ("environment", {"libraries": 7}),
+        ("environment", {"libraries": None}),
+        ("environment", {"processor": []}),
+        ("environment", {"accelerator": 5}),
+        ("config", {"train": 7}),
+        ("config", {"train": {"steps": "7"}}),
+        ("config", {"gessl": 7}),
+        ("config", {"dataset": 7}),
+        ("config", {"dataset": {"files": 7}}),
+        ("config", {"dataset": {"files": [7]}}),
+        ("config", {"protocols": [1, "a"]}),
+        ("notes", {"resumed_from_step": "7"}),
+        ("notes", {"processes": "7"}),
+        ("command", [1]),
+    ],
+)
+def test_what_lies_in_a_field_is_of_the_type_that_readers_rely_on(field: str, value: object) -> None:
+    _make(a="1")
+    forge(OUT, lambda found: found.update({field: value}))
+    with pytest.raises(UserError, match=r"broken lineage record \(no valid field"):
+        read_record(OUT)
+
+
+def test_what_is_optional_in_a_record_may_lack() -> None:
+    _make(a="1")
+    forge(OUT, lambda found: found.update(code={"sources": "a"}, environment={}, config={}, notes={}))
+    assert read_record(OUT) is not None
 
 
 def test_infinite_number_in_a_record_is_a_fault() -> None:

@@ -119,6 +119,15 @@ def test_what_would_be_a_lie_is_refused_and_nothing_is_written(crate: Path) -> N
     assert sorted(path.name for path in Path().iterdir() if "new" in path.name) == []
 
 
+@pytest.mark.parametrize(("out", "place"), [("/proc/x/y", "/proc/x"), ("Snakefile/y", "Snakefile")])
+def test_a_place_that_cannot_be_made_is_one_line(
+    crate: Path, out: str, place: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["crate", "grid", out]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"gessl: {place}: ")
+
+
 def test_all_runs_of_a_report_share_their_data(crate: Path) -> None:
     other = "toy-simclr-s1-4567abcd"
     images = Path("results/data/toy/images.npy")

@@ -84,6 +84,9 @@ def test_what_was_not_signed_so_does_not_pass(
     HEAD.write_text(good.replace(good[0], "0" if good[0] != "0" else "1", 1))
     with pytest.raises(UserError, match=r"no valid signature of signatures/results\.head by lead"):
         signed_head(Path(), signers)
+    HEAD.write_bytes(b"\xff" + good.encode())
+    with pytest.raises(UserError, match=r"no valid signature of signatures/results\.head by lead"):
+        signed_head(Path(), signers)
     HEAD.write_text(good)
     other = ["ssh-keygen", "-Y", "sign", "-f", str(key), "-n", "git", str(HEAD)]
     SIGNATURE.unlink()

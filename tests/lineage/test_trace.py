@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from repositories import forge
 from toy_project import CELL, RUN, SCORE, make_data, make_report, make_run, write_pin
 
 from gessl.cli import main
 from gessl.errors import UserError
-from gessl.files import sha256_json
-from gessl.layout import data_dir, raw_dir, report_dir, run_dir
+from gessl.files import sha256_file, sha256_json
+from gessl.layout import data_dir, raw_dir, report_dir, run_dir, scores_dir
 from gessl.lineage.record import read_record
 from gessl.lineage.trace import format_tree, lineage_tree
 
@@ -82,7 +83,17 @@ def test_every_kind_of_id_is_found(project: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["nothing", "ffffffffffff", "ffffffff", "data/raw/none/x", "data/raw", "results/none/x/y", "../../etc/passwd", ""],
+    [
+        "a" * 5000,
+        "nothing",
+        "ffffffffffff",
+        "ffffffff",
+        "data/raw/none/x",
+        "data/raw",
+        "results/none/x/y",
+        "../../etc/passwd",
+        "",
+    ],
 )
 def test_unknown_id_is_one_line(project: Path, name: str) -> None:
     with pytest.raises(UserError) as caught:
@@ -137,6 +148,51 @@ def test_a_folder_that_no_step_made_is_refused(project: Path, capsys: pytest.Cap
     assert capsys.readouterr().err == (
         "gessl: results/report/grid/stray: no lineage record claims anything in it; give a file that a step made\n"
     )
+
+
+@pytest.mark.parametrize("content", [f"id\n{SCORE}\n".encode(), b"", b"\xff\0\r" * 99, b'"' * 200_000, None])
+def test_score_tables_that_are_none_any_more_are_marked(project: Path, content: bytes | None) -> None:
+    table = scores_dir(RUN) / "scores.csv"
+    table.unlink()
+    table.mkdir() if content is None else table.write_bytes(content)
+    assert "✗" in trace(CELL).splitlines()[-1]
+    if content and SCORE.encode() in content:
+        assert trace(SCORE).startswith("? = ? ? ✗")
+    else:
+        with pytest.raises(UserError, match="id of 0 records"):
+            trace(SCORE)
+
+
+@pytest.mark.parametrize(
+    "cell", [{}, {"scores": 5}, {"scores": [{}]}, {"scores": SCORE, "text": "1"}, {"scores": None}]
+)
+def test_cells_whose_scores_are_none_are_marked(project: Path, cell: dict[str, Any]) -> None:
+    ids = report_dir("grid") / "ids.json"
+    ids.write_text(json.dumps({CELL: cell}))
+    entry = {"bytes": ids.stat().st_size, "sha256": sha256_file(ids)}
+    forge(ids.parent, lambda found: next(out for out in found["outputs"] if out["path"] == str(ids)).update(entry))
+    text = trace(CELL)
+    assert text.startswith(f"cell {CELL} = {cell.get('text')} ✗") and "not found: " in text
+
+
+@pytest.mark.parametrize("change", [{"code": {"sources": 5}}, {"environment": {"libraries": 7}}, {"command": [1]}])
+def test_records_of_odd_types_are_marked(project: Path, change: dict[str, Any]) -> None:
+    forge(run_dir(RUN), lambda found: found.update(change))
+    assert f"{run_dir(RUN)}/record.json: no readable record ✗" in trace(CELL)
+
+
+def test_a_record_that_cannot_be_hashed_is_marked(project: Path) -> None:
+    path = run_dir(RUN) / "record.json"
+    path.write_text(path.read_text().replace('"lr": 0.1', '"lr": NaN'))
+    assert trace(RUN).startswith(f"pretrain {RUN} ✗\n│  record: ")
+
+
+def test_a_line_feed_makes_no_second_line(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    forge(run_dir(RUN), lambda found: found.update(name="a\n✓ 9 checks passed"))
+    assert trace(RUN).splitlines()[0] == r"pretrain a\n✓ 9 checks passed ✓"
+    for name in ("a\nb", "results/a\nb"):
+        assert main(["trace", name]) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 def test_what_was_made_again_is_marked(project: Path) -> None:

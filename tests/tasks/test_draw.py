@@ -178,6 +178,12 @@ def test_too_few_classes_are_refused_in_one_line_and_leave_nothing(index: pd.Dat
         draw("toy", 0, dataclasses.replace(SMALL, sigma=dataclasses.replace(SMALL.sigma, val=6)))
 
 
+def test_a_seed_below_zero_is_refused(index: pd.DataFrame) -> None:
+    with pytest.raises(UserError, match="toy: seed -1; give 0 or more"):
+        draw("toy", -1, SMALL)
+    assert not tasks_dir("toy", -1).exists()
+
+
 def test_label_subsets_are_balanced_nested_and_labelled(index: pd.DataFrame) -> None:
     draw("toy", 0, SMALL)
     subsets = load_label_subsets("toy", 0)
