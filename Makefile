@@ -72,8 +72,8 @@ bench-bilevel: env .peers/.locked
 # does each base method learn, alone and under GeSSL, and if not, why? (slow: an hour or more on two cores)
 learn: env
 	for grid in $(LEARN); do $(BIN)/snakemake --profile $(PROFILE) --configfile $$grid || exit; done
-	$(BIN)/python -m benchmarks.learn $(LEARN)
-	$(BIN)/python -m benchmarks.explanations $(LEARN)
+	$(BIN)/python -m benchmarks.learn $(LEARN); learns=$$?; \
+	$(BIN)/python -m benchmarks.explanations $(LEARN) && exit $$learns
 
 # what each base method costs, alone and under GeSSL, in one run (behind `make learn`, whose data it uses)
 bench-methods: env

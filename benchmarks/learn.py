@@ -40,7 +40,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("config", type=Path, nargs="+", help="experiment files whose runs are finished")
     options = parser.parse_args()
-    rows = {name: row for config in options.config for name, row in methods(Experiment.load(config)).items()}
+    rows: dict[str, dict[str, Any]] = {}
+    for config in options.config:  # the first grid with a method counts
+        rows = methods(Experiment.load(config)) | rows
     report = {"subset": SUBSET, "protocol": scarce.PROTOCOL, "methods": rows}
     OUT.mkdir(parents=True, exist_ok=True)
     (OUT / "learn.json").write_text(json.dumps(report, indent=1) + "\n")
