@@ -67,11 +67,9 @@ def other_libraries(environment: dict[str, Any], pins: dict[str, set[str]]) -> s
 
     What was not installed decided nothing.
     """
-    libraries = environment.get("libraries")
-    found = libraries.items() if isinstance(libraries, dict) else ()  # an altered record may hold anything
     return ", ".join(
         f"{name} {version} (locked: {' or '.join(sorted(pins[name]))})"
-        for name, version in sorted(found)
+        for name, version in sorted(environment.get("libraries", {}).items())
         if version and name in pins and str(version).partition("+")[0] not in pins[name]
     )
 

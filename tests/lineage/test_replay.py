@@ -1,5 +1,6 @@
 """Replays of real steps, in a repository of their own: what holds, what was tampered with, what cannot be had again."""
 
+import functools
 import json
 import os
 import re
@@ -195,7 +196,10 @@ def test_a_run_of_other_code_than_its_record_says_is_found(home: Path) -> None:
 def test_a_replay_that_is_stopped_leaves_nothing(home: Path, number: signal.Signals) -> None:
     command = [sys.executable, "-m", "gessl", "replay", str(TASKS)]
     environment = os.environ | {"PYTHONPATH": str(home)}
-    child = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    hears = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # which a shell's background jobs do not
+    child = subprocess.Popen(
+        command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=hears
+    )
     assert child.stderr is not None
     assert "replaying tasks digits-s0" in child.stderr.readline()
     if number == signal.SIGINT:
