@@ -71,7 +71,7 @@ def test_grids_at_once_and_a_grid_that_grows_while_it_runs(project: Path) -> Non
     first = subprocess.Popen(SNAKEMAKE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         deadline = time.monotonic() + 240
-        while not list(Path("logs").glob("pretrain/*.log")):
+        while not list(Path(".snakemake/locks").glob("*.output.lock")):
             assert first.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.2)
