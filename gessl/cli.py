@@ -5,11 +5,15 @@ import csv
 import errno
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gessl.errors import Unfinished, UserError, printable
 from gessl.layout import data_dir, pin, raw_dir, report_dir, run_dir, scores_dir, tasks_dir
+
+if TYPE_CHECKING:
+    from gessl.config import Experiment
 
 CONFIG = Path("config/config.yaml")
 BAD_INPUT = 2
@@ -124,13 +128,18 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def check(options: argparse.Namespace) -> None:
+def experiments(config: Path) -> "Mapping[str, Experiment]":
+    """Those of an experiment file or a batch; what a batch skips is told."""
     from gessl.config import Batch
 
-    batch = Batch.load([options.config])
+    batch = Batch.load([config])
     for line in batch.skipped:
         print(f"gessl: skipped: {line}", file=sys.stderr)
-    planned = [cell for experiment in batch.experiments.values() for cell in experiment.runs()]
+    return batch.experiments
+
+
+def check(options: argparse.Namespace) -> None:
+    planned = [cell for experiment in experiments(options.config).values() for cell in experiment.runs()]
     for cell in planned:
         print(f"{cell.id}\t{cell.variant}")
     shared = len(planned) - len({cell.id for cell in planned})
@@ -214,11 +223,10 @@ def export(options: argparse.Namespace) -> None:
 
 
 def report(options: argparse.Namespace) -> None:
-    from gessl.config import Batch
     from gessl.report.step import report as run
     from gessl.report.style import PAGE
 
-    for name, experiment in Batch.load([options.config]).experiments.items():
+    for name, experiment in experiments(options.config).items():
         run(experiment.report_plan())
         print(report_dir(name) / PAGE)
 
@@ -287,12 +295,11 @@ def diff(options: argparse.Namespace) -> None:
 
 
 def track(options: argparse.Namespace) -> int:
-    from gessl.config import Batch
     from gessl.tracking import TrackingPlan, follow, rebuild, sync
 
     plans = [
         TrackingPlan(name, tuple(dict.fromkeys(cell.id for cell in experiment.runs())))
-        for name, experiment in Batch.load([options.config]).experiments.items()
+        for name, experiment in experiments(options.config).items()
     ]
     if options.command and not options.rebuild:
         return follow(plans, options.command[options.command[0] == "--" :])
