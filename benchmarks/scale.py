@@ -6,7 +6,7 @@ and the same edges between them, one file per job, and nothing else. Both run in
 
 Planned only (`snakemake --dry-run`), or with `--run` scheduled and run to the end: every job is chosen, started in a
 shell, its outputs checked and its metadata written, but a `gessl` stands in that only touches the outputs, as the bare
-grid's jobs do.
+grid's jobs do. Snakemake's settings are those of the profile for one machine, for both.
 
     python -m benchmarks.scale [--run] [--jobs 1000 5000 20000] [--repeats 2]
 """
@@ -28,6 +28,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 GRID = "config/paper/methods-cifar10-wmse.yaml"
+PROFILE = ROOT / "workflow/profiles/local"
 FIXED = 5  # fetch, prepare, report, audit, all
 BARE = """
 RUNS = {f"m{run}-s{seed}": seed for run in range(%(kinds)d) for seed in range(%(seeds)d)}
@@ -122,7 +123,7 @@ def cost(python: Path, folder: Path, words: list[str]) -> Cost:
     Raises:
         RuntimeError: it failed.
     """
-    command = [python, "-m", "snakemake", "--quiet", "rules", "--scheduler", "greedy", *words]
+    command = [python, "-m", "snakemake", "--quiet", "rules", "--profile", PROFILE, *words]
     before, since = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True)
     wall, after = time.perf_counter() - since, resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -153,7 +154,7 @@ def main() -> None:
     options.add_argument("--jobs", type=int, nargs="+", default=[1000, 5000, 20000])
     options.add_argument("--repeats", type=int, default=2)
     chosen = options.parse_args()
-    words = ["--cores", "all"] if chosen.run else ["--cores", "all", "--dry-run"]
+    words = [] if chosen.run else ["--dry-run"]
     load = os.getloadavg()[0]
     print(f"{os.cpu_count()} cores, load {load:.1f} before; snakemake {importlib.metadata.version('snakemake')}")
     print(f"{'jobs':>7} {'ours':>8} {'bare':>8} {'ratio':>6} {'(processor':>11} {'ratio)':>7} {'per job':>9}")
