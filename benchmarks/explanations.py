@@ -125,7 +125,7 @@ def pretrained(science: Science, images: NDArray[np.uint8] | None = None) -> flo
         run.images = images
     for _ in tqdm(range(science.train.steps), desc=f"{science.method_name} {science.seed}", unit="step", leave=False):
         run.advance(None)
-    return accuracy(embed(run.trained().eval(), run.images, batch=512, device=CPU), science)
+    return accuracy(embed(run.trained(), run.images, batch=512, device=CPU), science)
 
 
 def fine_tuned(encoder: Encoder, science: Science) -> float:

@@ -1,5 +1,7 @@
 """One pretraining run in memory: what an outer step is, and the state between two of them."""
 
+import copy
+
 import numpy as np
 import torch
 
@@ -114,13 +116,13 @@ class Run:
         metrics.add({"step": step, "images": images, "lr": lr}, logs, features, (outer.losses, outer.norms))
 
     def trained(self) -> Encoder:
-        """The encoder as it is now, on the CPU."""
-        prefix = "encoder."
+        """A copy of the encoder as it is now, on the CPU, in eval mode; the run can go on."""
+        prefix, encoder = "encoder.", copy.deepcopy(self.encoder)
         tensors = {**self.variables.params, **self.variables.buffers}
-        self.encoder.load_state_dict(
+        encoder.load_state_dict(
             {name.removeprefix(prefix): tensor.cpu() for name, tensor in tensors.items() if name.startswith(prefix)}
         )
-        return self.encoder
+        return encoder.eval()
 
     def checkpoint(self) -> Checkpoint:
         """All state, as it is now."""

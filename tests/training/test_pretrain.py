@@ -25,6 +25,7 @@ from gessl.files import sha256_file
 from gessl.lineage.record import parse_record
 from gessl.nets.encoder import load_encoder
 from gessl.training.metrics import read_metrics
+from gessl.training.run import Run
 from tests.conftest import ROOT, SMALL
 
 CONFIG = Path("config/config.yaml")
@@ -97,6 +98,18 @@ def test_the_encoder_is_what_was_trained(prepared: Path) -> None:
     assert not encoder.training
     moved = dict(encoder.named_buffers())["backbone.body.1.num_batches_tracked"]
     assert int(moved) == 12, "running statistics are committed once per step"
+
+
+def test_looking_at_the_encoder_on_the_way_changes_nothing(prepared: Path) -> None:
+    run = run_ids()["base"]
+    science = next(cell.science for cell in Experiment.load(CONFIG).runs() if cell.id == run)
+    looked, plain = Run(science, torch.device("cpu")), Run(science, torch.device("cpu"))
+    for _ in range(3):
+        assert not looked.trained().training
+        looked.advance(None)
+        plain.advance(None)
+    for group, other in zip(looked.variables, plain.variables, strict=True):
+        assert all(torch.equal(group[name], other[name]) for name in other)
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_last_good_checkpoint(
