@@ -75,6 +75,7 @@ _DINO_SMALL = replace(_BYOL, crop_scale=(0.05, 0.4), blur_prob=0.5, size=96)
 POLICIES: dict[str, tuple[ViewPolicy, ...]] = {
     "digits": (_DIGITS,) * 2,
     "digits-4": (_DIGITS,) * 4,
+    "digits-weak": (_DIGITS_WEAK,) * 2,
     "digits-weak-second": (_DIGITS, _DIGITS_WEAK),
     "digits-crops": (_DIGITS,) * 2 + (_DIGITS_SMALL,) * 2,
     "digits-mae": (_DIGITS_WEAK,),
