@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.learn import OUT, above, accuracy, untrained
+from benchmarks.learn import OUT, above, accuracy, scored, untrained
 from gessl.bilevel.learner import seeded_init
 from gessl.config import Experiment
 from gessl.data.arrays import open_images, read_index
@@ -28,6 +28,7 @@ from gessl.data.registry import dataset
 from gessl.evaluation.embed import embed, load_images
 from gessl.layout import run_dir
 from gessl.methods.base import Tensors
+from gessl.methods.cpc import patches
 from gessl.methods.dim import DIM
 from gessl.nets.encoder import Encoder, load_encoder
 from gessl.rng import generator
@@ -70,13 +71,48 @@ def crossing(sciences: list[Science], runs: list[str]) -> Explanation:
         claim,
         {
             "other view's local features": [pretrained(science) for science in others],
-            "its own (as published)": [pretrained(science) for science in sciences],
+            "its own (as published)": [scored(run) for run in runs],
         },
     )
 
 
 def _values(method: object) -> dict[str, object]:
     return {field.name: getattr(method, field.name) for field in fields(method)}  # type: ignore[arg-type]
+
+
+def patch_by_patch(sciences: list[Science], runs: list[str]) -> Explanation:
+    """CPC's encoder has only ever seen patches, and a patch of 2 x 2 pixels tells little."""
+    claim = (
+        "its encoder knows patches, not images: read as in the paper, by the mean over an image's patches, it learns"
+    )
+    trained = [load_encoder(run_dir(run) / "encoder.safetensors") for run in runs]
+    return Explanation(
+        "cpc",
+        claim,
+        {
+            "mean over patches": [read(*pair) for pair in zip(trained, sciences, strict=True)],
+            "the same, untrained": [read(untrained(science), science) for science in sciences],
+        },
+    )
+
+
+def read(encoder: Encoder, science: Science) -> float:
+    """Accuracy (%) with one label per class of the mean over the features of an image's patches."""
+    mean = PatchMean(encoder).eval()
+    return accuracy(embed(mean, open_images(science.dataset), batch=128, device=CPU), science)
+
+
+class PatchMean(torch.nn.Module):
+    """Images to the mean of an encoder's features of CPC's patches (https://arxiv.org/abs/1807.03748, section 3.2)."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, images: Tensor) -> Tensor:
+        """`[B, F]` of images `[B, C, H, W]`."""
+        cut = patches(images)
+        return self.encoder(cut.flatten(0, 1)).unflatten(0, cut.shape[:2]).mean(1)
 
 
 def fine_tuning(sciences: list[Science], runs: list[str]) -> Explanation:
@@ -102,7 +138,7 @@ def colours(sciences: list[Science], runs: list[str]) -> Explanation:
         sciences[0].method_name,
         claim,
         {
-            "few colours (as in the grid)": [pretrained(science) for science in sciences],
+            "few colours (as in the grid)": [scored(run) for run in runs],
             "free colours": [pretrained(science, free_colours(science.dataset)) for science in sciences],
         },
     )
@@ -191,7 +227,7 @@ def _spread(values: list[float]) -> str:
 
 TESTS: dict[str, Callable[[list[Science], list[str]], Explanation]] = {
     "dim": crossing,
-    "cpc": fine_tuning,
+    "cpc": patch_by_patch,
     "mae": fine_tuning,
     "data2vec2": fine_tuning,
     "cmc": colours,

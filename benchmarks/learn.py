@@ -32,7 +32,7 @@ from gessl.training.settings import Science
 OUT = Path("benchmarks/out")
 SUBSET = "1-per-class"
 MARGINS, LEAST = 2.0, 1.0
-EXPLAINED = ("data2vec2", "dim", "mae")  # by benchmarks.explanations
+EXPLAINED = ("cpc", "data2vec2", "dim", "mae")  # by benchmarks.explanations
 
 
 def main() -> int:
@@ -74,7 +74,7 @@ def methods(experiment: Experiment) -> dict[str, dict[str, Any]]:
             baselines[key] = _baselines(science)
         row["dataset"], row["backbone"], row["steps"] = science.dataset, science.backbone, science.train.steps
         row["seeds"].append(science.seed)
-        row["accs"].append(_trained(cell.id))
+        row["accs"].append(scored(cell.id))
         row["untrained_accs"].append(baselines[key][0])
         row["raw_accs"].append(baselines[key][1])
     for row in rows.values():
@@ -84,7 +84,8 @@ def methods(experiment: Experiment) -> dict[str, dict[str, Any]]:
     return rows
 
 
-def _trained(run: str) -> float:
+def scored(run: str) -> float:
+    """The accuracy (%) of a finished run's encoder, as the workflow scored it."""
     with open(scores_dir(run) / "scores.csv", newline="") as file:
         (value,) = (
             row["value"]

@@ -12,12 +12,13 @@ import torch
 import yaml
 
 from benchmarks import explanations, learn
-from benchmarks.explanations import Crossing, Explanation, fine_tuned, pretrained
+from benchmarks.explanations import Crossing, Explanation, PatchMean, fine_tuned, pretrained
 from benchmarks.learn import untrained
 from gessl.cli import main
 from gessl.config import Experiment
 from gessl.data.readers import open_raw
 from gessl.data.registry import dataset
+from gessl.methods.cpc import CPC
 from gessl.methods.dim import DIM
 from tests.conftest import SMALL
 
@@ -50,6 +51,15 @@ def test_training_here_is_that_of_the_pipeline(experiment: Experiment) -> None:
     assert main(["evaluate", cell.id]) == 0
     (row,) = (row for name, row in learn.methods(experiment).items() if name == "dim")
     assert row["accs"] == [pytest.approx(pretrained(cell.science), abs=1e-4)]
+
+
+def test_the_mean_over_patches_is_what_cpc_itself_averages(experiment: Experiment) -> None:
+    cell = next(cell for cell in experiment.runs() if cell.science.method_name == "cpc" and cell.variant == "base")
+    encoder = untrained(cell.science)
+    images = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    net = torch.nn.ModuleDict({"encoder": encoder, **CPC(hidden=8, dim=4).heads(encoder.features)}).eval()
+    with torch.inference_mode():
+        assert torch.allclose(PatchMean(encoder)(images), CPC(hidden=8, dim=4).network(net, images)["h"], atol=1e-6)
 
 
 def test_fine_tuning_learns_the_labels(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
