@@ -37,7 +37,7 @@ from gessl.training.run import Run
 from gessl.training.settings import Science
 
 CPU = torch.device("cpu")
-STEPS, LR = 200, 1e-3  # of fine-tuning
+STEPS, LR = 100, 1e-3  # of fine-tuning
 SUBSET = "10pct"
 
 
