@@ -81,22 +81,20 @@ def _values(method: object) -> dict[str, object]:
 
 
 def patch_by_patch(sciences: list[Science], runs: list[str]) -> Explanation:
-    """CPC's encoder has only ever seen patches, and a patch of 2 x 2 pixels tells little."""
-    claim = (
-        "its encoder knows patches, not images: read as in the paper, by the mean over an image's patches, it learns"
-    )
+    """CPC's encoder has only ever seen patches."""
+    claim = "it learns patches, not images: read as in the paper, by the mean over an image's patches, it gains"
     trained = [load_encoder(run_dir(run) / "encoder.safetensors") for run in runs]
     return Explanation(
         "cpc",
         claim,
         {
-            "mean over patches": [read(*pair) for pair in zip(trained, sciences, strict=True)],
-            "the same, untrained": [read(untrained(science), science) for science in sciences],
+            "mean over patches": [patch_accuracy(*pair) for pair in zip(trained, sciences, strict=True)],
+            "the same, untrained": [patch_accuracy(untrained(science), science) for science in sciences],
         },
     )
 
 
-def read(encoder: Encoder, science: Science) -> float:
+def patch_accuracy(encoder: Encoder, science: Science) -> float:
     """Accuracy (%) with one label per class of the mean over the features of an image's patches."""
     mean = PatchMean(encoder).eval()
     return accuracy(embed(mean, open_images(science.dataset), batch=128, device=CPU), science)
