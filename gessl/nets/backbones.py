@@ -88,11 +88,11 @@ def _resnet50(channels: int, size: tuple[int, int]) -> nn.Module:
     return resnet50(channels)
 
 
-def _vit(width: int, heads: int) -> Callable[[int, tuple[int, int]], nn.Module]:
+def _vit(width: int, heads: int, depth: int = 12) -> Callable[[int, tuple[int, int]], nn.Module]:
     def build(channels: int, size: tuple[int, int]) -> nn.Module:
         from gessl.nets.vit import ViT
 
-        return ViT(channels, size[0], patch_side(size), width=width, depth=12, heads=heads)
+        return ViT(channels, size[0], patch_side(size), width=width, depth=depth, heads=heads)
 
     return build
 
@@ -122,6 +122,7 @@ BACKBONES: dict[str, Backbone] = {
     "resnet18-cifar": Backbone(_resnet18_cifar),
     "resnet18-pool": Backbone(_resnet18_pool),
     "resnet50": Backbone(_resnet50),
+    "small-vit": Backbone(_vit(96, 3, depth=4), _TOKENS, sides=tuple(PATCHES)),  # our choice, for 8x8 images
     # width and heads of DeiT-Ti and DeiT-S (https://arxiv.org/abs/2012.12877, table 1)
     "vit-tiny": Backbone(_vit(192, 3), _TOKENS, sides=tuple(PATCHES)),
     "vit-small": Backbone(_vit(384, 6), _TOKENS, sides=tuple(PATCHES)),

@@ -86,6 +86,7 @@ _MODELS: dict[str, Callable[[Encoder], str]] = {
     "resnet18-cifar": _resnet18_cifar,
     "resnet18-pool": _resnet18_pool,
     "resnet50": _resnet50,
+    "small-vit": _vit,
     "vit-tiny": _vit,
     "vit-small": _vit,
 }

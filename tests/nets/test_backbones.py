@@ -17,6 +17,7 @@ SIZES = {
     "resnet18-cifar": 32,
     "resnet18-pool": 64,
     "resnet50": 64,
+    "small-vit": 8,
     "vit-tiny": 8,
     "vit-small": 28,
 }
@@ -97,12 +98,15 @@ def test_a_vit_refuses_other_sizes(size: tuple[int, int]) -> None:
         require_size("vit-small", size)
 
 
-@pytest.mark.parametrize(("name", "width", "heads"), [("vit-tiny", 192, 3), ("vit-small", 384, 6)])
-def test_vits_have_deits_shape(name: str, width: int, heads: int) -> None:
+SHAPES = [("small-vit", 4, 96, 3), ("vit-tiny", 12, 192, 3), ("vit-small", 12, 384, 6)]
+
+
+@pytest.mark.parametrize(("name", "depth", "width", "heads"), SHAPES)
+def test_vits_have_their_shape(name: str, depth: int, width: int, heads: int) -> None:
     network = build(name, size=32)
-    assert (network.features, len(network.encoder.layers)) == (width, 12)
+    assert (network.features, len(network.encoder.layers)) == (width, depth)
     assert {block.num_heads for block in network.encoder.layers} == {heads}
-    blocks = 12 * (12 * width**2 + 13 * width)  # attention 4 w² + 4 w, MLP 8 w² + 5 w, two norms 4 w
+    blocks = depth * (12 * width**2 + 13 * width)  # attention 4 w² + 4 w, MLP 8 w² + 5 w, two norms 4 w
     around = (3 * 4**2 + 1) * width + width + (1 + 64) * width + 2 * width  # patches, class token, positions, norm
     assert sum(tensor.numel() for tensor in network.parameters()) == blocks + around
 
@@ -110,7 +114,7 @@ def test_vits_have_deits_shape(name: str, width: int, heads: int) -> None:
 @pytest.mark.parametrize(
     ("name", "needs", "channels", "complaint"),
     [
-        ("resnet50", "tokens", 3, "needs tokens, which it does not give; choose from vit-tiny, vit-small"),
+        ("resnet50", "tokens", 3, "needs tokens, which it does not give; choose from small-vit, vit-tiny, vit-small"),
         ("vit-tiny", "maps", 3, "needs maps, which it does not give; choose from small-conv, "),
         ("small-conv", "lab", 1, r"need RGB images; these have 1 channel\(s\)"),
     ],

@@ -18,6 +18,7 @@ _DIGITS = ViewPolicy(
     blur_sigma=(0.1, 1.0),
 )
 _DIGITS_WEAK = ViewPolicy(crop_scale=(0.4, 1.0))
+_DIGITS_PLAIN = ViewPolicy(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0))  # to rebuild pixels, they should be real ones
 # Half the side, as a small crop of 96 is of 224, from 3 to 5 of the 8 pixels.
 _DIGITS_SMALL = replace(_DIGITS, crop_scale=(0.15, 0.4), size=4)
 
@@ -78,7 +79,7 @@ POLICIES: dict[str, tuple[ViewPolicy, ...]] = {
     "digits-weak": (_DIGITS_WEAK,) * 2,
     "digits-weak-second": (_DIGITS, _DIGITS_WEAK),
     "digits-crops": (_DIGITS,) * 2 + (_DIGITS_SMALL,) * 2,
-    "digits-mae": (_DIGITS_WEAK,),
+    "digits-mae": (_DIGITS_PLAIN,),
     "cifar-wmse": (_CIFAR_WMSE,) * 2,
     "cifar-wmse-4": (_CIFAR_WMSE,) * 4,
     "cifar-strong": (_CIFAR_STRONG,) * 2,
