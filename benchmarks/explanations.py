@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -25,10 +26,11 @@ from gessl.config import Experiment
 from gessl.data.arrays import open_images, read_index
 from gessl.data.readers import open_raw
 from gessl.data.registry import dataset
+from gessl.data.views import POLICIES
 from gessl.evaluation.embed import embed, load_images
 from gessl.layout import run_dir
-from gessl.methods.base import Tensors
-from gessl.methods.cpc import patches
+from gessl.methods.base import Batch, Tensors, each_view
+from gessl.methods.cpc import CPC, GRID
 from gessl.methods.dim import DIM
 from gessl.nets.encoder import Encoder, load_encoder
 from gessl.rng import generator
@@ -39,6 +41,7 @@ from gessl.training.settings import Science
 CPU = torch.device("cpu")
 STEPS, LR = 100, 1e-3  # of fine-tuning
 SUBSET = "10pct"
+VIEWINGS = 2 * GRID**2
 
 
 @dataclass(frozen=True)
@@ -80,37 +83,27 @@ def _values(method: object) -> dict[str, object]:
     return {field.name: getattr(method, field.name) for field in fields(method)}  # type: ignore[arg-type]
 
 
-def patch_by_patch(sciences: list[Science], runs: list[str]) -> Explanation:
-    """CPC's encoder has only ever seen patches."""
-    claim = "it learns patches, not images: read as in the paper, by the mean over an image's patches, it gains"
-    trained = [load_encoder(run_dir(run) / "encoder.safetensors") for run in runs]
-    return Explanation(
-        "cpc",
-        claim,
-        {
-            "mean over patches": [patch_accuracy(*pair) for pair in zip(trained, sciences, strict=True)],
-            "the same, untrained": [patch_accuracy(untrained(science), science) for science in sciences],
-        },
-    )
+class Viewing(CPC):
+    """CPC whose patches are views of the whole image; takes `VIEWINGS` views."""
+
+    def project(self, net: torch.nn.ModuleDict, batch: Batch) -> Tensors:
+        cut = batch.views.unflatten(0, (2, GRID**2)).transpose(1, 2).flatten(1, 2)
+        return each_view(lambda images: self.from_patches(net, images), cut)
 
 
-def patch_accuracy(encoder: Encoder, science: Science) -> float:
-    """Accuracy (%) with one label per class of the mean over the features of an image's patches."""
-    mean = PatchMean(encoder).eval()
-    return accuracy(embed(mean, open_images(science.dataset), batch=128, device=CPU), science)
-
-
-class PatchMean(torch.nn.Module):
-    """Images to the mean of an encoder's features of CPC's patches (https://arxiv.org/abs/1807.03748, section 3.2)."""
-
-    def __init__(self, encoder: Encoder) -> None:
-        super().__init__()
-        self.encoder = encoder
-
-    def forward(self, images: Tensor) -> Tensor:
-        """`[B, F]` of images `[B, C, H, W]`."""
-        cut = patches(images)
-        return self.encoder(cut.flatten(0, 1)).unflatten(0, cut.shape[:2]).mean(1)
+def viewing(sciences: list[Science], runs: list[str]) -> Explanation:
+    """CPC's patches are parts of one view, 2 pixels wide."""
+    claim = "nothing in patches of 2 pixels, of one view, asks for the digit: with as many views of all of it it learns"
+    others = [replace(science, method=Viewing(**_values(science.method)), views="viewings") for science in sciences]
+    with patch.dict(POLICIES, viewings=POLICIES["digits"][:1] * VIEWINGS):
+        return Explanation(
+            "cpc",
+            claim,
+            {
+                "views in place of patches": [pretrained(science) for science in others],
+                "its patches (as published)": [scored(run) for run in runs],
+            },
+        )
 
 
 def fine_tuning(sciences: list[Science], runs: list[str]) -> Explanation:
@@ -225,8 +218,7 @@ def _spread(values: list[float]) -> str:
 
 TESTS: dict[str, Callable[[list[Science], list[str]], Explanation]] = {
     "dim": crossing,
-    "cpc": patch_by_patch,
-    "mae": fine_tuning,
+    "cpc": viewing,
     "data2vec2": fine_tuning,
     "cmc": colours,
 }

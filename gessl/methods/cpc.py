@@ -102,8 +102,11 @@ class CPC(Method):
         }
 
     def network(self, net: nn.ModuleDict, images: Tensor) -> Tensors:
-        cut = patches(images).flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        features = net["encoder"](cut).unflatten(0, (len(images), GRID, GRID))
+        return self.from_patches(net, patches(images).flatten(0, 1).contiguous(memory_format=torch.channels_last))
+
+    def from_patches(self, net: nn.ModuleDict, cut: Tensor) -> Tensors:
+        """`network` of images that are cut already: `[B · GRID², C, p, q]`, an image's patches row by row."""
+        features = net["encoder"](cut).unflatten(0, (-1, GRID, GRID))
         embedded = net["projector"](features)
         contexts = net["context"](features.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         ahead = net["predictor"](contexts).unflatten(-1, (GRID - FIRST, self.dim))  # [B, rows, columns, 5, D]

@@ -12,14 +12,18 @@ import torch
 import yaml
 
 from benchmarks import explanations, learn
-from benchmarks.explanations import Crossing, Explanation, PatchMean, fine_tuned, pretrained
+from benchmarks.explanations import VIEWINGS, Crossing, Explanation, Viewing, fine_tuned, pretrained
 from benchmarks.learn import untrained
 from gessl.cli import main
 from gessl.config import Experiment
 from gessl.data.readers import open_raw
 from gessl.data.registry import dataset
-from gessl.methods.cpc import CPC
+from gessl.data.views import POLICIES
+from gessl.methods.base import Batch
+from gessl.methods.cpc import CPC, patches
 from gessl.methods.dim import DIM
+from gessl.training.run import Run
+from gessl.training.settings import Science
 from tests.conftest import SMALL
 
 CONFIG = Path("config/config.yaml")
@@ -53,13 +57,31 @@ def test_training_here_is_that_of_the_pipeline(experiment: Experiment) -> None:
     assert row["accs"] == [pytest.approx(pretrained(cell.science), abs=1e-4)]
 
 
-def test_the_mean_over_patches_is_what_cpc_itself_averages(experiment: Experiment) -> None:
+def test_viewing_is_cpc_but_for_what_it_takes_for_patches(experiment: Experiment) -> None:
+    """Given the patches of two views in place of views, it gives what CPC gives of the two."""
     cell = next(cell for cell in experiment.runs() if cell.science.method_name == "cpc" and cell.variant == "base")
     encoder = untrained(cell.science)
-    images = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     net = torch.nn.ModuleDict({"encoder": encoder, **CPC(hidden=8, dim=4).heads(encoder.features)}).eval()
+    views = torch.rand(2, 3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    cut = torch.cat([patches(images).transpose(0, 1) for images in views])
+    assert len(cut) == VIEWINGS
     with torch.inference_mode():
-        assert torch.allclose(PatchMean(encoder)(images), CPC(hidden=8, dim=4).network(net, images)["h"], atol=1e-6)
+        expected = CPC(hidden=8, dim=4).forward(net, Batch(views))
+        found = Viewing(hidden=8, dim=4).forward(net, Batch(cut))
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor)
+
+
+def test_viewing_sees_another_view_in_each_patch(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    def distinct(science: Science) -> int:
+        (batch,) = Run(science, torch.device("cpu")).task(0, 0)
+        return len({view.numpy().tobytes() for view in batch.views})
+
+    monkeypatch.setattr(explanations, "pretrained", distinct)
+    cell = next(cell for cell in experiment.runs() if cell.science.method_name == "cpc")
+    assert explanations.viewing([cell.science], []).arms["views in place of patches"] == [VIEWINGS]
+    assert "viewings" not in POLICIES
 
 
 def test_fine_tuning_learns_the_labels(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
