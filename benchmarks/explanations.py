@@ -93,7 +93,7 @@ class Viewing(CPC):
 
 def viewing(sciences: list[Science], runs: list[str]) -> Explanation:
     """CPC's patches are parts of one view, 2 pixels wide."""
-    claim = "nothing in patches of 2 pixels, of one view, asks for the digit: with as many views of all of it it learns"
+    claim = "parts of one view do not ask for the digit: with views of the whole image in their place it learns"
     others = [replace(science, method=Viewing(**_values(science.method)), views="viewings") for science in sciences]
     with patch.dict(POLICIES, viewings=POLICIES["digits"][:1] * VIEWINGS):
         return Explanation(

@@ -18,7 +18,7 @@ _DIGITS = ViewPolicy(
     blur_sigma=(0.1, 1.0),
 )
 _DIGITS_WEAK = ViewPolicy(crop_scale=(0.4, 1.0))
-_DIGITS_PLAIN = ViewPolicy(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0))  # to rebuild pixels, they should be real ones
+_DIGITS_PLAIN = ViewPolicy(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0))  # as crops cost: docs/methods/generative.md
 # Half the side, as a small crop of 96 is of 224, from 3 to 5 of the 8 pixels.
 _DIGITS_SMALL = replace(_DIGITS, crop_scale=(0.15, 0.4), size=4)
 
