@@ -59,10 +59,10 @@ def _raw() -> None:
     hashes = folder_hashes(raw_dir(NAME))
     version = folder_md5(hashes)
     out = {"md5": version, "size": 100_000, "nfiles": 1, "hash": "md5", "path": NAME}
-    pin(NAME).write_text(yaml.safe_dump({"outs": [out]}))
+    pin(NAME).write_text(yaml.safe_dump({"outs": [out]}), encoding="utf-8")
     files = [{"path": path, "md5": md5} for path, md5 in hashes.items()]
     with Step("fetch", NAME, manifest_dir(NAME), inputs=[pin(NAME)], config={}) as step:
-        step.path("manifest.json").write_text(json.dumps({"data_version": version, "files": files}))
+        step.path("manifest.json").write_text(json.dumps({"data_version": version, "files": files}), encoding="utf-8")
 
 
 def _step(kind: str, name: str, out: Path, inputs: list[Path], sizes: dict[str, int]) -> None:
@@ -79,7 +79,7 @@ def sha256sum(files: list[str]) -> None:
 
 def gessl_audit() -> None:
     """The verb; 3 says that somebody edited the sources since the build."""
-    done = subprocess.run([sys.executable, "-m", "gessl", "audit"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "gessl", "audit"], capture_output=True, encoding="utf-8")
     if done.returncode not in (0, 3):
         raise SystemExit(done.stdout + done.stderr)
 

@@ -255,7 +255,7 @@ def main(arguments: list[str] | None = None) -> None:
     }
     out = Path("benchmarks/out/bilevel.json")
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(report, indent=1, ensure_ascii=False))
+    out.write_text(json.dumps(report, indent=1, ensure_ascii=False), encoding="utf-8")
     print(tables.markdown(report))
 
 

@@ -188,7 +188,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(line(explanation), flush=True)
     OUT.mkdir(parents=True, exist_ok=True)
     report = [{**asdict(explanation), "holds": explanation.holds} for explanation in found]
-    (OUT / "explanations.json").write_text(json.dumps(report, indent=1) + "\n")
+    (OUT / "explanations.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     refuted = [explanation.method for explanation in found if not explanation.holds]
     if refuted:
         print(f"explanations: refuted: {', '.join(refuted)}", file=sys.stderr)

@@ -51,15 +51,15 @@ def prepare(steps: int, methods: list[str] | None = None) -> list[str]:
     shutil.copy(ROOT / "requirements.lock", ".")
     for name, text in ((".dvc/config", "[core]\n    no_scm = true\n    analytics = false\n"), ("data/raw/.keep", "")):
         Path(name).parent.mkdir(parents=True)
-        Path(name).write_text(text)
+        Path(name).write_text(text, encoding="utf-8")
     shutil.copy(ROOT / "data/raw/digits.dvc", "data/raw")
-    grid = yaml.safe_load(CONFIG.read_text())
+    grid = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
     grid["seeds"] = [0]
     grid["methods"] = {name: grid["methods"][name] for name in methods or grid["methods"]}
     grid["recipe"]["train"] |= {"steps": steps, "batch": 32, "warmup": 5}
     grid["variants"]["base-images"]["train"]["steps"] = 2 * steps
     grid["efficiency"] |= {"checkpoint_every": 7, "log_every": 3}
-    CONFIG.write_text(yaml.safe_dump(grid))
+    CONFIG.write_text(yaml.safe_dump(grid), encoding="utf-8")
     for words in (["fetch", "digits"], ["prepare", "digits"], ["tasks", "digits", "0"]):
         with contextlib.redirect_stdout(None):
             if main(words):
@@ -77,7 +77,7 @@ def start(run: str) -> multiprocessing.Process:
 def alone(run: str) -> None:
     """What the process does."""
     os.setsid()
-    sys.stdout = sys.stderr = open(f"{run}.log", "a", buffering=1)  # noqa: SIM115 (the process's, to its end)
+    sys.stdout = sys.stderr = open(f"{run}.log", "a", encoding="utf-8", buffering=1)  # noqa: SIM115 (the process's, to its end)
     sys.exit(main(["pretrain", run]))
 
 
@@ -91,7 +91,7 @@ def finish(run: str) -> float:
     process = start(run)
     process.join()
     if process.exitcode:
-        raise SystemExit(f"{run} failed: {Path(f'{run}.log').read_text().splitlines()[-1]}")
+        raise SystemExit(f"{run} failed: {Path(f'{run}.log').read_text(encoding='utf-8').splitlines()[-1]}")
     return time.monotonic() - since
 
 

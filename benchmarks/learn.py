@@ -45,9 +45,9 @@ def main() -> int:
         rows = methods(Experiment.load(config)) | rows
     report = {"subset": SUBSET, "protocol": scarce.PROTOCOL, "methods": rows}
     OUT.mkdir(parents=True, exist_ok=True)
-    (OUT / "learn.json").write_text(json.dumps(report, indent=1) + "\n")
+    (OUT / "learn.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     table = markdown(report["methods"])
-    (OUT / "learn.md").write_text(table)
+    (OUT / "learn.md").write_text(table, encoding="utf-8")
     print(table)
     failing = [name for name, row in rows.items() if not row["learns"]]
     unexplained = [name for name in failing if name.removesuffix("+gessl") not in EXPLAINED]
@@ -86,7 +86,7 @@ def methods(experiment: Experiment) -> dict[str, dict[str, Any]]:
 
 def scored(run: str) -> float:
     """The accuracy (%) of a finished run's encoder, as the workflow scored it."""
-    with open(scores_dir(run) / "scores.csv", newline="") as file:
+    with open(scores_dir(run) / "scores.csv", encoding="utf-8", newline="") as file:
         (value,) = (
             row["value"]
             for row in csv.DictReader(file)

@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> None:
     for name, row in rows.items():
         row |= published_size(load_method(name, {}, name))
     OUT.mkdir(parents=True, exist_ok=True)
-    (OUT / "methods.json").write_text(json.dumps(rows, indent=1) + "\n")
+    (OUT / "methods.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     print(markdown(rows))
 
 

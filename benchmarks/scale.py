@@ -84,7 +84,7 @@ class Cost(NamedTuple):
 
 def blown_up(jobs: int) -> tuple[dict[str, Any], int]:
     """The experiment with as many seeds as `jobs` takes, a thread for each job, and its runs per seed."""
-    tree = yaml.safe_load((ROOT / GRID).read_text())
+    tree = yaml.safe_load((ROOT / GRID).read_text(encoding="utf-8"))
     kinds = len(tree["methods"]) * len(tree["variants"])
     tree["name"], tree["seeds"] = f"scale-{jobs}", list(range(max(1, round((jobs - FIXED) / (2 * kinds + 1)))))
     tree["efficiency"]["threads"] = 1
@@ -99,14 +99,14 @@ def project(folder: Path) -> Path:
         shutil.copy(ROOT / name, folder)
     (folder / "data/raw").mkdir(parents=True)
     out = {"md5": "0123456789abcdef0123456789abcdef.dir", "size": 1, "nfiles": 1, "hash": "md5", "path": "cifar10"}
-    (folder / "data/raw/cifar10.dvc").write_text(yaml.safe_dump({"outs": [out]}))
+    (folder / "data/raw/cifar10.dvc").write_text(yaml.safe_dump({"outs": [out]}), encoding="utf-8")
     return folder
 
 
 def interpreter(folder: Path) -> Path:
     """This Python, in an environment where `gessl`, which the rules look for beside it, is the stand-in."""
     venv.create(folder, symlinks=True)
-    (folder / "bin/gessl").write_text(STAND_IN)
+    (folder / "bin/gessl").write_text(STAND_IN, encoding="utf-8")
     (folder / "bin/gessl").chmod(0o755)
     return folder / "bin/python"
 
@@ -125,7 +125,7 @@ def cost(python: Path, folder: Path, words: list[str]) -> Cost:
     """
     command = [python, "-m", "snakemake", "--quiet", "rules", "--profile", PROFILE, *words]
     before, since = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True)
+    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, encoding="utf-8")
     wall, after = time.perf_counter() - since, resource.getrusage(resource.RUSAGE_CHILDREN)
     said = done.stdout + done.stderr
     if done.returncode:
@@ -138,9 +138,9 @@ def measure(jobs: int, words: list[str], folder: Path) -> tuple[Cost, Cost]:
     """Ours and the bare grid, about `jobs` jobs each, once."""
     tree, kinds = blown_up(jobs)
     ours, bare = project(folder / "ours"), folder / "bare"
-    (ours / "grid.yaml").write_text(yaml.safe_dump(tree))
+    (ours / "grid.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
     bare.mkdir()
-    (bare / "Snakefile").write_text(BARE % {"kinds": kinds, "seeds": len(tree["seeds"])})
+    (bare / "Snakefile").write_text(BARE % {"kinds": kinds, "seeds": len(tree["seeds"])}, encoding="utf-8")
     python = interpreter(folder / "environment")
     pair = cost(python, ours, [*words, "--configfile", "grid.yaml"]), cost(python, bare, words)
     if pair[0].jobs != pair[1].jobs:

@@ -126,7 +126,7 @@ def main(arguments: list[str] | None = None) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     name = torch.cuda.get_device_name() if device == "cuda" else "CPU"
     report = {"device": name, "torch": torch.__version__, "compiled": options.compiled, "best": best, "tried": tried}
-    out.write_text(json.dumps(report, indent=1))
+    out.write_text(json.dumps(report, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ def listed(config: Path | None) -> dict[str, dict[str, Listed]]:
 
 def _read(path: Path) -> dict[str, dict[str, Listed]]:
     try:
-        return _typed(json.loads(path.read_text())["experiments"])
+        return _typed(json.loads(path.read_text(encoding="utf-8"))["experiments"])
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         raise UserError(f"{path}: not readable; delete it, and start the grid again") from None
 

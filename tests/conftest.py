@@ -57,10 +57,12 @@ def copy_project(to: Path) -> Path:
     shutil.copy(Path(bundled.origin).parent / "datasets/data/digits.csv.gz", to / "data/raw/digits")
     shutil.copy(ROOT / "data/raw/digits.dvc", to / "data/raw")
     (to / ".dvc").mkdir()
-    (to / ".dvc/config").write_text("[core]\n    no_scm = true\n    analytics = false\n    check_update = false\n")
+    (to / ".dvc/config").write_text(
+        "[core]\n    no_scm = true\n    analytics = false\n    check_update = false\n", encoding="utf-8"
+    )
     import yaml  # which a bare GPU machine, where some of these tests run, may lack
 
-    (to / "config/config.yaml").write_text(yaml.safe_dump(SMALL))
+    (to / "config/config.yaml").write_text(yaml.safe_dump(SMALL), encoding="utf-8")
     return to
 
 

@@ -23,7 +23,7 @@ print(faults() - before)
 
 
 def faults(how: str) -> str:
-    done = subprocess.run([sys.executable, "-c", CODE, how], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", CODE, how], capture_output=True, encoding="utf-8", check=True)
     return done.stdout.strip()
 
 

@@ -38,7 +38,7 @@ def project(monkeypatch: pytest.MonkeyPatch) -> None:
 def write(tmp_path: Path) -> Callable[..., Path]:
     def write(name: str, /, **changes: object) -> Path:
         path = tmp_path / f"{name}.yaml"
-        path.write_text(yaml.safe_dump({**copy.deepcopy(SMALL), "name": name, **changes}))
+        path.write_text(yaml.safe_dump({**copy.deepcopy(SMALL), "name": name, **changes}), encoding="utf-8")
         return path
 
     return write

@@ -111,7 +111,7 @@ def test_bad_input_is_one_line_with_exit_code_2(
     tree: dict, complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "wrong.yaml"
-    path.write_text(yaml.safe_dump(tree))
+    path.write_text(yaml.safe_dump(tree), encoding="utf-8")
     assert main(["check", "--config", str(path)]) == 2
     error = capsys.readouterr().err
     assert complaint in error
@@ -254,10 +254,10 @@ PAPER = [name for name in FILES if name not in MISSING]
 def pinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the project in which every data set of the registry looks fetched."""
     project = copy_project(tmp_path / "project")
-    pins = yaml.safe_load((ROOT / "config/datasets.yaml").read_text())
+    pins = yaml.safe_load((ROOT / "config/datasets.yaml").read_text(encoding="utf-8"))
     for name in pins:
         outs = [{"md5": "0123456789abcdef0123456789abcdef.dir", "size": 1, "nfiles": 1, "hash": "md5", "path": name}]
-        (project / f"data/raw/{name}.dvc").write_text(yaml.safe_dump({"outs": outs}))
+        (project / f"data/raw/{name}.dvc").write_text(yaml.safe_dump({"outs": outs}), encoding="utf-8")
     monkeypatch.chdir(project)
     return project
 
@@ -355,7 +355,7 @@ VALUE = {"dataset": "digits", "method": "simclr", "value": 1.5}
 def test_wrong_published_numbers_stop_the_experiment(
     tree: dict, complaint: str, pinned: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (pinned / "config/reference/x.yaml").write_text(yaml.safe_dump(tree))
+    (pinned / "config/reference/x.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
     assert main(["check"]) == 2
     error = capsys.readouterr().err
     assert f"config/reference/x.yaml: {complaint}" in error
@@ -373,7 +373,7 @@ def test_the_plan_of_a_report_quotes_its_own_data_sets_and_methods(pinned: Path)
 
 def test_the_published_schema_is_current() -> None:
     path = ROOT / "workflow/schemas/experiment.schema.json"
-    assert path.read_text() == schema(), f"run `gessl schema > {path.relative_to(ROOT)}`"
+    assert path.read_text(encoding="utf-8") == schema(), f"run `gessl schema > {path.relative_to(ROOT)}`"
 
 
 def test_supervised_protocols_on_classes_that_training_lacks_are_refused_at_once(monkeypatch) -> None:

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -51,7 +52,7 @@ def sources(room: str = "") -> list[Path]:
 
 def imported(path: Path) -> set[str]:
     names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -99,7 +100,7 @@ for name in ("pydantic", "mlflow", "dvc", "snakemake", "matplotlib", "jinja2"):
 for name in {modules!r}:
     importlib.import_module(name)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8")
     assert done.returncode == 0, done.stderr
 
 
@@ -115,7 +116,9 @@ files = ["tests/bilevel", "tests/nets", "tests/data/test_views.py"]
 sys.exit(pytest.main(["-o", "addopts=", "-m", "gpu", "--collect-only", "-q", *files]))
 """
     environment = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=environment)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", cwd=ROOT, env=environment
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "test_a_gpu_gives_the_hypergradient_of_the_cpu" in done.stdout
 
@@ -134,13 +137,31 @@ BANNED = [
 def test_traps_that_were_paid_for_stay_shut(room: str, pattern: str, why: str) -> None:
     for path in sources(room):
         if path != PACKAGE / "methods/base.py":  # holds the moving average of a commit, and states the rule
-            code = ast.unparse(ast.parse(path.read_text()))  # without comments
+            code = ast.unparse(ast.parse(path.read_text(encoding="utf-8")))  # without comments
             assert not re.search(pattern, code), f"{path}: {why}"
 
 
+def calls_in_the_locales_encoding(path: Path) -> Iterator[int]:
+    """Lines that read or write text, or talk to a process, without saying that it is UTF-8."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            given = {keyword.arg for keyword in node.keywords}
+            process = name in {"run", "Popen", "check_output"} and given & {"text", "universal_newlines"}
+            if (name in {"read_text", "write_text"} or process) and "encoding" not in given:
+                yield node.lineno
+
+
+@pytest.mark.parametrize("room", ["gessl", "tests", "benchmarks"])
+def test_no_text_depends_on_the_locale(room: str) -> None:
+    """`open` is ruff's matter (PLW1514), which cannot tell a `Path` that comes from elsewhere."""
+    for path in sorted((ROOT / room).rglob("*.py")):
+        assert not list(calls_in_the_locales_encoding(path)), path
+
+
 def test_the_lock_has_hashes_and_no_addresses() -> None:
-    lock = (ROOT / "requirements.lock").read_text()
-    assert "://" not in lock + (ROOT / "benchmarks/requirements.lock").read_text()
+    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    assert "://" not in lock + (ROOT / "benchmarks/requirements.lock").read_text(encoding="utf-8")
     pins = re.findall(r"^([a-z0-9][\w.-]*)==", lock, flags=re.M)
     assert len(pins) > 100
     assert lock.count("--hash=sha256:") >= len(pins)

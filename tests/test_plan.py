@@ -35,11 +35,11 @@ def planned(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
 @pytest.mark.slow
 def test_the_jobs_are_those_of_snakemake(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tree = {"name": "more", "seeds": [1, 2], "methods": {"simclr": {"hidden": 16, "dim": 8}, "byol": {"hidden": 16}}}
-    Path("more.yaml").write_text(yaml.safe_dump({**SMALL, **tree}))
-    Path("both.yaml").write_text(yaml.safe_dump({"experiments": [str(CONFIG), "more.yaml"]}))
+    Path("more.yaml").write_text(yaml.safe_dump({**SMALL, **tree}), encoding="utf-8")
+    Path("both.yaml").write_text(yaml.safe_dump({"experiments": [str(CONFIG), "more.yaml"]}), encoding="utf-8")
     found = planned(capsys, "both.yaml")
     command = [sys.executable, "-m", "snakemake", "--dry-run", "--quiet", "rules", "--cores", "1"]
-    dry = subprocess.run([*command, "--configfile", "both.yaml"], capture_output=True, text=True)
+    dry = subprocess.run([*command, "--configfile", "both.yaml"], capture_output=True, encoding="utf-8")
     assert dry.returncode == 0, dry.stderr
     counts: dict[str, int] = {}
     for rule, count in dict(re.findall(r"^([\w+-]+) +(\d+)$", dry.stdout, flags=re.M)).items():
@@ -110,7 +110,8 @@ def test_what_was_measured_without_a_gpu_says_nothing_of_runs_with_one(
     import dataclasses
 
     CONFIG.write_text(
-        yaml.safe_dump({**SMALL, "resources": {"pretrain": {"gpu": 2}}, "variants": {"base": {}}, "comparisons": []})
+        yaml.safe_dump({**SMALL, "resources": {"pretrain": {"gpu": 2}}, "variants": {"base": {}}, "comparisons": []}),
+        encoding="utf-8",
     )
     experiment = Experiment.load(CONFIG)
     first, second = experiment.runs()

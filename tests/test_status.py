@@ -34,27 +34,29 @@ def grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     note_grid("grid.yaml", {"small": {"title": "t", "runs": RUNS}, "part": {"title": "t", "runs": {DONE: RUNS[DONE]}}})
     for run in (DONE, TRAINED):
         metrics(Path("results/runs") / run, 100)
-        (Path("results/runs") / run / "record.json").write_text("{}")
+        (Path("results/runs") / run / "record.json").write_text("{}", encoding="utf-8")
     scores = Path("results/scores") / DONE
     scores.mkdir(parents=True)
-    (scores / "record.json").write_text('{\n  "gessl_seconds": 10.0,\n  "step": "evaluate"\n}\n')
+    (scores / "record.json").write_text('{\n  "gessl_seconds": 10.0,\n  "step": "evaluate"\n}\n', encoding="utf-8")
     for run, steps in ((RUNNING, 40), (FAILED, 20), (STOPPED, 10)):
         metrics(Path("work") / run, steps)
     lease(RUNNING)
-    (Path("work") / FAILED / "failed.json").write_text('{"step": 21, "reason": "the loss is not finite"}')
+    (Path("work") / FAILED / "failed.json").write_text(
+        '{"step": 21, "reason": "the loss is not finite"}', encoding="utf-8"
+    )
     return tmp_path
 
 
 def metrics(folder: Path, steps: int) -> None:
     folder.mkdir(parents=True)
     lines = [json.dumps({"step": step, "seconds": 0.5 * (step + 1), "loss": 1.0}) for step in range(steps)]
-    (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def lease(run: str) -> None:
     folder = Path("work/leases") / run
     folder.mkdir(parents=True)
-    (folder / "1.json").write_text("{}")
+    (folder / "1.json").write_text("{}", encoding="utf-8")
 
 
 def told(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
@@ -106,9 +108,9 @@ def test_what_was_altered_is_told_all_the_same(grid: Path, capsys: pytest.Captur
     ):
         folder = Path("results/runs" if run == TRAINED else "work") / run
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "metrics.jsonl").write_text(row)
-    (Path("work/leases") / WAITING).write_text("")
-    (Path("work") / FAILED / "failed.json").write_text('{"step": "1\\n2", "reason": "a\\n  b"}')
+        (folder / "metrics.jsonl").write_text(row, encoding="utf-8")
+    (Path("work/leases") / WAITING).write_text("", encoding="utf-8")
+    (Path("work") / FAILED / "failed.json").write_text('{"step": "1\\n2", "reason": "a\\n  b"}', encoding="utf-8")
     assert told(capsys)["failed"] == {FAILED: "step 1 2: a b"}
     assert main(["status"]) == 0
     assert f"  {FAILED}: step 1 2: a b" in capsys.readouterr().out.splitlines()
@@ -122,7 +124,7 @@ def test_a_line_feed_in_an_id_makes_no_second_line(grid: Path, capsys: pytest.Ca
 
 
 def test_gpu_hours_count_gpus(grid: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    Path("gpus.yaml").write_text("")
+    Path("gpus.yaml").write_text("", encoding="utf-8")
     note_grid("gpus.yaml", {"small": {"title": "t", "runs": {DONE: ["digits-simclr", 100, 4, 8]}}})
     assert told(capsys, "gpus.yaml")["total"]["gpu_hours"]["spent"] == pytest.approx(4 * (50 + 10) / 3600)
 
@@ -149,7 +151,7 @@ def test_an_experiment_that_was_not_started_or_was_edited_is_read_itself(
     assert told(capsys, str(config))["total"]["waiting"] == 4
     note_grid(str(config.resolve()), Batch.load([config]).listing())
     assert told(capsys)["total"] == told(capsys, str(config))["total"]
-    config.write_text(config.read_text().replace("- 0\n- 1\n", "- 0\n- 1\n- 2\n"))
+    config.write_text(config.read_text(encoding="utf-8").replace("- 0\n- 1\n", "- 0\n- 1\n- 2\n"), encoding="utf-8")
     os.utime(config, (time.time() + 9,) * 2)
     assert told(capsys, str(config))["total"]["waiting"] == 6
 
@@ -189,7 +191,7 @@ def test_a_listing_of_another_shape_is_one_line(
 
 def broken(text: str) -> None:
     Path("work/grids").mkdir(parents=True)
-    Path("work/grids/x.json").write_text(text)
+    Path("work/grids/x.json").write_text(text, encoding="utf-8")
 
 
 def test_thousands_of_runs_are_told_in_a_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,11 +200,13 @@ def test_thousands_of_runs_are_told_in_a_moment(tmp_path: Path, monkeypatch: pyt
     note_grid("grid.yaml", {"large": {"title": "t", "runs": runs}})
     for run in list(runs)[:4000]:
         metrics(Path("results/runs") / run, 3)
-        (Path("results/runs") / run / "record.json").write_text("{}")
+        (Path("results/runs") / run / "record.json").write_text("{}", encoding="utf-8")
         (Path("results/scores") / run).mkdir(parents=True)
-        (Path("results/scores") / run / "record.json").write_text('"gessl_seconds": 3.0, ' + " " * 5000)
+        (Path("results/scores") / run / "record.json").write_text(
+            '"gessl_seconds": 3.0, ' + " " * 5000, encoding="utf-8"
+        )
     before = os.times()
-    done = subprocess.run([sys.executable, "-m", "gessl", "status"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "gessl", "status"], capture_output=True, encoding="utf-8")
     after = os.times()
     assert "4000" in done.stdout
     spent = after.children_user + after.children_system - before.children_user - before.children_system

@@ -24,7 +24,7 @@ def read_yaml(path: Path) -> Tree:
         UserError: missing or not readable, not YAML, or no mapping.
     """
     try:
-        tree = yaml.safe_load(path.read_text())
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; the default experiment is config/config.yaml") from None
     except OSError as error:

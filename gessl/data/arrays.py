@@ -33,7 +33,7 @@ def read_index(dataset: str) -> dict[str, NDArray[Any]]:
     Raises:
         UserError: the data set is not prepared.
     """
-    with open(_finished(dataset) / "index.csv", newline="") as file:
+    with open(_finished(dataset) / "index.csv", encoding="utf-8", newline="") as file:
         header, *rows = csv.reader(file)
     columns = {name: np.array(column) for name, column in zip(header, zip(*rows, strict=True), strict=True)}
     return columns | {"label": columns["label"].astype(np.int64)}
@@ -45,7 +45,7 @@ def read_card(dataset: str) -> dict[str, Any]:
     Raises:
         UserError: the data set is not prepared.
     """
-    card: dict[str, Any] = json.loads((_finished(dataset) / "card.json").read_text())
+    card: dict[str, Any] = json.loads((_finished(dataset) / "card.json").read_text(encoding="utf-8"))
     return card
 
 

@@ -180,4 +180,4 @@ def _run_dvc(*arguments: str) -> subprocess.CompletedProcess[str]:
         raise UserError("dvc: not installed, but fetching raw data needs it; run `pip install 'gessl[pipeline]'`")
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", *arguments]
     environment = os.environ | {"DVC_NO_ANALYTICS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    return subprocess.run(command, capture_output=True, encoding="utf-8", env=environment, check=False)

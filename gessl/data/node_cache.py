@@ -45,7 +45,7 @@ def _copy(path: Path, folder: Path) -> Path:
     facts = folder.stat()
     if facts.st_uid != os.getuid() or facts.st_mode & 0o077:
         raise PermissionError(0, "open to others, who could put other bytes there")
-    with open(folder / f".{expected}.lock", "w") as lock:
+    with open(folder / f".{expected}.lock", "w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not copy.is_file() or copy.stat().st_size != size:
             for left in folder.glob(f".{copy.name}.*.tmp"):  # by one that was killed: we hold the lock

@@ -35,7 +35,7 @@ def read_pin(path: Path) -> Pin:
     if not path.is_file():
         raise UserError(f"{path}: no such pin; run `gessl fetch {path.stem}`")
     try:
-        (out,) = yaml.safe_load(path.read_text())["outs"]
+        (out,) = yaml.safe_load(path.read_text(encoding="utf-8"))["outs"]
         read = Pin(md5=str(out["md5"]), size=int(out["size"]), nfiles=int(out["nfiles"]), path=str(out["path"]))
     except (yaml.YAMLError, KeyError, TypeError, ValueError):
         raise UserError(f"{path}: not the DVC pin of one folder; restore it from git") from None
@@ -75,7 +75,7 @@ def read_manifest(name: str) -> dict[str, Any] | None:
     """The manifest that `gessl fetch` wrote, or None where it is missing or does not add up to the pin."""
     path = manifest_dir(name) / "manifest.json"
     try:
-        manifest: dict[str, Any] = json.loads(path.read_text())
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         whole = folder_md5({entry["path"]: entry["md5"] for entry in manifest["files"]})
     except (OSError, ValueError, KeyError, TypeError):
         return None

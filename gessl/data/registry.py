@@ -201,7 +201,7 @@ def load_registry() -> dict[str, Dataset]:
         UserError: the file is missing or not YAML, or an entry has an unknown key, a missing key or a bad value.
     """
     try:
-        entries = yaml.safe_load(REGISTRY.read_text())
+        entries = yaml.safe_load(REGISTRY.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{REGISTRY}: {error.strerror}; run gessl in the project's root") from None
     except (yaml.YAMLError, ValueError) as error:  # a ValueError: not text in UTF-8, a date that there is not

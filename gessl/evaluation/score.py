@@ -67,7 +67,7 @@ def write_scores(path: Path, scores: Sequence[Score], shared: Mapping[str, str |
         scores: its rows.
         shared: the columns that are the same in every row; `run` is one of them.
     """
-    with open(path, "w", newline="") as file:
+    with open(path, "w", encoding="utf-8", newline="") as file:
         table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         table.writeheader()
         for score in scores:

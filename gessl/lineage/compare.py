@@ -152,7 +152,7 @@ def plain(value: Any) -> Any:
 
 def _cells(path: Path) -> Cells:
     """The values of a table by column and place, those of JSON by field, the same for all elements of a list."""
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     if path.suffix == ".json":
         return {(_field(key), key): value for key, value in flatten(json.loads(text))}
     if path.suffix == ".jsonl":

@@ -111,7 +111,7 @@ def _lock(record: Record) -> dict[str, Any] | None:
     wanted, commit = record["environment"].get("lock"), record["code"].get("commit")
     text = None
     if LOCK.is_file() and sha256_file(LOCK) == wanted:
-        text = LOCK.read_text()
+        text = LOCK.read_text(encoding="utf-8")
     elif commit and (data := file_at(commit, LOCK)) is not None and hashlib.sha256(data).hexdigest() == wanted:
         text = data.decode()
     return None if text is None else dict(re.findall(r"^([A-Za-z0-9][\w.-]*)==(\S+)", text, flags=re.M))

@@ -57,7 +57,7 @@ def interpreter_for(recorded: dict[str, Any], tree: Path, *, here: bool) -> tupl
 def locked_versions(lock: Path) -> dict[str, set[str]]:
     """The versions of each library in a lock, which may have one for each interpreter."""
     pins: dict[str, set[str]] = {}
-    for name, version in PIN.findall(lock.read_text()):
+    for name, version in PIN.findall(lock.read_text(encoding="utf-8")):
         pins.setdefault(name, set()).add(version)
     return pins
 

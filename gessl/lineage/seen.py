@@ -73,7 +73,7 @@ class Seen:
     def __init__(self, root: Path) -> None:
         self.notes: list[str] = []
         self._began = time.time_ns()
-        self._boot = BOOT.read_text().strip() if BOOT.is_file() else ""
+        self._boot = BOOT.read_text(encoding="utf-8").strip() if BOOT.is_file() else ""
         self._devices = local_devices() if self._boot else set()
         place = hashlib.sha256(os.fsencode(os.path.realpath(root))).hexdigest()
         cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
@@ -83,7 +83,7 @@ class Seen:
     def _load(self) -> dict[str, Content]:
         try:
             facts = self.path.stat()
-            total, _, text = self.path.read_text().partition("\n")
+            total, _, text = self.path.read_text(encoding="utf-8").partition("\n")
             if facts.st_uid != os.geteuid() or facts.st_mode & 0o022:
                 raise ValueError("others could write to it")
             if hashlib.sha256(text.encode()).hexdigest() != total:
@@ -154,7 +154,7 @@ class Seen:
 def local_devices() -> set[int]:
     """The devices with a file system whose times can be relied on; none where the kernel does not tell."""
     found = set()
-    for line in MOUNTS.read_text().splitlines() if MOUNTS.is_file() else []:
+    for line in MOUNTS.read_text(encoding="utf-8").splitlines() if MOUNTS.is_file() else []:
         before, _, after = line.partition(" - ")
         if after.split(" ")[0] in FILE_SYSTEMS:
             major, minor = before.split(" ")[2].split(":")

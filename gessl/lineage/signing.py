@@ -35,9 +35,9 @@ def sign(key: Path) -> Path:
     text = f"{verdict.head}\n"
     with tempfile.TemporaryDirectory() as folder:
         message = Path(folder) / HEAD.name
-        message.write_text(text)
+        message.write_text(text, encoding="utf-8")
         _ssh_keygen(f"{key}: cannot sign with it", "sign", "-f", key, "-n", NAMESPACE, message)
-        signature = message.with_name(SIGNATURE.name).read_text()
+        signature = message.with_name(SIGNATURE.name).read_text(encoding="utf-8")
     atomic_text(HEAD, text)
     atomic_text(SIGNATURE, signature)
     return SIGNATURE
@@ -58,7 +58,7 @@ def signed_head(project: Path, allowed_signers: Path) -> tuple[str, str]:
         raise UserError(f"{project}: no {SIGNATURE} beside the results; `gessl sign` makes it")
     if not allowed_signers.is_file():
         raise UserError(f"{allowed_signers}: no such file; it names those whose signatures count, with their keys")
-    path, message = root / SIGNATURE, (root / HEAD).read_text(errors="replace")
+    path, message = root / SIGNATURE, (root / HEAD).read_text(errors="replace", encoding="utf-8")
     common = ("-f", allowed_signers, "-s", path)
     found = _ssh_keygen(f"{path}: by nobody in {allowed_signers}", "find-principals", *common)
     signer = found.splitlines()[0]
@@ -71,7 +71,7 @@ def _ssh_keygen(fault: str, verb: str, *arguments: str | Path, text: str = "") -
     """What `ssh-keygen -Y VERB` printed; `fault` is told where it refuses."""
     try:
         command = ["ssh-keygen", "-Y", verb, *arguments]
-        done = subprocess.run(command, input=text, capture_output=True, text=True, errors="replace")
+        done = subprocess.run(command, input=text, capture_output=True, encoding="utf-8", errors="replace")
     except OSError as error:
         raise UserError(f"ssh-keygen: cannot be started ({error.strerror}); install the OpenSSH client") from None
     if done.returncode:

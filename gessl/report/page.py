@@ -38,7 +38,7 @@ def render(plan: ReportPlan, collected: Collected, tables: list[Table], drawings
         "cost": wording.cost,
     }
     records = chain(record for pair in collected.records.values() for record in pair.values())
-    script = (TEMPLATES / "page.js").read_text()
+    script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     inlined = [
         {"section": drawing.section, "name": drawing.name, "caption": drawing.caption,
          "svg": Markup(inline(drawing.svg, drawing.caption))}
@@ -46,7 +46,7 @@ def render(plan: ReportPlan, collected: Collected, tables: list[Table], drawings
     ]  # fmt: skip
     return environment.get_template("report.html.j2").render(
         plan=plan,
-        style=Markup(_palette() + (TEMPLATES / "style.css").read_text()),
+        style=Markup(_palette() + (TEMPLATES / "style.css").read_text(encoding="utf-8")),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         status=facts.status(plan, collected),

@@ -26,9 +26,9 @@ def report(plan: ReportPlan) -> None:
         tables = build_tables(plan, collected)
         drawings = draw_all(plan, collected, tables)
         for table in tables:
-            step.path(f"tables/{table.name}.csv").write_text(to_csv(table))
-            step.path(f"tables/{table.name}.tex").write_text(to_latex(table))
+            step.path(f"tables/{table.name}.csv").write_text(to_csv(table), encoding="utf-8")
+            step.path(f"tables/{table.name}.tex").write_text(to_latex(table), encoding="utf-8")
         for drawing in drawings:
-            step.path(f"figures/{drawing.name}.svg").write_text(drawing.svg)
+            step.path(f"figures/{drawing.name}.svg").write_text(drawing.svg, encoding="utf-8")
         atomic_json(step.path("ids.json"), ids(tables))
-        step.path(PAGE).write_text(render(plan, collected, tables, drawings))
+        step.path(PAGE).write_text(render(plan, collected, tables, drawings), encoding="utf-8")

@@ -47,7 +47,7 @@ def one_writer(uri: str) -> Iterator[None]:
     database = database_of(uri)
     folder, name = (STORE, "server") if database is None else (database.parent, database.name)
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / f".{name}.lock", "w") as lock:
+    with open(folder / f".{name}.lock", "w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -60,7 +60,7 @@ def tree_id() -> str:
     path = STORE / "tree"
     if not path.is_file():
         atomic_text(path, uuid.uuid4().hex + "\n")
-    return path.read_text().strip()
+    return path.read_text(encoding="utf-8").strip()
 
 
 def open_store(uri: str) -> "MlflowClient":

@@ -28,7 +28,7 @@ def points(path: Path, after: int) -> Iterator[Point]:
     that was seen, not a place in the file, tells what is new. A line without its end is still being written.
     """
     try:
-        lines = path.read_text().split("\n")[:-1]
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
     except FileNotFoundError:  # published between two looks
         return
     for line in lines:
@@ -58,7 +58,7 @@ def params(config: dict[str, Any], prefix: str = "") -> dict[str, str]:
 def scores(path: Path) -> dict[str, float]:
     """`scores.csv` as `protocol/task/metric: value`."""
     found: dict[str, float] = {}
-    with open(path, newline="") as file:
+    with open(path, encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             key = name(f"{row['protocol']}/{row['task']}/{row['metric']}")
             if row["value"]:
@@ -71,7 +71,7 @@ def data_version(record: dict[str, Any]) -> tuple[str, str] | None:
     for entry in record["inputs"]:
         card = Path(entry["path"]).parent / "card.json"
         if card.parent.parent == RESULTS / "data" and card.is_file():
-            return card.parent.name, str(json.loads(card.read_text())["data_version"])
+            return card.parent.name, str(json.loads(card.read_text(encoding="utf-8"))["data_version"])
     return None
 
 

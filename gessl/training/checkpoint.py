@@ -75,7 +75,7 @@ def load_checkpoint(folder: Path, run: str, code: str, device: torch.device) -> 
         return None
     advice = f"delete {folder} to start the run anew"
     try:
-        meta = json.loads(pointer.read_text())
+        meta = json.loads(pointer.read_text(encoding="utf-8"))
         step, path, digest = int(meta["step"]), folder / meta["file"], meta["sha256"]
         owner, sources, names = meta["run"], meta["code"], list(meta["tensors"])
     except (ValueError, KeyError, TypeError) as error:

@@ -154,7 +154,7 @@ class Lease:
         path = self._path(number)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            with open(path, "x") as file:  # O_EXCL
+            with open(path, "x", encoding="utf-8") as file:  # O_EXCL
                 json.dump(self._me._asdict(), file)
                 file.flush()
                 os.fsync(file.fileno())
@@ -197,7 +197,7 @@ class Lease:
 def machine() -> str:
     """Names the running system in which process numbers mean what they mean here; "" where that cannot be told."""
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"  # containers count their processes for themselves
     except OSError:
         return ""
@@ -206,7 +206,7 @@ def machine() -> str:
 def process_start(pid: int) -> str:
     """When the process started, in ticks since boot (numbers are used again); "" if there is none that lives."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:
         return ""
     return "" if fields[0] in "ZX" else fields[19]

@@ -76,7 +76,7 @@ class Metrics:
                 losses, norms = self._tasks[index]
                 broken = Broken(row["step"], losses.tolist(), norms.tolist())
                 break
-        with open(self._path, "a") as file:
+        with open(self._path, "a", encoding="utf-8") as file:
             file.writelines(lines)
             file.flush()
             os.fsync(file.fileno())
@@ -88,7 +88,7 @@ class Metrics:
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """All whole rows of a metrics file (a kill can cut the last line short)."""
     rows = []
-    for line in path.read_text().splitlines() if path.is_file() else []:
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         try:
             rows.append(json.loads(line))
         except ValueError:

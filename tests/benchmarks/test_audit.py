@@ -28,14 +28,14 @@ def test_the_grid_is_one_that_an_audit_passes(
 def test_a_project_that_fails_its_audit_is_not_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     benchmark.build(1, 0.01)
-    next(Path("results/runs").rglob("metrics.jsonl")).write_text("altered")
+    next(Path("results/runs").rglob("metrics.jsonl")).write_text("altered", encoding="utf-8")
     with pytest.raises(SystemExit, match="audit FAILED"):
         benchmark.gessl_audit()
 
 
 def test_the_peer_reads_every_file_or_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("-a b").write_text("x")
+    Path("-a b").write_text("x", encoding="utf-8")
     benchmark.sha256sum(["-a b"])
     with pytest.raises(subprocess.CalledProcessError):
         benchmark.sha256sum(["-a b", "none"])

@@ -127,7 +127,7 @@ def test_the_quick_run_reports_every_figure(
     threads = torch.get_num_threads()
     bilevel.main(["--quick"])
     torch.set_num_threads(threads)
-    report = json.loads((tmp_path / "benchmarks/out/bilevel.json").read_text())
+    report = json.loads((tmp_path / "benchmarks/out/bilevel.json").read_text(encoding="utf-8"))
     assert report["max_rel_error_exact"] < 1e-12
     assert report["max_rel_error_exact_slope"] < 1e-7
     for key in ("exact_over_bound", "exact_over_bound_ordinary", "plain_over_ours", "replay_memory_k5_over_k1"):
@@ -151,7 +151,7 @@ def test_throughput_searches_for_the_best_batch(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     throughput.main(["--seconds", "0.01"])
-    report = json.loads((tmp_path / "benchmarks/out/throughput.json").read_text())
+    report = json.loads((tmp_path / "benchmarks/out/throughput.json").read_text(encoding="utf-8"))
     assert [row["arm"] for row in report["best"]] == list(throughput.ARMS)
     for row in report["best"]:
         assert row["images_per_second"] == max(

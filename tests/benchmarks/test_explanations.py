@@ -33,7 +33,7 @@ CONFIG = Path("config/config.yaml")
 def experiment(prepared: Path) -> Experiment:
     methods = {"methods": {"dim": {"hidden": 16, "dim": 8, "units": 32}, "cpc": {"hidden": 16, "dim": 8}}}
     protocols = {"protocols": ["scarce/linear-v1"]}
-    CONFIG.write_text(yaml.safe_dump({**SMALL, **methods, "seeds": [0], "evaluation": protocols}))
+    CONFIG.write_text(yaml.safe_dump({**SMALL, **methods, "seeds": [0], "evaluation": protocols}), encoding="utf-8")
     return Experiment.load(CONFIG)
 
 
@@ -115,7 +115,7 @@ def test_what_is_refuted_is_told(
         "dim": ["dim"],
         "cpc": ["cpc"],
     }
-    report = json.loads(Path("benchmarks/out/explanations.json").read_text())
+    report = json.loads(Path("benchmarks/out/explanations.json").read_text(encoding="utf-8"))
     assert [row["holds"] for row in report] == [True, False]
 
 

@@ -20,7 +20,7 @@ CONFIG = Path("config/config.yaml")
 @pytest.fixture
 def experiment(prepared: Path) -> Experiment:
     protocols = {"protocols": ["scarce/linear-v1"]}
-    CONFIG.write_text(yaml.safe_dump({**SMALL, "seeds": [0], "evaluation": protocols}))
+    CONFIG.write_text(yaml.safe_dump({**SMALL, "seeds": [0], "evaluation": protocols}), encoding="utf-8")
     return Experiment.load(CONFIG)
 
 
@@ -34,12 +34,12 @@ def test_learn_sets_a_run_beside_pixels_and_the_untrained_network(
     assert list(rows) == ["simclr"]
     assert f"{gessl} is not finished" in capsys.readouterr().err
     row = rows["simclr"]
-    with open(Path("results/scores") / base / "scores.csv", newline="") as file:
+    with open(Path("results/scores") / base / "scores.csv", encoding="utf-8", newline="") as file:
         scored = {line["task"]: float(line["value"]) for line in csv.DictReader(file)}
     assert row["accs"] == [scored["1-per-class"]]
 
     images = np.load("results/data/digits/images.npy").reshape(1797, -1) / 255
-    index = list(csv.DictReader(open("results/data/digits/index.csv", newline="")))  # noqa: SIM115
+    index = list(csv.DictReader(open("results/data/digits/index.csv", encoding="utf-8", newline="")))  # noqa: SIM115
     labels, splits = (np.array([line[key] for line in index]) for key in ("label", "split"))
     pixels = StandardScaler().fit(images[splits == "train"]).transform(images)
     test = splits == "test"

@@ -25,7 +25,7 @@ def content(project: Path) -> dict[str, Any]:
 
 def _content(path: Path) -> Any:
     if path.name == "metrics.jsonl":
-        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         return [{key: value for key, value in row.items() if key not in CLOCKS} for row in rows]
     if path.name == "record.json":
         record = parse_record(path.read_bytes())
@@ -34,10 +34,12 @@ def _content(path: Path) -> Any:
         plain = {path: sha256 for path, sha256 in told.items() if not any(map(Path(path).match, TELL_TIME))}
         return {key: record[key] for key in SCIENCE} | {"files": plain, "paths": sorted(e["path"] for e in entries)}
     if path.name == "sigma-report.html":
-        return re.findall(r"\d+\.\d+ ± \d+\.\d+", path.read_text())  # its tables; the page also shows hours and hosts
+        return re.findall(
+            r"\d+\.\d+ ± \d+\.\d+", path.read_text(encoding="utf-8")
+        )  # its tables; the page also shows hours and hosts
     if path.parent.name == "tables" and path.suffix == ".csv":
-        with open(path, newline="") as file:
+        with open(path, encoding="utf-8", newline="") as file:
             return [{key: value for key, value in row.items() if key not in CLOCKS} for row in csv.DictReader(file)]
     if path.suffix == ".svg":  # with links to records, whose ids hash when they were made
-        return re.sub(r"sigma-report\.html#r-[0-9a-f]+", "", path.read_text())
+        return re.sub(r"sigma-report\.html#r-[0-9a-f]+", "", path.read_text(encoding="utf-8"))
     return sha256_file(path)

@@ -56,7 +56,7 @@ PartitionName=high Nodes={node} MaxTime=INFINITE State=UP PriorityTier=10 Preemp
 
 def ask(*words: str) -> str:
     """What a SLURM command answers."""
-    return subprocess.run(words, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
+    return subprocess.run(words, capture_output=True, encoding="utf-8", check=True, timeout=60).stdout.strip()
 
 
 def install() -> None:
@@ -71,7 +71,7 @@ def install() -> None:
         pytest.skip("no SLURM here, and no apt-get to install Debian's")
     quiet = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     for words in (["update"], ["install", "-y", "--no-install-recommends", *PACKAGES]):
-        done = subprocess.run(["apt-get", *words], env=quiet, capture_output=True, text=True, timeout=600)
+        done = subprocess.run(["apt-get", *words], env=quiet, capture_output=True, encoding="utf-8", timeout=600)
     if done.returncode:
         pytest.skip(f"SLURM's packages cannot be installed: {done.stderr.strip().splitlines()[-1]}")
 
@@ -90,7 +90,7 @@ def running_slurm(folder: Path) -> Iterator[None]:
         subprocess.run(["scancel", "--user=root"], check=False, timeout=60)
         for pid_file in (folder / "slurmd.pid", folder / "slurmctld.pid", *([Path("/run/munge/munged.pid")] * started)):
             with contextlib.suppress(OSError, ValueError):
-                os.kill(int(pid_file.read_text()), signal.SIGTERM)
+                os.kill(int(pid_file.read_text(encoding="utf-8")), signal.SIGTERM)
         for name in FILES:
             (ETC / name).unlink(missing_ok=True)
 
@@ -107,7 +107,7 @@ def configure(folder: Path) -> None:
     cgroup = "CgroupAutomount=no\nConstrainCores=no\nConstrainRAMSpace=no\n"
     ETC.mkdir(exist_ok=True)
     for name, content in zip(FILES, (text, gpus, cgroup), strict=True):
-        (ETC / name).write_text(content)
+        (ETC / name).write_text(content, encoding="utf-8")
 
 
 def start_munge() -> bool:
@@ -129,7 +129,7 @@ def start_munge() -> bool:
 
 def node_state() -> str:
     """SLURM's word for the node, in small letters."""
-    done = subprocess.run(["sinfo", "-h", "-N", "-o", "%T"], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["sinfo", "-h", "-N", "-o", "%T"], capture_output=True, encoding="utf-8", timeout=60)
     return (done.stdout.split() or [""])[0]
 
 

@@ -43,7 +43,7 @@ def work(folder: Path, diary: Path, seconds: float, apart: bool) -> None:
 def turns(diary: Path) -> list[int]:
     """Who wrote, one entry for each stretch of one writer."""
     found: list[int] = []
-    for line in sorted(diary.read_text().splitlines()):
+    for line in sorted(diary.read_text(encoding="utf-8").splitlines()):
         writer = int(line.split()[1])
         if found[-1:] != [writer]:
             found.append(writer)
@@ -62,7 +62,7 @@ def test_of_many_exactly_one_writes_and_the_killed_are_followed(tmp_path: Path, 
     until(diary.read_text)
     for _ in range(3):
         time.sleep(draw.uniform(0, 0.4))
-        writer = int(diary.read_text().splitlines()[-1].split()[1])
+        writer = int(diary.read_text(encoding="utf-8").splitlines()[-1].split()[1])
         next(process for process in processes if process.pid == writer).kill()  # in most cases while it writes
     for process in processes:
         process.join(60)
@@ -81,18 +81,18 @@ def test_one_that_was_stopped_notices_before_it_writes_again(tmp_path: Path) -> 
     folder, diary = tmp_path / "lease", tmp_path / "diary"
     sleeper = FORK.Process(target=work, args=(folder, diary, 30, True))
     sleeper.start()
-    until(lambda: diary.is_file() and diary.read_text())
+    until(lambda: diary.is_file() and diary.read_text(encoding="utf-8"))
     assert sleeper.pid is not None
     os.kill(sleeper.pid, signal.SIGSTOP)
     said: list[str] = []
     started = time.monotonic()
     with quick(folder, on_wait=said.append):
         assert time.monotonic() - started > BEAT * MISSED * 0.9, "not before it has missed its beats"
-        before = diary.read_text()
+        before = diary.read_text(encoding="utf-8")
         os.kill(sleeper.pid, signal.SIGCONT)
         sleeper.join(10)
         assert sleeper.exitcode == 1, "Unfinished"
-        assert len(diary.read_text()) - len(before) <= 40, "at most the line that it was about to write"
+        assert len(diary.read_text(encoding="utf-8")) - len(before) <= 40, "at most the line that it was about to write"
     assert len(said) == 1
     assert f"process {sleeper.pid} on" in said[0]
 
@@ -101,7 +101,7 @@ def test_a_living_holder_is_waited_for_however_long(tmp_path: Path) -> None:
     folder, diary = tmp_path / "lease", tmp_path / "diary"
     holder = FORK.Process(target=work, args=(folder, diary, BEAT * MISSED * 4, True))
     holder.start()
-    until(lambda: diary.is_file() and diary.read_text())
+    until(lambda: diary.is_file() and diary.read_text(encoding="utf-8"))
     with quick(folder) as held:
         assert held.waited
         holder.join(1)
@@ -112,7 +112,7 @@ def test_on_one_machine_a_dead_process_is_followed_at_once(tmp_path: Path) -> No
     folder, diary = tmp_path / "lease", tmp_path / "diary"
     holder = FORK.Process(target=work, args=(folder, diary, 30, False))
     holder.start()
-    until(lambda: diary.is_file() and diary.read_text())
+    until(lambda: diary.is_file() and diary.read_text(encoding="utf-8"))
     holder.kill()
     holder.join()
     started = time.monotonic()
@@ -138,11 +138,11 @@ def test_a_job_told_to_stop_does_not_wait_on(tmp_path: Path) -> None:
 def test_a_lease_that_ends_before_its_words_were_written_is_taken_over(tmp_path: Path) -> None:
     folder = tmp_path / "lease"
     folder.mkdir()
-    (folder / "7.json").write_text("")  # killed between creating and writing
+    (folder / "7.json").write_text("", encoding="utf-8")  # killed between creating and writing
     with quick(folder) as held:
         held.require()
         assert [path.name for path in folder.iterdir()] == ["8.json"]
-        assert json.loads((folder / "8.json").read_text())["pid"] == os.getpid()
+        assert json.loads((folder / "8.json").read_text(encoding="utf-8"))["pid"] == os.getpid()
 
 
 def test_files_that_are_no_lease_s_do_not_disturb_it(tmp_path: Path) -> None:

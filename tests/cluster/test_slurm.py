@@ -52,7 +52,7 @@ def project(folder: Path) -> Path:
 def in_peace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The grid on this machine without a scheduler."""
     folder = project(tmp_path_factory.mktemp("peace") / "project")
-    done = subprocess.run([*SNAKEMAKE, "workflow/profiles/local"], cwd=folder, capture_output=True, text=True)
+    done = subprocess.run([*SNAKEMAKE, "workflow/profiles/local"], cwd=folder, capture_output=True, encoding="utf-8")
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
@@ -70,7 +70,7 @@ class Night:
         self.waiting = dict(zip((self.kill, self.tell, self.requeue, self.preempt), runs, strict=False))
 
     def __enter__(self) -> Self:
-        with open(self.log, "w") as file:
+        with open(self.log, "w", encoding="utf-8") as file:
             words = [*SNAKEMAKE, "workflow/profiles/slurm", *HASTE]
             self.main = subprocess.Popen(words, cwd=self.folder, stdout=file, stderr=subprocess.STDOUT)
         return self
@@ -89,7 +89,7 @@ class Night:
     def kill(self, run: str) -> None:
         """As the kernel does that runs out of memory."""
         (lease,) = (self.folder / "work/leases" / run).iterdir()
-        os.kill(json.loads(lease.read_text())["pid"], signal.SIGKILL)
+        os.kill(json.loads(lease.read_text(encoding="utf-8"))["pid"], signal.SIGKILL)
 
     def tell(self, run: str) -> None:
         """As SLURM does before it preempts."""
@@ -120,14 +120,14 @@ class Night:
                 if len(read_metrics(self.folder / "work" / run / "metrics.jsonl")) >= PAST_A_CHECKPOINT:
                     mishap(run)
                     del self.waiting[mishap]
-            assert self.main.poll() is None, self.log.read_text()
+            assert self.main.poll() is None, self.log.read_text(encoding="utf-8")
             time.sleep(0.05)
 
     def drain(self) -> None:
         """No new job starts until the node is empty and was given back."""
         ask("scontrol", "update", f"NodeName={NODE}", "State=DRAIN", "Reason=test")
         wait_until(lambda: node_state() == "drained", 600, "the node is not empty")
-        assert self.main.poll() is None, self.log.read_text()
+        assert self.main.poll() is None, self.log.read_text(encoding="utf-8")
         ask("scontrol", "update", f"NodeName={NODE}", "State=RESUME")
 
     def resumed(self, run: str) -> int:
@@ -141,9 +141,9 @@ def test_a_night_of_mishaps_ends_in_the_results_of_a_day_in_peace(slurm: None, i
     with Night(project(tmp_path / "project"), runs) as night:
         night.mishaps()
         night.drain()
-        assert night.main.wait(3600) == 0, night.log.read_text()
+        assert night.main.wait(3600) == 0, night.log.read_text(encoding="utf-8")
     assert all(night.resumed(run) > 0 for run in runs[:4])
-    assert "told to stop by SIGTERM" in night.log.read_text(), "the end of a failed job's log"
+    assert "told to stop by SIGTERM" in night.log.read_text(encoding="utf-8"), "the end of a failed job's log"
     expected, found = content(in_peace), content(night.folder)
     assert found.keys() == expected.keys()
     assert {path for path in expected if found[path] != expected[path]} == set()
@@ -155,10 +155,10 @@ def test_a_night_of_mishaps_ends_in_the_results_of_a_day_in_peace(slurm: None, i
 def test_short_evaluations_share_submissions_where_the_profile_says_so(slurm: None, tmp_path: Path) -> None:
     """The groups that docs/cluster.md shows; with fewer jobs at once than are ready."""
     folder = copy_project(tmp_path / "project")
-    (folder / "config/config.yaml").write_text(yaml.safe_dump(SMALL))
+    (folder / "config/config.yaml").write_text(yaml.safe_dump(SMALL), encoding="utf-8")
     groups = ("--groups", "evaluate=evaluate", "--group-components", "evaluate=2")
     words = [*SNAKEMAKE, "workflow/profiles/slurm", *HASTE, *groups, "--jobs", "2"]
-    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=900)
+    done = subprocess.run(words, cwd=folder, capture_output=True, encoding="utf-8", timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     runs = list(folder.glob("results/runs/*/record.json"))
     assert len(list(folder.glob("results/scores/*/record.json"))) == len(runs) == 4

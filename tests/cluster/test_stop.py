@@ -31,7 +31,7 @@ def run(prepared: Path) -> str:
     train = {"steps": STEPS, "batch": 32, "warmup": 2, "lr": 0.003, "clip": 0.5}
     efficiency = {"checkpoint_every": 50, "log_every": 1}
     Path("config/config.yaml").write_text(
-        yaml.safe_dump({**SMALL, "recipe": {"train": train}, "efficiency": efficiency})
+        yaml.safe_dump({**SMALL, "recipe": {"train": train}, "efficiency": efficiency}), encoding="utf-8"
     )
     cells = Experiment.load(Path("config/config.yaml")).runs()
     return next(cell.id for cell in cells if cell.science.gessl and cell.science.seed == 0)
@@ -48,7 +48,7 @@ def expected(run: str) -> dict:
 
 def pretrain(run: str) -> None:
     """In a process of its own, with what it says in a file of its own."""
-    sys.stderr = open(f"said-{os.getpid()}.txt", "w", buffering=1)  # noqa: SIM115 (the process's, to its end)
+    sys.stderr = open(f"said-{os.getpid()}.txt", "w", encoding="utf-8", buffering=1)  # noqa: SIM115 (the process's, to its end)
     raise SystemExit(main(["pretrain", run]))
 
 
@@ -75,7 +75,7 @@ def come_second(run: str, first: multiprocessing.process.BaseProcess) -> multipr
 
 def said() -> list[str]:
     """The lines that are meant for people."""
-    texts = [path.read_text() for path in Path().glob("said-*.txt")]
+    texts = [path.read_text(encoding="utf-8") for path in Path().glob("said-*.txt")]
     return [line for text in texts for line in text.splitlines() if line.startswith("gessl:")]
 
 
@@ -88,7 +88,7 @@ def test_told_to_stop_it_saves_its_step_and_goes_on_from_there(
     os.kill(process.pid, number)
     process.join(30)
     assert process.exitcode == TRY_AGAIN == 75
-    step = json.loads((work_dir(run) / "checkpoint.json").read_text())["step"]
+    step = json.loads((work_dir(run) / "checkpoint.json").read_text(encoding="utf-8"))["step"]
     assert 5 <= step < 50, "behind the step it was in, not at the next checkpoint"
     assert said() == [
         f"gessl: {run}: told to stop by {number.name} at step {step} of {STEPS}; the same command goes on"
@@ -144,7 +144,10 @@ def test_who_comes_second_goes_on_where_the_first_was_killed(run: str, expected:
 def test_who_lost_the_lease_writes_nothing_more(run: str) -> None:
     process = started(run, 5)
     (ours,) = lease_dir(run).iterdir()
-    (lease_dir(run) / "2.json").write_text(ours.read_text().replace(json.loads(ours.read_text())["token"], "another"))
+    (lease_dir(run) / "2.json").write_text(
+        ours.read_text(encoding="utf-8").replace(json.loads(ours.read_text(encoding="utf-8"))["token"], "another"),
+        encoding="utf-8",
+    )
     before = len(read_metrics(work_dir(run) / "metrics.jsonl"))
     process.join(60)
     assert process.exitcode == TRY_AGAIN

@@ -40,9 +40,9 @@ def register(project: Path) -> Callable[..., None]:
 
     def add(name: str, like: str, **changes: Any) -> None:
         path = project / "config/datasets.yaml"
-        entries = yaml.safe_load(path.read_text())
+        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
         entries[name] = {**entries[like], **changes}
-        path.write_text(yaml.safe_dump(entries))
+        path.write_text(yaml.safe_dump(entries), encoding="utf-8")
 
     return add
 
@@ -61,7 +61,9 @@ def pin_and_list(name: str) -> None:
 
     files = sorted(raw_dir(name).iterdir())
     out = {"md5": folder_md5(folder_hashes(raw_dir(name))), "size": sum(file.stat().st_size for file in files)}
-    pin(name).write_text(yaml.safe_dump({"outs": [out | {"nfiles": len(files), "path": name, "hash": "md5"}]}))
+    pin(name).write_text(
+        yaml.safe_dump({"outs": [out | {"nfiles": len(files), "path": name, "hash": "md5"}]}), encoding="utf-8"
+    )
     fetch._write_manifest(dataset(name))
 
 
@@ -91,7 +93,7 @@ def draw_glyphs(register: Callable[..., None], project: Path) -> Callable[..., N
 
     from gessl.data.fetch import _copy_bundled
 
-    entries = yaml.safe_load((ROOT / "config/datasets.yaml").read_text())
+    entries = yaml.safe_load((ROOT / "config/datasets.yaml").read_text(encoding="utf-8"))
 
     def put(
         name: str,

@@ -32,7 +32,7 @@ PIN = Path("data/raw/digits.dvc")
 
 def dvc(*arguments: str) -> str:
     command = [sys.executable, "-m", "dvc", *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(command, check=True, capture_output=True, encoding="utf-8").stdout.strip()
 
 
 @pytest.fixture
@@ -43,7 +43,9 @@ def dvc_project(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
     (project / ".dvc").mkdir()
     core = "[core]\n    no_scm = True\n    check_update = false\n    remote = store\n"
-    (project / ".dvc/config").write_text(f"{core}['remote \"store\"']\n    url = {project / 'store'}\n")
+    (project / ".dvc/config").write_text(
+        f"{core}['remote \"store\"']\n    url = {project / 'store'}\n", encoding="utf-8"
+    )
     return project
 
 
@@ -102,7 +104,9 @@ def test_digits_come_pinned_and_survive_loss_and_tampering(dvc_project: Path) ->
     # lost raw folder: back from the cache; lost cache too: back from the remote; the source is not asked
     dvc("push", "-q")
     registry = Path("config/datasets.yaml")
-    registry.write_text(registry.read_text().replace("sklearn:digits.csv.gz", "sklearn:gone.csv.gz"))
+    registry.write_text(
+        registry.read_text(encoding="utf-8").replace("sklearn:digits.csv.gz", "sklearn:gone.csv.gz"), encoding="utf-8"
+    )
     for lost in ([RAW.parent], [RAW.parent, Path(".dvc/cache"), Path("dvc-home"), Path("results")]):
         for folder in lost:
             shutil.rmtree(folder)
@@ -206,7 +210,7 @@ def test_files_that_people_place_are_verified_and_pinned(dvc_project: Path, regi
     with pytest.raises(UserError, match=r"data/raw/mine/a\.bin: MD5"):
         fetch("mine")
     (folder / "a.bin").write_bytes(b"precious")
-    (folder / "notes.txt").write_text("x")
+    (folder / "notes.txt").write_text("x", encoding="utf-8")
     with pytest.raises(UserError, match=r"notes\.txt: does not belong"):
         fetch("mine")
     assert not Path("data/raw/mine.dvc").exists()
@@ -219,7 +223,7 @@ def test_pinned_bytes_must_also_be_the_published_ones(
     place: Callable[..., Path], register: Callable[..., None]
 ) -> None:
     place("mine", "digits", b"pinned by mistake")
-    entries = yaml.safe_load(Path("config/datasets.yaml").read_text())
+    entries = yaml.safe_load(Path("config/datasets.yaml").read_text(encoding="utf-8"))
     (file,) = entries["mine"]["files"]
     register("mine", "mine", files=[file | {"md5": "0" * 32}])
     with pytest.raises(UserError, match=r"data/raw/mine/raw\.bin: MD5"):
@@ -255,7 +259,7 @@ def test_outside_a_dvc_repository(project: Path) -> None:
 def test_a_broken_pin(text: str, message: str, project: Path) -> None:
     path = project / "data/raw/digits.dvc"
     path.parent.mkdir(parents=True)
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=message):
         data_version("digits")
     path.unlink()
@@ -268,7 +272,7 @@ def test_a_folder_with_subfolders_hashes_as_dvc_does(dvc_project: Path) -> None:
     for name in ("b", "a/z", "a/b/c", "a.txt", "A", "ü x"):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(name)
+        path.write_text(name, encoding="utf-8")
     dvc("add", "-q", "data/raw/many")
     assert read_pin(Path("data/raw/many.dvc")).md5 == folder_md5(folder_hashes(folder))
 

@@ -98,7 +98,7 @@ def test_thousands_of_readers_share_the_pages_of_memory(images: Path) -> None:
 
 def own_memory() -> int:
     """Bytes of memory that no file and no other process shares."""
-    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    lines = Path("/proc/self/smaps_rollup").read_text(encoding="utf-8").splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith(("Private_Dirty", "Anonymous"))) * 1024
 
 
@@ -130,7 +130,7 @@ def test_a_disk_that_fails_costs_nothing(
     images: Path, how: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if how == "file":
-        Path("local").write_text("in the way")
+        Path("local").write_text("in the way", encoding="utf-8")
     if how == "full":
         monkeypatch.setenv(node_cache.VARIABLE, "/dev/full")
     if how == "open to all":

@@ -108,17 +108,17 @@ def test_an_altered_raw_byte_stops_here(digits: Path, project: Path) -> None:
 
 
 def test_an_added_raw_file_stops_here(digits: Path) -> None:
-    (digits.parent / "extra.txt").write_text("x")
+    (digits.parent / "extra.txt").write_text("x", encoding="utf-8")
     with pytest.raises(UserError, match=r"extra\.txt: does not belong there"):
         prepare("mine")
 
 
 def test_a_forged_manifest_does_not_help(digits: Path, project: Path) -> None:
     path = project / "results/raw/mine/manifest.json"
-    manifest = json.loads(path.read_text())
+    manifest = json.loads(path.read_text(encoding="utf-8"))
     digits.write_bytes(b"other")
     manifest["files"][0]["md5"] = hashlib.md5(b"other").hexdigest()
-    path.write_text(json.dumps(manifest))
+    path.write_text(json.dumps(manifest), encoding="utf-8")
     with pytest.raises(UserError, match=r"data/raw/mine: differs from its pin data/raw/mine\.dvc"):
         prepare("mine")
 

@@ -13,7 +13,7 @@ from gessl.errors import UserError
 def change(project: Path, *keys: Any, value: Any = None, delete: bool = False) -> None:
     """Set or delete `entries[keys[0]][keys[1]]…` in the project's registry."""
     path = project / "config/datasets.yaml"
-    entries = yaml.safe_load(path.read_text())
+    entries = yaml.safe_load(path.read_text(encoding="utf-8"))
     inner = entries
     for key in keys[:-1]:
         inner = inner[key]
@@ -21,7 +21,7 @@ def change(project: Path, *keys: Any, value: Any = None, delete: bool = False) -
         del inner[keys[-1]]
     else:
         inner[keys[-1]] = value
-    path.write_text(yaml.safe_dump(entries))
+    path.write_text(yaml.safe_dump(entries), encoding="utf-8")
 
 
 def test_what_ships_is_sound(project: Path) -> None:
@@ -108,7 +108,7 @@ def test_a_fault_is_named_with_its_place(project: Path, keys: tuple[Any, ...], v
 
 def test_names_are_safe_in_paths(project: Path) -> None:
     path = project / "config/datasets.yaml"
-    path.write_text(path.read_text().replace("digits:\n", "../digits:\n", 1))
+    path.write_text(path.read_text(encoding="utf-8").replace("digits:\n", "../digits:\n", 1), encoding="utf-8")
     with pytest.raises(UserError, match="name: only a-z"):
         load_registry()
 
@@ -121,7 +121,7 @@ def test_a_missing_key_is_named(project: Path) -> None:
 
 @pytest.mark.parametrize("text", ["a: [1", "- 1\n- 2\n", "", "a: !!python/object/apply:os.getcwd []"])
 def test_a_broken_file_is_one_line(project: Path, text: str) -> None:
-    (project / "config/datasets.yaml").write_text(text)
+    (project / "config/datasets.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=r"^config/datasets\.yaml: [^\n]*$"):
         load_registry()
 

@@ -14,7 +14,7 @@ ELSEWHERE = {"make run", "make test", "make lint types"}
 def commands() -> list[str]:
     found = []
     for page in ("README.md", "CONTRIBUTING.md"):
-        for block in re.findall(r"```sh\n(.*?)```", (ROOT / page).read_text(), flags=re.S):
+        for block in re.findall(r"```sh\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), flags=re.S):
             lines = (line.split("  #")[0].strip() for line in block.replace("\\\n", " ").splitlines())
             found += [line for line in lines if line and line not in ELSEWHERE]
     return list(dict.fromkeys(found))
@@ -30,7 +30,7 @@ def test_the_command_does_what_it_says(command: str) -> None:
             subprocess.run(["pkill", "-f", "mlflow.*--port 5000"], check=False)
             server.wait(30)
         return
-    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, encoding="utf-8", timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout + done.stderr, "a command of the documentation says something"
 

@@ -34,7 +34,9 @@ def project(tmp_path, monkeypatch, images):
     with Step("prepare", "toy", data_dir("toy"), inputs=[], config={}) as step:
         np.save(step.path("images.npy"), images)
         pd.DataFrame(table).to_csv(step.path("index.csv"), index=False)
-        step.path("card.json").write_text(json.dumps({"classes": list("abcdef"), "data_version": "v1"}))
+        step.path("card.json").write_text(
+            json.dumps({"classes": list("abcdef"), "data_version": "v1"}), encoding="utf-8"
+        )
     suite = SuiteSettings(tasks=3, way=3, train=5, val=4, test=5)
     draw("toy", 0, TaskSettings(epochs=1, ways=(3,), shots=(1,), queries=5, episodes=4, label_draws=1, sigma=suite))
     with torch.random.fork_rng():
@@ -42,12 +44,12 @@ def project(tmp_path, monkeypatch, images):
         encoder = Encoder("small-conv", [0.4], [0.3], (8, 8))
     with Step("pretrain", RUN, run_dir(RUN), inputs=[], config={}) as step:
         save_encoder(encoder, step.path("encoder.safetensors"))
-        step.path("config.json").write_text("{}")
+        step.path("config.json").write_text("{}", encoding="utf-8")
 
 
 def test_episodes_and_sigma_are_scored(project):
     evaluate(RUN, dataset="toy", method="simclr", seed=0, settings=SETTINGS)
-    with open(scores_dir(RUN) / "scores.csv", newline="") as file:
+    with open(scores_dir(RUN) / "scores.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert {row["protocol"].split("/")[0] for row in rows} == {"fewshot", "sigma", "gap"}
     values = {(row["protocol"], row["task"], row["metric"]): float(row["value"]) for row in rows}

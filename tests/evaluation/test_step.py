@@ -35,7 +35,9 @@ def write_data(images):
             {"id": position, "label": labels, "class": labels, "split": split, "group": "", "sha256": ""}
         )
         table.to_csv(step.path("index.csv"), index=False)
-        step.path("card.json").write_text(json.dumps({"classes": list("abcdef"), "data_version": "v1"}))
+        step.path("card.json").write_text(
+            json.dumps({"classes": list("abcdef"), "data_version": "v1"}), encoding="utf-8"
+        )
 
 
 def write_tasks(suite):
@@ -60,7 +62,7 @@ def write_run(poison=False):
         torch.nn.init.constant_(next(encoder.parameters()), float("nan"))
     with Step("pretrain", RUN, run_dir(RUN), inputs=[], config={}) as step:
         save_encoder(encoder, step.path("encoder.safetensors"))
-        step.path("config.json").write_text("{}")
+        step.path("config.json").write_text("{}", encoding="utf-8")
 
 
 @pytest.fixture
@@ -76,7 +78,7 @@ def go(settings=SETTINGS):
 
 
 def rows():
-    with open(scores_dir(RUN) / "scores.csv", newline="") as file:
+    with open(scores_dir(RUN) / "scores.csv", encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -85,7 +87,7 @@ def test_writes_what_the_formats_page_says(project, images):
     table, outcomes = rows(), np.load(scores_dir(RUN) / "outcomes.npz")
     documented = Path(__file__).parents[2] / "docs" / "formats.md"
     for column in table[0]:
-        assert f"`{column}`" in documented.read_text()
+        assert f"`{column}`" in documented.read_text(encoding="utf-8")
     assert len({row["id"] for row in table}) == len(table) == 1 + 1 + 2 + 1 + 4 + 7
     for row in table:
         text = "|".join((RUN, row["protocol"], row["task"], row["metric"]))

@@ -15,7 +15,11 @@ def git(folder: Path, *words: str) -> str:
     identity = ["-c", "user.name=Tester", "-c", "user.email=tester@example.org", "-c", "commit.gpgsign=false"]
     environment = os.environ | {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
     done = subprocess.run(
-        ["git", "-C", str(folder), *identity, *words], capture_output=True, text=True, check=True, env=environment
+        ["git", "-C", str(folder), *identity, *words],
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
+        env=environment,
     )
     return done.stdout.strip()
 
@@ -27,7 +31,7 @@ def write(home: Path, files: dict[str, str]) -> None:
         git(home, "init", "--quiet")
     for name, text in files.items():
         (home / name).parent.mkdir(exist_ok=True)
-        (home / name).write_text(text)
+        (home / name).write_text(text, encoding="utf-8")
 
 
 def commit(folder: Path) -> str:
@@ -42,4 +46,4 @@ def forge(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     record = parse_record((folder / RECORD).read_bytes())
     change(record)
     record["id"] = record_id(record)
-    (folder / RECORD).write_text(record_text(record))
+    (folder / RECORD).write_text(record_text(record), encoding="utf-8")

@@ -34,9 +34,9 @@ def test_untouched_tree_passes_and_every_file_is_counted(project: Path) -> None:
 
 def test_every_byte_of_a_record_counts_white_space_too(project: Path) -> None:
     path = run_dir(RUN) / "record.json"
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     for altered in (text + "\n", text.replace("  ", " ", 1), text.replace('": ', '":', 1), text.rstrip(), ""):
-        path.write_text(altered)
+        path.write_text(altered, encoding="utf-8")
         verdict = audit()
         assert [(finding.kind, finding.path) for finding in verdict.findings] == [("altered", str(path))]
 
@@ -54,13 +54,13 @@ def test_a_flipped_bit_in_a_record_is_found_wherever_it_is(project: Path) -> Non
 )
 def test_extra_file_is_orphaned(project: Path, place: str) -> None:
     Path(place).parent.mkdir(parents=True, exist_ok=True)
-    Path(place).write_text("slipped in")
+    Path(place).write_text("slipped in", encoding="utf-8")
     assert _kinds(place) == {"orphaned"}
 
 
 def test_extra_folder_of_raw_data_has_no_pin(project: Path) -> None:
     Path("data/raw/other").mkdir()
-    Path("data/raw/other/x").write_text("x")
+    Path("data/raw/other/x").write_text("x", encoding="utf-8")
     assert _kinds("data/raw/other") == {"unverifiable"}
 
 
@@ -108,10 +108,12 @@ def test_forged_record_breaks_the_chain(project: Path) -> None:
         if output["path"].endswith("images.npy"):
             output |= {"bytes": 6, "sha256": sha256_file(data / "images.npy")}
     kept = forged | {"id": record_id(forged)}
-    (data / "record.json").write_text(record_text(kept))
+    (data / "record.json").write_text(record_text(kept), encoding="utf-8")
     stale = {finding.path for finding in audit().findings if finding.kind == "stale"}
     assert stale == {str(tasks_dir("toy", 0)), str(run_dir(RUN)), str(scores_dir(RUN))}
-    (data / "record.json").write_text(record_text(forged))  # the old id kept: the record no longer has it
+    (data / "record.json").write_text(
+        record_text(forged), encoding="utf-8"
+    )  # the old id kept: the record no longer has it
     assert "altered" in _kinds(data / "record.json")
     assert "altered" in _kinds(run_dir(RUN) / "record.json")
 
@@ -152,7 +154,7 @@ def test_raw_file_is_named_by_the_manifest_even_if_no_step_read_it(project: Path
     assert audit().ok
     (raw_dir("toy") / "labels.csv").write_bytes(b"0,1\n1,1\n")
     assert _kinds(raw_dir("toy") / "labels.csv") == {"altered"}
-    Path("results/raw/toy/manifest.json").write_text("{}")
+    Path("results/raw/toy/manifest.json").write_text("{}", encoding="utf-8")
     assert _kinds(raw_dir("toy")) == {"altered"}
 
 
@@ -163,7 +165,7 @@ def test_records_that_name_each_other_are_a_cycle(project: Path) -> None:
         step["outputs"] = [entry | {"path": f"results/x/{name}/f"}]
         step["inputs"] = [entry | {"record": parent}]
         Path(f"results/x/{name}").mkdir(parents=True)
-        Path(f"results/x/{name}/record.json").write_text(record_text(step))
+        Path(f"results/x/{name}/record.json").write_text(record_text(step), encoding="utf-8")
 
     forge("a", "b")
     forge("b", "a")

@@ -24,7 +24,7 @@ def _unverifiable() -> list[str]:
 
 
 def _lock(*lines: str) -> None:
-    LOCK.write_text("".join(f"{line} \\\n    --hash=sha256:00\n" for line in lines))
+    LOCK.write_text("".join(f"{line} \\\n    --hash=sha256:00\n" for line in lines), encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_a_lock_with_other_libraries_is_told(project: Path) -> None:
     (project / "tree").mkdir()
     _, told = interpreter_for({"lock": sha256_file(LOCK)}, project / "tree", here=False)
     assert told.endswith(f"which has the recorded lock, but not its libraries: {own}")
-    LOCK.write_text("torch==9.9.8\n")  # another lock says nothing of them
+    LOCK.write_text("torch==9.9.8\n", encoding="utf-8")  # another lock says nothing of them
     assert _unverifiable() == []
 
 
@@ -70,7 +70,7 @@ def test_the_commit_must_have_the_recorded_sources(
     files = {"__init__.py": "", "files.py": "import os\n", "files-old.py": "", "page/style.css": "p {}"}
     for name, text in files.items():
         (home / "gessl" / name).parent.mkdir(parents=True, exist_ok=True)
-        (home / "gessl" / name).write_text(text)
+        (home / "gessl" / name).write_text(text, encoding="utf-8")
     write(home, {".gitignore": ".*.swp\n__pycache__\n", "gessl/files/x.py": ""})
     made_at = commit(home)
     write(home, {"gessl/files.py": "import sys\n"})

@@ -27,7 +27,7 @@ def pair(tmp_path: Path) -> Callable[[str], Pair]:
 def texts(pair: Callable[[str], Pair], name: str, old: str, new: str) -> tuple[Gap, ...]:
     paths = pair(name)
     for path, text in zip(paths, (old, new), strict=True):
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
     return compare_files(*paths)
 
 

@@ -28,9 +28,9 @@ def make(run: str, config: dict[str, Any], seed: int, weights: Weights, scores: 
     inputs = [data_dir(data) / "images.npy"]
     with Step("pretrain", run, run_dir(run), inputs=inputs, config=config, seed=seed) as step:
         save_file(weights, step.path("encoder.safetensors"))
-        step.path("metrics.jsonl").write_text(json.dumps({"loss": 1.5, "seconds": seed}) + "\n")
+        step.path("metrics.jsonl").write_text(json.dumps({"loss": 1.5, "seconds": seed}) + "\n", encoding="utf-8")
     with Step("evaluate", run, scores_dir(run), inputs=[run_dir(run) / "encoder.safetensors"], config={}) as step:
-        step.path("scores.csv").write_text(scores)
+        step.path("scores.csv").write_text(scores, encoding="utf-8")
 
 
 @pytest.fixture

@@ -224,7 +224,7 @@ def _read(folder: Path) -> dict[str, Any]:
 
 def _write(folder: Path, record: dict[str, Any]) -> None:
     """As docs/formats.md says, in words of our own."""
-    (folder / "record.json").write_text(json.dumps(record, indent=2, sort_keys=True) + "\n")
+    (folder / "record.json").write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _inputs(record: dict[str, Any]) -> list[dict[str, Any]]:
@@ -365,11 +365,11 @@ def _pin_anew() -> None:
     """The pin, the manifest and the settings of the raw data as they are now."""
     version = write_pin("toy")
     manifest = Path("results/raw/toy/manifest.json")
-    listing = json.loads(manifest.read_text())
+    listing = json.loads(manifest.read_text(encoding="utf-8"))
     for entry in listing["files"]:
         data = Path("data/raw/toy", entry["path"]).read_bytes()
         entry |= {"sha256": _sha256(data), "md5": hashlib.md5(data).hexdigest()}
-    manifest.write_text(json.dumps(listing | {"data_version": version}))
+    manifest.write_text(json.dumps(listing | {"data_version": version}), encoding="utf-8")
     record = _read(Path("results/data/toy"))
     record["predicate"]["buildDefinition"]["externalParameters"]["config"] = {"data_version": version}
     _write(Path("results/data/toy"), record)

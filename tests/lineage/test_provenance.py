@@ -44,7 +44,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     root = tmp_path / "gessl"
     for name, text in FILES.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text)
+        (root / name).write_text(text, encoding="utf-8")
     monkeypatch.setattr(provenance, "PACKAGE", root)
     monkeypatch.setattr(provenance, "fingerprint", provenance.fingerprint.__wrapped__)
     return root
@@ -53,7 +53,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("name", FILES)
 def test_fingerprint_changes_with_what_is_imported_and_with_nothing_else(package: Path, name: str) -> None:
     before = {module: provenance.fingerprint(module) for module in ("gessl.net.deep", "gessl.page.html")}
-    (package / name).write_text(FILES[name] + "\n")
+    (package / name).write_text(FILES[name] + "\n", encoding="utf-8")
     after = {module: provenance.fingerprint(module) for module in before}
     changed = {module for module in before if before[module] != after[module]}
     expected = {"gessl.net.deep"} & ({"gessl.net.deep"} if name in USED else set())
@@ -66,7 +66,7 @@ def test_fingerprint_of_several_modules_covers_each(package: Path) -> None:
     both = provenance.fingerprint("gessl.net.other", "gessl.unused")
     assert both == provenance.fingerprint("gessl.unused", "gessl.net.other")
     for name in ("unused.py", "net/other.py"):
-        (package / name).write_text("y = 2\n")
+        (package / name).write_text("y = 2\n", encoding="utf-8")
         assert both != (both := provenance.fingerprint("gessl.net.other", "gessl.unused"))
 
 
@@ -83,7 +83,9 @@ def test_fingerprint_of_this_package_sees_what_python_imports() -> None:
         "import sys, gessl.lineage.record; "
         "print(*[m.__file__ for n, m in sys.modules.items() if n.split('.')[0] == 'gessl'])"
     )
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True
+    ).stdout.split()
     found: list[Path] = []
     original = provenance._hash_sources
     with pytest.MonkeyPatch.context() as patch:
@@ -94,7 +96,7 @@ def test_fingerprint_of_this_package_sees_what_python_imports() -> None:
 
 def test_each_steps_fingerprint_is_that_of_the_workflows_rule() -> None:
     """Or the audit and Snakemake would not agree on what is stale."""
-    rules = "".join(path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk"))
+    rules = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "workflow/rules").glob("*.smk"))
     named = set(re.findall(r'"(gessl\.[a-z.]+)",?\s*(?:\)|f"gessl\.methods)', rules))
     assert named == set(STEPS.values())
     for step, module in STEPS.items():
@@ -121,7 +123,7 @@ def test_code_state_without_git_still_hashes_the_sources(package: Path) -> None:
     before = _state()
     assert before["commit"] is None
     assert before["dirty"] is None
-    (package / "page/style.css").write_text("p { color: red }")
+    (package / "page/style.css").write_text("p { color: red }", encoding="utf-8")
     assert _state()["sources"] != before["sources"]
 
 
@@ -133,22 +135,22 @@ def test_code_state_tells_changed_and_new_files(package: Path) -> None:
     clean = _state()
     assert clean["commit"] is not None
     assert clean["dirty"] is None
-    (package / "new.py").write_text("x = 1\n")
+    (package / "new.py").write_text("x = 1\n", encoding="utf-8")
     new = _state()
-    (package / "new.py").write_text("x = 2\n")
+    (package / "new.py").write_text("x = 2\n", encoding="utf-8")
     newer = _state()
     (package / "new.py").unlink()
-    (package / "files.py").write_text("changed\n")
+    (package / "files.py").write_text("changed\n", encoding="utf-8")
     changed = _state()
     assert len({state["dirty"] for state in (clean, new, newer, changed)}) == 4
     assert {state["commit"] for state in (new, newer, changed)} == {clean["commit"]}
-    (package / "files.py").write_text(FILES["files.py"])
+    (package / "files.py").write_text(FILES["files.py"], encoding="utf-8")
     assert _state() == clean
 
 
 def test_repository_around_an_installed_copy_is_not_ours(package: Path) -> None:
     root = package.parent
-    (root / "readme").write_text("x")
+    (root / "readme").write_text("x", encoding="utf-8")
     _git(root, "init", "-q")
     _git(root, "add", "readme")
     _git(root, "commit", "-q", "-m", "another project")
@@ -175,7 +177,7 @@ def test_environment_names_lock_and_libraries(tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(provenance, "_machine", provenance._machine.__wrapped__)
     assert environment()["lock"] is None
-    Path("requirements.lock").write_text("")  # a long process may see it change
+    Path("requirements.lock").write_text("", encoding="utf-8")  # a long process may see it change
     facts = environment()
     assert facts["lock"] == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
     assert set(facts["libraries"]) == set(provenance.LIBRARIES)

@@ -26,7 +26,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def _make(out: Path = OUT, inputs: tuple[Path, ...] = (), **files: str) -> None:
     with Step("prepare", "toy", out, inputs=inputs, config={"k": 1}, seed=3) as step:
         for name, text in files.items():
-            step.path(name.replace("__", "/")).write_text(text)
+            step.path(name.replace("__", "/")).write_text(text, encoding="utf-8")
 
 
 def _names(folder: Path = OUT) -> set[str]:
@@ -35,8 +35,8 @@ def _names(folder: Path = OUT) -> set[str]:
 
 def test_outputs_and_record_appear_together() -> None:
     with Step("prepare", "toy", OUT, inputs=[], config={"size": (8, 8), 1: None}, seed=3) as step:
-        step.path("a.txt").write_text("a")
-        step.path("sub/b.txt").write_text("bb")
+        step.path("a.txt").write_text("a", encoding="utf-8")
+        step.path("sub/b.txt").write_text("bb", encoding="utf-8")
         step.notes["resumed"] = 2
         assert _names() & {"a.txt", "sub", "record.json"} == set()
     assert _names() == {"a.txt", "sub", "sub/b.txt", "record.json"}
@@ -66,7 +66,7 @@ def test_error_publishes_nothing_and_keeps_the_earlier_outputs() -> None:
 
     def fail() -> None:
         with Step("prepare", "toy", OUT, inputs=[], config={}) as step:
-            step.path("a").write_text("new")
+            step.path("a").write_text("new", encoding="utf-8")
             raise RuntimeError("boom")
 
     with pytest.raises(RuntimeError, match="boom"):
@@ -80,19 +80,19 @@ def test_notes_that_are_no_json_publish_nothing(notes: object) -> None:
 
     def note() -> None:
         with Step("prepare", "toy", OUT, inputs=[], config={}) as step:
-            step.path("a").write_text("new")
+            step.path("a").write_text("new", encoding="utf-8")
             step.notes["loss"] = notes
 
     with pytest.raises((ValueError, TypeError), match="JSON"):
         note()
-    assert (OUT / "a").read_text() == "old"
+    assert (OUT / "a").read_text(encoding="utf-8") == "old"
     assert read_record(OUT) is not None
 
 
 @pytest.mark.parametrize("failing", ["replace", "record"])
 def test_error_while_moving_leaves_no_half(monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
     _make(a="old", b="old")
-    (OUT / "foreign").write_text("not ours")
+    (OUT / "foreign").write_text("not ours", encoding="utf-8")
     replace, text = os.replace, staging.atomic_text
 
     def full(source: Path, target: Path) -> None:
@@ -113,12 +113,12 @@ def test_error_while_moving_leaves_no_half(monkeypatch: pytest.MonkeyPatch, fail
     monkeypatch.setattr(staging.os, "replace", replace)
     monkeypatch.setattr(staging, "atomic_text", text)
     _make(a="new", b="new")
-    assert (OUT / "b").read_text() == "new"
+    assert (OUT / "b").read_text(encoding="utf-8") == "new"
 
 
 def test_outputs_that_are_no_longer_made_go_but_nothing_foreign() -> None:
     _make(a="1", tables__x="1", tables__y="1", other__z="1")
-    (OUT / "foreign").write_text("not ours")
+    (OUT / "foreign").write_text("not ours", encoding="utf-8")
     _make(a="2", tables__x="2")
     assert _names() == {"a", "tables", "tables/x", "foreign", "record.json"}
 
@@ -126,25 +126,25 @@ def test_outputs_that_are_no_longer_made_go_but_nothing_foreign() -> None:
 def test_file_may_become_a_folder_and_back() -> None:
     _make(a="1")
     _make(a__b="2")
-    assert (OUT / "a/b").read_text() == "2"
+    assert (OUT / "a/b").read_text(encoding="utf-8") == "2"
     _make(a="3")
-    assert (OUT / "a").read_text() == "3"
+    assert (OUT / "a").read_text(encoding="utf-8") == "3"
 
 
 def test_record_that_claims_files_elsewhere_removes_none_of_them() -> None:
     _make(a="1")
     outside = Path("results/data/other")
     outside.parent.mkdir(exist_ok=True)
-    outside.write_text("keep")
+    outside.write_text("keep", encoding="utf-8")
     path = OUT / "record.json"
     forged = parse_record(path.read_bytes())
     forged["outputs"] += [
         {"path": name, "bytes": 1, "sha256": "0"} for name in ("results/data/other", "results/data/toy/../other")
     ]
     forged["id"] = record_id(forged)
-    path.write_text(record_module.record_text(forged))
+    path.write_text(record_module.record_text(forged), encoding="utf-8")
     _make(a="2")
-    assert outside.read_text() == "keep"
+    assert outside.read_text(encoding="utf-8") == "keep"
 
 
 def _die(at: str) -> None:
@@ -155,7 +155,7 @@ def _die(at: str) -> None:
 
     if at == "block":
         with Step("prepare", "toy", OUT, inputs=[], config={}) as step:
-            step.path("a").write_text("half")
+            step.path("a").write_text("half", encoding="utf-8")
             stop()
     if at == "record":
         staging.atomic_text = stop  # type: ignore[assignment]
@@ -173,7 +173,7 @@ def test_kill_leaves_no_record_and_the_next_attempt_clears_the_rest(at: str) -> 
     process.join()
     assert process.exitcode == -signal.SIGKILL
     if at == "block":
-        assert (OUT / "a").read_text() == "old"
+        assert (OUT / "a").read_text(encoding="utf-8") == "old"
         assert read_record(OUT) is not None
     else:
         assert read_record(OUT) is None
@@ -206,7 +206,7 @@ def test_two_processes_cannot_make_the_same_folder() -> None:
 def test_records_form_a_chain() -> None:
     raw = Path("data/raw/toy.dvc")
     raw.parent.mkdir(parents=True)
-    raw.write_text("pin")
+    raw.write_text("pin", encoding="utf-8")
     _make(OUT, (raw,), a="1", sub__b="2")
     made = read_record(OUT)
     assert made is not None
@@ -224,7 +224,7 @@ def test_records_form_a_chain() -> None:
 @pytest.mark.parametrize("name", ["a", "sub/b"])
 def test_altered_input_is_refused_in_one_line(name: str) -> None:
     _make(OUT, a="1", sub__b="2")
-    (OUT / name).write_text("x")
+    (OUT / name).write_text("x", encoding="utf-8")
     with pytest.raises(UserError, match=f"results/data/toy/{name}: altered since it was made; ") as caught:
         _make(Path("results/runs/r"), (OUT / name,), c="3")
     assert "\n" not in str(caught.value)
@@ -237,7 +237,7 @@ def test_altered_input_is_refused_in_one_line(name: str) -> None:
 def test_altered_record_is_refused_in_one_line(old: str, new: str) -> None:
     _make(OUT, a="1")
     path = OUT / "record.json"
-    path.write_text(path.read_text().replace(old, new, 1))
+    path.write_text(path.read_text(encoding="utf-8").replace(old, new, 1), encoding="utf-8")
     with pytest.raises(UserError, match=r"results/data/toy/record\.json: broken lineage record") as caught:
         describe_input(OUT / "a")
     assert "\n" not in str(caught.value)
@@ -253,20 +253,20 @@ def test_missing_and_folder_inputs_are_refused() -> None:
 
 def test_input_that_changes_while_it_is_read_is_refused() -> None:
     source = Path("source")
-    source.write_text("before")
+    source.write_text("before", encoding="utf-8")
 
     def change() -> None:
         with Step("prepare", "toy", OUT, inputs=[source], config={}) as step:
-            step.path("a").write_text("a")
-            source.write_text("during")
+            step.path("a").write_text("a", encoding="utf-8")
+            source.write_text("during", encoding="utf-8")
 
     with pytest.raises(UserError, match="source: changed while prepare toy was reading it"):
         change()
     assert _names() == set()
     with Step("prepare", "toy", OUT, inputs=[source], config={}) as step:
-        step.path("a").write_text("a")
+        step.path("a").write_text("a", encoding="utf-8")
         source.unlink()
-        source.write_text("during")  # another file with the same bytes
+        source.write_text("during", encoding="utf-8")  # another file with the same bytes
     assert read_record(OUT) is not None
 
 
@@ -287,7 +287,7 @@ def test_links_are_no_outputs() -> None:
 
 def test_code_is_that_of_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     with Step("prepare", "toy", OUT, inputs=[], config={}) as step:
-        step.path("a").write_text("a")
+        step.path("a").write_text("a", encoding="utf-8")
         monkeypatch.setattr(record_module, "code_state", lambda: {"commit": "edited meanwhile"})
     found = read_record(OUT)
     assert found is not None

@@ -44,7 +44,9 @@ TINY = SMALL | {
 def gessl(*words: str) -> subprocess.CompletedProcess[str]:
     """`gessl` of the repository in the working directory, not of this one."""
     command = [sys.executable, "-m", "gessl", *words]
-    return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(Path.cwd())})
+    return subprocess.run(
+        command, capture_output=True, encoding="utf-8", env=os.environ | {"PYTHONPATH": str(Path.cwd())}
+    )
 
 
 def done(*words: str) -> None:
@@ -58,7 +60,7 @@ def finished(prepared_template: Path, tmp_path_factory: pytest.TempPathFactory) 
     home, before = copy_project(tmp_path_factory.mktemp("replay")), Path.cwd()
     shutil.copytree(ROOT / "gessl", home / "gessl", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / ".gitignore", home)
-    (home / "config/config.yaml").write_text(yaml.safe_dump(TINY))
+    (home / "config/config.yaml").write_text(yaml.safe_dump(TINY), encoding="utf-8")
     git(home, "init", "--quiet")
     commit(home)
     shutil.copytree(prepared_template / "results", home / "results")
@@ -112,7 +114,7 @@ def test_the_same_code_gives_the_same_bits(home: Path) -> None:
 
 def test_a_score_is_replayed_by_its_id(home: Path) -> None:
     run = run_id()
-    score = (scores_dir(run) / "scores.csv").read_text().splitlines()[1].split(",")[0]
+    score = (scores_dir(run) / "scores.csv").read_text(encoding="utf-8").splitlines()[1].split(",")[0]
     replayed = gessl("replay", score, "--json")
     assert replayed.returncode == 0, replayed.stderr
     outcome = json.loads(replayed.stdout)
@@ -126,9 +128,9 @@ def test_a_report_is_replayed_by_its_cell_though_its_experiment_is_gone(home: Pa
     shutil.copy("config/config.yaml", "plan.yaml")
     done("report", "--config", "plan.yaml")
     Path("plan.yaml").unlink()
-    page = Path("results/report/small/sigma-report.html").read_text()
+    page = Path("results/report/small/sigma-report.html").read_text(encoding="utf-8")
     assert all(f"results/{step}/digits" in page for step in ("raw", "data"))
-    cell = next(iter(json.loads(Path("results/report/small/ids.json").read_text())))
+    cell = next(iter(json.loads(Path("results/report/small/ids.json").read_text(encoding="utf-8"))))
     replayed = gessl("replay", cell, "--json")
     assert replayed.returncode == 0, replayed.stdout + replayed.stderr
     outcome = json.loads(replayed.stdout)
@@ -168,9 +170,9 @@ def test_a_run_of_other_code_than_its_record_says_is_found(home: Path) -> None:
     honest = load_file(run_dir(run) / "encoder.safetensors")
     shutil.copytree(run_dir(run), home / "results/honest")
     source = home / "gessl/rng.py"
-    text = source.read_text().replace("(seed, ", "(seed + 1, ")
-    assert text != source.read_text()
-    source.write_text(text)
+    text = source.read_text(encoding="utf-8").replace("(seed, ", "(seed + 1, ")
+    assert text != source.read_text(encoding="utf-8")
+    source.write_text(text, encoding="utf-8")
     commit(home)
     done("pretrain", run)
     other = load_file(run_dir(run) / "encoder.safetensors")
@@ -198,7 +200,7 @@ def test_a_replay_that_is_stopped_leaves_nothing(home: Path, number: signal.Sign
     environment = os.environ | {"PYTHONPATH": str(home)}
     hears = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # which a shell's background jobs do not
     child = subprocess.Popen(
-        command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=hears
+        command, env=environment, stderr=subprocess.PIPE, encoding="utf-8", start_new_session=True, preexec_fn=hears
     )
     assert child.stderr is not None
     assert "replaying tasks digits-s0" in child.stderr.readline()
@@ -244,7 +246,10 @@ REFUSED = {
     "lock": (lambda record: record["environment"].update(lock=OTHER), "requirements.lock: the recorded environment"),
     "settings": (code(), "recorded settings lack 'dataset'"),
     "missing": (lambda _: Path("results/data/toy/card.json").unlink(), "results/data/toy/card.json: not there, but"),
-    "altered": (lambda _: Path("results/data/toy/card.json").write_text("{}"), "card.json: not the bytes any more"),
+    "altered": (
+        lambda _: Path("results/data/toy/card.json").write_text("{}", encoding="utf-8"),
+        "card.json: not the bytes any more",
+    ),
     "outside": (lambda record: record["inputs"][0].update(path="/etc/passwd"), "/etc/passwd: input of .* from outside"),
     "broken": (lambda record: record.update(notes=[]), "record.json: broken lineage record"),
 }
@@ -308,11 +313,11 @@ def test_the_recorded_environment_is_built_once_from_its_lock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
 ) -> None:
     uv, log, tree, cache = (tmp_path / name for name in ("uv", "log", "tree", "cache"))
-    uv.write_text(UV.format(log=log, python=sys.executable, fails=fails))
+    uv.write_text(UV.format(log=log, python=sys.executable, fails=fails), encoding="utf-8")
     uv.chmod(0o755)
     tree.mkdir()
-    (tree / "requirements.lock").write_text("numpy==1\n")
-    (tmp_path / "requirements.lock").write_text("numpy==2\n")
+    (tree / "requirements.lock").write_text("numpy==1\n", encoding="utf-8")
+    (tmp_path / "requirements.lock").write_text("numpy==2\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     monkeypatch.setattr(environments.shutil, "which", lambda *_, **__: str(uv))
@@ -327,6 +332,6 @@ def test_the_recorded_environment_is_built_once_from_its_lock(
         assert Path(python).samefile(sys.executable)
         assert python.startswith(str(cache))
         assert told.startswith("an environment built from the recorded lock")
-    venv, sync = (line.split() for line in log.read_text().splitlines())
+    venv, sync = (line.split() for line in log.read_text(encoding="utf-8").splitlines())
     assert venv[0] == "venv"
     assert [sync[:2], sync[-2:]] == [["pip", "sync"], ["--require-hashes", str(tree / "requirements.lock")]]

@@ -22,14 +22,14 @@ PROFILE = "provenance-run-crate-0.5"
 def crate(project: Path) -> Path:
     """The crate of the project's report, with its project as working directory."""
     Path("workflow/rules").mkdir(parents=True)
-    Path("Snakefile").write_text("include: 'workflow/rules/data.smk'\n")
-    Path("workflow/rules/data.smk").write_text("rule fetch:\n")
+    Path("Snakefile").write_text("include: 'workflow/rules/data.smk'\n", encoding="utf-8")
+    Path("workflow/rules/data.smk").write_text("rule fetch:\n", encoding="utf-8")
     assert main(["crate", "grid", "crate"]) == 0
     return project / "crate"
 
 
 def _entities(crate: Path) -> dict[str, dict[str, Any]]:
-    graph = json.loads((crate / "ro-crate-metadata.json").read_text())["@graph"]
+    graph = json.loads((crate / "ro-crate-metadata.json").read_text(encoding="utf-8"))["@graph"]
     found = {entity["@id"]: entity for entity in graph}
     assert len(found) == len(graph)
     return found
@@ -48,7 +48,7 @@ def _issues(crate: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     import requests
     import rocrate
 
-    context = json.loads((Path(rocrate.__file__).parent / "data/ro-crate.jsonld").read_text())
+    context = json.loads((Path(rocrate.__file__).parent / "data/ro-crate.jsonld").read_text(encoding="utf-8"))
     context["@context"]["ComputationalWorkflow"] = "https://bioschemas.org/ComputationalWorkflow"  # as in version 1.1
     answer = requests.Response()
     answer.status_code, answer._content = 200, json.dumps(context).encode()
@@ -64,10 +64,10 @@ def test_the_validator_finds_nothing_missing(crate: Path, monkeypatch: pytest.Mo
 
 def test_the_validator_would_find_a_tool_that_is_missing(crate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = crate / "ro-crate-metadata.json"
-    metadata = json.loads(path.read_text())
+    metadata = json.loads(path.read_text(encoding="utf-8"))
     for entity in metadata["@graph"]:
         entity.pop("hasPart" if entity["@id"] == "Snakefile" else "", None)
-    path.write_text(json.dumps(metadata))
+    path.write_text(json.dumps(metadata), encoding="utf-8")
     assert any("hasPart" in issue for issue in _issues(crate, monkeypatch))
 
 
@@ -108,11 +108,11 @@ def test_what_would_be_a_lie_is_refused_and_nothing_is_written(crate: Path) -> N
     with pytest.raises(UserError, match="results/report/other: no finished report"):
         write_crate("other", Path("new"))
     path = Path(f"results/scores/{RUN}/scores.csv")
-    before = path.read_text()
-    path.write_text(before + " ")
+    before = path.read_text(encoding="utf-8")
+    path.write_text(before + " ", encoding="utf-8")
     with pytest.raises(UserError, match=r"scores\.csv: not the file that its record names"):
         write_crate("grid", Path("new"))
-    path.write_text(before)
+    path.write_text(before, encoding="utf-8")
     make_data("toy", write_pin("toy"))
     with pytest.raises(UserError, match="made again since; run the workflow again"):
         write_crate("grid", Path("new"))
@@ -132,9 +132,9 @@ def test_all_runs_of_a_report_share_their_data(crate: Path) -> None:
     other = "toy-simclr-s1-4567abcd"
     images = Path("results/data/toy/images.npy")
     with Step("pretrain", other, run_dir(other), inputs=[images], config={}, seed=1) as step:
-        step.path("config.json").write_text("{}")
+        step.path("config.json").write_text("{}", encoding="utf-8")
     with Step("evaluate", other, scores_dir(other), inputs=[run_dir(other) / "config.json"], config={}) as step:
-        step.path("scores.csv").write_text("id\n")
+        step.path("scores.csv").write_text("id\n", encoding="utf-8")
     make_report("grid", RUN, other)
     assert write_crate("grid", Path("new")) == 8
     record = read_record(Path("results/data/toy"))

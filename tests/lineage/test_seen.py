@@ -136,7 +136,7 @@ def test_what_was_just_written_is_not_remembered(
     """It could be written to once more within the same tick of the clock, or through a page that is dirty already."""
     monkeypatch.setattr(seen, "SETTLED", 60.0)
     audit(cached=True)
-    assert json.loads(_memory().read_text().splitlines()[1])["files"] == {}
+    assert json.loads(_memory().read_text(encoding="utf-8").splitlines()[1])["files"] == {}
     files, verdict = _read(opened)
     assert len(files) == verdict.files - verdict.records
 
@@ -150,7 +150,7 @@ def test_what_is_written_to_while_it_is_read_is_not_remembered(aged: Path, monke
 
     monkeypatch.setattr(contents, "open", touched, raising=False)
     audit(cached=True)
-    remembered = json.loads(_memory().read_text().splitlines()[1])["files"]
+    remembered = json.loads(_memory().read_text(encoding="utf-8").splitlines()[1])["files"]
     assert str(FILE) not in remembered
     assert str(FILE.with_name("config.json")) in remembered
 
@@ -164,19 +164,19 @@ def _flip_a_bit(path: Path) -> None:
 def _resigned(memory: object) -> Callable[[Path], None]:
     def write(path: Path) -> None:
         text = canonical_json(memory)
-        path.write_text(f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}")
+        path.write_text(f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}", encoding="utf-8")
 
     return write
 
 
-BOOT = seen.BOOT.read_text().strip() if seen.BOOT.is_file() else ""
+BOOT = seen.BOOT.read_text(encoding="utf-8").strip() if seen.BOOT.is_file() else ""
 
 
 @pytest.mark.parametrize(
     "tamper",
     [
         _flip_a_bit,
-        lambda path: path.write_text(""),
+        lambda path: path.write_text("", encoding="utf-8"),
         lambda path: path.write_bytes(b"\xff\n\xff"),
         lambda path: path.chmod(0o666),
         _resigned([]),
@@ -244,7 +244,7 @@ def test_where_times_cannot_be_relied_on_everything_is_read(
     files, _ = _read(opened)
     if what == "another boot":
         monkeypatch.setattr(seen, "BOOT", tmp_path / "boot")
-        (tmp_path / "boot").write_text("later\n")
+        (tmp_path / "boot").write_text("later\n", encoding="utf-8")
     else:
         monkeypatch.setattr(seen, "local_devices", lambda: set() if what == "another kind of file system" else {1})
     again, verdict = _read(opened)
@@ -261,7 +261,7 @@ def test_devices_are_those_of_file_systems_with_honest_times(tmp_path: Path, mon
         "33 22 0:40 / /layers rw - overlay overlay rw",
     ]
     monkeypatch.setattr(seen, "MOUNTS", tmp_path / "mountinfo")
-    seen.MOUNTS.write_text("\n".join(lines) + "\n")
+    seen.MOUNTS.write_text("\n".join(lines) + "\n", encoding="utf-8")
     assert seen.local_devices() == {os.makedev(254, 0), os.makedev(259, 3)}
     monkeypatch.setattr(seen, "MOUNTS", tmp_path / "none")
     assert seen.local_devices() == set()

@@ -28,7 +28,7 @@ def key(tmp_path: Path) -> Path:
 def signers(key: Path) -> Path:
     """Those whose signatures count: the lead."""
     path = key.with_name("signers")
-    path.write_text(f"lead@example.org {key.with_suffix('.pub').read_text()}")
+    path.write_text(f"lead@example.org {key.with_suffix('.pub').read_text(encoding='utf-8')}", encoding="utf-8")
     return path
 
 
@@ -43,7 +43,7 @@ def test_a_signed_tree_passes_and_the_signer_is_named(
     head = _head(capsys)
     assert main(["sign", str(key)]) == 0
     assert capsys.readouterr().out == f"{SIGNATURE}\n"
-    assert HEAD.read_text() == f"{head}\n"
+    assert HEAD.read_text(encoding="utf-8") == f"{head}\n"
     assert main(["audit", "--signed", str(signers)]) == 0
     told = capsys.readouterr()
     assert told.err == f"{head}: signed by lead@example.org\n" and told.out.startswith("audit passed")
@@ -56,7 +56,7 @@ def test_openssh_itself_accepts_the_signature(project: Path, key: Path, signers:
     sign(key)
     command = ["ssh-keygen", "-Y", "verify", "-f", signers, "-I", "lead@example.org", "-n", "gessl", "-s", SIGNATURE]
     with open(HEAD, "rb") as file:
-        done = subprocess.run(command, stdin=file, capture_output=True, text=True)
+        done = subprocess.run(command, stdin=file, capture_output=True, encoding="utf-8")
     assert done.returncode == 0 and "Good" in done.stdout
 
 
@@ -80,14 +80,14 @@ def test_what_was_not_signed_so_does_not_pass(
     with pytest.raises(UserError, match="by nobody in"):
         signed_head(Path(), signers)
     sign(key)
-    good = HEAD.read_text()
-    HEAD.write_text(good.replace(good[0], "0" if good[0] != "0" else "1", 1))
+    good = HEAD.read_text(encoding="utf-8")
+    HEAD.write_text(good.replace(good[0], "0" if good[0] != "0" else "1", 1), encoding="utf-8")
     with pytest.raises(UserError, match=r"no valid signature of signatures/results\.head by lead"):
         signed_head(Path(), signers)
     HEAD.write_bytes(b"\xff" + good.encode())
     with pytest.raises(UserError, match=r"no valid signature of signatures/results\.head by lead"):
         signed_head(Path(), signers)
-    HEAD.write_text(good)
+    HEAD.write_text(good, encoding="utf-8")
     other = ["ssh-keygen", "-Y", "sign", "-f", str(key), "-n", "git", str(HEAD)]
     SIGNATURE.unlink()
     subprocess.run(other, check=True, capture_output=True)
@@ -98,7 +98,7 @@ def test_what_was_not_signed_so_does_not_pass(
 
 
 def test_faulty_results_are_not_signed(project: Path, key: Path) -> None:
-    Path(f"results/scores/{RUN}/scores.csv").write_text("id\n")
+    Path(f"results/scores/{RUN}/scores.csv").write_text("id\n", encoding="utf-8")
     with pytest.raises(UserError, match="results: not signed, the audit found faults"):
         sign(key)
     assert not HEAD.exists() and not SIGNATURE.exists()
@@ -108,7 +108,7 @@ def test_bad_keys_are_one_line_and_leave_nothing(
     project: Path, key: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert main(["sign", "absent"]) == 2
-    Path("rubbish").write_text("no key\n")
+    Path("rubbish").write_text("no key\n", encoding="utf-8")
     assert main(["sign", "rubbish"]) == 2
     monkeypatch.setenv("PATH", "/nowhere")
     assert main(["sign", str(key)]) == 2

@@ -18,10 +18,10 @@ OUT = Path("results/data/toy")
 @pytest.fixture
 def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.chdir(tmp_path)
-    Path("source").write_text("0")
+    Path("source").write_text("0", encoding="utf-8")
     with Step("prepare", "toy", OUT, inputs=[Path("source")], config={"size": [8, 8]}, seed=3) as step:
-        step.path("a").write_text("1")
-        step.path("sub/b").write_text("")
+        step.path("a").write_text("1", encoding="utf-8")
+        step.path("sub/b").write_text("", encoding="utf-8")
     found: dict[str, Any] = json.loads((OUT / "record.json").read_bytes())
     return found
 

@@ -43,7 +43,7 @@ def test_cell_leads_to_the_published_source(project: Path) -> None:
         f"config: {sha256_json(record['config'])[:12]}",
         "python 3.11",
         "source: https://x/images.bin",
-        f"data version: {json.loads((data_dir('toy') / 'card.json').read_text())['data_version']}",
+        f"data version: {json.loads((data_dir('toy') / 'card.json').read_text(encoding='utf-8'))['data_version']}",
     ):
         assert fact in text
     assert "✗" not in text
@@ -104,7 +104,7 @@ def test_unknown_id_is_one_line(project: Path, name: str) -> None:
 
 def test_file_without_a_record_is_refused(project: Path) -> None:
     Path("results/stray/x").mkdir(parents=True)
-    Path("results/stray/x/file").write_text("x")
+    Path("results/stray/x/file").write_text("x", encoding="utf-8")
     with pytest.raises(UserError, match="results/stray/x/file: no lineage record claims it"):
         trace("results/stray/x/file")
 
@@ -123,7 +123,7 @@ def test_file_without_a_record_is_refused(project: Path) -> None:
     ],
 )
 def test_what_was_altered_is_marked(project: Path, path: str, title: str) -> None:
-    Path(path).write_text(Path(path).read_text() + "\n")
+    Path(path).write_text(Path(path).read_text(encoding="utf-8") + "\n", encoding="utf-8")
     wrong = {node["title"] for node in _nodes(lineage_tree(CELL)) if node["verified"] is False}
     assert title in wrong
     assert "✗" in trace(CELL).splitlines()[-1]
@@ -168,7 +168,7 @@ def test_score_tables_that_are_none_any_more_are_marked(project: Path, content: 
 )
 def test_cells_whose_scores_are_none_are_marked(project: Path, cell: dict[str, Any]) -> None:
     ids = report_dir("grid") / "ids.json"
-    ids.write_text(json.dumps({CELL: cell}))
+    ids.write_text(json.dumps({CELL: cell}), encoding="utf-8")
     entry = {"bytes": ids.stat().st_size, "sha256": sha256_file(ids)}
     forge(ids.parent, lambda found: next(out for out in found["outputs"] if out["path"] == str(ids)).update(entry))
     text = trace(CELL)
@@ -183,7 +183,7 @@ def test_records_of_odd_types_are_marked(project: Path, change: dict[str, Any]) 
 
 def test_a_record_that_cannot_be_hashed_is_marked(project: Path) -> None:
     path = run_dir(RUN) / "record.json"
-    path.write_text(path.read_text().replace('"lr": 0.1', '"lr": NaN'))
+    path.write_text(path.read_text(encoding="utf-8").replace('"lr": 0.1', '"lr": NaN'), encoding="utf-8")
     assert trace(RUN).startswith(f"pretrain {RUN} ✗\n│  record: ")
 
 
@@ -203,7 +203,7 @@ def test_what_was_made_again_is_marked(project: Path) -> None:
 
 
 def test_lost_ancestors_are_told(project: Path) -> None:
-    (data_dir("toy") / "record.json").write_text("{")
+    (data_dir("toy") / "record.json").write_text("{", encoding="utf-8")
     raw_dir("toy").rename("elsewhere")
     text = trace(CELL)
     assert "results/data/toy/record.json: no readable record ✗" in text

@@ -31,11 +31,11 @@ def _found() -> set[tuple[str, str, str]]:
 
 
 def _alter() -> None:
-    SCORES.write_text(SCORES.read_text().replace("91.25", "99.25"))
+    SCORES.write_text(SCORES.read_text(encoding="utf-8").replace("91.25", "99.25"), encoding="utf-8")
 
 
 def _slip_in() -> None:
-    Path("results/notes.txt").write_text("x")
+    Path("results/notes.txt").write_text("x", encoding="utf-8")
 
 
 def _make_again() -> None:
@@ -43,7 +43,7 @@ def _make_again() -> None:
 
 
 def _new_lock() -> None:
-    LOCK.write_text("torch==99\n")
+    LOCK.write_text("torch==99\n", encoding="utf-8")
 
 
 def _record_before_its_maker() -> None:
@@ -51,7 +51,7 @@ def _record_before_its_maker() -> None:
     path = report_dir("grid") / RECORD
     forged = record.parse_record(path.read_bytes())
     forged["inputs"][0]["record"] = None
-    path.write_text(record.record_text(forged | {"id": record.record_id(forged)}))
+    path.write_text(record.record_text(forged | {"id": record.record_id(forged)}), encoding="utf-8")
 
 
 CASES: list[tuple[Callable[[], object], int, set[tuple[str, str, str]]]] = [
@@ -120,13 +120,13 @@ def test_a_step_is_stale_once_a_source_that_it_uses_changes(
     project: Path, sources: Path, source: str, steps: set[str]
 ) -> None:
     assert audit().ok
-    (sources / source).write_text((sources / source).read_text() + "# another line\n")
+    (sources / source).write_text((sources / source).read_text(encoding="utf-8") + "# another line\n", encoding="utf-8")
     assert _found() == {("stale", "code", str(FOLDERS[step])) for step in steps}
     assert audit().exit_code == (3 if steps else 0)
 
 
 def test_a_step_whose_sources_cannot_be_read_is_stale(project: Path, sources: Path) -> None:
-    (sources / "report/step.py").write_text("def half(")
+    (sources / "report/step.py").write_text("def half(", encoding="utf-8")
     assert _found() == {("stale", "code", str(report_dir("grid")))}
     (sources / "report/step.py").unlink()
     assert _found() == {("stale", "code", str(report_dir("grid")))}
@@ -215,7 +215,7 @@ def test_json_has_the_documented_fields(project: Path, capsys: pytest.CaptureFix
     told = capsys.readouterr()
     assert told.err == ""
     passed = json.loads(told.out)
-    documented = (Path(__file__).parents[2] / "docs/audit.md").read_text()
+    documented = (Path(__file__).parents[2] / "docs/audit.md").read_text(encoding="utf-8")
     assert all(f"`{key}`" in documented for key in (*passed, "kind", "path", "what", "mend", "cause"))
     assert passed["schema"] == "gessl/audit/1"
     assert (passed["ok"], passed["exit_code"], passed["findings"], passed["records"]) == (True, 0, [], 6)
@@ -280,7 +280,7 @@ def test_a_good_project_inside_the_results_hides_nothing(project: Path) -> None:
 
 
 def test_new_data_make_all_that_was_made_from_the_old_stale(project: Path) -> None:
-    version = json.loads((data_dir("toy") / "card.json").read_text())["data_version"]
+    version = json.loads((data_dir("toy") / "card.json").read_text(encoding="utf-8"))["data_version"]
     make_data("toy", version)
     stale = {path for kind, cause, path in _found() if (kind, cause) == ("stale", "inputs")}
     assert stale == {str(FOLDERS[step]) for step in ("tasks", "pretrain", "evaluate")}

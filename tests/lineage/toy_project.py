@@ -25,7 +25,7 @@ def write_pin(name: str) -> str:
     size = sum((raw_dir(name) / file).stat().st_size for file in hashes)
     md5 = folder_md5(hashes)
     out = {"md5": md5, "size": size, "nfiles": len(hashes), "hash": "md5", "path": name}
-    pin(name).write_text(yaml.safe_dump({"outs": [out]}))
+    pin(name).write_text(yaml.safe_dump({"outs": [out]}), encoding="utf-8")
     return md5
 
 
@@ -47,7 +47,7 @@ def make_raw(name: str) -> str:
     ]
     entry = {"licence": "MIT", "files": [{"name": "images.bin", "source": "https://x/images.bin"}]}
     with Step("fetch", name, manifest_dir(name), inputs=[pin(name)], config={"dataset": entry}) as step:
-        step.path("manifest.json").write_text(json.dumps({"data_version": version, "files": files}))
+        step.path("manifest.json").write_text(json.dumps({"data_version": version, "files": files}), encoding="utf-8")
     return version
 
 
@@ -57,9 +57,9 @@ def make_data(name: str, version: str) -> None:
     inputs = [*raw, pin(name), manifest_dir(name) / "manifest.json"]
     with Step("prepare", name, data_dir(name), inputs=inputs, config={"data_version": version}, seed=0) as step:
         step.path("images.npy").write_bytes(bytes(2000))
-        step.path("index.csv").write_text("id,label,class,split\n0,1,one,train\n1,0,zero,test\n")
+        step.path("index.csv").write_text("id,label,class,split\n0,1,one,train\n1,0,zero,test\n", encoding="utf-8")
         step.path("card.json").write_text(
-            json.dumps({"data_version": version, "source": "https://x/", "licence": "MIT"})
+            json.dumps({"data_version": version, "source": "https://x/", "licence": "MIT"}), encoding="utf-8"
         )
 
 
@@ -74,12 +74,12 @@ def make_run(run: str, name: str = "toy") -> None:
     with Step("pretrain", run, run_dir(run), inputs=inputs, config=config, seed=0) as step:
         step.path("encoder.safetensors").write_bytes(b"weights" * 50)
         step.path("model.safetensors").write_bytes(b"heads and weights" * 40)
-        step.path("config.json").write_text(json.dumps(config))
+        step.path("config.json").write_text(json.dumps(config), encoding="utf-8")
         lines = [json.dumps({"step": n, "seconds": 0.5 * n, "loss": 1 / n}) for n in (1, 2)]
-        step.path("metrics.jsonl").write_text("".join(line + "\n" for line in lines))
+        step.path("metrics.jsonl").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
     inputs = [run_dir(run) / "encoder.safetensors", data / "images.npy"]
     with Step("evaluate", run, scores_dir(run), inputs=inputs, config={}, seed=0) as step:
-        step.path("scores.csv").write_text(SCORES_CSV.replace(RUN, run))
+        step.path("scores.csv").write_text(SCORES_CSV.replace(RUN, run), encoding="utf-8")
         step.path("outcomes.npz").write_bytes(b"outcomes" * 30)
 
 
@@ -87,7 +87,9 @@ def make_report(grid: str, *runs: str) -> None:
     """The report step, with files in sub-folders."""
     inputs = [scores_dir(run) / "scores.csv" for run in runs]
     with Step("report", grid, report_dir(grid), inputs=inputs, config={}) as step:
-        step.path("sigma-report.html").write_text("<p>91.25</p>")
-        step.path("tables/main.csv").write_text("91.25\n")
-        step.path("figures/sigma.svg").write_text("<svg/>")
-        step.path("ids.json").write_text(json.dumps({CELL: {"text": "91.25", "kind": "mean", "scores": [SCORE]}}))
+        step.path("sigma-report.html").write_text("<p>91.25</p>", encoding="utf-8")
+        step.path("tables/main.csv").write_text("91.25\n", encoding="utf-8")
+        step.path("figures/sigma.svg").write_text("<svg/>", encoding="utf-8")
+        step.path("ids.json").write_text(
+            json.dumps({CELL: {"text": "91.25", "kind": "mean", "scores": [SCORE]}}), encoding="utf-8"
+        )

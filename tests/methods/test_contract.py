@@ -25,7 +25,7 @@ from tests.conftest import ROOT, SMALL
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_hyper_parameter_has_a_value_in_the_yaml(name: str) -> None:
-    values = yaml.safe_load((ROOT / YAMLS / f"{name}.yaml").read_text())
+    values = yaml.safe_load((ROOT / YAMLS / f"{name}.yaml").read_text(encoding="utf-8"))
     assert values.keys() == {field.name for field in dataclasses.fields(method_class(name))}
 
 
@@ -56,7 +56,7 @@ def two_steps(method) -> dict:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_page_of_its_family_tells_of_it(name: str) -> None:
-    pages = {page.stem: page.read_text() for page in (ROOT / "docs/methods").glob("*.md")}
+    pages = {page.stem: page.read_text(encoding="utf-8") for page in (ROOT / "docs/methods").glob("*.md")}
     index = pages.pop("README")
     assert f"`{name}`" in index
     assert any(f"`{name}`" in text for text in pages.values())
@@ -130,13 +130,13 @@ class Spread(Method):
 
 def test_a_new_method_is_one_file_and_one_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is in the grid, and its exact hyper-gradient is right, with no other edit."""
-    (tmp_path / "spread.py").write_text(NEW_METHOD)
+    (tmp_path / "spread.py").write_text(NEW_METHOD, encoding="utf-8")
     monkeypatch.setattr(gessl.methods, "__path__", [*gessl.methods.__path__, str(tmp_path)])
     monkeypatch.delitem(sys.modules, "gessl.methods.spread", raising=False)
     assert "spread" in method_names()
     yaml_path = tmp_path / "methods/spread.yaml"
     yaml_path.parent.mkdir()
-    yaml_path.write_text("dim: 32\nweight: 0.5\n")
+    yaml_path.write_text("dim: 32\nweight: 0.5\n", encoding="utf-8")
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr("gessl.config.values.METHODS", yaml_path.parent)
     experiment = Experiment.parse({**SMALL, "methods": {"spread": {"weight": 0.7}}}, "here")

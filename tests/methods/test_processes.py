@@ -17,7 +17,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     folder: Path = tmp_path_factory.mktemp("two")
     command = [sys.executable, "-m", "tests.methods.one_of_two"]
     both = [
-        subprocess.Popen([*command, str(rank), str(folder)], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen([*command, str(rank), str(folder)], cwd=ROOT, stderr=subprocess.PIPE, encoding="utf-8")
         for rank in range(2)
     ]
     for process in both:

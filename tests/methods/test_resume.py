@@ -37,10 +37,10 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     data, tasks = data_dir("tiny"), tasks_dir("tiny", 0)
     for folder in (data, tasks):
         folder.mkdir(parents=True)
-        (folder / "record.json").write_text("{}")
+        (folder / "record.json").write_text("{}", encoding="utf-8")
     np.save(data / "images.npy", images)
     card = {"name": "tiny", "mean": [0.5] * 3, "std": [0.3] * 3, "size": [8, 8], "channels": 3}
-    (data / "card.json").write_text(json.dumps(card))
+    (data / "card.json").write_text(json.dumps(card), encoding="utf-8")
     rows = [np.random.default_rng(epoch).permutation(IMAGES) for epoch in range(2 * STEPS)]
     np.save(tasks / "order.npy", np.array(rows, dtype=np.uint32))
     return tmp_path

@@ -58,7 +58,7 @@ class Entries(HTMLParser):
 
 @pytest.fixture
 def page(demo):
-    return Entries((demo / PAGE).read_text())
+    return Entries((demo / PAGE).read_text(encoding="utf-8"))
 
 
 def told(node):
@@ -76,7 +76,7 @@ def told(node):
 
 
 def test_the_page_and_the_trace_tell_the_same_chain_of_every_number(demo, page):
-    cells = json.loads((demo / "ids.json").read_text())
+    cells = json.loads((demo / "ids.json").read_text(encoding="utf-8"))
     assert len(cells) > 50
     for digits in cells:
         found, records = told(lineage_tree(digits))
@@ -99,7 +99,7 @@ def test_every_part_is_told_once(page):
 
 
 def test_every_mark_of_a_figure_leads_to_an_entry(demo, page):
-    text = (demo / PAGE).read_text()
+    text = (demo / PAGE).read_text(encoding="utf-8")
     inlined = re.findall(r"<a [^>]*href=\"#([^\"]+)\"", text)
     assert set(inlined) <= set(page.anchors)
     drawn = []
@@ -110,9 +110,13 @@ def test_every_mark_of_a_figure_leads_to_an_entry(demo, page):
         assert leads and all(lead.startswith(f"../{PAGE}#") for lead in leads), path
         drawn += [lead.split("#")[1] for lead in leads]
     assert set(drawn) <= set(page.texts)
-    scores = {f"s-{score}" for cell in json.loads((demo / "ids.json").read_text()).values() for score in cell["scores"]}
+    scores = {
+        f"s-{score}"
+        for cell in json.loads((demo / "ids.json").read_text(encoding="utf-8")).values()
+        for score in cell["scores"]
+    }
     assert {name for name in drawn if name[0] == "s"} <= scores
-    headline = next(path for path in demo.glob("figures/headline*.svg")).read_text()
+    headline = next(path for path in demo.glob("figures/headline*.svg")).read_text(encoding="utf-8")
     assert headline.count("#s-") == 16 * 2 and headline.count("#c-") == (6 + 4) * 2
 
 
@@ -132,6 +136,6 @@ def test_what_was_made_again_since_is_said(project):
     lost = parse_record((run_dir(plan.runs[0].id) / "record.json").read_bytes())["inputs"][0]["record"]
     tree.write_data()
     report(plan)
-    page = Entries((report_dir("demo") / PAGE).read_text())
+    page = Entries((report_dir("demo") / PAGE).read_text(encoding="utf-8"))
     assert "made again since" in page.texts[f"r-{lost[:12]}"]
     assert not any(name[0] == "d" for name in page.texts)

@@ -51,8 +51,8 @@ class Elements(HTMLParser):
 
 
 def test_the_page_shows_every_number_of_the_tables(demo):
-    shown = Elements((demo / PAGE).read_text()).numbers
-    known = json.loads((demo / "ids.json").read_text())
+    shown = Elements((demo / PAGE).read_text(encoding="utf-8")).numbers
+    known = json.loads((demo / "ids.json").read_text(encoding="utf-8"))
     assert shown == {digits: item["text"] for digits, item in known.items()} and len(shown) > 50
     rows = [row for path in demo.glob("tables/*.csv") for row in csv.DictReader(path.open()) if row["id"]]
     assert shown == {row["id"]: row["text"] for row in rows}
@@ -88,7 +88,7 @@ def assert_offline(text):
 
 
 def test_nothing_is_loaded_from_elsewhere(demo):
-    text = (demo / PAGE).read_text()
+    text = (demo / PAGE).read_text(encoding="utf-8")
     assert_offline(text)
     links = {a["href"] for tag, a in Elements(text).elements if tag == "a" and not a["href"].startswith("#")}
     assert links and all((demo / link).is_file() for link in links)
@@ -99,11 +99,13 @@ def test_figures_are_xml_without_a_date(demo):
     assert {path.name.split("--")[0] for path in paths} == {"headline", "sigma", "scatter", "curves"}
     for path in paths:
         root = ElementTree.fromstring(path.read_bytes())
-        assert root.tag.endswith("svg") and not re.search(r"<dc:date>|\d{4}-\d\d-\d\dT|Matplotlib", path.read_text())
+        assert root.tag.endswith("svg") and not re.search(
+            r"<dc:date>|\d{4}-\d\d-\d\dT|Matplotlib", path.read_text(encoding="utf-8")
+        )
 
 
 def test_states_reasons_and_hardware_are_on_the_page(demo):
-    text = re.sub(r"\s+", " ", (demo / PAGE).read_text())
+    text = re.sub(r"\s+", " ", (demo / PAGE).read_text(encoding="utf-8"))
     assert "16<span> of 18 planned" in text and "step 120: the loss is not finite" in text
     assert text.count('class="state failed"') == 1 and text.count('class="state not-run"') == 1
     environment = next(iter(collect(Tree().plan()).records.values()))["run"]["environment"]
@@ -127,12 +129,12 @@ def test_verdicts_count_intervals_that_exclude_zero(demo):
         assert verdict.undecided == len(ends) - verdict.ahead - verdict.behind
         assert verdict.unjudged == len(own) - len(ends)
     assert len(found) == 3 * len(PAIRS)
-    text = (demo / PAGE).read_text()
+    text = (demo / PAGE).read_text(encoding="utf-8")
     assert all((verdict.sentence in text) == (verdict.where == "headline protocols") for verdict in found)
 
 
 def test_sample_views_are_the_pixels(demo):
-    addresses = re.findall(r'src="data:image/png;base64,([^"]+)"', (demo / PAGE).read_text())
+    addresses = re.findall(r'src="data:image/png;base64,([^"]+)"', (demo / PAGE).read_text(encoding="utf-8"))
     assert len(addresses) == len(METHODS)
     grid = np.asarray(Image.open(io.BytesIO(base64.b64decode(addresses[0]))))
     views = np.load(run_dir(Tree().plan().runs[0].id) / "views.npy")
@@ -143,7 +145,7 @@ def test_hostile_names_stay_text(project):
     evil = '"><script>alert(1)</script><img src=x onerror=alert(1)>$\\frac{'
     tree = Tree(title=evil, methods=(evil,), seeds=(0, 1, 2), failed=(evil, "gessl", 2), missing=None, reason=evil)
     report(tree.write())
-    text = (report_dir("demo") / PAGE).read_text()
+    text = (report_dir("demo") / PAGE).read_text(encoding="utf-8")
     assert_offline(text)
     tags = [tag for tag, _ in Elements(text).elements]
     assert tags.count("script") == 1 and tags.count("img") == 1
@@ -156,17 +158,20 @@ def test_no_finished_run_still_makes_a_page(project):
     plan = Tree().plan()
     report(plan)
     out = report_dir("demo")
-    text = (out / PAGE).read_text()
+    text = (out / PAGE).read_text(encoding="utf-8")
     assert "0<span> of 18 planned" in text and "nothing to compare" in text
-    assert json.loads((out / "ids.json").read_text()) == {} and set(folder_bytes(out)) == {PAGE, "ids.json"}
+    assert json.loads((out / "ids.json").read_text(encoding="utf-8")) == {} and set(folder_bytes(out)) == {
+        PAGE,
+        "ids.json",
+    }
     report(ReportPlan("empty", "No runs planned", ()))
-    assert "0<span> of 0 planned" in (report_dir("empty") / PAGE).read_text()
+    assert "0<span> of 0 planned" in (report_dir("empty") / PAGE).read_text(encoding="utf-8")
 
 
 def test_one_seed_one_variant_no_comparison(project):
     tree = Tree(variants=("base",), seeds=(7,), failed=None, missing=None)
     report(tree.write())
-    text = (report_dir("demo") / PAGE).read_text()
+    text = (report_dir("demo") / PAGE).read_text(encoding="utf-8")
     assert "No difference rests on two pairs of seeds" in text
     assert all("±" not in number for number in Elements(text).numbers.values())
 
@@ -174,7 +179,7 @@ def test_one_seed_one_variant_no_comparison(project):
 def test_an_altered_score_is_refused_and_nothing_is_written(project):
     plan = Tree(seeds=(0,), failed=None, missing=None).write()
     path = scores_dir(plan.runs[0].id) / "scores.csv"
-    path.write_text(path.read_text().replace(",360,", ",361,", 1))
+    path.write_text(path.read_text(encoding="utf-8").replace(",360,", ",361,", 1), encoding="utf-8")
     with pytest.raises(UserError, match="altered"):
         report(plan)
     assert not report_dir("demo").exists() or not any(report_dir("demo").iterdir())

@@ -35,7 +35,7 @@ OTHERS = {
 def tree(project):
     path = Path(FILE)
     path.parent.mkdir(parents=True)
-    path.write_text("source: Somebody & Co\n")
+    path.write_text("source: Somebody & Co\n", encoding="utf-8")
     return Tree(failed=None, missing=None)
 
 
@@ -58,7 +58,7 @@ def test_what_was_measured_otherwise_is_not_shown(tree, key, value):
 
 def test_a_page_without_quotes_speaks_of_none(tree):
     report(quoting(tree, *(dataclasses.replace(SAME, **{key: value}) for key, value in OTHERS.items())))
-    text = (report_dir("demo") / "sigma-report.html").read_text()
+    text = (report_dir("demo") / "sigma-report.html").read_text(encoding="utf-8")
     assert "Somebody" not in text and "published by others" not in text
 
 
@@ -73,7 +73,7 @@ def test_quotes_change_no_number_of_ours(tree):
 def test_the_page_marks_a_quote_and_its_source(tree):
     under = dataclasses.replace(SAME, value=93.25, gessl=True, certainty="secondary", note="4 views")
     report(quoting(tree, SAME, under))
-    text = re.sub(r"\s+", " ", (report_dir("demo") / "sigma-report.html").read_text())
+    text = re.sub(r"\s+", " ", (report_dir("demo") / "sigma-report.html").read_text(encoding="utf-8"))
     assert "published by others, not ours" in text
     assert "<i>91.80</i><small>Somebody &amp; Co, small-conv, 1000 epochs, not confirmed</small>" in text
     assert "Somebody &amp; Co, under GeSSL, small-conv, 1000 epochs, 4 views, read at second hand" in text

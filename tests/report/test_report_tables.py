@@ -101,7 +101,7 @@ def test_ids_resolve_to_the_scores_behind_the_text(demo):
     stored = {
         row["id"]: row for path in demo.parents[1].glob("scores/*/scores.csv") for row in csv.DictReader(path.open())
     }
-    known = json.loads((demo / "ids.json").read_text())
+    known = json.loads((demo / "ids.json").read_text(encoding="utf-8"))
     assert set(known) == {row["id"] for row in rows_of(demo) if row["id"]}
     for digits, item in known.items():
         text = json.dumps(
@@ -124,8 +124,8 @@ def test_ids_resolve_to_the_scores_behind_the_text(demo):
 
 def test_latex_holds_the_same_numbers_as_csv(demo):
     for path in demo.glob("tables/*.tex"):
-        lines = path.read_text().splitlines()
-        width = len(re.search(r"\\begin\{tabular\}\{(\w+)\}", path.read_text())[1])
+        lines = path.read_text(encoding="utf-8").splitlines()
+        width = len(re.search(r"\\begin\{tabular\}\{(\w+)\}", path.read_text(encoding="utf-8"))[1])
         assert [line for line in lines if line in (r"\toprule", r"\midrule", r"\bottomrule")][0::3] == [
             r"\toprule",
             r"\bottomrule",
@@ -211,7 +211,7 @@ def test_states_of_runs(project):
 
 
 def damage(path, old, new):
-    path.write_text(path.read_text().replace(old, new))
+    path.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ def test_damaged_metrics_are_refused_with_their_path(project, content):
     tree = Tree(variants=("base",), methods=("simclr",), seeds=(0,), failed=None, missing=None)
     plan = tree.write()
     path = run_dir(plan.runs[0].id) / "metrics.jsonl"
-    path.write_text(content)
+    path.write_text(content, encoding="utf-8")
     with pytest.raises(UserError, match=re.escape(path.as_posix())):
         collect(plan)
 

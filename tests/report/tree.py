@@ -83,13 +83,14 @@ class Tree:
         raw.write_bytes(b"raw")
         md5 = folder_md5(folder_hashes(raw.parent))
         pin(self.dataset).write_text(
-            json.dumps({"outs": [{"md5": md5, "size": 3, "nfiles": 1, "hash": "md5", "path": self.dataset}]})
+            json.dumps({"outs": [{"md5": md5, "size": 3, "nfiles": 1, "hash": "md5", "path": self.dataset}]}),
+            encoding="utf-8",
         )
         with Step("fetch", self.dataset, manifest, inputs=[pin(self.dataset)], config={}) as step:
-            step.path("manifest.json").write_text(json.dumps({"data_version": md5}))
+            step.path("manifest.json").write_text(json.dumps({"data_version": md5}), encoding="utf-8")
         inputs = [raw, pin(self.dataset), manifest / "manifest.json"]
         with Step("prepare", self.dataset, data_dir(self.dataset), inputs=inputs, config={}, seed=0) as step:
-            step.path("card.json").write_text(json.dumps(_card(self.dataset) | {"data_version": md5}))
+            step.path("card.json").write_text(json.dumps(_card(self.dataset) | {"data_version": md5}), encoding="utf-8")
             step.path("images.npy").write_bytes(b"images")
 
     def value(self, method: str, variant: str, seed: int, number: tuple) -> float:
@@ -107,7 +108,7 @@ class Tree:
         if (method, variant, seed) == self.failed:
             work_dir(run.id).mkdir(parents=True)
             failure = {"step": 120, "reason": self.reason, "checkpoint": None}
-            (work_dir(run.id) / "failed.json").write_text(json.dumps(failure))
+            (work_dir(run.id) / "failed.json").write_text(json.dumps(failure), encoding="utf-8")
             return
         inputs = [self.images, tasks_dir(self.dataset, seed) / "order.npy"]
         with Step("pretrain", run.id, run_dir(run.id), inputs=inputs, config={"variant": variant}, seed=seed) as step:
@@ -119,7 +120,7 @@ class Tree:
     def _write_scores(self, step: Step, run: PlannedRun) -> None:
         key = (run.method, run.variant, run.seed)
         outcomes = {}
-        with open(step.path("scores.csv"), "w", newline="") as file:
+        with open(step.path("scores.csv"), "w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
             for number in NUMBERS:
@@ -140,7 +141,7 @@ class Tree:
 def _write_training(step: Step, run: PlannedRun, place: int) -> None:
     gessl = run.variant == "gessl"
     steps, per_step = (400, 256) if run.variant == "base-images" else (100, 1024 if gessl else 256)
-    with open(step.path("metrics.jsonl"), "w") as file:
+    with open(step.path("metrics.jsonl"), "w", encoding="utf-8") as file:
         for i in range(0, steps, 2):
             fall = np.exp(-i / steps * 3) * (1 + 0.02 * np.sin(i + run.seed))
             row = {"step": i, "images": (i + 1) * per_step, "seconds": 0.04 * (i + 1) * (4 if gessl else 1),
@@ -153,7 +154,9 @@ def _write_training(step: Step, run: PlannedRun, place: int) -> None:
                 row["ssl_loss"] = None  # what training writes for a value that is not finite
             file.write(json.dumps(row) + "\n")
     settings = {"dataset": run.dataset, "method": run.method, "train": {"steps": steps, "batch": 256, "lr": 0.003}}
-    step.path("config.json").write_text(json.dumps(settings | ({"gessl": {"inner_steps": 4}} if gessl else {})))
+    step.path("config.json").write_text(
+        json.dumps(settings | ({"gessl": {"inner_steps": 4}} if gessl else {})), encoding="utf-8"
+    )
     views = np.random.default_rng(place).integers(0, 256, (2, 16, 1, 8, 8), dtype=np.uint8)
     np.save(step.path("views.npy"), views)
 

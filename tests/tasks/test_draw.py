@@ -46,7 +46,7 @@ def prepare(
     index["group"] = {"none": "", "pairs": pairs, "alone": alone}[groups]
     with Step("prepare", "toy", data_dir("toy"), inputs=[], config={}) as step:
         index.to_csv(step.path("index.csv"), index=False)
-        step.path("card.json").write_text("{}")
+        step.path("card.json").write_text("{}", encoding="utf-8")
     return index
 
 
@@ -140,7 +140,7 @@ def test_a_class_too_small_for_shot_and_queries_is_left_out(tmp_path: Path, monk
     episodes = load_episodes("toy", 0)
     assert 0 in episodes["2w1s"].classes
     assert 0 not in episodes["2w2s"].classes
-    card = json.loads((tasks_dir("toy", 0) / "card.json").read_text())["episodes"]
+    card = json.loads((tasks_dir("toy", 0) / "card.json").read_text(encoding="utf-8"))["episodes"]
     assert card["2w1s"]["classes_left_out"] == []
     assert card["2w2s"] == {
         "episodes": 30,
@@ -163,7 +163,7 @@ def test_images_alone_in_their_group_are_all_used(tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     prepare(test=(5, 5, 5, 5), groups="alone")
     draw("toy", 0, SMALL)
-    card = json.loads((tasks_dir("toy", 0) / "card.json").read_text())
+    card = json.loads((tasks_dir("toy", 0) / "card.json").read_text(encoding="utf-8"))
     assert card["episodes"]["3w2s"]["classes"] == 4
 
 
@@ -255,7 +255,7 @@ def test_where_splits_share_no_class_the_suite_takes_all_from_test(
     if groups == "pairs":
         assert all(len(set(group[task].ravel())) == 27 for task in every)
     assert len({tuple(task.ravel()) for task in suite.train}) == 8
-    card = json.loads((tasks_dir("toy", 0) / "card.json").read_text())["sigma"]
+    card = json.loads((tasks_dir("toy", 0) / "card.json").read_text(encoding="utf-8"))["sigma"]
     assert card == {"tasks": 8, "classes": 3, "sources": {"test": ["train", "val", "test"]}}
 
 
@@ -273,7 +273,7 @@ def test_new_classes_with_too_few_images_are_refused(tmp_path: Path, monkeypatch
 
 def test_the_card_says_where_the_suite_came_from(index: pd.DataFrame) -> None:
     draw("toy", 0, SMALL)
-    card = json.loads((tasks_dir("toy", 0) / "card.json").read_text())["sigma"]
+    card = json.loads((tasks_dir("toy", 0) / "card.json").read_text(encoding="utf-8"))["sigma"]
     assert card["sources"] == {"train": ["train"], "val": ["val"], "test": ["test"]}
 
 

@@ -41,14 +41,16 @@ def install() -> None:
         pytest.skip("no PostgreSQL here, and Debian's can be installed by root only")
     quiet = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     for words in (["update"], ["install", "-y", "--no-install-recommends", "postgresql"]):
-        done = subprocess.run(["apt-get", *words], env=quiet, capture_output=True, text=True, timeout=600)
+        done = subprocess.run(["apt-get", *words], env=quiet, capture_output=True, encoding="utf-8", timeout=600)
     if done.returncode:
         pytest.skip(f"PostgreSQL cannot be installed: {done.stderr.strip().splitlines()[-1]}")
 
 
 def documented(port: int) -> list[str]:
     """The command of docs/cluster.md, at another port."""
-    (command,) = re.findall(r"```sh\n(workflow/mlflow-team .*)\n```", (ROOT / "docs/cluster.md").read_text())
+    (command,) = re.findall(
+        r"```sh\n(workflow/mlflow-team .*)\n```", (ROOT / "docs/cluster.md").read_text(encoding="utf-8")
+    )
     return str(command).replace("5000", str(port)).split()
 
 
@@ -63,7 +65,7 @@ class Server:
         self.address = f"http://127.0.0.1:{self.port}"
 
     def __enter__(self) -> Self:
-        with open(self.folder / "said.txt", "a") as said:
+        with open(self.folder / "said.txt", "a", encoding="utf-8") as said:
             self._script = subprocess.Popen(
                 documented(self.port),
                 cwd=ROOT,
@@ -74,7 +76,9 @@ class Server:
             )
         deadline = time.monotonic() + 180
         while not self._answers():
-            assert self._script.poll() is None and time.monotonic() < deadline, (self.folder / "said.txt").read_text()
+            assert self._script.poll() is None and time.monotonic() < deadline, (self.folder / "said.txt").read_text(
+                encoding="utf-8"
+            )
             time.sleep(0.5)
         return self
 
@@ -84,8 +88,8 @@ class Server:
 
     def kill(self) -> None:
         """As a power cut does: the server, its workers and the database."""
-        database = (self.folder / "team/postgres/postmaster.pid").read_text().split()[0]
-        backends = subprocess.run(["pgrep", "-P", database], capture_output=True, text=True).stdout.split()
+        database = (self.folder / "team/postgres/postmaster.pid").read_text(encoding="utf-8").split()[0]
+        backends = subprocess.run(["pgrep", "-P", database], capture_output=True, encoding="utf-8").stdout.split()
         os.killpg(self._script.pid, signal.SIGKILL)
         for process in (database, *backends):
             with contextlib.suppress(ProcessLookupError):  # it went with the others
@@ -139,7 +143,7 @@ def mirrored(folder: Path) -> dict[str, Any]:
     client = mlflow.tracking.MlflowClient()
     experiment = client.get_experiment_by_name(PLAN.grid)
     assert experiment is not None
-    tree = (folder / STORE / "tree").read_text().strip()
+    tree = (folder / STORE / "tree").read_text(encoding="utf-8").strip()
     found = {}
     runs = client.search_runs([experiment.experiment_id], f"tags.`gessl.tree` = '{tree}'")
     for run in runs:
@@ -231,7 +235,7 @@ def test_what_the_script_needs_is_one_line(tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root is another user than the database's")
     asked = os.environ | {"MLFLOW_TEAM": str(closed / "team")}
-    done = subprocess.run([ROOT / "workflow/mlflow-team"], env=asked, capture_output=True, text=True)
+    done = subprocess.run([ROOT / "workflow/mlflow-team"], env=asked, capture_output=True, encoding="utf-8")
     assert done.returncode == 2
     (said,) = done.stderr.splitlines()
     assert said.startswith(f"mlflow-team: the user postgres cannot enter {closed}")

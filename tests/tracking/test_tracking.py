@@ -85,10 +85,10 @@ def test_curves_appear_while_training_and_every_point_once() -> None:
     assert str(sync(PLAN)) == f"{tracking_uri()}: 1 runs, 0 finished, 3 new points"
     assert _curve("r0") == _losses(3)
     assert _runs()["r0"].info.status == "RUNNING"
-    with open(work_dir("r0") / "metrics.jsonl", "a") as file:
+    with open(work_dir("r0") / "metrics.jsonl", "a", encoding="utf-8") as file:
         file.write(line(4) + line(5)[:-9])
     assert sync(PLAN).points == 1
-    with open(work_dir("r0") / "metrics.jsonl", "a") as file:
+    with open(work_dir("r0") / "metrics.jsonl", "a", encoding="utf-8") as file:
         file.write(line(5)[-9:])
     assert sync(PLAN).points == 1
     assert sync(PLAN).points == 0
@@ -102,7 +102,7 @@ def test_records_pins_and_runs_lead_to_each_other() -> None:
     evaluate("r0")
     train("r1", range(1, 3))
     sync(PLAN)
-    links = json.loads(Path("mlflow/runs/grid.json").read_text())
+    links = json.loads(Path("mlflow/runs/grid.json").read_text(encoding="utf-8"))
     by_record = {run.data.tags["gessl.record"]: run.info.run_id for name, run in _runs().items() if name != "r1"}
     records = [read_record(folder) for folder in (run_dir("r0"), scores_dir("r0"))]
     assert links["store"] == tracking_uri() and links["runs"] == by_record
@@ -154,7 +154,7 @@ def test_point_told_twice_is_one_point() -> None:
 @pytest.mark.usefixtures("embedded")
 def test_failed_run_is_shown_as_failed() -> None:
     train("r0", range(1, 3))
-    (work_dir("r0") / "failed.json").write_text("{}")
+    (work_dir("r0") / "failed.json").write_text("{}", encoding="utf-8")
     sync(PLAN)
     assert _runs()["r0"].info.status == "FAILED"
 
@@ -230,7 +230,7 @@ def test_results_made_again_replace_the_old_ones() -> None:
 def test_broken_record_is_named_after_the_others_are_mirrored() -> None:
     finish("r0")
     finish("r1")
-    (run_dir("r0") / "record.json").write_text("{")
+    (run_dir("r0") / "record.json").write_text("{", encoding="utf-8")
     with pytest.raises(UserError, match=r"results/runs/r0/record\.json: broken"):
         sync(PLAN)
     assert set(_runs()) == {"r1"}
@@ -365,7 +365,7 @@ time.sleep(60)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_reach_the_command_once(number: signal.Signals) -> None:
     parent = subprocess.Popen(
-        [sys.executable, "-c", FOLLOW, CHILD], stdout=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, "-c", FOLLOW, CHILD], stdout=subprocess.PIPE, encoding="utf-8", start_new_session=True
     )
     assert parent.stdout is not None
     assert parent.stdout.readline() == "ready\n"
@@ -390,7 +390,9 @@ def test_points_are_the_rising_steps_after_the_last(
     tmp_path_factory: pytest.TempPathFactory, steps: list[int], after: int
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "metrics.jsonl"
-    path.write_text("".join(json.dumps({"step": step, "loss": math.nan}) + "\n" for step in steps) + '{"step": 99')
+    path.write_text(
+        "".join(json.dumps({"step": step, "loss": math.nan}) + "\n" for step in steps) + '{"step": 99', encoding="utf-8"
+    )
     found = [point.step for point in values.points(path, after)]
     assert found == sorted(set(found))
     assert all(step > after for step in found)
@@ -400,5 +402,5 @@ def test_points_are_the_rising_steps_after_the_last(
 
 def test_scores_of_the_same_name_are_kept_apart(tmp_path: Path) -> None:
     path = tmp_path / "scores.csv"
-    path.write_text("id,protocol,task,metric,value\na1,p,t,m%,1\nb2,p,t,mpct,2\n")
+    path.write_text("id,protocol,task,metric,value\na1,p,t,m%,1\nb2,p,t,mpct,2\n", encoding="utf-8")
     assert values.scores(path) == {"p/t/mpct": 1.0, "p/t/mpct b2": 2.0}

@@ -90,7 +90,7 @@ def test_metrics_drop_what_a_later_checkpoint_does_not_know(tmp_path: Path) -> N
     for step in range(4):
         metrics.add(row(step), scalars, torch.randn(6, 3, generator=generator(step)), TASKS)
     assert metrics.flush() is None
-    with open(path, "a") as file:
+    with open(path, "a", encoding="utf-8") as file:
         file.write('{"step": 4, "cut')  # a kill in the midst of a line
     again = Metrics(path, 2)
     again.add(row(2), scalars, torch.randn(6, 3), TASKS)
@@ -234,7 +234,7 @@ def test_an_edited_or_foreign_checkpoint_is_refused(tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(UserError, match=r"step-00000005\.safetensors: missing or altered .* delete"):
         load_checkpoint(tmp_path, "run", "code", torch.device("cpu"))
-    (tmp_path / "checkpoint.json").write_text("{")
+    (tmp_path / "checkpoint.json").write_text("{", encoding="utf-8")
     with pytest.raises(UserError, match=r"checkpoint\.json: not readable"):
         load_checkpoint(tmp_path, "run", "code", torch.device("cpu"))
 
@@ -275,6 +275,6 @@ def test_impossible_settings_are_refused(make, complaint: str) -> None:
 
 def test_a_checkpoint_pointer_is_json_that_people_can_read(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, "run", "code", state(5))
-    pointer = json.loads((tmp_path / "checkpoint.json").read_text())
+    pointer = json.loads((tmp_path / "checkpoint.json").read_text(encoding="utf-8"))
     assert pointer["step"] == 5
     assert pointer["run"] == "run"

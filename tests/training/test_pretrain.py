@@ -33,7 +33,7 @@ CONFIG = Path("config/config.yaml")
 
 def run_ids(**changes: object) -> dict[str, str]:
     """Write the small experiment with `changes`; the id of its seed-0 run by variant."""
-    CONFIG.write_text(yaml.safe_dump({**SMALL, **changes}))
+    CONFIG.write_text(yaml.safe_dump({**SMALL, **changes}), encoding="utf-8")
     return {cell.variant: cell.id for cell in Experiment.load(CONFIG).runs() if cell.science.seed == 0}
 
 
@@ -121,7 +121,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_last_good_checkpo
     line = capsys.readouterr().err.splitlines()[-1]
     assert "task 1 of 1: the base loss at θ is not finite; lower train.lr (1e+18)" in line
     assert "last good checkpoint:" in line
-    failed = json.loads((Path("work") / run / "failed.json").read_text())
+    failed = json.loads((Path("work") / run / "failed.json").read_text(encoding="utf-8"))
     assert f"step {failed['step']}: " in line
     assert failed["reason"] in line
     assert not (Path("results/runs") / run / "record.json").exists()
@@ -136,7 +136,7 @@ def test_whatever_fails_leaves_a_note_until_the_next_attempt(
     run = run_ids(recipe={"train": {"steps": 4, "batch": 32}})["base"]
     damaged = Path("work") / run / "checkpoint.json"
     damaged.parent.mkdir(parents=True)
-    damaged.write_text("{")
+    damaged.write_text("{", encoding="utf-8")
     assert main(["pretrain", run]) == 2
     note = read_failure(run)
     assert note is not None
@@ -194,7 +194,7 @@ def test_a_solver_that_gives_up_names_step_and_task(prepared: Path, capsys: pyte
     assert main(["pretrain", run]) == 2
     line = capsys.readouterr().err.splitlines()[-1]
     assert f"{run}: step 0: task 1 of 2: implicit_neumann: the series diverges" in line
-    assert json.loads((Path("work") / run / "failed.json").read_text())["step"] == 0
+    assert json.loads((Path("work") / run / "failed.json").read_text(encoding="utf-8"))["step"] == 0
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ QUICK = {
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     project = copy_project(tmp_path / "project")
     monkeypatch.chdir(project)
-    CONFIG.write_text(yaml.safe_dump(QUICK))
+    CONFIG.write_text(yaml.safe_dump(QUICK), encoding="utf-8")
     return project
 
 
@@ -44,11 +44,11 @@ def test_a_grid_with_a_failed_cell_is_finished_by_starting_it_again(
     bad, good = (cell.id for cell in Experiment.load(CONFIG).runs())
     work = Path("work") / bad
     work.mkdir(parents=True)
-    (work / "checkpoint.json").write_text("{")
+    (work / "checkpoint.json").write_text("{", encoding="utf-8")
     failed = snakemake()
     assert failed.returncode == 1
     assert set(times("scores")) == {good}, "the others go on"
-    page = Path("results/report/small/sigma-report.html").read_text()
+    page = Path("results/report/small/sigma-report.html").read_text(encoding="utf-8")
     assert f"<code>{bad}</code>: pretraining: " in page, "the report shows why it is missing"
     assert main(["status", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -65,10 +65,10 @@ def test_a_grid_with_a_failed_cell_is_finished_by_starting_it_again(
 
 @pytest.mark.slow
 def test_grids_at_once_and_a_grid_that_grows_while_it_runs(project: Path) -> None:
-    CONFIG.write_text(yaml.safe_dump({**QUICK, "seeds": [0]}))
+    CONFIG.write_text(yaml.safe_dump({**QUICK, "seeds": [0]}), encoding="utf-8")
     other = {**QUICK, "name": "other", "seeds": [0, 2]}
-    Path("other.yaml").write_text(yaml.safe_dump(other))
-    first = subprocess.Popen(SNAKEMAKE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    Path("other.yaml").write_text(yaml.safe_dump(other), encoding="utf-8")
+    first = subprocess.Popen(SNAKEMAKE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8")
     try:
         deadline = time.monotonic() + 240
         while not list(Path(".snakemake/locks").glob("*.output.lock")):
@@ -76,7 +76,7 @@ def test_grids_at_once_and_a_grid_that_grows_while_it_runs(project: Path) -> Non
             assert time.monotonic() < deadline
             time.sleep(0.2)
         second = snakemake("--configfile", "other.yaml")
-        CONFIG.write_text(yaml.safe_dump({**QUICK, "seeds": [0, 3]}))
+        CONFIG.write_text(yaml.safe_dump({**QUICK, "seeds": [0, 3]}), encoding="utf-8")
         output, _ = first.communicate(timeout=400)
     finally:
         first.kill()
@@ -85,7 +85,7 @@ def test_grids_at_once_and_a_grid_that_grows_while_it_runs(project: Path) -> Non
     assert first.returncode == 0, output
     before = {part: times(part) for part in ("runs", "scores", "tasks", "data")}
     assert {run.split("-")[2] for run in before["runs"]} == {"s0"}, "it runs as it was when it was started"
-    Path("both.yaml").write_text(yaml.safe_dump({"experiments": [str(CONFIG), "other.yaml"]}))
+    Path("both.yaml").write_text(yaml.safe_dump({"experiments": [str(CONFIG), "other.yaml"]}), encoding="utf-8")
     both = snakemake("--configfile", "both.yaml")
     assert both.returncode == 0, both.stdout + both.stderr
     assert set(times("scores")) == set(Batch.load([Path("both.yaml")]).runs)
@@ -93,7 +93,7 @@ def test_grids_at_once_and_a_grid_that_grows_while_it_runs(project: Path) -> Non
     for part, made in before.items():
         assert made.items() <= times(part).items(), f"{part}: what was there is not made again"
     assert {path.parent.name for path in Path("results/report").glob("*/record.json")} == {"small", "other"}
-    assert json.loads(Path("logs/audit.json").read_text())["ok"] is True
+    assert json.loads(Path("logs/audit.json").read_text(encoding="utf-8"))["ok"] is True
 
 
 @pytest.mark.slow
@@ -113,7 +113,7 @@ PAGE = ROOT / "docs/grids.md"
 
 
 def commands() -> list[str]:
-    blocks = re.findall(r"```sh\n(.*?)```", PAGE.read_text(), flags=re.S)
+    blocks = re.findall(r"```sh\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.S)
     return [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
 
 
@@ -124,7 +124,7 @@ def test_the_commands_of_the_page_on_grids_work(project: Path, capsys: pytest.Ca
     for command in sorted(commands(), key=lambda command: command.startswith("gessl status")):
         program, *words = command.split()
         if program == "snakemake":
-            done = subprocess.run([*SNAKEMAKE[:3], *words, "-n", "-q", "rules"], capture_output=True, text=True)
+            done = subprocess.run([*SNAKEMAKE[:3], *words, "-n", "-q", "rules"], capture_output=True, encoding="utf-8")
             assert done.returncode == 0, done.stderr
             assert "pretrain" in done.stdout
         else:
@@ -135,12 +135,12 @@ def test_the_commands_of_the_page_on_grids_work(project: Path, capsys: pytest.Ca
 
 def test_the_page_says_of_each_table_what_its_file_misses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    rows = re.findall(r"^\| [^|]* \| `([\w-]+)` \| (.*) \|$", PAGE.read_text(), flags=re.M)
+    rows = re.findall(r"^\| [^|]* \| `([\w-]+)` \| (.*) \|$", PAGE.read_text(encoding="utf-8"), flags=re.M)
     said = {name: set(re.findall("`(.*?)`", missing)) for name, missing in rows}
     batch = Batch.load([Path("config/paper.yaml")])
     lines = {Path(line.split(":")[0]).stem: line for line in batch.skipped if "no such pin" not in line}
     asked = {name: set(re.findall("'(.*?)'", line)) for name, line in lines.items()}
     assert said == asked
-    every = set(re.findall(r"`([\w*-]+)`", PAGE.read_text()))
+    every = set(re.findall(r"`([\w*-]+)`", PAGE.read_text(encoding="utf-8")))
     for path in Path("config/paper").glob("*.yaml"):
         assert any(path.match(f"{name}.yaml") for name in every), f"{path} is not on the page"

@@ -19,7 +19,7 @@ SNAKEMAKE = [sys.executable, "-m", "snakemake", "--profile", "workflow/profiles/
 
 
 def snakemake(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*SNAKEMAKE, *words], capture_output=True, text=True, timeout=500)
+    return subprocess.run([*SNAKEMAKE, *words], capture_output=True, encoding="utf-8", timeout=500)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def project(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_every_cell_is_scored_and_the_audit_passes(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for cell in Experiment.load(Path("config/config.yaml")).runs():
         assert (project / "results/scores" / cell.id / "record.json").is_file()
-    assert json.loads((project / "logs/audit.json").read_text())["ok"] is True
+    assert json.loads((project / "logs/audit.json").read_text(encoding="utf-8"))["ok"] is True
     assert main(["audit"]) == 0
     assert "audit passed" in capsys.readouterr().out
     assert not list((project / "work").glob("digits-*")), "checkpoints of finished runs are gone"
@@ -71,10 +71,10 @@ def test_what_was_made_again_has_everything_behind_it_made_again(project: Path) 
 def test_every_number_of_the_report_can_be_traced_to_the_raw_data(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    version = re.search(r"md5: (\w+\.dir)", Path("data/raw/digits.dvc").read_text())
+    version = re.search(r"md5: (\w+\.dir)", Path("data/raw/digits.dvc").read_text(encoding="utf-8"))
     assert version is not None
-    ids = json.loads(Path("results/report/small/ids.json").read_text())
-    page = Path("results/report/small/sigma-report.html").read_text()
+    ids = json.loads(Path("results/report/small/ids.json").read_text(encoding="utf-8"))
+    page = Path("results/report/small/sigma-report.html").read_text(encoding="utf-8")
     for cell in (next(iter(ids)), list(ids)[-1]):
         assert cell in page
         assert main(["trace", cell]) == 0
@@ -112,7 +112,7 @@ def test_one_flipped_byte_is_named(project: Path, capsys: pytest.CaptureFixture[
 
 def test_bad_experiments_stop_before_any_job(project: Path) -> None:
     config = project / "config/config.yaml"
-    config.write_text(config.read_text().replace("seeds:", "sedes:"))
+    config.write_text(config.read_text(encoding="utf-8").replace("seeds:", "sedes:"), encoding="utf-8")
     stopped = snakemake()
     assert stopped.returncode == 2
     assert "unknown key 'sedes'; did you mean 'seeds'?" in stopped.stderr
@@ -127,18 +127,18 @@ def test_a_failed_cell_keeps_no_other_from_the_report(project: Path) -> None:
     Path("logs/audit.json").unlink()
     work = project / "work" / runs[0]
     work.mkdir(parents=True)
-    (work / "checkpoint.json").write_text("{")  # an edited checkpoint
+    (work / "checkpoint.json").write_text("{", encoding="utf-8")  # an edited checkpoint
     failed = snakemake()
     assert failed.returncode == 1
     assert "checkpoint.json: not readable" in failed.stdout + failed.stderr
-    page = Path("results/report/small/sigma-report.html").read_text()
+    page = Path("results/report/small/sigma-report.html").read_text(encoding="utf-8")
     assert all(run in page for run in runs[1:])
 
 
 def test_snakemakes_own_report(project: Path) -> None:
     made = snakemake("--report", "report.html")
     assert made.returncode == 0, made.stderr
-    page = (project / "report.html").read_text()
+    page = (project / "report.html").read_text(encoding="utf-8")
     assert "sigma-report.html" in page
     assert "equal outer" in page, "captions"
 
@@ -152,6 +152,8 @@ def test_lint_and_the_dry_run_of_the_default_grid(tmp_path: Path, monkeypatch: p
     assert dry.returncode == 0
     assert re.search(r"pretrain\s+27", dry.stdout + dry.stderr)
     (plan,) = Path("work/plans").glob("digits-*.json")
-    asked = yaml.safe_load(Path("config/config.yaml").read_text())
+    asked = yaml.safe_load(Path("config/config.yaml").read_text(encoding="utf-8"))
     for key in ("methods", "variants"):
-        assert list(json.loads(plan.read_text())[key]) == list(asked[key]), "the order of the report's tables"
+        assert list(json.loads(plan.read_text(encoding="utf-8"))[key]) == list(asked[key]), (
+            "the order of the report's tables"
+        )
