@@ -203,10 +203,12 @@ def evaluate(options: argparse.Namespace) -> None:
     from gessl.training.pretrain import set_up
 
     batch = Batch.load([options.config])
-    science = batch.cell(options.run).science
+    cell = batch.cell(options.run)
+    science = cell.science
     set_up(batch.owner(options.run).efficiency)
     run(
         options.run,
+        science=cell.hash,
         dataset=science.dataset,
         method=science.method_name,
         seed=science.seed,

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from gessl.errors import UserError, printable
 from gessl.failed import read_failure
 from gessl.files import atomic_json, sha256_json
+from gessl.identity import DIGITS, earlier_runs, found_science
 from gessl.layout import RECORD, WORK, lease_dir, run_dir, scores_dir, work_dir
 from gessl.training.lease import BEAT, MISSED
 
@@ -33,12 +34,14 @@ class Listed(NamedTuple):
         kind: `<dataset>-<method>[+gessl]`.
         steps: outer steps in all.
         gpus, threads: that its pretraining occupies.
+        science: hash of its settings.
     """
 
     kind: str
     steps: int
     gpus: int
     threads: int
+    science: str
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ def note_grid(source: str, listing: Mapping[str, Any]) -> None:
 
 
 def _listing_of(source: str) -> Path:
-    return GRIDS / f"{sha256_json(str(Path(source).resolve()))[:8]}.json"
+    return GRIDS / f"{sha256_json(str(Path(source).resolve()))[:DIGITS]}.json"
 
 
 def listed(config: Path | None) -> dict[str, dict[str, Listed]]:
@@ -83,7 +86,8 @@ def listed(config: Path | None) -> dict[str, dict[str, Listed]]:
         UserError: `config` is missing or wrong, or no grid was started yet.
     """
     if config is None:
-        found = sorted(GRIDS.glob("*.json"), key=os.path.getmtime)
+        # those of earlier versions have shorter names, and another form
+        found = sorted(GRIDS.glob(f"{'?' * DIGITS}.json"), key=os.path.getmtime)
         if not found:
             raise UserError(f"{GRIDS}: no grid was started here; start one, or name an experiment file")
         return {name: runs for path in found for name, runs in _read(path).items()}
@@ -107,7 +111,7 @@ def _typed(experiments: Mapping[str, Any]) -> dict[str, dict[str, Listed]]:
 
 
 def _listed(facts: Sequence[Any]) -> Listed:
-    if list(map(type, facts)) != [str, int, int, int]:
+    if list(map(type, facts)) != [str, int, int, int, str]:
         raise ValueError(f"{facts} is no entry of a listing")
     return Listed(*facts)
 
@@ -120,6 +124,8 @@ def look(runs: Mapping[str, Listed], now: float) -> dict[str, Seen]:
 def _look(run: str, facts: Listed, now: float) -> Seen:
     scores, trained, work = scores_dir(run) / RECORD, run_dir(run) / RECORD, work_dir(run)
     if trained.is_file():
+        if (found_science(run) or facts.science) != facts.science:
+            return Seen(FAILED, note=f"{run_dir(run)}: made with other settings, although the id is the same")
         seconds = _number("seconds", _tail(run_dir(run) / "metrics.jsonl"))
         if not scores.is_file():
             note = read_failure(run)
@@ -215,6 +221,7 @@ def status(config: Path | None) -> dict[str, Any]:
         "eta_seconds": 0.0 if not unscored else left / total[RUNNING] if known else None,
         "running": {run: [one.step, runs[run].steps] for run, one in seen.items() if one.state == RUNNING},
         "failed": {run: one.note for run, one in seen.items() if one.state == FAILED},
+        "earlier": earlier_runs(),
         "stopped": [run for run, one in seen.items() if one.state == STOPPED],
     }
 
@@ -230,6 +237,7 @@ def format_status(found: Mapping[str, Any], most: int = 8) -> str:
     lines += ["", f"throughput: {found['runs_last_hour']} runs finished in the last hour; {_eta(found)}"]
     if total["unknown"]:
         lines.append(f"not in `left`: {total['unknown']} runs of methods of which none has made a step yet")
+    lines += [f"note: {found['earlier']}"] if found["earlier"] else []
     lines += _some(
         "running", [f"{run}: step {step} of {steps}" for run, (step, steps) in found["running"].items()], most
     )

@@ -1,6 +1,7 @@
 """Several experiments as one: what is shared is made once, what does not go together is refused, ids stay."""
 
 import copy
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from gessl.config import Batch, Experiment
 from gessl.errors import UserError
 from tests.conftest import ROOT, SMALL
 
-# as given before: nothing that is made from an unchanged setting may get another id (SimCLR got a setting more since)
+# as given before: nothing that is made from an unchanged setting may get another id (SimCLR got a setting more since,
+# and ids had these 8 digits of the hash only)
 IDS = {
     "config/config.yaml": [
         "digits-simclr-s0-ecaa0575",
@@ -46,7 +48,9 @@ def write(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.mark.parametrize("path", IDS)
 def test_ids_are_those_of_earlier_versions(path: str) -> None:
-    assert set(IDS[path]) <= {cell.id for cell in Experiment.load(Path(path)).runs()}
+    ids = [cell.id for cell in Experiment.load(Path(path)).runs()]
+    assert set(IDS[path]) <= {name[:-8] for name in ids}
+    assert all(re.fullmatch(r"[a-z0-9_+-]+-s\d-[0-9a-f]{16}", name) for name in ids)
 
 
 def test_a_batch_makes_shared_runs_once_and_scores_them_for_all(write: Callable[..., Path]) -> None:

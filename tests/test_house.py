@@ -16,7 +16,7 @@ PACKAGE = ROOT / "gessl"
 # from the ground up; a room imports from its own floor and those below. Lineage has two: steps write records with one,
 # the auditor reads everything with the other
 FLOORS = (
-    {"allocator", "errors", "failed", "rng", "files", "layout", "sigma", "statistics", "optimizer"},
+    {"allocator", "errors", "failed", "identity", "rng", "files", "layout", "sigma", "statistics", "optimizer"},
     {"lineage", "lineage.record", "lineage.statement", "lineage.staging", "lineage.provenance", "nets"},
     {"data", "tasks", "methods"},
     {"bilevel"},
@@ -42,6 +42,7 @@ CORE = (
     "layout",
     "errors",
     "failed",
+    "identity",
 )
 
 

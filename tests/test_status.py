@@ -16,9 +16,9 @@ from gessl.config import Batch
 from gessl.status import note_grid
 from tests.conftest import copy_project
 
-RUNS = {f"digits-simclr-s{seed}-{seed:08x}": ["digits-simclr", 100, 0, 2] for seed in range(6)}
+RUNS = {f"digits-simclr-s{seed}-{seed:08x}": ["digits-simclr", 100, 0, 2, ""] for seed in range(6)}
 DONE, TRAINED, RUNNING, FAILED, STOPPED, WAITING = RUNS
-ENTRIES: list[Any] = [1, [], ["k"], "text", ["k", "1", 0, 0], ["k", 1, 0, None], {"a": 1}]
+ENTRIES: list[Any] = [1, [], ["k"], "text", ["k", "1", 0, 0, ""], ["k", 1, 0, 0, None], ["k", 1, 0, 0], {"a": 1}]
 MISSHAPEN = [
     *(json.dumps({"experiments": experiments}) for experiments in (1, [], [1], {"a": 1}, {"a": {"runs": 1}})),
     *(json.dumps({"experiments": {"a": {"runs": {"r": entry}}}}) for entry in ENTRIES),
@@ -125,7 +125,7 @@ def test_a_line_feed_in_an_id_makes_no_second_line(grid: Path, capsys: pytest.Ca
 
 def test_gpu_hours_count_gpus(grid: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("gpus.yaml").write_text("", encoding="utf-8")
-    note_grid("gpus.yaml", {"small": {"title": "t", "runs": {DONE: ["digits-simclr", 100, 4, 8]}}})
+    note_grid("gpus.yaml", {"small": {"title": "t", "runs": {DONE: ["digits-simclr", 100, 4, 8, ""]}}})
     assert told(capsys, "gpus.yaml")["total"]["gpu_hours"]["spent"] == pytest.approx(4 * (50 + 10) / 3600)
 
 
@@ -186,16 +186,19 @@ def test_a_listing_of_another_shape_is_one_line(
     monkeypatch.chdir(tmp_path)
     broken(text)
     assert main(["status"]) == 2
-    assert capsys.readouterr().err == "gessl: work/grids/x.json: not readable; delete it, and start the grid again\n"
+    assert (
+        capsys.readouterr().err
+        == "gessl: work/grids/0123456789abcdef.json: not readable; delete it, and start the grid again\n"
+    )
 
 
 def broken(text: str) -> None:
     Path("work/grids").mkdir(parents=True)
-    Path("work/grids/x.json").write_text(text, encoding="utf-8")
+    Path("work/grids/0123456789abcdef.json").write_text(text, encoding="utf-8")
 
 
 def test_thousands_of_runs_are_told_in_a_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    runs = {f"digits-simclr-s{seed}-{seed:08x}": ["digits-simclr", 100, 1, 1] for seed in range(5000)}
+    runs = {f"digits-simclr-s{seed}-{seed:08x}": ["digits-simclr", 100, 1, 1, ""] for seed in range(5000)}
     monkeypatch.chdir(tmp_path)
     note_grid("grid.yaml", {"large": {"title": "t", "runs": runs}})
     for run in list(runs)[:4000]:

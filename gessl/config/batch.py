@@ -78,7 +78,12 @@ class Batch:
         owners: dict[str, tuple[str, ...]] = {}
         for experiment in experiments.values():
             for cell in experiment.runs():
-                runs.setdefault(cell.id, cell)
+                first = runs.setdefault(cell.id, cell)
+                if first.hash != cell.hash:
+                    raise UserError(
+                        f"{experiment.name}: {cell.id}: the id of two runs with other settings ({first.variant!r} and"
+                        f" {cell.variant!r}); change a setting of one of them, if only in its last digit"
+                    )
                 asking = owners.get(cell.id, ())
                 owners[cell.id] = asking if experiment.name in asking else (*asking, experiment.name)
         batch = cls(experiments, tuple(faults), runs, owners)
@@ -137,7 +142,7 @@ class Batch:
             name: {
                 "title": experiment.title,
                 "runs": {
-                    cell.id: [cell.kind, cell.science.train.steps, *self._occupies(cell.id)]
+                    cell.id: [cell.kind, cell.science.train.steps, *self._occupies(cell.id), cell.hash]
                     for cell in experiment.runs()
                 },
             }

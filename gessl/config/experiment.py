@@ -21,7 +21,7 @@ from gessl.data.registry import load_registry
 from gessl.data.views import POLICIES
 from gessl.errors import UserError
 from gessl.evaluation.step import EvaluationSettings, require_shared_classes
-from gessl.files import sha256_json
+from gessl.identity import run_id, science_hash
 from gessl.methods.base import Method
 from gessl.nets.backbones import BACKBONES
 from gessl.report.plan import Comparison, PlannedRun, ReportPlan
@@ -204,7 +204,7 @@ class Experiment(Model):
     def report_plan(self) -> ReportPlan:
         """What the report is about, published numbers of its data sets and methods included."""
         runs = tuple(
-            PlannedRun(planned.id, science.dataset, science.method_name, planned.variant, science.seed)
+            PlannedRun(planned.id, science.dataset, science.method_name, planned.variant, science.seed, planned.hash)
             for planned in self.runs()
             for science in (planned.science,)
         )
@@ -219,12 +219,14 @@ class PlannedScience:
     """One cell: the variant's name (for tables) and the science (which decides the id).
 
     Attributes:
-        id: `<kind>-s<seed>-<hash8>`; the hash is that of the science and the data version.
+        hash: of the science, the data version included (`gessl.identity.science_hash`).
+        id: `<kind>-s<seed>-<first 16 digits of the hash>`.
         kind: `<dataset>-<method>[+gessl]`: what the run is, whatever its settings.
     """
 
     variant: str
     science: Science
+    hash: str
     id: str
     kind: str
 
@@ -232,8 +234,8 @@ class PlannedScience:
     def of(cls, variant: str, science: Science, described: Tree, seed: int) -> Self:
         """The cell of `science` (as a mapping: `described`) under `seed`."""
         kind = f"{science.dataset}-{science.method_name}" + ("+gessl" if science.gessl else "")
-        digest = sha256_json({**described, "seed": seed})[:8]
-        return cls(variant, dataclasses.replace(science, seed=seed), f"{kind}-s{seed}-{digest}", kind)
+        digest = science_hash({**described, "seed": seed})
+        return cls(variant, dataclasses.replace(science, seed=seed), digest, run_id(kind, seed, digest), kind)
 
 
 def _has(tree: Any, parents: list[str]) -> bool:

@@ -54,9 +54,9 @@ def accuracy_score(protocol: str, task: str, correct: Tensor) -> Score:
 
 
 def score_id(run: str, score: Score) -> str:
-    """12 hex digits that name a row of `scores.csv`."""
+    """16 hex digits that name a row of `scores.csv`."""
     text = "|".join((run, score.protocol, score.task, score.metric))
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def write_scores(path: Path, scores: Sequence[Score], shared: Mapping[str, str | int]) -> None:

@@ -17,6 +17,7 @@ from gessl.evaluation.embed import embed, frozen, position_tensor
 from gessl.evaluation.score import Score, write_scores
 from gessl.evaluation.universality import SigmaSettings
 from gessl.failed import failures_noted
+from gessl.identity import require_science
 from gessl.layout import data_dir, run_dir, scores_dir, tasks_dir
 from gessl.lineage.record import Step
 from gessl.nets.encoder import load_encoder
@@ -77,11 +78,12 @@ def require_shared_classes(dataset: str, protocols: Sequence[str]) -> None:
         )
 
 
-def evaluate(run: str, *, dataset: str, method: str, seed: int, settings: EvaluationSettings) -> None:
+def evaluate(run: str, *, science: str, dataset: str, method: str, seed: int, settings: EvaluationSettings) -> None:
     """Write `results/scores/<run>/`: `scores.csv`, `outcomes.npz`, `features.npy` (docs/formats.md).
 
     Args:
         run: run id.
+        science: hash of the run's settings, which those of the run found under this id must have.
         dataset: the data set that the run was trained on; its test split is scored.
         method: written into the rows.
         seed: the run's seed, which also names the task files and seeds the probe.
@@ -102,6 +104,7 @@ def evaluate(run: str, *, dataset: str, method: str, seed: int, settings: Evalua
         failures_noted(run, "evaluation"),
         Step("evaluate", run, scores_dir(run), inputs=inputs, config=asdict(settings), seed=seed) as step,
     ):
+        require_science(run, science)
         index = read_index(dataset)
         if not _labelled(index, "train") & _labelled(index, "test"):
             require_shared_classes(dataset, settings.protocols)

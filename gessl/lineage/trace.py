@@ -33,7 +33,7 @@ def lineage_tree(identifier: str) -> Node:
     path = project_path(Path(identifier))
     if path.is_relative_to(RESULTS) or path.is_relative_to(RAW):
         return tracer.path(path)
-    if re.fullmatch(rf"[0-9a-f]{{{SHORT}}}", identifier):
+    if re.fullmatch("[0-9a-f]{16}|[0-9a-f]{12}", identifier):  # the shorter ones are of earlier versions
         if cell := find_cell(identifier):
             return tracer.cell(identifier, cell[1], cell[0])
         if score := find_score(identifier):

@@ -13,6 +13,7 @@ import pandas as pd
 
 from gessl.errors import UserError
 from gessl.failed import failure_file, read_failure
+from gessl.identity import require_science
 from gessl.layout import RECORD, data_dir, run_dir, scores_dir
 from gessl.lineage.record import read_record
 from gessl.report.plan import PlannedRun, ReportPlan
@@ -101,6 +102,7 @@ def collect(plan: ReportPlan) -> Collected:
         scores.append(_scores(run))
         sigma.append(_sigma(run))
         configs[run.id] = _json(run_dir(run.id) / "config.json")
+        require_science(run.id, run.science)
         if (run.dataset, run.method) not in views:
             views[run.dataset, run.method] = _parse(run_dir(run.id) / "views.npy", _array)
         records[run.id] = {"run": read_record(run_dir(run.id)), "scores": read_record(scores_dir(run.id))}

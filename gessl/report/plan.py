@@ -11,13 +11,14 @@ LABEL_SCARCE = ("*/1-per-class", "*/1pct", "*/*w1s")  # where a better represent
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run that the grid promises; `id` names its folders."""
+    """One run that the grid promises; `id` names its folders, `science` is the hash of its settings."""
 
     id: str
     dataset: str
     method: str
     variant: str
     seed: int
+    science: str
 
 
 @dataclass(frozen=True)

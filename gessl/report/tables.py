@@ -225,8 +225,8 @@ def differences(tables: list[Table]) -> list[Cell]:
 
 
 def cell_id(kind: str, scores: tuple[str, ...]) -> str:
-    """12 hex digits that name a number: SHA-256 over its kind and the sorted ids of the scores behind it."""
-    return sha256_json({"kind": kind, "scores": sorted(scores)})[:12]
+    """16 hex digits that name a number: SHA-256 over its kind and the sorted ids of the scores behind it."""
+    return sha256_json({"kind": kind, "scores": sorted(scores)})[:16]
 
 
 def number(value: float, unit: str, *, signed: bool = False, scale: float | None = None) -> str:

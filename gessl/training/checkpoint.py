@@ -1,4 +1,4 @@
-"""Checkpoints of an unfinished run: all state, atomic, bound to the run's id, to the code and to their own hash.
+"""Checkpoints of an unfinished run: all state, atomic, bound to the run, to the code and to their own hash.
 
 `work/<run>/step-<n>.safetensors` holds parameters, buffers, method state and optimiser as named tensors;
 `work/<run>/checkpoint.json` names it, last. Random generators need no saving: each draw's generator is keyed by
@@ -30,6 +30,14 @@ class Checkpoint(NamedTuple):
     optimizer: Tensors
 
 
+class Owner(NamedTuple):
+    """Whose a checkpoint is: the run's id, the hash of its science, and the fingerprint of the code that trains it."""
+
+    run: str
+    science: str
+    code: str
+
+
 def pack(variables: Variables, optimizer: Tensors) -> Tensors:
     """One flat dict of contiguous CPU tensors: `params.*`, `buffers.*`, `state.*`, `optimizer.*`."""
     groups = {**variables._asdict(), "optimizer": optimizer}
@@ -40,7 +48,7 @@ def pack(variables: Variables, optimizer: Tensors) -> Tensors:
     }
 
 
-def save_checkpoint(folder: Path, run: str, code: str, checkpoint: Checkpoint) -> None:
+def save_checkpoint(folder: Path, owner: Owner, checkpoint: Checkpoint) -> None:
     """Write the checkpoint, point to it, then drop the one before.
 
     Raises:
@@ -51,7 +59,7 @@ def save_checkpoint(folder: Path, run: str, code: str, checkpoint: Checkpoint) -
     data = save(tensors)
     try:
         atomic_write(path, lambda file: file.write(data))
-        meta = {"run": run, "code": code, "step": checkpoint.step, "file": path.name, "sha256": sha256_file(path)}
+        meta = {**owner._asdict(), "step": checkpoint.step, "file": path.name, "sha256": sha256_file(path)}
         # in which order: sums over all parameters (norms, inner products) go by it, and the file's is another
         atomic_json(folder / POINTER, {**meta, "tensors": list(tensors)})
     except OSError as error:
@@ -64,11 +72,11 @@ def save_checkpoint(folder: Path, run: str, code: str, checkpoint: Checkpoint) -
             old.unlink()
 
 
-def load_checkpoint(folder: Path, run: str, code: str, device: torch.device) -> Checkpoint | None:
-    """The last checkpoint of `run` in `folder`, on `device`; None where there is none.
+def load_checkpoint(folder: Path, owner: Owner, device: torch.device) -> Checkpoint | None:
+    """The last checkpoint of `owner` in `folder`, on `device`; None where there is none.
 
     Raises:
-        UserError: it was altered, belongs to another run, or was made by other code (the fingerprint of its sources).
+        UserError: it was altered, belongs to another run (by id or by settings), or was made by other code.
     """
     pointer = folder / POINTER
     if not pointer.is_file():
@@ -77,12 +85,14 @@ def load_checkpoint(folder: Path, run: str, code: str, device: torch.device) -> 
     try:
         meta = json.loads(pointer.read_text(encoding="utf-8"))
         step, path, digest = int(meta["step"]), folder / meta["file"], meta["sha256"]
-        owner, sources, names = meta["run"], meta["code"], list(meta["tensors"])
+        found, names = Owner(meta["run"], meta["science"], meta["code"]), list(meta["tensors"])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{pointer}: not readable ({error}); {advice}") from None
-    if owner != run:
-        raise UserError(f"{pointer}: belongs to run {owner}, not to {run}; {advice}")
-    if sources != code:
+    if found.run != owner.run:
+        raise UserError(f"{pointer}: belongs to run {found.run}, not to {owner.run}; {advice}")
+    if found.science != owner.science:
+        raise UserError(f"{pointer}: belongs to a run of the same id with other settings; {advice}")
+    if found.code != owner.code:
         raise UserError(f"{pointer}: made by other code, so going on from it would give a run of two halves; {advice}")
     if not path.is_file() or sha256_file(path) != digest:
         raise UserError(f"{path}: missing or altered since it was saved; {advice}")

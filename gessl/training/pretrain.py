@@ -18,12 +18,13 @@ from gessl.bilevel.solvers import SolverError
 from gessl.errors import Unfinished, UserError
 from gessl.failed import failures_noted, note_failure
 from gessl.files import atomic_json, sha256_file
+from gessl.identity import science_hash
 from gessl.layout import data_dir, lease_dir, run_dir, tasks_dir, work_dir
 from gessl.lineage.provenance import fingerprint, step_fingerprint
 from gessl.lineage.record import Step, read_record
 from gessl.nets.encoder import save_encoder
 from gessl.nets.parallel import anywhere, join, processes, wait
-from gessl.training.checkpoint import load_checkpoint, pack, save_checkpoint
+from gessl.training.checkpoint import Owner, load_checkpoint, pack, save_checkpoint
 from gessl.training.failure import diverging, explain
 from gessl.training.lease import Lease
 from gessl.training.metrics import Metrics, read_metrics
@@ -70,12 +71,12 @@ def lead(run_id: str, science: Science, efficiency: Efficiency, notice: Notice, 
         shutil.rmtree(work_dir(run_id), ignore_errors=True)
         return
     with step:
-        work, code = work_dir(run_id), sources(science)
-        checkpoint = load_checkpoint(work, run_id, code, device)
+        work, owner = work_dir(run_id), owner_of(run_id, science)
+        checkpoint = load_checkpoint(work, owner, device)
         wait()  # until the others have read it, too
         run = Run(science, device, checkpoint, compiled=efficiency.compile)
         step.notes |= {"resumed_from_step": run.step, "processes": processes(), "compiled": efficiency.compile}
-        train(run, run_id, code, work, efficiency, told=lambda: notice.given, before_write=lease.require)
+        train(run, owner, work, efficiency, told=lambda: notice.given, before_write=lease.require)
         publish(run, step, work, described)
         lease.require()
     lease.require()
@@ -96,7 +97,7 @@ def made(step: Step) -> bool:
 
 def follow(run_id: str, science: Science, device: torch.device, notice: Notice) -> None:
     """Another process of the same run: every step of it, nothing written."""
-    checkpoint = load_checkpoint(work_dir(run_id), run_id, sources(science), device)
+    checkpoint = load_checkpoint(work_dir(run_id), owner_of(run_id, science), device)
     wait()
     run = Run(science, device, checkpoint)
     while run.step < science.train.steps:
@@ -113,15 +114,15 @@ def stopped(run_id: str, run: Run, by: str) -> Unfinished:
     )
 
 
-def sources(science: Science) -> str:
-    """Fingerprint of the code that trains the run."""
-    return fingerprint(__name__, f"gessl.methods.{science.method_name}")
+def owner_of(run_id: str, science: Science) -> Owner:
+    """Whose the run's checkpoints are."""
+    code = fingerprint(__name__, f"gessl.methods.{science.method_name}")
+    return Owner(run_id, science_hash(describe(science)), code)
 
 
 def train(
     run: Run,
-    run_id: str,
-    code: str,
+    owner: Owner,
     work: Path,
     efficiency: Efficiency,
     *,
@@ -138,7 +139,7 @@ def train(
         UserError: a loss is not finite, or a checkpoint cannot be written.
         Unfinished: told to stop, with a checkpoint of this step; or another job has taken over.
     """
-    total = run.science.train.steps
+    total, run_id = run.science.train.steps, owner.run
     metrics = Metrics(work / METRICS, run.step)
     watched = sys.stderr.isatty()
     bar = tqdm(total=total, initial=run.step, desc=run_id, unit="step", mininterval=0.2 if watched else 15)
@@ -158,7 +159,7 @@ def train(
                 if broken:
                     _stop(run_id, work, broken.step, explain(broken.losses, broken.norms, run.science))
             if at_checkpoint:
-                save_checkpoint(work, run_id, code, run.checkpoint())
+                save_checkpoint(work, owner, run.checkpoint())
             if leaving:
                 raise stopped(run_id, run, told())
     advice = diverging(read_metrics(work / METRICS))

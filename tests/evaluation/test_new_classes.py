@@ -13,6 +13,7 @@ from gessl.errors import UserError
 from gessl.evaluation import step as module
 from gessl.evaluation.step import PROTOCOLS, SUPERVISED, EvaluationSettings, evaluate, require_shared_classes
 from gessl.evaluation.universality import SigmaSettings
+from gessl.identity import science_hash
 from gessl.layout import data_dir, run_dir, scores_dir
 from gessl.lineage.record import Step
 from gessl.nets.encoder import Encoder, save_encoder
@@ -48,7 +49,7 @@ def project(tmp_path, monkeypatch, images):
 
 
 def test_episodes_and_sigma_are_scored(project):
-    evaluate(RUN, dataset="toy", method="simclr", seed=0, settings=SETTINGS)
+    evaluate(RUN, science=science_hash({}), dataset="toy", method="simclr", seed=0, settings=SETTINGS)
     with open(scores_dir(RUN) / "scores.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert {row["protocol"].split("/")[0] for row in rows} == {"fewshot", "sigma", "gap"}
@@ -61,7 +62,7 @@ def test_what_needs_training_images_is_refused_before_any_pass(name, project, mo
     monkeypatch.setattr(module, "embed", lambda *arguments, **more: pytest.fail("a pass was made"))
     settings = dataclasses.replace(SETTINGS, protocols=("fewshot/proto-v1", name))
     with pytest.raises(UserError, match=rf"^toy: no class of its test split .* {name} cannot be scored; .*fewshot"):
-        evaluate(RUN, dataset="toy", method="simclr", seed=0, settings=settings)
+        evaluate(RUN, science=science_hash({}), dataset="toy", method="simclr", seed=0, settings=settings)
     assert not (scores_dir(RUN) / "scores.csv").exists()
 
 

@@ -16,6 +16,7 @@ from gessl.evaluation import step as module
 from gessl.evaluation.embed import embed
 from gessl.evaluation.step import PROTOCOLS, EvaluationSettings, evaluate
 from gessl.evaluation.universality import SigmaSettings
+from gessl.identity import science_hash
 from gessl.layout import RECORD, data_dir, run_dir, scores_dir, tasks_dir
 from gessl.lineage.record import Step, read_record
 from gessl.nets.encoder import Encoder, load_encoder, save_encoder
@@ -74,7 +75,13 @@ def project(tmp_path, monkeypatch, images, suite):
 
 
 def go(settings=SETTINGS):
-    evaluate(RUN, dataset="toy", method="simclr", seed=3, settings=settings)
+    evaluate(RUN, science=science_hash({}), dataset="toy", method="simclr", seed=3, settings=settings)
+
+
+def test_a_run_of_other_settings_is_not_scored(project):
+    with pytest.raises(UserError, match=f"{RUN}: made with other settings"):
+        evaluate(RUN, science="0" * 64, dataset="toy", method="simclr", seed=3, settings=SETTINGS)
+    assert not (scores_dir(RUN) / RECORD).exists()
 
 
 def rows():
@@ -91,7 +98,7 @@ def test_writes_what_the_formats_page_says(project, images):
     assert len({row["id"] for row in table}) == len(table) == 1 + 1 + 2 + 1 + 4 + 7
     for row in table:
         text = "|".join((RUN, row["protocol"], row["task"], row["metric"]))
-        assert row["id"] == hashlib.sha256(text.encode()).hexdigest()[:12]
+        assert row["id"] == hashlib.sha256(text.encode()).hexdigest()[:16]
         assert (row["run"], row["dataset"], row["method"], row["seed"]) == (
             RUN,
             "toy",

@@ -15,13 +15,13 @@ from gessl.bilevel.settings import GesslSettings
 from gessl.layout import data_dir, tasks_dir
 from gessl.nets.backbones import BACKBONES, Backbone
 from gessl.nets.vit import ViT
-from gessl.training.checkpoint import load_checkpoint, pack
+from gessl.training.checkpoint import Owner, load_checkpoint, pack
 from gessl.training.pretrain import Run, train
 from gessl.training.settings import Efficiency, Science, TrainSettings
 from tests.bilevel.smooth import IMAGES, METHODS, N
 
 STEPS, CHECKPOINT, KILLED = 9, 4, 6  # an epoch takes 3 steps (1 under GeSSL), so the checkpoint falls inside one
-RUN, CODE = "tiny-run", "code"
+OWNER = Owner("tiny-run", "science", "code")
 
 
 def small_vit(channels: int, size: tuple[int, int]) -> ViT:
@@ -62,14 +62,14 @@ def science(name: str, gessl: GesslSettings | None) -> Science:
 def run_to_the_end(work: Path, settings: Science, killed: int = 0) -> Run:
     """Train in `work`, from its checkpoint if it has one; `killed` by SIGKILL behind that step if that is not 0."""
     torch.set_num_threads(1)
-    run = Run(settings, torch.device("cpu"), load_checkpoint(work, RUN, CODE, torch.device("cpu")))
+    run = Run(settings, torch.device("cpu"), load_checkpoint(work, OWNER, torch.device("cpu")))
 
     def told() -> str:
         if run.step == killed:
             os.kill(os.getpid(), signal.SIGKILL)
         return ""
 
-    train(run, RUN, CODE, work, Efficiency(checkpoint_every=CHECKPOINT, log_every=1), told=told)
+    train(run, OWNER, work, Efficiency(checkpoint_every=CHECKPOINT, log_every=1), told=told)
     return run
 
 
@@ -86,7 +86,7 @@ def test_a_killed_run_ends_in_the_same_bits(tiny: Path, name: str, gessl: GesslS
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
-    resumed = load_checkpoint(killed, RUN, CODE, torch.device("cpu"))
+    resumed = load_checkpoint(killed, OWNER, torch.device("cpu"))
     assert resumed is not None
     assert resumed.step == CHECKPOINT
 

@@ -5,7 +5,7 @@ from tree import PAIRS, Tree
 
 from gessl.report.plan import Comparison, PlannedRun, ReportPlan
 
-RUN = PlannedRun("a-1", "digits", "simclr", "base", 0)
+RUN = PlannedRun("a-1", "digits", "simclr", "base", 0, "")
 
 
 @pytest.mark.parametrize("grid", ["", ".", "..", "a/b", "../x", "a b", "x\n"])
@@ -16,7 +16,7 @@ def test_grid_must_be_a_folder_name(grid):
 
 def test_runs_and_comparisons_must_be_distinct_and_known():
     with pytest.raises(ValueError, match="cell"):
-        ReportPlan("g", "t", (RUN, PlannedRun("a-2", "digits", "simclr", "base", 0)))
+        ReportPlan("g", "t", (RUN, PlannedRun("a-2", "digits", "simclr", "base", 0, "")))
     with pytest.raises(ValueError, match="'gessl' has no run"):
         ReportPlan("g", "t", (RUN,), (PAIRS[0],))
     with pytest.raises(ValueError, match="compared with itself"):

@@ -107,7 +107,7 @@ def test_ids_resolve_to_the_scores_behind_the_text(demo):
         text = json.dumps(
             {"kind": item["kind"], "scores": sorted(item["scores"])}, sort_keys=True, separators=(",", ":")
         )
-        assert digits == hashlib.sha256(text.encode()).hexdigest()[:12]
+        assert digits == hashlib.sha256(text.encode()).hexdigest()[:16]
         rows = [stored[score] for score in item["scores"]]
         groups = {}
         for row in rows:  # the made-up run ids name their variant

@@ -5,10 +5,12 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from gessl.data.pin import folder_hashes, folder_md5
+from gessl.identity import science_hash
 from gessl.layout import data_dir, manifest_dir, pin, raw_dir, run_dir, scores_dir, tasks_dir, work_dir
 from gessl.lineage.record import Step
 from gessl.report.plan import Comparison, PlannedRun, ReportPlan
@@ -47,10 +49,10 @@ class Tree:
 
     def run(self, method: str, variant: str, seed: int) -> PlannedRun:
         """One planned run with an id of the project's form."""
-        digits = hashlib.sha256(f"{method}{variant}{seed}".encode()).hexdigest()[:8]
-        return PlannedRun(
-            f"{self.dataset}-{len(method)}{variant}-s{seed}-{digits}", self.dataset, method, variant, seed
-        )
+        digits = hashlib.sha256(f"{method}{variant}{seed}".encode()).hexdigest()[:16]
+        run = f"{self.dataset}-{len(method)}{variant}-s{seed}-{digits}"
+        science = science_hash(_settings(self.dataset, method, variant))
+        return PlannedRun(run, self.dataset, method, variant, seed, science)
 
     def plan(self) -> ReportPlan:
         """The plan over all runs."""
@@ -128,7 +130,7 @@ class Tree:
                 if self.without.get(key) == protocol:
                     continue
                 value = self.value(*key, number)
-                digits = hashlib.sha256(repr((run.id, protocol, task, metric)).encode()).hexdigest()[:12]
+                digits = hashlib.sha256(repr((run.id, protocol, task, metric)).encode()).hexdigest()[:16]
                 words = [digits, run.id, run.dataset, run.method, run.seed, protocol, task, metric, unit, better, value,
                          360, "wilson", value - 1, value + 1, "test", "backbone", "last", "v0"]  # fmt: skip
                 writer.writerow(dict(zip(COLUMNS, words, strict=True)))
@@ -138,9 +140,19 @@ class Tree:
         np.savez(step.path("outcomes.npz"), **outcomes)
 
 
+def _steps(variant: str) -> int:
+    return 400 if variant == "base-images" else 100
+
+
+def _settings(dataset: str, method: str, variant: str) -> dict[str, Any]:
+    train = {"steps": _steps(variant), "batch": 256, "lr": 0.003}
+    scheme = {"gessl": {"inner_steps": 4}} if variant == "gessl" else {}
+    return {"dataset": dataset, "method": method, "train": train, **scheme}
+
+
 def _write_training(step: Step, run: PlannedRun, place: int) -> None:
     gessl = run.variant == "gessl"
-    steps, per_step = (400, 256) if run.variant == "base-images" else (100, 1024 if gessl else 256)
+    steps, per_step = _steps(run.variant), 1024 if gessl else 256
     with open(step.path("metrics.jsonl"), "w", encoding="utf-8") as file:
         for i in range(0, steps, 2):
             fall = np.exp(-i / steps * 3) * (1 + 0.02 * np.sin(i + run.seed))
@@ -153,10 +165,8 @@ def _write_training(step: Step, run: PlannedRun, place: int) -> None:
             if i == 6:
                 row["ssl_loss"] = None  # what training writes for a value that is not finite
             file.write(json.dumps(row) + "\n")
-    settings = {"dataset": run.dataset, "method": run.method, "train": {"steps": steps, "batch": 256, "lr": 0.003}}
-    step.path("config.json").write_text(
-        json.dumps(settings | ({"gessl": {"inner_steps": 4}} if gessl else {})), encoding="utf-8"
-    )
+    settings = _settings(run.dataset, run.method, run.variant)
+    step.path("config.json").write_text(json.dumps(settings), encoding="utf-8")
     views = np.random.default_rng(place).integers(0, 256, (2, 16, 1, 8, 8), dtype=np.uint8)
     np.save(step.path("views.npy"), views)
 

@@ -15,7 +15,7 @@ from gessl.bilevel.learner import Variables
 from gessl.errors import UserError
 from gessl.optimizer import Optimizer
 from gessl.rng import generator
-from gessl.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from gessl.training.checkpoint import Checkpoint, Owner, load_checkpoint, save_checkpoint
 from gessl.training.diagnostics import effective_rank, feature_covariance, feature_std
 from gessl.training.metrics import Metrics, read_metrics
 from gessl.training.schedule import learning_rate
@@ -202,16 +202,19 @@ def test_lars_at_rate_zero_stands_still() -> None:
     assert all(torch.equal(params[key], value) for key, value in draws(0, "p").items())
 
 
+OWNER = Owner("run", "science", "code")
+
+
 def state(step: int) -> Checkpoint:
     draw = {"w": torch.randn(3, generator=generator(step))}
     return Checkpoint(step, Variables(draw, {"b": draw["w"] + 1}, {"t": draw["w"] + 2}), {"w.step": draw["w"] + 3})
 
 
 def test_checkpoints_come_back_bit_for_bit_and_only_the_last_is_kept(tmp_path: Path) -> None:
-    assert load_checkpoint(tmp_path, "run", "code", torch.device("cpu")) is None
+    assert load_checkpoint(tmp_path, OWNER, torch.device("cpu")) is None
     for step in (5, 10):
-        save_checkpoint(tmp_path, "run", "code", state(step))
-    found = load_checkpoint(tmp_path, "run", "code", torch.device("cpu"))
+        save_checkpoint(tmp_path, OWNER, state(step))
+    found = load_checkpoint(tmp_path, OWNER, torch.device("cpu"))
     assert found is not None
     assert found.step == 10
     for group, expected in zip(
@@ -223,32 +226,34 @@ def test_checkpoints_come_back_bit_for_bit_and_only_the_last_is_kept(tmp_path: P
 
 
 def test_an_edited_or_foreign_checkpoint_is_refused(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path, "run", "code", state(5))
+    save_checkpoint(tmp_path, OWNER, state(5))
     with pytest.raises(UserError, match="belongs to run run, not to other"):
-        load_checkpoint(tmp_path, "other", "code", torch.device("cpu"))
+        load_checkpoint(tmp_path, OWNER._replace(run="other"), torch.device("cpu"))
     with pytest.raises(UserError, match="made by other code"):
-        load_checkpoint(tmp_path, "run", "edited", torch.device("cpu"))
+        load_checkpoint(tmp_path, OWNER._replace(code="edited"), torch.device("cpu"))
+    with pytest.raises(UserError, match="of the same id with other settings"):
+        load_checkpoint(tmp_path, OWNER._replace(science="others"), torch.device("cpu"))
     path = tmp_path / "step-00000005.safetensors"
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
     with pytest.raises(UserError, match=r"step-00000005\.safetensors: missing or altered .* delete"):
-        load_checkpoint(tmp_path, "run", "code", torch.device("cpu"))
+        load_checkpoint(tmp_path, OWNER, torch.device("cpu"))
     (tmp_path / "checkpoint.json").write_text("{", encoding="utf-8")
     with pytest.raises(UserError, match=r"checkpoint\.json: not readable"):
-        load_checkpoint(tmp_path, "run", "code", torch.device("cpu"))
+        load_checkpoint(tmp_path, OWNER, torch.device("cpu"))
 
 
 def test_a_full_disk_keeps_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save_checkpoint(tmp_path, "run", "code", state(5))
+    save_checkpoint(tmp_path, OWNER, state(5))
 
     def full(handle: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)  # the moment at which a file system finds out
     with pytest.raises(UserError, match="No space left on device"):
-        save_checkpoint(tmp_path, "run", "code", state(10))
-    found = load_checkpoint(tmp_path, "run", "code", torch.device("cpu"))
+        save_checkpoint(tmp_path, OWNER, state(10))
+    found = load_checkpoint(tmp_path, OWNER, torch.device("cpu"))
     assert found is not None
     assert found.step == 5
     assert len(list(tmp_path.iterdir())) == 2, "nothing half-written is left"
@@ -274,7 +279,7 @@ def test_impossible_settings_are_refused(make, complaint: str) -> None:
 
 
 def test_a_checkpoint_pointer_is_json_that_people_can_read(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path, "run", "code", state(5))
+    save_checkpoint(tmp_path, OWNER, state(5))
     pointer = json.loads((tmp_path / "checkpoint.json").read_text(encoding="utf-8"))
     assert pointer["step"] == 5
     assert pointer["run"] == "run"

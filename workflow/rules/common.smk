@@ -16,6 +16,7 @@ from gessl.config import Batch
 from gessl.data.pin import check_untouched
 from gessl.errors import UserError
 from gessl.files import atomic_text, sha256_file, sha256_json
+from gessl.identity import DIGITS, earlier_runs
 from gessl.lineage.provenance import fingerprint
 from gessl.status import note_grid
 
@@ -39,6 +40,9 @@ except UserError as error:
 for line in BATCH.skipped:
     print(f"gessl: skipped: {line}", file=sys.stderr)
 
+if line := earlier_runs():
+    print(f"gessl: note: {line}", file=sys.stderr)
+
 RUNS = BATCH.runs
 
 
@@ -49,7 +53,7 @@ def write_plan(name, tree):
     among a rule's params re-runs nothing when it changes; text would.)
     """
     text = json.dumps(tree, indent=2) + "\n"  # in the order of the experiment, which is that of the report's tables
-    path = layout.WORK / "plans" / f"{name}-{sha256_json(text)[:8]}.json"
+    path = layout.WORK / "plans" / f"{name}-{sha256_json(text)[:DIGITS]}.json"
     if not path.is_file():
         atomic_text(path, text)
     return path

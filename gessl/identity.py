@@ -1,0 +1,60 @@
+"""What a run is: the hash of its science. The run's id shows the first digits of it, for people and for folders.
+
+Whoever finds results, a checkpoint or scores under an id compares the whole hash before trusting them: two runs may
+share digits, by chance or by somebody's design.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from gessl.errors import UserError
+from gessl.files import sha256_json
+from gessl.layout import RESULTS, run_dir
+
+DIGITS = 16  # of the hash, in an id: 2^64 values, so chance gives no two runs the same one
+EARLIER = re.compile(r"-s\d+-[0-9a-f]{8}$")  # how the ids of earlier versions ended
+
+
+def science_hash(described: Mapping[str, Any]) -> str:
+    """SHA-256 of a run's resolved science settings, in hex; `described` as the run's `config.json` holds them."""
+    return sha256_json(described)
+
+
+def run_id(kind: str, seed: int, science: str) -> str:
+    """`<kind>-s<seed>-<first digits of its science's hash>`."""
+    return f"{kind}-s{seed}-{science[:DIGITS]}"
+
+
+def found_science(run: str) -> str | None:
+    """The hash of the science that the results of `run` were made with; None where they do not say."""
+    try:
+        return science_hash(json.loads((run_dir(run) / "config.json").read_bytes()))
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def require_science(run: str, science: str) -> None:
+    """Refuse results that lie under the id of `run` but were made with other settings.
+
+    Raises:
+        UserError: `results/runs/<run>/config.json` does not hash to `science`.
+    """
+    found = found_science(run)
+    if found != science:
+        raise UserError(
+            f"{run_dir(run)}: made with other settings than those of this run ({(found or 'unreadable')[:DIGITS]}…, not"
+            f" {science[:DIGITS]}…), although its id is the same; move that folder away and run the workflow again"
+        )
+
+
+def earlier_runs() -> str | None:
+    """One line on the results of earlier versions of gessl, whose runs had shorter ids; None where there are none."""
+    count = sum(bool(EARLIER.search(path.name)) for path in (RESULTS / "runs").glob("*-s*"))
+    if not count:
+        return None
+    return (
+        f"{RESULTS / 'runs'}: {count} runs have ids of 8 digits, of an earlier version; today's ids have {DIGITS}, so"
+        " they are not used here (`gessl audit` and `gessl trace` still read them)"
+    )
