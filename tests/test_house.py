@@ -23,7 +23,7 @@ FLOORS = (
     {"training", "evaluation", "report", "tracking", "lineage.audit"},
     {"config"},
     {"status"},
-    {"plan"},
+    {"plan", "outdated"},
     {"cli"},
     {"__main__"},
 )

@@ -151,9 +151,53 @@ def test_lint_and_the_dry_run_of_the_default_grid(tmp_path: Path, monkeypatch: p
     dry = snakemake("--dry-run", "--quiet", "rules")
     assert dry.returncode == 0
     assert re.search(r"pretrain\s+27", dry.stdout + dry.stderr)
-    (plan,) = Path("work/plans").glob("digits-*.json")
-    asked = yaml.safe_load(Path("config/config.yaml").read_text(encoding="utf-8"))
+    made = {path.name for path in project.iterdir()}
+    assert not made & {"results", "work", "logs"}, "a dry run writes nothing of ours"
+
+
+def test_the_plan_of_the_jobs_has_the_order_of_the_experiment(finished: Path) -> None:
+    (plan,) = (finished / "work/plans").glob("small-*.json")
+    asked = yaml.safe_load((finished / "config/config.yaml").read_text(encoding="utf-8"))
     for key in ("methods", "variants"):
         assert list(json.loads(plan.read_text(encoding="utf-8"))[key]) == list(asked[key]), (
-            "the order of the report's tables"
+            "that of the report's tables"
         )
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Snakemake would write even for a dry run. Root may write everywhere, unless it gives that up."""
+    project = copy_project(tmp_path / "theirs")
+    monkeypatch.chdir(project)
+    alone = ["setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner"] if os.geteuid() == 0 else []
+    if alone and shutil.which("setpriv") is None:
+        pytest.skip("needs setpriv")
+    if alone:
+        os.chown(project, 65534, 65534)
+    project.chmod(0o555)
+    stopped = subprocess.run([*alone, *SNAKEMAKE, "--dry-run"], capture_output=True, encoding="utf-8", timeout=120)
+    project.chmod(0o755)
+    assert stopped.returncode == 2
+    (line,) = [text for text in stopped.stderr.splitlines() if text.startswith("gessl:")]
+    assert "cannot be written" in line
+    assert "Traceback" not in stopped.stdout + stopped.stderr
+
+
+def jobs_of(dry: subprocess.CompletedProcess[str]) -> dict[str, int]:
+    assert dry.returncode == 0, dry.stderr
+    found = dict(re.findall(r"^(\w+)\s+(\d+)$", dry.stdout + dry.stderr, flags=re.M))
+    return {rule: int(count) for rule, count in found.items() if rule not in ("all", "total")}
+
+
+def test_what_is_stale_is_made_again_without_snakemakes_memory(project: Path) -> None:
+    shutil.rmtree(".snakemake")
+    assert "Nothing to be done" in snakemake("--dry-run").stdout, "what is current stays, too"
+    config = project / "config/config.yaml"
+    tree = yaml.safe_load(config.read_text(encoding="utf-8"))
+    config.write_text(yaml.safe_dump(tree | {"evaluation": {"protocols": ["knn/5nn-euclid"]}}), encoding="utf-8")
+    assert jobs_of(snakemake("--dry-run", "-q", "rules")) == {"evaluate": 4, "report": 1, "audit": 1}
+    one = Experiment.load(config).runs()[0].id
+    named = snakemake(f"results/scores/{one}/record.json", "--dry-run", "-q", "rules")
+    assert jobs_of(named) == {"evaluate": 1}, "nothing but what was asked for"
+    with open("requirements.lock", "a", encoding="utf-8") as lock:
+        lock.write("# another environment\n")
+    assert jobs_of(snakemake("--dry-run", "-q", "rules"))["pretrain"] == 4

@@ -8,6 +8,7 @@ step made: at thousands of jobs every further input is felt.
 import functools
 import itertools
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from gessl.errors import UserError
 from gessl.files import atomic_text, sha256_file, sha256_json
 from gessl.identity import DIGITS, earlier_runs
 from gessl.lineage.provenance import fingerprint
+from gessl.outdated import outdated
 from gessl.status import note_grid
 
 # the rules call `gessl` of this environment, whether it is activated or not
@@ -29,6 +31,13 @@ def stop(error):
     print(f"gessl: {error}", file=sys.stderr)
     raise SystemExit(2)
 
+
+OWN = Path(".snakemake") if Path(".snakemake").is_dir() else Path.cwd()
+if not os.access(OWN, os.W_OK):
+    stop(
+        f"{OWN}: cannot be written, and Snakemake keeps notes there even for a dry run; copy the project to a place of your"
+        " own (`gessl plan FILE` tells what would run, and writes nothing)"
+    )
 
 try:
     SOURCE = " ".join(map(str, workflow.configfiles)) or "--config"
@@ -46,7 +55,10 @@ if line := earlier_runs():
 RUNS = BATCH.runs
 
 
-def write_plan(name, tree):
+PLANNED = {}  # text by path
+
+
+def plan_file(name, tree):
     """Jobs read the experiment as it was validated here, `--config` overrides included.
 
     Its name tells its content: a grid that is grown while it runs does not change what waiting jobs read. (A `Path`
@@ -54,17 +66,36 @@ def write_plan(name, tree):
     """
     text = json.dumps(tree, indent=2) + "\n"  # in the order of the experiment, which is that of the report's tables
     path = layout.WORK / "plans" / f"{name}-{sha256_json(text)[:DIGITS]}.json"
-    if not path.is_file():
-        atomic_text(path, text)
+    PLANNED[path] = text
     return path
 
 
-PLANS = {name: write_plan(name, json.loads(one.model_dump_json())) for name, one in BATCH.experiments.items()}
+PLANS = {name: plan_file(name, json.loads(one.model_dump_json())) for name, one in BATCH.experiments.items()}
 PLAN, *others = PLANS.values()
 if others:
-    PLAN = write_plan("batch", {"experiments": [path.as_posix() for path in PLANS.values()]})
+    PLAN = plan_file("batch", {"experiments": [path.as_posix() for path in PLANS.values()]})
 
-note_grid(SOURCE, BATCH.listing())  # for `gessl status`
+
+onstart:
+    # only now: a dry run writes nothing
+    try:
+        for path, text in PLANNED.items():
+            if not path.is_file():
+                atomic_text(path, text)
+        note_grid(SOURCE, BATCH.listing())  # for `gessl status`
+    except OSError as error:
+        stop(f"{error.filename}: {error.strerror}; fix that and start again")
+
+
+@functools.cache
+def force_outdated():
+    """Have what our records call outdated made again, whatever Snakemake remembers; called while it builds the DAG.
+
+    As `--forcerun` does, but for these files only, and without making them targets. Not in the process of a job, which
+    makes what it was started for.
+    """
+    if workflow.is_main_process:
+        workflow.dag.forcefiles.update(str(folder / layout.RECORD) for folder in outdated(BATCH))
 
 
 @functools.cache
@@ -100,6 +131,7 @@ THREADS = of_run(lambda run: BATCH.owner(run).efficiency.threads)
 
 def records(run):
     """What a step on `run` reads of other steps: the data that the run learns from, the tasks of that and its seed."""
+    force_outdated()
     science = RUNS[run].science
     return records_of(science.dataset, science.seed)
 
@@ -113,6 +145,12 @@ def records_of(dataset, seed):
 def trained(run):
     """The record of a run's pretraining."""
     return f"{layout.run_dir(run)}/record.json"
+
+
+def reports():
+    """The records of the reports."""
+    force_outdated()
+    return [layout.report_dir(grid) / "record.json" for grid in BATCH.experiments]
 
 
 def scores(runs):

@@ -4,7 +4,7 @@
 rule audit:
     """Passes, or names the file that was altered."""
     input:
-        [layout.report_dir(grid) / "record.json" for grid in BATCH.experiments],
+        lambda w: reports(),
     output:
         report("logs/audit.json", caption="../report/audit.rst", category="Lineage"),
     log:

@@ -1,0 +1,76 @@
+"""What our own records call outdated, and why: made by hand from a finished project's records."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gessl import outdated as module
+from gessl.config import Batch
+from gessl.layout import data_dir, manifest_dir, tasks_dir
+from gessl.lineage.record import parse_record, record_id, record_text
+from gessl.outdated import outdated
+
+CONFIG = Path("config/config.yaml")
+
+
+@pytest.fixture
+def project(prepared: Path) -> Path:
+    """Digits, fetched, prepared and drawn for seed 0; no run yet."""
+    return prepared
+
+
+def batch() -> Batch:
+    return Batch.load([CONFIG])
+
+
+def rewrite(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    path = folder / "record.json"
+    record = parse_record(path.read_bytes())
+    change(record)
+    record["id"] = record_id(record)
+    path.write_text(record_text(record), encoding="utf-8")
+
+
+def test_what_is_current_is_not_named(project: Path) -> None:
+    assert outdated(batch()) == {}
+
+
+def test_other_sources(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    present = module.step_fingerprint
+    monkeypatch.setattr(
+        module, "step_fingerprint", lambda step, config: "edited" if step == "prepare" else present(step, config)
+    )
+    assert outdated(batch()) == {data_dir("digits"): "the sources that its step uses changed since"}
+
+
+def test_another_lock(project: Path) -> None:
+    Path("requirements.lock").write_text("torch==0\n", encoding="utf-8")
+    found = outdated(batch())
+    assert set(found) == {manifest_dir("digits"), data_dir("digits"), tasks_dir("digits", 0)}
+    assert set(found.values()) == {"requirements.lock changed since"}
+
+
+def test_other_settings(project: Path) -> None:
+    rewrite(tasks_dir("digits", 0), lambda record: record["config"]["tasks"].update(episodes=7))
+    assert outdated(batch()) == {tasks_dir("digits", 0): "its settings changed since"}
+
+
+def test_an_input_that_was_made_again(project: Path) -> None:
+    rewrite(data_dir("digits"), lambda record: record.update(host="another"))
+    found = outdated(batch())
+    assert set(found) == {tasks_dir("digits", 0)}
+    assert "was made again since" in found[tasks_dir("digits", 0)]
+
+
+def test_another_pin(project: Path) -> None:
+    pin = Path("data/raw/digits.dvc")
+    pin.write_text(pin.read_text(encoding="utf-8") + "# a remark\n", encoding="utf-8")
+    assert set(outdated(batch()).values()) == {"data/raw/digits.dvc changed since"}
+
+
+def test_a_broken_record_is_left_to_the_audit(project: Path) -> None:
+    (data_dir("digits") / "record.json").write_text(json.dumps({"id": 1}), encoding="utf-8")
+    assert outdated(batch()) == {}
