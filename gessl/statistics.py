@@ -10,7 +10,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 CONFIDENCE = 0.95
+SIGNIFICANT = 0.05  # a p above this supports no verdict
 EXACT_FLIPS = 2**14  # up to 14 pairs all sign flips are enumerated; beyond, as many are drawn
+# Values within this share of their size count as equal. Accuracies k / n that tie exactly differ by some 1e-15 of their
+# size when they come from different sums; accuracies of millions of outcomes that do not tie, by 1e-7 or more.
+TIE = 1e-12
 
 
 class Interval(NamedTuple):
@@ -49,8 +53,12 @@ def _sample(values: ArrayLike) -> NDArray[np.float64]:
     return sample
 
 
-def seed_interval(values: ArrayLike) -> Interval:
+def seed_interval(values: ArrayLike, floor: float = 0.0) -> Interval:
     """Mean over seeds with Student's t interval; a single seed gets no interval.
+
+    Args:
+        values: one number per seed.
+        floor: the least half width, see `item_half_width`: few seeds that agree by chance must not look certain.
 
     Raises:
         ValueError: no values, or some that are not finite.
@@ -62,36 +70,66 @@ def seed_interval(values: ArrayLike) -> Interval:
     if n == 1:
         return Interval(mean, None, None, 1, "")
     half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1) * sample.std(ddof=1) / np.sqrt(n))
+    half = max(half, floor)
     return Interval(mean, mean - half, mean + half, n, "t")
 
 
-def paired_difference(a: ArrayLike, b: ArrayLike) -> PairedDifference:
+def item_half_width(items: Sequence[ArrayLike], resolution: float) -> float:
+    """Half width of the 95 % interval that the test items allow: z √(variance over items / m + resolution²).
+
+    All seeds see the same test images, so an interval over seeds alone does not know how much hangs on these images.
+    Items are averaged over the seeds first. Where they are the same in each seed (images), this keeps what the seeds
+    have in common; where each seed draws its own (episodes), the variance of the average is that of all items pooled.
+
+    Args:
+        items: per seed and test item, what the item adds to the number or to the paired difference [S, m].
+        resolution: what one test image changes, 100 / n for an accuracy in percent; else 0. With it the interval of
+            outcomes that all agree has a width, about that of Agresti and Min's adjusted one (2005).
+    """
+    from scipy import stats
+
+    averaged = np.asarray(items, dtype=np.float64).mean(0)
+    variance = averaged.var(ddof=1) / averaged.size if averaged.size > 1 else 0.0
+    return float(stats.norm.ppf(0.5 + CONFIDENCE / 2) * np.sqrt(variance + resolution**2))
+
+
+def paired_difference(a: ArrayLike, b: ArrayLike, floor: float = 0.0) -> PairedDifference:
     """Compare two methods on the same seeds: `a[i]` and `b[i]` come from the same seed and the same task files.
 
-    The p-value is that of the permutation test that flips the sign of each difference (exact up to 14 pairs). With n
-    pairs it cannot fall below 2^(1 - n), so five seeds never reach 0.05: `min_p` says so beside it.
+    The p-value is that of the permutation test that flips the sign of each difference: the share of flips with
+    |Σ ± d| ≥ |Σ d|, where sums that differ by rounding are equal. Up to 14 pairs all flips are counted; beyond, as
+    many random ones, b of m, and p = (b + 1) / (m + 1) is valid (Phipson and Smyth 2010). With n pairs p cannot fall
+    below 2^(1 - n), so five seeds never reach 0.05: `min_p` says so. The interval is `seed_interval`'s of the
+    differences, with the same `floor`.
 
     Raises:
         ValueError: no pairs, different lengths, or values that are not finite.
     """
-    from scipy import stats
-
     first, second = _sample(a), _sample(b)
     if first.size != second.size:
         raise ValueError(f"a, b: {first.size} and {second.size} values; pair them by seed first")
-    mean, lo, hi, n, _ = seed_interval(first - second)
-    if n == 1:
-        return PairedDifference(mean, lo, hi, 1, 1.0, 1.0)
-    test = stats.permutation_test(
-        (first, second),
-        lambda x, y, axis: np.mean(x - y, axis=axis),
-        permutation_type="samples",
-        vectorized=True,
-        n_resamples=EXACT_FLIPS,
-        rng=np.random.default_rng(0),
-    )
-    floor = 2.0 ** (1 - n) if 2**n <= EXACT_FLIPS else 2 / (EXACT_FLIPS + 1)
-    return PairedDifference(mean, lo, hi, n, float(test.pvalue), floor)
+    differences = first - second
+    slack = TIE * float(np.abs(first).sum() + np.abs(second).sum())  # a difference has the rounding of its terms
+    if abs(differences.sum()) <= slack:
+        differences -= differences.mean()  # no better and no worse, whatever the last bits say
+    mean, lo, hi, n, _ = seed_interval(differences, floor)
+    signs = _sign_flips(n)
+    as_far = int((np.abs(signs @ differences) >= abs(differences.sum()) - slack).sum())
+    if 2**n <= EXACT_FLIPS:
+        return PairedDifference(mean, lo, hi, n, as_far / len(signs), least_p(n))
+    return PairedDifference(mean, lo, hi, n, (as_far + 1) / (len(signs) + 1), least_p(n))
+
+
+def least_p(n: int) -> float:
+    """The least p that the sign-flip test of n pairs can give."""
+    return 2.0 ** (1 - n) if 2**n <= EXACT_FLIPS else 1 / (EXACT_FLIPS + 1)
+
+
+def _sign_flips(n: int) -> NDArray[np.float64]:
+    """All sign vectors [2^n, n] of n differences, or `EXACT_FLIPS` random ones, always the same."""
+    if 2**n <= EXACT_FLIPS:
+        return (1 - 2 * (np.arange(2**n)[:, None] >> np.arange(n) & 1)).astype(np.float64)
+    return np.random.default_rng(0).choice((-1.0, 1.0), (EXACT_FLIPS, n))
 
 
 def wilson(k: int, n: int) -> Interval:
@@ -111,7 +149,9 @@ def wilson(k: int, n: int) -> Interval:
 def bootstrap_mean(values: ArrayLike, *, seed: int = 0, resamples: int = 9999) -> Interval:
     """Mean with the bias-corrected and accelerated bootstrap interval (Efron 1987), resampling single values.
 
-    Equal values have a spread of zero and so an interval of no width; a single value gets no interval.
+    Values that are equal but for rounding have no spread, and so an interval of no width; a single value gets no
+    interval. The correction of the bias counts how many resampled means lie below the mean, those that tie by half:
+    means are rounded first, since the last bits of a sum depend on its order.
 
     Raises:
         ValueError: no values, or some that are not finite.
@@ -122,18 +162,47 @@ def bootstrap_mean(values: ArrayLike, *, seed: int = 0, resamples: int = 9999) -
     mean, n = float(sample.mean()), sample.size
     if n == 1:
         return Interval(mean, None, None, 1, "")
-    if np.ptp(sample) == 0:
+    spread, tie = float(np.ptp(sample)), TIE * float(np.abs(sample).max())
+    if spread <= n * tie:  # below it, leaving one value out does not change the rounded mean
         return Interval(mean, mean, mean, n, "bootstrap-bca")
+    unit = max(tie / spread, TIE)
     interval = stats.bootstrap(
-        (sample,),
-        np.mean,
+        ((sample - mean) / spread,),
+        lambda drawn, axis: np.round(drawn.mean(axis) / unit) * unit,
         n_resamples=resamples,
         batch=max(1, 10**6 // n),  # bounds the memory
         confidence_level=CONFIDENCE,
         method="BCa",
         rng=np.random.default_rng(seed),
     ).confidence_interval
-    return Interval(mean, float(interval.low), float(interval.high), n, "bootstrap-bca")
+    lo, hi = (mean + spread * float(end) for end in interval)
+    return Interval(mean, lo, hi, n, "bootstrap-bca")
+
+
+def rank_correlation(a: ArrayLike, b: ArrayLike) -> float | None:
+    """Spearman's ρ of pairs, equal values (but for rounding) sharing their mean rank; None below three distinct values.
+
+    Raises:
+        ValueError: no pairs, different lengths, or values that are not finite.
+    """
+    from scipy import stats
+
+    first, second = _sample(a), _sample(b)
+    if first.size != second.size:
+        raise ValueError(f"a, b: {first.size} and {second.size} values; need pairs")
+    places = [_places(sample) for sample in (first, second)]
+    if min(place.max() for place in places) < 2:
+        return None
+    return float(stats.spearmanr(*places).statistic)
+
+
+def _places(sample: NDArray[np.float64]) -> NDArray[np.int64]:
+    """How many distinct values lie below each one; those that differ by rounding are one value."""
+    order = np.argsort(sample)
+    steps = np.diff(sample[order]) > TIE * np.abs(sample).max()
+    places = np.empty(sample.size, dtype=np.int64)
+    places[order] = np.concatenate(([0], steps.cumsum()))
+    return places
 
 
 def holm(pvalues: Sequence[float]) -> list[float]:

@@ -1,15 +1,27 @@
-"""Intervals and tests against SciPy, hand-computed values and brute force."""
+"""Intervals and tests against SciPy, hand-computed values, and enumeration in integers on discrete data with ties."""
 
 import itertools
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from gessl.statistics import EXACT_FLIPS, Interval, bootstrap_mean, holm, paired_difference, seed_interval, wilson
+from gessl.statistics import (
+    EXACT_FLIPS,
+    Interval,
+    bootstrap_mean,
+    holm,
+    item_half_width,
+    least_p,
+    paired_difference,
+    rank_correlation,
+    seed_interval,
+    wilson,
+)
 
 
 def test_seed_interval_agrees_with_scipy():
@@ -85,9 +97,70 @@ def test_many_pairs_are_sampled_reproducibly():
     flips = 1 - 2 * (np.arange(2**16)[:, None] >> np.arange(16) & 1)
     exact = np.mean(np.abs(flips @ (a - b)) >= abs((a - b).sum()) - 1e-12)
     assert found.p == pytest.approx(exact, abs=0.01)
-    assert found.min_p == 2 / (EXACT_FLIPS + 1)
+    assert found.min_p == 1 / (EXACT_FLIPS + 1)
     certain = paired_difference(a + 100, b)
     assert certain.p == pytest.approx(certain.min_p)
+
+
+def test_accuracies_that_tie_are_counted_as_ties():
+    x = np.array([966, 1298, 1407, 950, 1204, 1143, 1080, 1619])
+    y = x + np.array([-1, -1, -1, -1, -1, -1, -1, 1])
+    assert paired_difference(x / 1797 * 100, y / 1797 * 100).p == 18 / 256
+
+
+@st.composite
+def accuracy_tables(draw, pairs):
+    """Right answers of two methods on the same test images, `[pairs]` each, and the number of images; ties are many."""
+    images, count = draw(st.integers(1, 60)), draw(pairs)
+    right = st.lists(st.integers(0, images), min_size=count, max_size=count)
+    first, shifts = draw(right), draw(st.lists(st.integers(-2, 2), min_size=count, max_size=count))
+    near = [min(max(k + shift, 0), images) for k, shift in zip(first, shifts, strict=True)]
+    second = near if draw(st.booleans()) else draw(right)
+    return np.array(first), np.array(second), images
+
+
+WAYS = {  # the same accuracy in percent, up to its last bits
+    "quotient": lambda k, images: k / images * 100,
+    "product": lambda k, images: k * (100 / images),
+    "mean of shares": lambda k, images: np.array([math.fsum([one / images] * 3) / 3 * 100 for one in k]),
+    "sum of images": lambda k, images: np.array([sum([100 / images] * one) for one in k]),
+}
+
+
+def enumerated_p(differences):
+    flips = 1 - 2 * (np.arange(2 ** len(differences))[:, None] >> np.arange(len(differences)) & 1)
+    return Fraction(int((abs(flips @ differences) >= abs(differences.sum())).sum()), len(flips))
+
+
+@given(accuracy_tables(st.integers(1, 9)), st.sampled_from(sorted(WAYS)), st.sampled_from(sorted(WAYS)))
+def test_the_sign_flip_p_is_that_of_all_flips_in_integers(table, one, other):
+    first, second, images = table
+    found = paired_difference(WAYS[one](first, images), WAYS[other](second, images))
+    assert Fraction(found.p) == enumerated_p(first - second)
+    assert found.p >= found.min_p == least_p(len(first))
+    assert (found.mean > 0, found.mean < 0) == (sum(first) > sum(second), sum(first) < sum(second)) or (
+        abs(found.mean) < 1e-12 and sum(first) == sum(second)
+    )
+
+
+@settings(max_examples=25)
+@given(accuracy_tables(st.integers(15, 18)), st.sampled_from(sorted(WAYS)))
+def test_many_pairs_tie_as_integers_do(table, way):
+    first, second, images = table
+    found = paired_difference(WAYS[way](first, images), WAYS["quotient"](second, images))
+    assert found.p == paired_difference(first, second).p  # sums of integers are exact
+    above = Fraction(found.p) * (EXACT_FLIPS + 1) - 1
+    assert abs(above - round(above)) < 1e-9 and 0 <= round(above) <= EXACT_FLIPS  # (b + 1) / (m + 1)
+    if np.array_equal(first, second):
+        assert found.p == 1
+
+
+def test_the_p_of_random_flips_is_that_of_all_flips_but_for_chance():
+    random = np.random.default_rng(1)
+    first, second = random.integers(40, 50, 16), random.integers(38, 49, 16)
+    exact = float(enumerated_p(first - second))
+    error = math.sqrt(exact * (1 - exact) / EXACT_FLIPS)
+    assert paired_difference(first / 55, second / 55).p == pytest.approx(exact, abs=4 * error)
 
 
 def test_unequal_lengths_are_refused():
@@ -134,6 +207,115 @@ def test_bootstrap_of_equal_values_has_no_width():
     assert bootstrap_mean([2.5] * 6) == Interval(2.5, 2.5, 2.5, 6, "bootstrap-bca")
 
 
+@pytest.mark.parametrize("values", [[0.3] * 4 + [0.1 + 0.2], [1e-300, 1e-300], [0.0, 0.0], [-0.1 * 3, -0.3]])
+def test_bootstrap_of_values_that_differ_in_last_bits_has_no_width(values):
+    found = bootstrap_mean(values)
+    assert found.lo == found.hi == found.mean == pytest.approx(values[0])
+
+
+@given(
+    st.floats(-1e3, 1e3),
+    st.lists(st.sampled_from([0, 0, 0, 1, 2, 5, 1e3, 1e6, 1e9, 1e12]), min_size=2, max_size=12),
+    st.sampled_from([1e-16, 1e-13, 1e-11, 1e-3]),
+)
+def test_bootstrap_is_a_number_however_near_the_values_are(level, steps, step):
+    values = [level * (1 + size * step) for size in steps]
+    found = bootstrap_mean(values, resamples=199)
+    room = 1e-10 * max(map(abs, values))
+    assert min(values) - room <= found.lo <= found.hi <= max(values) + room
+
+
+@settings(max_examples=40)
+@given(st.lists(st.integers(0, 10), min_size=2, max_size=14), st.sampled_from([10, 30, 70]))
+def test_bootstrap_ties_as_integers_do(counts, images):
+    """Means of resampled accuracies often tie with the mean; the last bits of a sum must not decide the bias."""
+    found, exact = bootstrap_mean(np.array(counts) / images), bootstrap_mean(counts)
+    assert (found.lo, found.hi) == pytest.approx((exact.lo / images, exact.hi / images), rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("counts", [(0, 1, 1, 2, 3), (0, 0, 0, 0, 4), (5, 5, 5, 5, 4), (1, 2), (0, 1, 9)])
+def test_bootstrap_agrees_with_the_enumeration_of_all_resamples(counts):
+    n = len(counts)
+    means = sorted(Fraction(sum(drawn), n) for drawn in itertools.product(counts, repeat=n))
+    mean = Fraction(sum(counts), n)
+    below = sum(m < mean for m in means) + Fraction(sum(m == mean for m in means), 2)
+    bias = stats.norm.ppf(float(below / len(means)))
+    centred = [float(mean - Fraction(sum(counts) - one, n - 1)) for one in counts]
+    skew = sum(u**3 for u in centred) / (6 * sum(u**2 for u in centred) ** 1.5)
+    bounds = [stats.norm.cdf(bias + (bias + z) / (1 - skew * (bias + z))) for z in stats.norm.ppf([0.025, 0.975])]
+    found = bootstrap_mean(np.array(counts) / 7)
+    for end, share in zip((found.lo, found.hi), bounds, strict=True):
+        # chance in 9999 resamples moves the share by some 0.005
+        low, high = (means[round(min(max(share + room, 0), 1) * (len(means) - 1))] for room in (-0.006, 0.006))
+        assert float(low) / 7 - 1e-9 <= end <= float(high) / 7 + 1e-9
+
+
+def ranked(counts):
+    return [Fraction(2 * sum(c < own for c in counts) + sum(c == own for c in counts) + 1, 2) for own in counts]
+
+
+@given(accuracy_tables(st.integers(1, 12)), st.sampled_from(sorted(WAYS)))
+def test_rank_correlation_is_that_of_integers(table, way):
+    first, second, images = table
+    found = rank_correlation(WAYS[way](first, images), WAYS["quotient"](second, images))
+    if min(len(set(first)), len(set(second))) < 3:
+        assert found is None
+        return
+    ranks = ranked(first.tolist()), ranked(second.tolist())
+    middle = Fraction(len(first) + 1, 2)
+    product, *squares = (
+        sum((a - middle) * (b - middle) for a, b in zip(one, other, strict=True))
+        for one, other in (ranks, ranks[:1] * 2, ranks[1:] * 2)
+    )
+    assert found == pytest.approx(float(product) / math.sqrt(squares[0] * squares[1]), abs=1e-12)
+
+
+def test_rank_correlation_shares_the_rank_of_values_that_differ_in_last_bits():
+    assert rank_correlation([0.1 + 0.2, 0.3, 0.4, 0.5], [2, 2, 3, 4]) == pytest.approx(1, abs=1e-15)
+    with pytest.raises(ValueError, match="need pairs"):
+        rank_correlation([1.0, 2.0], [1.0])
+
+
+def test_no_interval_is_narrower_than_its_floor():
+    assert seed_interval([1.0, 1.0], 0.5) == Interval(1.0, 0.5, 1.5, 2, "t")
+    assert seed_interval([1.0, 3.0], 0.5) == seed_interval([1.0, 3.0])
+    assert seed_interval([1.0], 0.5) == Interval(1.0, None, None, 1, "")
+    assert paired_difference([2.0, 3.0], [1.0, 2.0], 0.5)[:3] == (1.0, 0.5, 1.5)
+
+
+def test_items_that_all_agree_allow_no_less_than_an_image():
+    z = stats.norm.ppf(0.975)
+    assert item_half_width(np.zeros((2, 55)), 100 / 55) == pytest.approx(z * 100 / 55)
+    assert item_half_width([[3.0]], 0.0) == 0
+
+
+def test_items_that_seeds_share_do_not_become_more_by_repetition():
+    items = np.random.default_rng(0).normal(size=(1, 400))
+    assert item_half_width(np.repeat(items, 9, 0), 0.0) == pytest.approx(item_half_width(items, 0.0))
+    own = np.random.default_rng(1).normal(size=(9, 400))
+    assert item_half_width(own, 0.0) == pytest.approx(item_half_width(own.reshape(1, -1), 0.0), rel=0.1)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 8])
+@pytest.mark.parametrize("images", [30, 200])
+def test_with_the_floor_intervals_cover_the_difference_on_all_images(seeds, images):
+    """Images decide most outcomes, so seeds agree: the t interval alone covers far too seldom."""
+    random = np.random.default_rng(seeds * images)
+    covered = {"t": 0, "floor": 0}
+    for _ in range(400):
+        skill = random.choice([0.0, 1.0, 0.9], images, p=[0.1, 0.8, 0.1])
+        other = np.where(random.random(images) < 0.06, random.choice([0.0, 1.0], images, p=[0.17, 0.83]), skill)
+        right = random.random((2, seeds, images)) < np.stack((skill, other))[:, None]
+        items = 100.0 * right[0] - 100.0 * right[1]
+        floor = item_half_width(items, 100 / images)
+        truth = 100 * 0.06 * (0.89 - 0.83)
+        for name, least in (("t", 0.0), ("floor", floor)):
+            lo, hi = paired_difference(*(100 * right.mean(2)), least)[1:3]
+            covered[name] += lo <= truth <= hi
+    assert covered["floor"] / 400 >= 0.94
+    assert covered["t"] / 400 < 0.94
+
+
 def test_scaled_interval():
     assert Interval(0.5, 0.4, 0.6, 10, "wilson").scaled(100) == Interval(50.0, 40.0, 60.0, 10, "wilson")
     assert Interval(0.5, None, None, 1, "").scaled(100) == Interval(50.0, None, None, 1, "")
@@ -144,6 +326,15 @@ def test_holm_by_hand():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.6, 0.7]) == [1.0, 1.0]
     assert holm([]) == []
+
+
+@given(st.lists(st.integers(1, 64), min_size=1, max_size=9))
+def test_holm_of_sign_flip_ps_is_exact_and_ties_stay_ties(counts):
+    ps = [Fraction(min(count, 64), 64) for count in counts]  # many are equal, many are 1
+    ordered = sorted(ps)
+    family = len(ps)
+    exact = [min(Fraction(1), max((family - j) * q for j, q in enumerate(ordered) if q <= p)) for p in ps]
+    assert [Fraction(found) for found in holm([float(p) for p in ps])] == exact
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8), st.floats(0.001, 0.5))
