@@ -16,12 +16,14 @@ from gessl.failed import failure_file, read_failure
 from gessl.identity import require_science
 from gessl.layout import RECORD, data_dir, run_dir, scores_dir
 from gessl.lineage.record import read_record
+from gessl.report.items import per_item, resolution
 from gessl.report.plan import PlannedRun, ReportPlan
 
 FINISHED, FAILED, UNSCORED, ABSENT = "finished", "failed", "not evaluated", "not run"
 TEXTS = ("id", "run", "dataset", "method", "protocol", "task", "metric", "unit", "better", "split")
 NOTES = ("feature", "selection", "ci_kind", "data_version")
 NUMBERS = ("seed", "value", "n")
+ITEMS = ("items", "resolution")
 CURVES = ("step", "images", "seconds", "loss", "ssl_loss", "divergence", "feature_std", "effective_rank", "pi_entropy")
 
 
@@ -32,7 +34,8 @@ class Collected:
     Attributes:
         runs: one row per planned run: `id`, `dataset`, `method`, `variant`, `seed`, `state`, `detail` (why it failed),
             `seconds` (training, as logged), `images` (drawn).
-        scores: the rows of all `scores.csv` of finished runs.
+        scores: the rows of all `scores.csv` of finished runs, each with its `items` and the `resolution` of its test
+            images (`gessl.report.items`).
         curves: the rows of all `metrics.jsonl` of finished runs, with the columns of the run.
         sigma: σ of each task: `dataset`, `method`, `variant`, `seed`, `key` (protocol/task), `item`, `value`.
         records: lineage records of finished runs, `{run: {"run": record, "scores": record}}`.
@@ -89,6 +92,7 @@ def collect(plan: ReportPlan) -> Collected:
     records: dict[str, dict[str, Any]] = {}
     configs: dict[str, dict[str, Any]] = {}
     views: dict[tuple[str, str], np.ndarray] = {}
+    cards = {name: _json(path) for name in plan.datasets if (path := data_dir(name) / "card.json").is_file()}
     for run in plan.runs:
         row = {**_keys(run), "state": run_state(run), "detail": "", "seconds": np.nan, "images": np.nan}
         rows.append(row)
@@ -99,17 +103,17 @@ def collect(plan: ReportPlan) -> Collected:
         curve = _curves(run)
         row |= curve[["seconds", "images"]].iloc[-1].to_dict()
         curves.append(curve)
-        scores.append(_scores(run))
-        sigma.append(_sigma(run))
+        outcomes = _outcomes(run)
+        scores.append(_with_items(run, _scores(run), outcomes, cards.get(run.dataset, {})))
+        sigma.append(_sigma(run, outcomes))
         configs[run.id] = _json(run_dir(run.id) / "config.json")
         require_science(run.id, run.science)
         if (run.dataset, run.method) not in views:
             views[run.dataset, run.method] = _parse(run_dir(run.id) / "views.npy", _array)
         records[run.id] = {"run": read_record(run_dir(run.id)), "scores": read_record(scores_dir(run.id))}
-    cards = {name: _json(path) for name in plan.datasets if (path := data_dir(name) / "card.json").is_file()}
     collected = Collected(
         _frame(rows, ["id", "dataset", "method", "variant", "seed", "state", "detail", "seconds", "images"]),
-        _concatenate(scores, ["variant", *TEXTS, *NOTES, *NUMBERS]),
+        _concatenate(scores, ["variant", *TEXTS, *NOTES, *NUMBERS, *ITEMS]),
         _concatenate(curves, ["run", "dataset", "method", "variant", "seed", *CURVES]),
         _concatenate(sigma, ["dataset", "method", "variant", "seed", "key", "item", "value"]),
         records, configs, cards, views,
@@ -171,17 +175,41 @@ def _curves(run: PlannedRun) -> pd.DataFrame:
     return table.assign(run=run.id, dataset=run.dataset, method=run.method, variant=run.variant, seed=run.seed)
 
 
-def _sigma(run: PlannedRun) -> pd.DataFrame:
-    def read(content: bytes) -> list[dict[str, Any]]:
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            return [
-                {"key": key, "item": item, "value": float(value)}
-                for key in sorted(arrays.files)
-                if key.startswith("sigma/")
-                for item, value in enumerate(np.ravel(arrays[key]))
-            ]
+def _outcomes(run: PlannedRun) -> dict[str, np.ndarray]:
+    """The outcome of every test item, by `protocol/task`."""
 
-    rows = _parse(scores_dir(run.id) / "outcomes.npz", read)
+    def read(content: bytes) -> dict[str, np.ndarray]:
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            return {key: arrays[key] for key in sorted(arrays.files)}
+
+    found: dict[str, np.ndarray] = _parse(scores_dir(run.id) / "outcomes.npz", read)
+    return found
+
+
+def _with_items(
+    run: PlannedRun, scores: pd.DataFrame, outcomes: dict[str, np.ndarray], card: dict[str, Any]
+) -> pd.DataFrame:
+    try:
+        items = [
+            per_item(row.protocol, row.metric, row.unit, row.value, outcomes[f"{row.protocol}/{row.task}"])
+            for row in scores.itertuples()
+        ]
+    except (KeyError, ValueError) as error:
+        path = scores_dir(run.id) / "outcomes.npz"
+        raise UserError(
+            f"{path}: does not fit scores.csv ({error}); delete {path.parent} and run its step again"
+        ) from None
+    steps = [resolution(*row, card) for row in zip(scores["unit"], scores["split"], items, strict=True)]
+    return scores.assign(items=items, resolution=steps)
+
+
+def _sigma(run: PlannedRun, outcomes: dict[str, np.ndarray]) -> pd.DataFrame:
+    rows = [
+        {"key": key, "item": item, "value": float(value)}
+        for key, values in outcomes.items()
+        if key.startswith("sigma/")
+        for item, value in enumerate(np.ravel(values))
+    ]
     table = _frame(rows, ["key", "item", "value"])
     return table.assign(dataset=run.dataset, method=run.method, variant=run.variant, seed=run.seed)
 
@@ -198,8 +226,9 @@ def _concatenate(tables: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame
 def _refuse_contradictions(scores: pd.DataFrame) -> None:
     """Rows that would share a column must mean the same."""
     keys = ["dataset", "protocol", "task", "metric"]
-    for column in ("unit", "better", "split"):
-        several = scores.groupby(keys)[column].nunique()
+    counted = scores.assign(outcomes=scores["items"].map(len))
+    for column in ("unit", "better", "split", "outcomes"):
+        several = counted.groupby(keys)[column].nunique()
         if (several > 1).any():
             where = "/".join(several[several > 1].index[0])
             raise UserError(f"{where}: runs differ in {column!r}; evaluate them again with one version of the code")

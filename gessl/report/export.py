@@ -2,7 +2,8 @@
 
 import pandas as pd
 
-from gessl.report.tables import OPEN, PUBLISHED, Cell, Table, number
+from gessl.report.tables import PUBLISHED, Cell, Table, number
+from gessl.report.verdict import DECIDED
 
 LATEX = str.maketrans(
     {
@@ -25,22 +26,24 @@ def to_csv(table: Table) -> str:
         for quote in row.quotes
     ]  # fmt: skip
     lines = [
-        {**head, "task": row.task, "method": row.method, **{name: getattr(cell, name) for name in names}}
+        {**head, "task": row.task, "method": row.method, **{name: getattr(cell, name) for name in names},
+         "verdict": cell.verdict if cell.kind == "difference" else ""}
         for row in table.rows
         for cell in row.cells
-    ]
+    ]  # fmt: skip
     text: str = pd.DataFrame(lines + quotes).to_csv(index=False, lineterminator="\n")
     return text
 
 
 def to_latex(table: Table) -> str:
-    """A `tabular` for the booktabs package; bold where the interval of a difference excludes zero."""
+    """A `tabular` for the booktabs package; a difference that is decided (`gessl.report.verdict`) is bold."""
     arrow = "↑" if table.better == "higher" else "↓"
     title = f"{table.dataset}, {table.protocol}, {table.metric} ({table.unit}) {arrow}"
     head = ["Task", "Method", *table.columns, *([PUBLISHED] if table.quotes else [])]
     lines = [
         f"% {' '.join(title.split())}",
-        "% mean ± half-width of the 95 % t interval over seeds (number of seeds)",
+        "% mean ± half-width of the 95 % interval over seeds (number of seeds)",
+        *([f"% {table.invalid}"] if table.invalid else []),
         rf"\begin{{tabular}}{{ll{'r' * (len(head) - 2)}}}",
         r"\toprule",
         rf"\multicolumn{{{len(head)}}}{{l}}{{{escape(title)}}} \\",
@@ -66,5 +69,5 @@ def _latex_cell(cell: Cell) -> str:
     if not cell.text:
         return "---"
     text = cell.text.replace("−", "-").replace("±", r"\pm")
-    text = rf"$\mathbf{{{text}}}$" if cell.verdict != OPEN else f"${text}$"
+    text = rf"$\mathbf{{{text}}}$" if cell.verdict in DECIDED else f"${text}$"
     return rf"{text} {{\scriptsize ({cell.n})}}"

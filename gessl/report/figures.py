@@ -27,6 +27,7 @@ from gessl.report.style import (
     to_svg,
 )
 from gessl.report.tables import Cell, Table, file_name, heading, inner
+from gessl.statistics import rank_correlation
 
 WIDTH = 9.0  # inches
 PANELS = 3  # per row of a figure
@@ -87,7 +88,7 @@ def _headlines(plan: ReportPlan, collected: Collected, tables: list[Table]) -> I
             svg = _headline(plan, collected.scores, dataset, shown)
             caption = (
                 f"{dataset}: {', '.join(panel.title for panel in shown)}. Top: each small mark is a seed, the large "
-                "mark their mean, the line its 95 % t interval (cut where it leaves the frame). Bottom: differences "
+                "mark their mean, the line its 95 % interval (cut where it leaves the frame). Bottom: differences "
                 "paired by seed from the variant named; hollow where a single pair allows no interval. ↑ larger is "
                 "better, ↓ smaller."
             )
@@ -200,7 +201,8 @@ def _sigma_tasks(plan: ReportPlan, collected: Collected, tables: list[Table]) ->
         legend(figure, looks)
         caption = (
             f"{table.dataset}: {table.protocol} · {panel.task}. Each small mark is one task of one seed's suite, the "
-            "large mark the mean over seeds, the line its 95 % t interval over seeds. Smaller is better."
+            "large mark the mean over seeds, the line its 95 % interval over seeds. Smaller is better."
+            f"{_caveat(table)}"
         )
         yield Drawing(file_name("sigma", table.dataset, table.protocol, panel.task), "sigma", caption, to_svg(figure))
 
@@ -223,6 +225,7 @@ def _sigma_scatter(plan: ReportPlan, collected: Collected, tables: list[Table]) 
                 caption = (
                     f"{table.dataset}: {table.protocol} · {task} against accuracy; each mark is a run. ρ is Spearman's "
                     "rank correlation over these runs; runs of one method are not independent, so it has no p-value."
+                    f"{_caveat(table)}"
                 )
                 svg = _scatter(plan, collected, table, task, panels)
                 yield Drawing(file_name("scatter", table.dataset, table.protocol, task), "sigma", caption, svg)
@@ -253,9 +256,10 @@ def _rows(scores: pd.DataFrame, table: Table, task: str) -> pd.DataFrame:
 
 
 def _rank_correlation(both: pd.DataFrame) -> str:
-    from scipy import stats
+    finite = both[np.isfinite(both).all(axis=1)]
+    rho = rank_correlation(finite["value_a"], finite["value_b"]) if len(finite) else None
+    return f"n = {len(finite)}" if rho is None else f"ρ = {rho:+.2f}, n = {len(finite)}".replace("-", "−")
 
-    if both["value_a"].nunique() < 3 or both["value_b"].nunique() < 3:
-        return f"n = {len(both)}"
-    rho = float(stats.spearmanr(both["value_a"], both["value_b"]).statistic)
-    return f"ρ = {rho:+.2f}, n = {len(both)}".replace("-", "−")
+
+def _caveat(table: Table) -> str:
+    return f" It is {table.invalid}." if table.invalid else ""

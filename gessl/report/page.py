@@ -15,6 +15,7 @@ from gessl.report.plan import ReportPlan
 from gessl.report.protocols import describe
 from gessl.report.style import CONTROLS, THEME, TREATMENTS, Drawing, inline
 from gessl.report.tables import Table, heading, number
+from gessl.report.verdict import RULE
 
 TEMPLATES = Path(__file__).parent / "templates"
 # The same colours on a dark page, in the order of the light ones.
@@ -54,6 +55,7 @@ def render(plan: ReportPlan, collected: Collected, tables: list[Table], drawings
         failures=facts.failures(collected),
         verdicts=wording.verdicts(plan, tables),
         testing=wording.testing(tables),
+        rule=RULE,
         comparisons=[(heading(pair), pair) for pair in plan.comparisons],
         tables=tables,
         figures=inlined,

@@ -33,11 +33,20 @@ DIVERGENCES = {
 }
 CALIBRATED = " Calibrated: both posteriors' temperatures were fitted on the tasks' validation images."
 RAW = " Not calibrated: it also measures how confident the model is."
+INVALID = (
+    "not valid here: without calibration σ against a fine-tuned encoder mostly measures confidence, and falls where "
+    "accuracy falls; it enters no verdict, count or correction. Read -cal instead"
+)
 
 
 def describe(protocol: str) -> str:
     """The card of a protocol id, or that there is none; the ids of σ are read apart."""
     return CARDS.get(protocol) or _describe_sigma(protocol) or NO_DESCRIPTION
+
+
+def why_invalid(protocol: str) -> str:
+    """Why numbers of this protocol are shown, but compared by nobody; empty where they are compared."""
+    return INVALID if protocol.startswith("sigma/finetuned") and not protocol.endswith("-cal") else ""
 
 
 def _describe_sigma(protocol: str) -> str | None:
@@ -64,4 +73,5 @@ def _describe_sigma(protocol: str) -> str | None:
         f"posterior = softmax of cosine similarity to class means at temperature {found['tau']}. sigma_mean averages "
         "over test images, sigma_sum adds them up as the paper's definition does, so it compares equal suites only."
         + (CALIBRATED if found["cal"] else RAW)
+        + (f" It is {reason}." if (reason := why_invalid(protocol)) else "")
     )

@@ -10,11 +10,13 @@ import pandas as pd
 
 from gessl.files import sha256_json
 from gessl.report.collect import FINISHED, Collected
+from gessl.report.items import Items
 from gessl.report.plan import Comparison, ReportPlan
+from gessl.report.protocols import why_invalid
 from gessl.report.reference import Reference
-from gessl.statistics import holm, paired_difference, seed_interval
+from gessl.report.verdict import UNJUDGED, verdict
+from gessl.statistics import holm, item_half_width, paired_difference, seed_interval
 
-BETTER, WORSE, OPEN = "better", "worse", "open"
 PUBLISHED = "quoted"  # heading of the column of published numbers
 
 
@@ -27,10 +29,11 @@ class Cell:
         kind: `mean` over seeds of a variant, or `difference` of two variants paired by seed.
         id: what `gessl trace` takes; empty where there is no number.
         text: the number as displayed.
-        mean, lo, hi: the number and its 95 % t interval (None without at least two seeds).
+        mean, lo, hi: the number and its 95 % interval over seeds, no narrower than what the test items allow (None
+            without at least two seeds).
         n, planned: seeds averaged, and seeds promised by the plan.
         lost: seeds whose score is not a finite number; they are left out of the mean and shown.
-        verdict: of a difference: `better` or `worse` where the interval excludes zero, else `open`.
+        verdict: of a difference, by `gessl.report.verdict`; `unjudged` too where its table does not count.
         p, min_p: sign-flip test of a difference, and the least p that its n can give.
         p_holm: p adjusted over all differences of the report.
         seconds, images: per run of the variant; for a difference treatment ÷ control. None where unknown.
@@ -47,7 +50,7 @@ class Cell:
     n: int = 0
     planned: int = 0
     lost: int = 0
-    verdict: str = OPEN
+    verdict: str = UNJUDGED
     p: float | None = None
     min_p: float | None = None
     p_holm: float | None = None
@@ -99,6 +102,16 @@ class Table:
         """Whether it is a multiple of another table (σ as a sum): shown, but no comparison of its own."""
         return self.metric.endswith("_sum")
 
+    @property
+    def invalid(self) -> str:
+        """Why its numbers do not measure what they should, so that they are shown, but compared by nobody; or empty."""
+        return why_invalid(self.protocol)
+
+    @property
+    def counts(self) -> bool:
+        """Whether its differences are comparisons: for verdicts, their counts and Holm's correction."""
+        return not self.repeats and not self.invalid
+
 
 def heading(comparison: Comparison) -> str:
     """Column heading of a comparison."""
@@ -130,7 +143,8 @@ def build_tables(plan: ReportPlan, collected: Collected) -> list[Table]:
             for method in plan.methods(dataset)
             for group in [tasks[tasks["method"] == method]]
         )
-        tables.append(Table(dataset, protocol, metric, unit, better, split, columns, rows))
+        table = Table(dataset, protocol, metric, unit, better, split, columns, rows)
+        tables += _map_cells([table], lambda cell: replace(cell, verdict=UNJUDGED)) if table.invalid else [table]
     order = {name: place for place, name in enumerate(plan.datasets)}
     return _adjust(sorted(tables, key=lambda table: (order[table.dataset], table.is_sigma)))
 
@@ -168,7 +182,7 @@ def _mean_cell(variant: str, scores: pd.DataFrame, runs: pd.DataFrame, unit: str
     )  # fmt: skip
     if used.empty:
         return cell
-    interval = seed_interval(used["value"].to_numpy())
+    interval = seed_interval(used["value"].to_numpy(), _floor(used, list(used["items"])))
     ids = tuple(sorted(used["id"]))
     text = number(interval.mean, unit) + _half_width(interval.mean, interval.lo, interval.hi, unit)
     return replace(
@@ -190,13 +204,20 @@ def _difference_cell(
     )  # fmt: skip
     if used.empty:
         return cell
-    found = paired_difference(used["value_a"].to_numpy(), used["value_b"].to_numpy())
+    items = [a - b for a, b in zip(used["items_a"], used["items_b"], strict=True)]
+    found = paired_difference(used["value_a"].to_numpy(), used["value_b"].to_numpy(), _floor(used, items))
     ids = tuple(sorted([*used["id_a"], *used["id_b"]]))
     text = number(found.mean, unit, signed=True) + _half_width(found.mean, found.lo, found.hi, unit)
     return replace(
-        cell, id=cell_id("difference", ids), text=text, scores=ids, verdict=_verdict(found.lo, found.hi, better),
+        cell, id=cell_id("difference", ids), text=text, scores=ids, verdict=verdict(found, better),
         mean=found.mean, lo=found.lo, hi=found.hi, n=found.n, p=found.p, min_p=found.min_p,
     )  # fmt: skip
+
+
+def _floor(used: pd.DataFrame, items: list[Items]) -> float:
+    """The least half width of an interval over the seeds `used`, of which each has `items`."""
+    column = "resolution" if "resolution" in used else "resolution_a"
+    return item_half_width(items, float(used[column].iloc[0]))
 
 
 def inner(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
@@ -219,8 +240,8 @@ def _map_cells(tables: list[Table], change: Callable[[Cell], Cell]) -> list[Tabl
 
 
 def differences(tables: list[Table]) -> list[Cell]:
-    """Every difference that holds a number, tables that repeat another left out."""
-    cells = (cell for table in tables if not table.repeats for row in table.rows for cell in row.cells)
+    """Every difference that holds a number, of the tables that count."""
+    cells = (cell for table in tables if table.counts for row in table.rows for cell in row.cells)
     return [cell for cell in cells if cell.kind == "difference" and cell.mean is not None]
 
 
@@ -249,12 +270,6 @@ def ids(tables: list[Table]) -> dict[str, dict[str, Any]]:
 
 def _half_width(mean: float, lo: float | None, hi: float | None, unit: str) -> str:
     return "" if lo is None or hi is None else f" ± {number((hi - lo) / 2, unit, scale=mean)}"
-
-
-def _verdict(lo: float | None, hi: float | None, better: str) -> str:
-    if lo is None or hi is None or lo <= 0 <= hi:
-        return OPEN
-    return BETTER if (lo > 0) == (better == "higher") else WORSE
 
 
 def _finite_mean(values: pd.Series) -> float | None:

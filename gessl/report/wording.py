@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from gessl.report.figures import headline_panels
 from gessl.report.plan import Comparison, ReportPlan
-from gessl.report.tables import BETTER, OPEN, WORSE, Cell, Row, Table, differences, heading
+from gessl.report.tables import Cell, Row, Table, differences, heading
+from gessl.report.verdict import BETTER, LEAST_PAIRS, OPEN, UNJUDGED, WORSE
+from gessl.statistics import SIGNIFICANT
 
 
 def duration(seconds: float | None) -> str:
@@ -43,7 +45,14 @@ def cost(cell: Cell) -> str:
 
 @dataclass(frozen=True)
 class Verdict:
-    """How one comparison went within one group of tables; what fewer than two pairs of seeds back is `unjudged`."""
+    """How one comparison went within one group of tables (see `gessl.report.verdict`).
+
+    Attributes:
+        pair: the comparison.
+        where: the group.
+        ahead, undecided, behind, unjudged: comparisons with that outcome.
+        leaning: of those that are not judged, how many have a better mean and how many a worse one.
+    """
 
     pair: Comparison
     where: str
@@ -51,38 +60,47 @@ class Verdict:
     undecided: int
     behind: int
     unjudged: int
+    leaning: tuple[int, int]
 
     @property
     def sentence(self) -> str:
         """The verdict in plain words."""
         judged = self.ahead + self.undecided + self.behind
         start = f"Against {self.pair.control} ({self.pair.label}), {self.pair.treatment} "
-        rest = f" {self.unjudged} more cannot be judged: fewer than two pairs of seeds." if self.unjudged else ""
         if not judged:
-            return f"{start}cannot be judged yet: no comparison has two pairs of seeds."
+            better, worse = self.leaning
+            return (
+                f"{start}cannot be judged: no comparison has {LEAST_PAIRS} pairs of seeds, and fewer cannot show a "
+                f"difference at p ≤ {SIGNIFICANT}. Its mean is better in {better} and worse in {worse} of "
+                f"{self.unjudged} comparisons."
+            )
+        rest = f" {self.unjudged} more cannot be judged: fewer than {LEAST_PAIRS} pairs of seeds."
         return (
             f"{start}is ahead in {self.ahead} of {judged} comparisons and behind in {self.behind}, counting those "
-            f"whose 95 % interval of the paired difference excludes zero; {self.undecided} undecided.{rest}"
+            "whose 95 % interval of the paired difference and whose sign-flip test exclude zero; "
+            f"{self.undecided} undecided.{rest if self.unjudged else ''}"
         )
 
 
 def verdicts(plan: ReportPlan, tables: list[Table]) -> list[Verdict]:
-    """A verdict per group of numbers and comparison, the headline protocols first; σ sums are not counted again."""
+    """A verdict per group of numbers and comparison, the headline protocols first, of the tables that count."""
     chosen = {(panel.table.name, panel.task) for panel in headline_panels(plan, tables)}
-    rows = [(table, row) for table in tables if not table.repeats for row in table.rows]
+    rows = [(table, row) for table in tables if table.counts for row in table.rows]
     groups = {
-        "headline protocols": [row for table, row in rows if (table.name, row.task) in chosen],
-        "all downstream scores": [row for table, row in rows if not table.is_sigma],
-        "σ": [row for table, row in rows if table.protocol.startswith("sigma/")],
+        "headline protocols": [(table, row) for table, row in rows if (table.name, row.task) in chosen],
+        "all downstream scores": [(table, row) for table, row in rows if not table.is_sigma],
+        "σ": [(table, row) for table, row in rows if table.protocol.startswith("sigma/")],
     }
     return [_verdict(pair, where, group) for where, group in groups.items() if group for pair in plan.comparisons]
 
 
-def _verdict(pair: Comparison, where: str, rows: list[Row]) -> Verdict:
-    cells = [cell for row in rows for cell in row.cells if cell.column == heading(pair)]
-    judged = [cell.verdict for cell in cells if cell.n > 1]
-    found = Counter(judged)
-    return Verdict(pair, where, found[BETTER], found[OPEN], found[WORSE], len(cells) - len(judged))
+def _verdict(pair: Comparison, where: str, rows: list[tuple[Table, Row]]) -> Verdict:
+    cells = [(table, cell) for table, row in rows for cell in row.cells if cell.column == heading(pair)]
+    found = Counter(cell.verdict for _, cell in cells)
+    gains = [(cell.mean or 0.0) * (1 if table.better == "higher" else -1) for table, cell in cells
+             if cell.verdict == UNJUDGED]  # fmt: skip
+    leaning = sum(gain > 0 for gain in gains), sum(gain < 0 for gain in gains)
+    return Verdict(pair, where, found[BETTER], found[OPEN], found[WORSE], found[UNJUDGED], leaning)
 
 
 def testing(tables: list[Table]) -> str:
@@ -92,11 +110,11 @@ def testing(tables: list[Table]) -> str:
         return "No difference rests on two pairs of seeds yet, so nothing was tested."
     pairs = sorted({cell.n for cell in tested})
     least = min(cell.min_p or 1.0 for cell in tested)
-    kept = sum((cell.p_holm or 1.0) < 0.05 for cell in tested)
+    kept = sum(cell.p_holm is not None and cell.p_holm <= SIGNIFICANT for cell in tested)
     seeds = f"{pairs[0]}" if len(pairs) == 1 else f"{pairs[0]} to {pairs[-1]}"
     return (
         "Each difference is also tested by flipping the signs of its per-seed differences. "
         f"With {seeds} pairs of seeds no p below {least:.3g} is attainable. "
-        f"After Holm's correction over all {len(tested)} differences of this page, {kept} have p < 0.05. "
+        f"After Holm's correction over all {len(tested)} differences of this page, {kept} have p ≤ {SIGNIFICANT}. "
         "Intervals are not corrected for their number: of 20 true zeros one is expected to look decided."
     )

@@ -7,7 +7,7 @@ from collections import Counter
 from html.parser import HTMLParser
 
 import pytest
-from tree import SEEDS, Tree, folder_bytes
+from tree import NUMBERS, SEEDS, Tree, folder_bytes
 
 from gessl.layout import data_dir, report_dir, run_dir, tasks_dir
 from gessl.lineage.record import parse_record
@@ -95,7 +95,7 @@ def test_every_part_is_told_once(page):
     assert twice == {}
     kinds = Counter(name[0] for name in page.texts)
     runs = 16
-    assert (kinds["r"], kinds["s"], kinds["d"]) == (2 * runs + len(SEEDS) + 2, 6 * runs, 1)
+    assert (kinds["r"], kinds["s"], kinds["d"]) == (2 * runs + len(SEEDS) + 2, len(NUMBERS) * runs, 1)
 
 
 def test_every_mark_of_a_figure_leads_to_an_entry(demo, page):

@@ -1,0 +1,46 @@
+"""What each test item adds to a score, from `outcomes.npz`: no interval may be narrower than the items allow."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Items = NDArray[np.float64]
+GAP_COLUMNS = {"accuracy": (1.0, 0.0), "accuracy_reference": (0.0, 1.0), "accuracy_gap": (-1.0, 1.0)}
+
+
+def per_item(protocol: str, metric: str, unit: str, value: float, outcomes: NDArray[Any]) -> Items:
+    """What each item adds to a score [m], in the unit of the score, whose value is their mean.
+
+    Args:
+        protocol: of the score, as are `metric`, `unit` and `value`.
+        metric: a `…_sum` adds up what its mean averages.
+        unit: `%` is that of a share.
+        value: the score itself.
+        outcomes: right or wrong [m] or, per draw of labels, [draws, m]; accuracy of each episode [m]; σ of each task
+            [m]; accuracies of the frozen and the fine-tuned encoder on each task [m, 2].
+
+    Raises:
+        ValueError: the outcomes have another shape.
+    """
+    found = np.asarray(outcomes, dtype=np.float64)
+    if protocol.startswith("gap/"):
+        found = found @ np.array(GAP_COLUMNS[metric])
+    elif found.ndim == 2:
+        found = found.mean(0)
+    if found.ndim != 1 or found.size == 0:
+        raise ValueError(f"outcomes of {protocol} have the shape {list(outcomes.shape)}")
+    if metric.endswith("_sum"):
+        return found * (value / found.mean() if found.mean() else 1.0)
+    return found * 100 if unit == "%" else found
+
+
+def resolution(unit: str, split: str, items: Items, card: Mapping[str, Any]) -> float:
+    """What one test image changes: a share of 100 % for an accuracy, unknown (0) for σ.
+
+    Episodes and tasks are drawn from the split again and again, so its images count, as many as the data card says;
+    without a card the items do.
+    """
+    images = sum(card.get("counts", {}).get(split, {}).values()) or len(items)
+    return 100 / images if unit == "%" else 0.0

@@ -1,0 +1,188 @@
+"""When a difference counts as decided: what seeds, test images and an exact test allow, and nothing beyond it."""
+
+import csv
+import math
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+from tree import INVALID, SIGMA, Tree
+
+from gessl.errors import UserError
+from gessl.layout import scores_dir
+from gessl.report.collect import Collected, collect
+from gessl.report.export import to_csv, to_latex
+from gessl.report.items import per_item, resolution
+from gessl.report.plan import Comparison, PlannedRun, ReportPlan
+from gessl.report.protocols import describe
+from gessl.report.tables import build_tables, differences
+from gessl.report.verdict import DECIDED, verdict
+from gessl.report.wording import verdicts
+from gessl.statistics import item_half_width, paired_difference
+
+LINEAR, GAP = "linear/wmse-v1", "gap/finetuned30-lr0.003-tau0.5"
+PAIR = Comparison("gessl", "base", "equal outer steps")
+
+
+def compared(base, gessl, protocol=LINEAR, unit="%", better="higher"):
+    """The table of one method from what each test item gave, `[seeds, items]` for either variant."""
+    runs, scores = [], []
+    for variant, found in (("base", base), ("gessl", gessl)):
+        for seed, outcomes in enumerate(np.asarray(found, dtype=float)):
+            run = PlannedRun(f"d-m-{variant}-s{seed}", "d", "m", variant, seed)
+            runs.append(run)
+            items = outcomes * (100 if unit == "%" else 1)
+            scores.append(
+                {"variant": variant, "id": run.id[-9:], "run": run.id, "dataset": "d", "method": "m", "seed": seed,
+                 "protocol": protocol, "task": "all", "metric": "accuracy", "unit": unit, "better": better,
+                 "split": "test", "value": items.mean(), "items": items,
+                 "resolution": resolution(unit, "test", items, {})}
+            )  # fmt: skip
+    rows = [{**vars(run), "state": "finished", "detail": "", "seconds": 1.0, "images": 1.0} for run in runs]
+    collected = Collected(pd.DataFrame(rows), pd.DataFrame(scores), *[pd.DataFrame()] * 2, {}, {}, {}, {})
+    plan = ReportPlan("grid", "title", tuple(runs), (PAIR,))
+    return plan, build_tables(plan, collected)
+
+
+def difference(*arguments, **words):
+    _, (table,) = compared(*arguments, **words)
+    return table.rows[0].cells[-1]
+
+
+def right(seeds, images, *, first):
+    """The first so many of the test images right, the same for each seed."""
+    return np.broadcast_to(np.arange(images) < first, (seeds, images))
+
+
+def test_two_seeds_that_gain_one_image_of_55_are_not_judged():
+    found = difference(right(2, 55, first=50), right(2, 55, first=51))
+    assert found.mean == pytest.approx(100 / 55) and found.verdict == "unjudged"
+    assert found.hi - found.lo > 2 * 1.9 * 100 / 55 and found.lo < 0
+    assert "mathbf" not in to_latex(compared(right(2, 55, first=50), right(2, 55, first=51))[1][0])
+
+
+@given(st.integers(2, 12), st.integers(1, 200), st.data())
+def test_one_image_decides_nothing_however_many_seeds_it_wins(seeds, images, data):
+    first = data.draw(st.integers(0, images - 1))
+    found = difference(right(seeds, images, first=first), right(seeds, images, first=first + 1))
+    assert found.verdict in ("unjudged", "open")
+
+
+@pytest.mark.parametrize("seeds", range(1, 9))
+def test_what_no_permutation_of_so_few_pairs_could_reach_is_not_judged(seeds):
+    found = difference(right(seeds, 400, first=200), right(seeds, 400, first=300))
+    assert found.verdict == ("better" if 2 * 0.5**seeds <= 0.05 else "unjudged")
+
+
+@pytest.mark.parametrize(("better", "expected"), [("higher", "worse"), ("lower", "better")])
+def test_the_verdict_has_a_direction(better, expected):
+    arguments = right(6, 400, first=300), right(6, 400, first=200)
+    assert difference(*arguments, better=better).verdict == expected
+
+
+def test_an_interval_without_the_test_decides_nothing():
+    gains = np.array([0.5, 0.5, 0.5, 0.5, 0.5, -0.01])
+    base = np.tile(np.linspace(1, 2, 20), (6, 1))
+    found = difference(base, base + gains[:, None], unit="nats")
+    assert found.lo > 0 and found.p == 4 / 64 and found.verdict == "open"
+
+
+def test_of_true_zeros_few_are_decided():
+    random, decided = np.random.default_rng(0), 0
+    for _ in range(500):
+        skill = random.beta(1.5, 1, 60)
+        first, second = 100.0 * (random.random((2, 8, 60)) < skill)
+        floor = item_half_width(first - second, 100 / 60)
+        found = paired_difference(first.mean(1), second.mean(1), floor)
+        decided += verdict(found, "higher") in DECIDED
+    assert 0 < decided / 500 < 0.05
+
+
+def test_a_mean_is_no_surer_than_its_test_images():
+    _, (table,) = compared(right(2, 55, first=55), right(2, 55, first=55))
+    cells = table.rows[0].cells
+    assert [cell.text for cell in cells[:2]] == ["100.00 ± 3.56"] * 2
+    assert (cells[2].mean, cells[2].verdict) == (0, "unjudged")
+
+
+def test_the_sentence_says_why_nothing_is_judged_and_where_means_lie():
+    plan, tables = compared(right(3, 400, first=200), right(3, 400, first=300))
+    assert verdicts(plan, tables)[0].sentence == (
+        "Against base (equal outer steps), gessl cannot be judged: no comparison has 6 pairs of seeds, and fewer "
+        "cannot show a difference at p ≤ 0.05. Its mean is better in 1 and worse in 0 of 1 comparisons."
+    )
+
+
+def test_the_sentence_counts_what_is_decided():
+    plan, tables = compared(right(6, 400, first=200), right(6, 400, first=300))
+    assert "gessl is ahead in 1 of 1 comparisons and behind in 0" in verdicts(plan, tables)[0].sentence
+
+
+@pytest.mark.parametrize(("protocol", "valid"), [(INVALID, False), (f"{INVALID}-cal", True), (SIGMA, True)])
+def test_sigma_against_a_fine_tuned_encoder_counts_only_if_calibrated(protocol, valid):
+    base = np.random.default_rng(0).normal(1, 0.01, (6, 30))
+    plan, tables = compared(base, base - 0.5, protocol=protocol, unit="nats", better="lower")
+    (table,) = tables
+    assert table.rows[0].cells[-1].verdict == ("better" if valid else "unjudged")
+    assert len(differences(tables)) == len(verdicts(plan, tables)) == int(valid)
+    assert (table.rows[0].cells[-1].p_holm is None) == (not valid)
+    for text in (to_latex(table), describe(protocol)):
+        assert ("not valid here" in text) == (not valid)
+    assert ("mathbf" in to_latex(table)) == valid
+    assert ("better" in [row["verdict"] for row in rows_of(table)]) == valid
+
+
+def rows_of(table):
+    return list(csv.DictReader(to_csv(table).splitlines()))
+
+
+def test_a_score_is_the_mean_of_its_items():
+    shares = np.random.default_rng(0).random((6, 9))
+    assert per_item("scarce/linear-v1", "accuracy", "%", 0.0, shares > 0.5) == pytest.approx(
+        100 * (shares > 0.5).mean(0)
+    )
+    both = shares[:, :2]
+    gap = {name: per_item(GAP, name, "%", 0.0, both) for name in ("accuracy", "accuracy_reference", "accuracy_gap")}
+    assert gap["accuracy_gap"] == pytest.approx(gap["accuracy_reference"] - gap["accuracy"])
+    assert gap["accuracy"] == pytest.approx(100 * both[:, 0])
+    assert per_item(SIGMA, "sigma_sum", "nats", 50.0, shares[0]).mean() == pytest.approx(50)
+    assert per_item(SIGMA, "sigma_mean", "nats", 0.0, shares[0]) == pytest.approx(shares[0])
+
+
+def test_images_of_the_data_card_bound_what_episodes_resolve():
+    card = {"counts": {"test": {"0": 20, "1": 35}}}
+    assert resolution("%", "test", np.zeros(600), card) == pytest.approx(100 / 55)
+    assert resolution("%", "test", np.zeros(600), {}) == pytest.approx(100 / 600)
+    assert resolution("nats", "test", np.zeros(600), card) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda found: found.pop("linear/wmse-v1/all"), "does not fit scores.csv"),
+        (lambda found: found.update({SIGMA + "/suite": np.zeros((2, 2, 2))}), "does not fit scores.csv"),
+        (lambda found: found.update({"linear/wmse-v1/all": np.zeros(5)}), "runs differ in 'outcomes'"),
+    ],
+)
+def test_outcomes_that_do_not_fit_their_scores_are_refused(project, change, message):
+    tree = Tree(methods=("simclr",), variants=("base",), seeds=(0, 1), failed=None, missing=None)
+    plan = tree.write()
+    path = scores_dir(plan.runs[0].id) / "outcomes.npz"
+    found = dict(np.load(path))
+    change(found)
+    np.savez(path, **found)
+    with pytest.raises(UserError, match=re.escape(message)) as error:
+        collect(plan)
+    assert "\n" not in str(error.value)
+
+
+def test_the_floor_is_about_that_of_agresti_and_min():
+    """Their interval of a paired difference adds half an image to each of the four cells of right and wrong."""
+    for gained, images in ((0, 55), (1, 55), (6, 55), (12, 200)):
+        found = difference(right(2, images, first=20), right(2, images, first=20 + gained))
+        theirs = stats.norm.ppf(0.975) * math.sqrt(gained + 1 - gained**2 / (images + 2)) / (images + 2)
+        assert (found.hi - found.lo) / 2 == pytest.approx(100 * theirs, rel=0.07)
