@@ -245,3 +245,20 @@ def test_calibration_of_a_model_worse_than_chance_stops_at_the_bound():
     assert calibration_temperature(torch.eye(4), torch.arange(4).roll(1)) == pytest.approx(
         CALIBRATION_BOUNDS[1], rel=1e-3
     )
+
+
+@pytest.mark.parametrize("kind", ["kl", "reverse_kl", "js", "l2"])
+@pytest.mark.parametrize("distance", [1.0, 1e-2, 1e-3])
+def test_near_posteriors_keep_their_gradient_in_float32(kind, distance):
+    """The value is a difference of nearly equal terms, and only logged; the gradient, which trains, is none."""
+    random = torch.Generator().manual_seed(0)
+    first = torch.randn(32, 32, generator=random)
+    second = first + distance * torch.randn(32, 32, generator=random)
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        leaf = first.to(dtype).requires_grad_()
+        value = divergence(leaf.log_softmax(-1), second.to(dtype).log_softmax(-1), kind).mean()
+        found.append((value.item(), torch.autograd.grad(value, leaf)[0].double()))
+    (value, gradient), (exact, wanted) = found
+    assert value == pytest.approx(exact, rel=1e-5, abs=3e-8)
+    assert (gradient - wanted).norm() <= 1e-6 / distance * wanted.norm()  # what rounding the logits allows

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -21,10 +22,15 @@ def covariance_loss(z: Tensor) -> Tensor:
     """Squared covariances of different features, their sum over D: `[…]` of `z` `[…, N, D]` (eq. 3, 4)."""
     count, dim = z.shape[-2:]
     centred = z - z.mean(-2, keepdim=True)
-    # Z'Z and ZZ' have the same Frobenius norm: the smaller of the two will do (N is often far below D)
-    product = centred @ centred.mT if count < dim else centred.mT @ centred
-    everything = (product / (count - 1)).square().sum((-2, -1))
-    return (everything - centred.var(-2).square().sum(-1)) / dim
+    if count >= dim:
+        covariance = centred.mT @ centred / (count - 1)
+        diagonal = torch.eye(dim, dtype=torch.bool, device=z.device)
+        return covariance.masked_fill(diagonal, 0).square().sum((-2, -1)) / dim
+    # Z'Z and ZZ' have the same Frobenius norm, and the smaller of the two will do (N is often far below D). It has the
+    # variances in it, not on its diagonal: float64 bears taking them away, also where they are nearly all there is
+    centred = centred.double()
+    everything = (centred @ centred.mT / (count - 1)).square().sum((-2, -1))
+    return ((everything - centred.var(-2).square().sum(-1)) / dim).to(z.dtype)
 
 
 @dataclass(frozen=True)

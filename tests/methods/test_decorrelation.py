@@ -39,6 +39,33 @@ def test_either_product_gives_the_covariance_term(images: int, dim: int) -> None
     assert variance_loss(z).flatten().tolist() == pytest.approx(expected, rel=1e-12)
 
 
+def one_dominant(images: int, dim: int) -> Tensor:
+    """Features of which one varies ten thousand times as much as the others: nearly all squares are its variance's."""
+    rows = 1e-3 * draw("dominant", images, dim)
+    rows[:, 0] *= 1e4
+    return rows
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        *(decorrelated(1.0, images=n, dim=d) + 1e-3 * draw("off", n, d) for n, d in ((256, 64), (65, 64), (20, 3))),
+        *(one_dominant(n, d) for n, d in ((40, 96), (63, 64), (64, 64))),
+    ],
+    ids=lambda rows: "x".join(map(str, rows.shape)),
+)
+def test_the_covariance_term_is_exact_where_variances_are_nearly_all_there_is(rows: Tensor) -> None:
+    single = rows.float().requires_grad_()
+    double = single.detach().double().requires_grad_()
+    found = covariance_loss(single)
+    expected = covariance_loss(double)
+    assert found.dtype == torch.float32
+    assert found.item() == pytest.approx(expected.item(), rel=1e-4)
+    assert expected.item() == pytest.approx(covariance_term(double.tolist()), rel=1e-9)
+    (gradient,), (wanted,) = torch.autograd.grad(found, single), torch.autograd.grad(expected, double)
+    assert (gradient.double() - wanted).norm() <= 3e-4 * wanted.norm()
+
+
 def test_vicreg_is_zero_where_all_three_terms_rest() -> None:
     assert float(VICReg().loss({"z": both(decorrelated(1.2))}, {})) == pytest.approx(0, abs=1e-12)
 

@@ -73,6 +73,32 @@ def test_value_and_gradient_stay_finite(name: str, kind: str, temperature: float
 
 
 @pytest.mark.parametrize("name", method_names())
+@pytest.mark.parametrize("kind", [*KINDS, "far from zero", "all but equal"])
+def test_float32_cancels_nothing(name: str, kind: str) -> None:
+    """Value and gradient of the same float32 inputs, computed in float32 and in float64."""
+    known = oracle(name)
+    outputs, targets = known.case(kind if kind in KINDS else "random")
+    if kind == "far from zero":
+        outputs = {key: tensor + 30 if key in ("z", "p", "h") else tensor for key, tensor in outputs.items()}
+    elif kind == "all but equal":  # views, and the images of each
+        near = {key: outputs[key][:1] + 1e-3 * outputs[key] for key in ("z", "p") if key in outputs}
+        outputs = {**outputs, **near}
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        ours, theirs = (
+            {key: tensor.float().to(dtype) if tensor.is_floating_point() else tensor for key, tensor in group.items()}
+            for group in (outputs, targets)
+        )
+        leaves = {key: tensor.requires_grad_() for key, tensor in ours.items() if tensor.is_floating_point()}
+        loss = known.METHOD.loss({**ours, **leaves}, theirs)
+        gradients = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
+        found.append((loss.item(), torch.cat([gradient.double().flatten() for gradient in gradients])))
+    (single, gradient), (double, wanted) = found
+    assert single == pytest.approx(double, rel=1e-5, abs=1e-6)
+    assert (gradient - wanted).norm() <= 1e-3 * wanted.norm() + 1e-6
+
+
+@pytest.mark.parametrize("name", method_names())
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_output_gets_its_gradient_and_no_other(name: str, kind: str) -> None:
     known = oracle(name)
