@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gessl.evaluation.embed import position_tensor
-from gessl.evaluation.score import Score
+from gessl.evaluation.score import Score, require
 from gessl.statistics import Interval
 from gessl.tasks.read import Episodes
 
@@ -40,7 +40,14 @@ def episode_accuracies(features: Tensor, episodes: Episodes) -> Tensor:
     Args:
         features: float32 [n, F] of all images.
         episodes: their positions, class by class.
+
+    Raises:
+        UserError: there is no episode, or none has support and queries of two classes.
     """
+    count, way, shot = episodes.support.shape
+    require(PROTOCOL, "episodes", count, 1)
+    require(PROTOCOL, "classes an episode", way, 2)
+    require(PROTOCOL, "support and query images of a class", min(shot, episodes.query.shape[2]), 1)
     shares = []
     supports, queries = (position_tensor(part, features.device) for part in (episodes.support, episodes.query))
     for support, query in zip(supports.split(CHUNK), queries.split(CHUNK), strict=True):

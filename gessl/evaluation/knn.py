@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gessl.evaluation.score import Score, accuracy_score
+from gessl.evaluation.score import TRAINED, Score, accuracy_score, require
 
 PROTOCOL = "knn/5nn-euclid"
 NEIGHBOURS = 5
@@ -29,10 +29,9 @@ def knn_predict(bank: Tensor, bank_labels: Tensor, queries: Tensor, *, classes: 
         class numbers [q].
 
     Raises:
-        ValueError: the bank holds fewer than k features.
+        UserError: the bank holds fewer than k features.
     """
-    if len(bank) < k:
-        raise ValueError(f"bank: {len(bank)} features cannot give {k} neighbours; use more train images")
+    require(PROTOCOL, TRAINED, len(bank), k)
     rows = max(1, CHUNK_BYTES // (len(bank) * bank.element_size()))
     predictions = []
     for chunk in queries.split(rows):
@@ -45,6 +44,10 @@ def knn_predict(bank: Tensor, bank_labels: Tensor, queries: Tensor, *, classes: 
 
 
 def evaluate_knn(features: Tensor, labels: Tensor, train: Tensor, test: Tensor, *, classes: int) -> list[Score]:
-    """Accuracy on the test split with the whole train split as bank; arguments as in `linear.evaluate_linear`."""
+    """Accuracy on the test split with the whole train split as bank; arguments as in `linear.evaluate_linear`.
+
+    Raises:
+        UserError: the train split has fewer images than there are neighbours, or the test split has none.
+    """
     predicted = knn_predict(features[train], labels[train], features[test], classes=classes)
     return [accuracy_score(PROTOCOL, "all", predicted == labels[test])]

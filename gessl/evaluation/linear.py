@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gessl.evaluation.score import Score, accuracy_score
+from gessl.evaluation.score import TESTED, TRAINED, Score, accuracy_score, require
 from gessl.optimizer import Optimizer
 from gessl.rng import generator
 
@@ -70,7 +70,12 @@ def evaluate_linear(
         test: positions of the test split.
         classes: number of classes of the data set.
         seed: see `linear_probe`.
+
+    Raises:
+        UserError: the train or the test split has no image.
     """
+    require(PROTOCOL, TRAINED, len(train), 1)
+    require(PROTOCOL, TESTED, len(test), 1)
     probe = linear_probe(features[train], labels[train], classes, seed)
     predicted = F.linear(features[test], *probe).argmax(1)
     return [accuracy_score(PROTOCOL, "all", predicted == labels[test])]

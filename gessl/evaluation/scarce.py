@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gessl.evaluation.score import Score
+from gessl.evaluation.score import TESTED, TRAINED, Score, require
 from gessl.statistics import bootstrap_mean
 
 PROTOCOL = "scarce/linear-v1"
@@ -31,12 +31,14 @@ def scarce_correct(
         test: positions of the test split.
 
     Raises:
-        ValueError: a draw holds a single class.
+        UserError: a draw holds a single class, or there is nothing to test.
     """
     from sklearn.linear_model import LogisticRegression  # costs import time that only this protocol needs
 
+    require(PROTOCOL, TESTED, len(test), 1)
     correct = []
     for draw in draws:
+        require(PROTOCOL, "classes among the images of a draw of labels", len(np.unique(labels[draw])), 2)
         model = LogisticRegression(C=INVERSE_PENALTY, max_iter=ITERATIONS).fit(features[draw], labels[draw])
         correct.append(model.predict(features[test]) == labels[test])
     return np.stack(correct)
@@ -55,9 +57,13 @@ def evaluate_scarce(
         train: positions of the train split.
         test: positions of the test split.
         subsets: positions [draws, m] by name, such as `1pct`.
+
+    Raises:
+        UserError: the train or the test split has no image, or a draw has a single class.
     """
     from sklearn.preprocessing import StandardScaler
 
+    require(PROTOCOL, TRAINED, len(train), 1)
     known, tested = labels.cpu().numpy(), test.cpu().numpy()
     everything = features.double().cpu().numpy()
     standard = StandardScaler().fit(everything[train.cpu().numpy()]).transform(everything)

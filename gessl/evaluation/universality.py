@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gessl.evaluation.embed import load_images, position_tensor
-from gessl.evaluation.score import Score
+from gessl.evaluation.score import Score, require
 from gessl.optimizer import Optimizer
 from gessl.sigma import calibration_temperature, divergence, log_posterior, smoothed_onehot
 from gessl.statistics import bootstrap_mean
@@ -106,6 +106,14 @@ def task_labels(posterior: Tensor) -> Tensor:
 def class_anchors(features: Tensor) -> Tensor:
     """Anchors [..., way, F]: class means of the L2-normalised features of the train images [..., way, a, F]."""
     return F.normalize(features, dim=-1).mean(-2)
+
+
+def _require_tasks(protocol: str, suite: SigmaSuite) -> None:
+    """Refuse a suite without tasks, of one class, or with a class that lacks train, val or test images."""
+    require(protocol, "tasks in the suite", len(suite.classes), 1)
+    require(protocol, "classes a task", suite.classes.shape[1], 2)
+    for name, positions in zip(("train", "val", "test"), _splits(suite), strict=True):
+        require(protocol, f"{name} images of a class of a task", positions.shape[2], 1)
 
 
 def frozen_posteriors(features: Tensor, suite: SigmaSuite, temperature: float) -> Posteriors:
@@ -223,7 +231,12 @@ def gap_scores(protocol: str, model: Tensor, reference: Tensor) -> list[Score]:
 
 
 def evaluate_onehot(features: Tensor, suite: SigmaSuite, settings: SigmaSettings) -> list[Score]:
-    """σ against smoothed labels, as is and calibrated; `features` float32 [n, F] of all images."""
+    """σ against smoothed labels, as is and calibrated; `features` float32 [n, F] of all images.
+
+    Raises:
+        UserError: the suite is empty.
+    """
+    _require_tasks(settings.onehot, suite)
     model = frozen_posteriors(features, suite, settings.temperature)
     reference = smoothed_onehot(task_labels(model.test), model.test.shape[-1], settings.eps)
     return [
@@ -243,7 +256,11 @@ def evaluate_finetuned(
         features: float32 [n, F] of all images.
         suite: the tasks.
         settings: ingredients of σ.
+
+    Raises:
+        UserError: the suite is empty.
     """
+    _require_tasks(settings.finetuned, suite)
     model = frozen_posteriors(features, suite, settings.temperature)
     reference = finetuned_posteriors(encoder, images, suite, settings)
     return [

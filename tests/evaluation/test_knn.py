@@ -6,6 +6,7 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.neighbors import KNeighborsClassifier
 
+from gessl.errors import UserError
 from gessl.evaluation import knn
 
 
@@ -46,5 +47,5 @@ def test_features_are_not_normalised():
 
 
 def test_a_bank_smaller_than_k_is_refused():
-    with pytest.raises(ValueError, match="4 features cannot give 5 neighbours"):
+    with pytest.raises(UserError, match="4 labelled images in split 'train', but it takes 5 or more"):
         knn.knn_predict(torch.zeros(4, 2), torch.zeros(4, dtype=torch.long), torch.zeros(1, 2), classes=2)

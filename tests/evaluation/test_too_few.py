@@ -1,0 +1,109 @@
+"""Data that do not have what a protocol takes: one line that says what, never an error of a library or a number."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from test_step import RUN, go, project  # noqa: F401  (a fixture)
+
+from gessl.errors import UserError
+from gessl.evaluation.fewshot import evaluate_fewshot
+from gessl.evaluation.knn import evaluate_knn
+from gessl.evaluation.linear import evaluate_linear
+from gessl.evaluation.scarce import evaluate_scarce
+from gessl.evaluation.step import EvaluationSettings
+from gessl.evaluation.universality import SigmaSettings, evaluate_finetuned, evaluate_onehot
+from gessl.layout import data_dir, scores_dir, tasks_dir
+from gessl.lineage.record import Step
+from gessl.tasks.read import Episodes
+
+NONE, SOME = torch.arange(0), torch.arange(20)
+FEATURES, LABELS = torch.randn(40, 3, generator=torch.Generator().manual_seed(0)), torch.arange(40) % 4
+DRAWS = {"1pct": np.arange(8).reshape(2, 4)}
+
+
+def supervised(train, test, draws=DRAWS, labels=LABELS):
+    return {
+        "linear": lambda: evaluate_linear(FEATURES, labels, train, test, classes=4, seed=0),
+        "knn": lambda: evaluate_knn(FEATURES, labels, train, test, classes=4),
+        "scarce": lambda: evaluate_scarce(FEATURES, labels, train, test, draws),
+    }
+
+
+def refused(call, message):
+    with pytest.raises(UserError, match=message) as error:
+        call()
+    assert "\n" not in str(error.value) and "evaluation.protocols" in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["linear", "knn", "scarce"])
+def test_empty_splits_are_refused(name):
+    refused(supervised(NONE, SOME)[name], "^" + name + "/.*0 labelled images in split 'train'")
+    refused(supervised(SOME, NONE)[name], "^" + name + "/.*0 labelled images in split 'test'")
+
+
+def test_a_bank_smaller_than_k_is_refused():
+    refused(supervised(SOME[:4], SOME)["knn"], "4 labelled images in split 'train', but it takes 5")
+
+
+@pytest.mark.parametrize("draw", [[0, 4, 8], [3]])
+def test_a_draw_of_a_single_class_is_refused(draw):
+    refused(supervised(SOME, SOME, {"1pct": np.array([draw])})["scarce"], "1 classes among the images of a draw")
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((0, 2, 1, 3), "0 episodes"),
+        ((2, 1, 1, 3), "1 classes"),
+        ((2, 2, 0, 3), "0 support"),
+        ((2, 2, 1, 0), "0 support"),
+    ],
+)
+def test_episodes_without_what_they_take_are_refused(shape, message):
+    count, way, shot, queries = shape
+    parts = [np.zeros(rest, np.int64) for rest in ((count, way), (count, way, shot), (count, way, queries))]
+    refused(lambda: evaluate_fewshot(FEATURES, {"5w1s": Episodes(*parts)}), message)
+
+
+@pytest.mark.parametrize("split", ["classes", "train", "val", "test", "tasks"])
+def test_suites_without_what_they_take_are_refused(split, encoder, images, suite):
+    settings, features = SigmaSettings(finetune_steps=1), torch.randn(len(images), 5)
+    if split == "tasks":
+        poor = type(suite)(*(part[:0] for part in vars(suite).values()))
+    elif split == "classes":
+        poor = type(suite)(*(part[:, :1] for part in vars(suite).values()))
+    else:
+        poor = dataclasses.replace(suite, **{split: getattr(suite, split)[:, :, :0]})
+    for call in (
+        lambda: evaluate_onehot(features, poor, settings),
+        lambda: evaluate_finetuned(encoder, images, features, poor, settings),
+    ):
+        refused(call, "^sigma/.*(0|1) .*but it takes")
+
+
+@pytest.mark.parametrize(
+    ("name", "keep", "message"),
+    [
+        ("knn/5nn-euclid", lambda table: table.index.isin((3, 4, 5, 9)), "4 labelled images"),
+        ("scarce/linear-v1", lambda table: table["label"] == 2, "1 classes among the images of a draw of labels"),
+    ],
+)
+def test_the_step_says_so_in_one_line(project, name, keep, message):  # noqa: F811
+    path = data_dir("toy") / "index.csv"
+    table = pd.read_csv(path, keep_default_na=False)
+    table.loc[(table["split"] == "train") & ~keep(table), "label"] = -1
+    labelled = np.flatnonzero((table["split"] == "train") & (table["label"] >= 0))
+    with Step("prepare", "toy", data_dir("toy"), inputs=[], config={}) as step:
+        kept = {each: (data_dir("toy") / each).read_bytes() for each in ("images.npy", "card.json")}
+        table.to_csv(step.path("index.csv"), index=False)
+        for each, content in kept.items():
+            step.path(each).write_bytes(content)
+    with Step("tasks", "toy-s3", tasks_dir("toy", 3), inputs=[], config={}) as step:
+        for each in ("episodes.npz", "sigma.npz"):
+            step.path(each).write_bytes((tasks_dir("toy", 3) / each).read_bytes())
+        np.savez(step.path("labels.npz"), **{"1-per-class": labelled[None, :3]})
+    refused(lambda: go(EvaluationSettings(protocols=(name,))), message)
+    assert not list(scores_dir(RUN).glob("*"))
