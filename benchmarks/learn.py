@@ -26,6 +26,7 @@ from gessl.evaluation.embed import embed, position_tensor
 from gessl.layout import scores_dir
 from gessl.nets.encoder import Encoder
 from gessl.rng import generator
+from gessl.statistics import TIE
 from gessl.tasks.read import load_label_subsets
 from gessl.training.settings import Science
 
@@ -126,12 +127,13 @@ def _spread(values: list[float]) -> float:
 
 
 def above(values: list[float], baseline: list[float]) -> bool:
-    """Whether values lie above a baseline by more than the margin.
+    """Whether values lie above a baseline by more than the margin, and not only in the last bits of accuracies.
 
     The seeds share labels and initial network, so differences are taken in pairs.
     """
     gaps = [a - b for a, b in zip(values, baseline, strict=True)]
-    return statistics.fmean(gaps) > max(LEAST, MARGINS * _spread(gaps) / len(gaps) ** 0.5)
+    beyond = statistics.fmean(gaps) - max(LEAST, MARGINS * _spread(gaps) / len(gaps) ** 0.5)
+    return beyond > TIE * max(map(abs, (*values, *baseline)))
 
 
 def markdown(rows: dict[str, dict[str, Any]]) -> str:

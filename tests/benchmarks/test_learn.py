@@ -68,3 +68,13 @@ def test_the_cost_of_a_method_is_counted(experiment: Experiment) -> None:
     assert row["gessl_step"] > 0
     (cell, _) = experiment.runs()
     assert methods.published_size(cell.science.method)["published_parameters"] == 512 * 16 + 2 * 16 + 16 * 8 + 8
+
+
+@pytest.mark.parametrize("images", [100, 300, 700])
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_exactly_the_margin_is_not_above_it_whatever_the_last_bits_say(images: int, seeds: int) -> None:
+    """A gain of exactly a point in each seed, of accuracies k / n."""
+    for k in range(images - images // 100):
+        values, baseline = (100 * count / images for count in (k + images // 100, k))
+        assert not learn.above([values] * seeds, [baseline] * seeds)
+        assert learn.above([values + 100 / images] * seeds, [baseline] * seeds)
