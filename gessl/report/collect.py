@@ -194,7 +194,7 @@ def _with_items(
             per_item(row.protocol, row.metric, row.unit, row.value, outcomes[f"{row.protocol}/{row.task}"])
             for row in scores.itertuples()
         ]
-    except (KeyError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         path = scores_dir(run.id) / "outcomes.npz"
         raise UserError(
             f"{path}: does not fit scores.csv ({error}); delete {path.parent} and run its step again"
