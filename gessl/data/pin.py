@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from gessl.documents import read_document
 from gessl.errors import UserError
 from gessl.layout import manifest_dir, pin, raw_dir
 
@@ -35,9 +34,9 @@ def read_pin(path: Path) -> Pin:
     if not path.is_file():
         raise UserError(f"{path}: no such pin; run `gessl fetch {path.stem}`")
     try:
-        (out,) = yaml.safe_load(path.read_text(encoding="utf-8"))["outs"]
+        (out,) = read_document(path).tree["outs"]
         read = Pin(md5=str(out["md5"]), size=int(out["size"]), nfiles=int(out["nfiles"]), path=str(out["path"]))
-    except (yaml.YAMLError, KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, UserError):
         raise UserError(f"{path}: not the DVC pin of one folder; restore it from git") from None
     if not read.md5.endswith(".dir"):
         raise UserError(f"{path}: pins a file, not a folder; restore it from git")
