@@ -1,9 +1,14 @@
 """Every choice of the bi-level scheme that the paper leaves open, with our default (docs/science.md: why)."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
-from gessl.sigma import DIVERGENCES, Divergence
+from gessl.settings import Misfit, Range, Settings, Temperature, Weight
+from gessl.sigma import Divergence
+
+FewSteps = Annotated[int, Range(ge=0, le=1000)]
+SomeSteps = Annotated[int, Range(ge=1, le=1000)]
 
 SolverName = Literal[
     "exact",
@@ -24,7 +29,7 @@ IMPLICIT = ("implicit_cg", "implicit_neumann", "aid_proximal")  # differentiate 
 
 
 @dataclass(frozen=True)
-class SupportQuery:
+class SupportQuery(Settings):
     """The later version of the paper (experimental; see `gessl/bilevel/support_query.py`).
 
     Attributes:
@@ -32,16 +37,12 @@ class SupportQuery:
         temperature: of L_disc, > 0.
     """
 
-    weight: float = 1.0
-    temperature: float = 0.2
-
-    def __post_init__(self) -> None:
-        if self.temperature <= 0:
-            raise ValueError(f"temperature: {self.temperature} is not positive; the default is 0.2")
+    weight: Weight = 1.0
+    temperature: Temperature = 0.2
 
 
 @dataclass(frozen=True)
-class GesslSettings:
+class GesslSettings(Settings):
     """The bi-level scheme: inner loop, self-motivated target, outer loss, hyper-gradient.
 
     Attributes:
@@ -77,80 +78,78 @@ class GesslSettings:
         support_query: settings of the later version's scheme, which replaces the self-motivated target.
     """
 
-    inner_steps: int = 1
-    target_steps: int = 5
-    tasks: int = 2
-    inner_lr: float = 0.05
-    inner_momentum: float = 0.0
-    proximal: float = 0.0
+    inner_steps: FewSteps = 1
+    target_steps: FewSteps = 5
+    tasks: SomeSteps = 2
+    inner_lr: Annotated[float, Range(ge=0, le=1000)] = 0.05
+    inner_momentum: Annotated[float, Range(ge=0, lt=1)] = 0.0
+    proximal: Annotated[float, Range(ge=0, le=1e6)] = 0.0
     adapt: Literal["all", "encoder", "heads"] = "all"
     learn_inner_lr: bool = False
     target_last: Literal["ssl", "classification"] = "ssl"
     views: Literal["fixed", "fresh", "fresh_targets"] = "fixed"
     divergence: Divergence = "kl"
-    temperature: float = 0.5
+    temperature: Temperature = 0.5
     symmetric: bool = True
     embedding: Literal["projections", "features"] = "projections"
-    kl_weight: float = 1.0
+    kl_weight: Weight = 1.0
     kl_scale: Literal["absolute", "per_path"] = "absolute"
-    ssl_weight: float = 1.0
+    ssl_weight: Weight = 1.0
     ssl_at: Literal["initial", "adapted"] = "initial"
     solver: SolverName = "exact"
-    last_steps: int = 1
-    radius: float = 4e-3
-    iterations: int = 5
+    last_steps: SomeSteps = 1
+    radius: Annotated[float, Range(gt=0, le=10)] = 4e-3
+    iterations: SomeSteps = 5
     stop_gradient: Literal["held", "total"] = "held"
     support_query: SupportQuery | None = None
 
-    def __post_init__(self) -> None:
-        least = {"inner_steps": 0, "target_steps": 0, "tasks": 1, "inner_lr": 0, "proximal": 0, "last_steps": 1}
-        for name, value in {**least, "iterations": 1}.items():
-            if getattr(self, name) < value:
-                raise ValueError(f"{name}: {getattr(self, name)} is too small; give {value} or more")
-        for name, usual in (("temperature", 0.5), ("radius", 4e-3)):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}: {getattr(self, name)} is not positive; the usual value is {usual}")
-        if not 0 <= self.inner_momentum < 1:
-            raise ValueError(f"inner_momentum: {self.inner_momentum} is outside [0, 1); the default is 0")
-        for name, choices in (("solver", SOLVER_NAMES), ("divergence", DIVERGENCES)):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name}: {getattr(self, name)!r} is unknown; choose {', '.join(choices)}")
-        self._refuse_what_trains_nothing()
-        self._refuse_what_a_solver_cannot_do()
+    def contradictions(self) -> Iterator[Misfit]:
+        """What would train nothing, and what a solver cannot do."""
+        yield from self._what_trains_nothing()
+        yield from self._what_a_solver_cannot_do()
 
-    def _refuse_what_trains_nothing(self) -> None:
+    def _what_trains_nothing(self) -> Iterator[Misfit]:
         if self.kl_weight == self.ssl_weight == 0:
-            raise ValueError("kl_weight: it and ssl_weight are both 0, so nothing would be trained; raise one")
+            text = "it and ssl_weight are both 0, so nothing would be trained; raise one"
+            yield Misfit(("kl_weight", "ssl_weight"), text)
         if self.kl_scale == "per_path" and self.inner_lr * self.target_steps == 0:
-            raise ValueError("kl_scale: per_path divides by inner_lr x target_steps, which is 0; take absolute")
+            text = "per_path divides by inner_lr x target_steps, which is 0; take absolute"
+            yield Misfit(("kl_scale", "inner_lr", "target_steps"), text)
         if self.learn_inner_lr and self.inner_steps == 0:
-            raise ValueError("learn_inner_lr: there is no inner step to learn a rate for; raise inner_steps")
+            text = "there is no inner step to learn a rate for; raise inner_steps"
+            yield Misfit(("learn_inner_lr", "inner_steps"), text)
         if self.support_query and (self.target_steps or self.kl_weight or self.ssl_at != "adapted"):
-            raise ValueError(
-                "support_query: this scheme has no target, its outer loss is the base loss at θ_K; "
+            text = (
+                "this scheme has no target, its outer loss is the base loss at θ_K; "
                 "give target_steps: 0, kl_weight: 0, ssl_at: adapted"
             )
+            yield Misfit(("support_query", "target_steps", "kl_weight", "ssl_at"), text)
 
-    def _refuse_what_a_solver_cannot_do(self) -> None:
+    def _what_a_solver_cannot_do(self) -> Iterator[Misfit]:
         name = self.solver
         if name in IMPLICIT and self.proximal == 0:
-            raise ValueError(
-                f"proximal: {name} differentiates the solution of the proximal inner problem, and without that term "
+            text = (
+                f"{name} differentiates the solution of the proximal inner problem, and without that term "
                 "the solution does not depend on θ, so the hyper-gradient is zero; give proximal > 0"
             )
+            yield Misfit(("proximal", "solver"), text)
         if name in IMPLICIT and self.adapt != "all":
-            raise ValueError(f"adapt: {name} solves for all parameters; give adapt: all")
+            yield Misfit(("adapt", "solver"), f"{name} solves for all parameters; give adapt: all")
         if name not in REVERSE and self.stop_gradient == "total":
-            raise ValueError(
-                f"stop_gradient: with total the path's Jacobian is not symmetric, and {name} would give its product "
+            text = (
+                f"with total the path's Jacobian is not symmetric, and {name} would give its product "
                 f"from the wrong side; choose held, or one of {', '.join(REVERSE)}"
             )
+            yield Misfit(("stop_gradient", "solver"), text)
         if name == "one_sided_difference" and self.adapt != "all":
-            raise ValueError(f"adapt: {name} reuses inner gradients, which must be whole; take central_difference")
+            text = f"{name} reuses inner gradients, which must be whole; take central_difference"
+            yield Misfit(("adapt", "solver"), text)
         if self.learn_inner_lr and name in (*IMPLICIT, "parameter_matching"):
-            raise ValueError(f"learn_inner_lr: {name} has no derivative by the inner rate; choose exact")
+            text = f"{name} has no derivative by the inner rate; choose exact"
+            yield Misfit(("learn_inner_lr", "solver"), text)
         if self.support_query and name not in (*REVERSE, "central_difference", "one_sided_difference"):
-            raise ValueError(f"solver: {name} gives the guiding network g no gradient; choose exact for support_query")
+            text = f"{name} gives the guiding network g no gradient; choose exact for support_query"
+            yield Misfit(("solver", "support_query"), text)
 
     @property
     def outer_weight(self) -> float:

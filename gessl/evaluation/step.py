@@ -1,9 +1,9 @@
 """`gessl evaluate`: embed all images of a run's data set once, run the protocols, write scores and outcomes."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from gessl.identity import require_science
 from gessl.layout import data_dir, run_dir, scores_dir, tasks_dir
 from gessl.lineage.record import Step
 from gessl.nets.encoder import load_encoder
+from gessl.settings import Misfit, Range, Settings
 from gessl.tasks.read import load_episodes, load_label_subsets, load_sigma_suite
 
 # The σ protocols stand without their ingredients here: `SigmaSettings` adds those to the id.
@@ -37,7 +38,7 @@ SUPERVISED = (linear.PROTOCOL, knn.PROTOCOL, scarce.PROTOCOL)
 
 
 @dataclass(frozen=True)
-class EvaluationSettings:
+class EvaluationSettings(Settings):
     """What to measure.
 
     Attributes:
@@ -48,19 +49,19 @@ class EvaluationSettings:
 
     protocols: tuple[str, ...] = PROTOCOLS
     sigma: SigmaSettings = field(default_factory=SigmaSettings)
-    batch: int = 512
+    batch: Annotated[int, Range(ge=1, le=65_536)] = 512
 
-    def __post_init__(self) -> None:
-        for name in self.protocols:
-            if name not in PROTOCOLS:
-                near = difflib.get_close_matches(name, PROTOCOLS, n=1, cutoff=0)[0]
-                raise ValueError(f"protocols: {name!r} is unknown; did you mean {near!r}?")
+    def contradictions(self) -> Iterator[Misfit]:
+        """Protocols that there are not, or twice, or none."""
+        unknown = [name for name in self.protocols if name not in PROTOCOLS]
+        if unknown:
+            near = difflib.get_close_matches(unknown[0], PROTOCOLS, n=1, cutoff=0.8)
+            advice = f"; did you mean {near[0]!r}?" if near else f" (there are {', '.join(PROTOCOLS)})"
+            yield Misfit(("protocols",), f"no protocol {', '.join(map(repr, unknown))}{advice}")
         if len(set(self.protocols)) < len(self.protocols):
-            raise ValueError("protocols: one is named twice; name each once")
+            yield Misfit(("protocols",), "one is named twice; name each once")
         if not self.protocols:
-            raise ValueError(f"protocols: empty; choose from {', '.join(PROTOCOLS)}")
-        if self.batch < 1:
-            raise ValueError(f"batch: must be at least 1, got {self.batch}; the default is 512")
+            yield Misfit(("protocols",), f"empty; choose from {', '.join(PROTOCOLS)}")
 
 
 def require_shared_classes(dataset: str, protocols: Sequence[str]) -> None:

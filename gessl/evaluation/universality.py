@@ -13,7 +13,7 @@ never fitted. σ uses labels: it must never select a run that is called label-fr
 
 import copy
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from gessl.evaluation.embed import load_images, position_tensor
 from gessl.evaluation.score import Score, require
 from gessl.optimizer import Optimizer
+from gessl.settings import Range, Rate, Settings, Temperature
 from gessl.sigma import calibration_temperature, divergence, log_posterior, smoothed_onehot
 from gessl.statistics import bootstrap_mean
 from gessl.tasks.read import Positions, SigmaSuite
@@ -33,7 +34,7 @@ TASK = "suite"
 
 
 @dataclass(frozen=True)
-class SigmaSettings:
+class SigmaSettings(Settings):
     """Ingredients of σ; all of them decide its protocol id.
 
     Attributes:
@@ -45,20 +46,10 @@ class SigmaSettings:
     """
 
     divergence: Literal["kl", "reverse_kl", "js"] = "kl"
-    temperature: float = 0.5
-    eps: float = 0.1
-    finetune_steps: int = 30
-    finetune_rate: float = 3e-3
-
-    def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise ValueError(f"temperature: must be positive, got {self.temperature}; the default is 0.5")
-        if not 0 < self.eps <= 1:
-            raise ValueError(f"eps: must lie in (0, 1], got {self.eps}; without smoothing σ is infinite")
-        if self.finetune_steps < 0:
-            raise ValueError(f"finetune_steps: must not be negative, got {self.finetune_steps}; the default is 30")
-        if not self.finetune_rate > 0:
-            raise ValueError(f"finetune_rate: must be positive, got {self.finetune_rate}; the default is 0.003")
+    temperature: Temperature = 0.5
+    eps: Annotated[float, Range(gt=0, le=1)] = 0.1
+    finetune_steps: Annotated[int, Range(ge=0, le=100_000)] = 30
+    finetune_rate: Rate = 3e-3
 
     @property
     def onehot(self) -> str:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from gessl.methods.base import Method, Tensors
 from gessl.nets.heads import mlp
+from gessl.settings import Weight, Width
 
 
 def cross_correlation(z1: Tensor, z2: Tensor, eps: float = 1e-5) -> Tensor:
@@ -26,9 +27,9 @@ class BarlowTwins(Method):
     The head's last layer has no bias, as in the official code.
     """
 
-    hidden: int = 8192
-    dim: int = 8192
-    off_diagonal: float = 0.0051
+    hidden: Width = 8192
+    dim: Width = 8192
+    off_diagonal: Weight = 0.0051
 
     def heads(self, features: int) -> dict[str, nn.Module]:
         return {"projector": mlp(features, self.hidden, self.hidden, self.dim, bias_last=False)}

@@ -6,13 +6,15 @@ bi-level engine decides what is held fixed and every derivative it takes is the 
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from gessl.settings import Misfit, Settings
 
 Tensors = dict[str, Tensor]
 TEACHER = "teacher."  # entries of the state with this prefix are a teacher's parameters
@@ -69,10 +71,11 @@ Project = Callable[[Tensors], Tensors]
 
 
 @dataclass(frozen=True)
-class Method:
+class Method(Settings):
     """Base class: an encoder with one projector, no state, no targets.
 
-    A subclass gives `heads` and `loss`, and overrides the rest where its paper asks for it.
+    A subclass gives `heads` and `loss`, and overrides the rest where its paper asks for it. The type of each
+    hyper-parameter states its range (`gessl/settings.py`).
 
     Class attributes:
         source: where its targets come from: "none", "state" (teacher, queue, draws: whatever stands still while the
@@ -89,6 +92,10 @@ class Method:
     crops: ClassVar[bool] = False
     needs: ClassVar[Literal["features", "maps", "tokens", "lab"]] = "features"
     anchored: ClassVar[bool] = False
+
+    def shortages(self, *, images: int, batch: int, side: int) -> Iterator[Misfit]:
+        """What it cannot learn from so few training images, in so small a batch, or of images with so short a side."""
+        yield from ()
 
     def heads(self, features: int) -> dict[str, nn.Module]:
         """Modules behind the encoder by name; "projector" is required."""

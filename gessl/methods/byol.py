@@ -22,6 +22,7 @@ from gessl.methods.base import (
     teacher_of,
 )
 from gessl.nets.heads import mlp
+from gessl.settings import Momentum, Width
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,9 @@ class BYOL(Method):
 
     source: ClassVar[Literal["none", "state", "outputs"]] = "state"
 
-    hidden: int = 4096
-    dim: int = 256
-    momentum: float = 0.996
+    hidden: Width = 4096
+    dim: Width = 256
+    momentum: Momentum = 0.996
 
     def heads(self, features: int) -> dict[str, nn.Module]:
         return {

@@ -3,13 +3,14 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, cast
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gessl.methods.base import Batch, Clock, Method, Project, Seen, Tensors
+from gessl.settings import Count, Momentum, Range, Width
 
 PROBES = 8  # random directions that stand for embeddings before there are any
 
@@ -55,10 +56,10 @@ class CMC(Method):
     source: ClassVar[Literal["none", "state", "outputs"]] = "state"
     needs: ClassVar[Literal["features", "maps", "tokens", "lab"]] = "lab"
 
-    dim: int = 128
-    negatives: int = 4096
-    temperature: float = 0.07
-    momentum: float = 0.5
+    dim: Width = 128
+    negatives: Count = 4096
+    temperature: Annotated[float, Range(ge=0.02, le=1000)] = 0.07
+    momentum: Momentum = 0.5
 
     def heads(self, features: int) -> dict[str, nn.Module]:
         return {"projector": Halves(features // 2, self.dim)}

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gessl.methods.base import Batch, Clock, Method, Project, Seen, Tensors
 from gessl.nets.heads import mlp
+from gessl.settings import Range, Share, Weight, Width
 
 
 def estimates(z: Tensor, mean: Tensor, covariance: Tensor, forgetting: float) -> tuple[Tensor, Tensor]:
@@ -39,11 +40,11 @@ class CorInfoMax(Method):
 
     source: ClassVar[Literal["none", "state", "outputs"]] = "state"
 
-    hidden: int = 2048
-    dim: int = 64
-    alpha: float = 250.0
-    forgetting: float = 0.01
-    eps: float = 1e-8
+    hidden: Width = 2048
+    dim: Width = 64
+    alpha: Weight = 250.0
+    forgetting: Share = 0.01
+    eps: Annotated[float, Range(ge=1e-12, le=1)] = 1e-8
 
     def heads(self, features: int) -> dict[str, nn.Module]:
         # no BatchNorm, and no bias in the last layer:

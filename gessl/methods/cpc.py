@@ -4,7 +4,9 @@ Context network and predictions as the second version spells them out (Hénaff e
 https://arxiv.org/abs/1905.09272, appendix A.2).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 
 from gessl.errors import UserError
 from gessl.methods.base import Method, Tensors
+from gessl.settings import Misfit, Range, Width
 
 GRID = 7  # patches along a side (section 3.2)
 BLOCKS = 5  # of the context network
@@ -90,9 +93,13 @@ class CPC(Method):
     patches, of features and of the embeddings to be found.
     """
 
-    hidden: int = 256
-    dim: int = 64
-    scale: float = 0.1
+    hidden: Width = 256
+    dim: Width = 64
+    scale: Annotated[float, Range(gt=0, le=1000)] = 0.1
+
+    def shortages(self, *, images: int, batch: int, side: int) -> Iterator[Misfit]:
+        if side <= GRID:
+            yield Misfit((), f"images of {side} pixels; patches that overlap by half need at least {GRID + 1}")
 
     def heads(self, features: int) -> dict[str, nn.Module]:
         return {

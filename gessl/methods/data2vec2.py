@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gessl.methods.base import Batch, Clock, Method, Project, Seen, Tensors, moved_teacher, taught, teacher_of
 from gessl.methods.mae import encoder_of, gone, kept, masked_and_whole, patches
+from gessl.settings import Depth, Momentum, Range, Share, Weight, Width
 
 EXTRA = 0.07  # mask_prob_adjust: the official code sows blocks for this share more than it keeps, as they overlap
 
@@ -33,16 +34,16 @@ class Data2Vec2(Method):
     needs: ClassVar[Literal["features", "maps", "tokens", "lab"]] = "tokens"
     anchored: ClassVar[bool] = True
 
-    masks: int = 16
-    mask: float = 0.8
-    block: int = 3
-    skip: int = 2
-    groups: int = 16
-    layers: int = 6
-    cls: float = 2.56
-    momentum: float = 0.9998
-    momentum_end: float = 0.99999
-    anneal: float = 0.26645
+    masks: Annotated[int, Range(ge=1, le=1000)] = 16
+    mask: Share = 0.8
+    block: Annotated[int, Range(ge=1, le=1000)] = 3
+    skip: Annotated[int, Range(ge=0, le=1000)] = 2
+    groups: Width = 16
+    layers: Depth = 6
+    cls: Weight = 2.56
+    momentum: Momentum = 0.9998
+    momentum_end: Momentum = 0.99999
+    anneal: Annotated[float, Range(gt=0, le=1)] = 0.26645
 
     def heads(self, features: int) -> dict[str, nn.Module]:
         from gessl.nets.decoders import MapDecoder

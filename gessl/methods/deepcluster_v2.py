@@ -1,8 +1,8 @@
 """DeepCluster v2 (Caron et al. 2020, https://arxiv.org/abs/2006.09882, section 4 and appendix; code below)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,7 @@ from gessl.methods.base import Batch, Clock, Method, Project, Seen, Tensors
 from gessl.methods.swav import multi_crop, unit_projections
 from gessl.nets.heads import mlp
 from gessl.rng import generator as keyed
+from gessl.settings import Misfit, Prototypes, Range, Temperature, Width
 
 ITERATIONS = 10  # of k-means, as in the official code
 UNASSIGNED = -100
@@ -52,11 +53,16 @@ class DeepClusterV2(Method):
     source: ClassVar[Literal["none", "state", "outputs"]] = "state"
     crops: ClassVar[bool] = True
 
-    hidden: int = 2048
-    dim: int = 128
-    prototypes: int = 3000
-    clusterings: int = 3
-    temperature: float = 0.1
+    hidden: Width = 2048
+    dim: Width = 128
+    prototypes: Prototypes = 3000
+    clusterings: Annotated[int, Range(ge=1, le=100)] = 3
+    temperature: Temperature = 0.1
+
+    def shortages(self, *, images: int, batch: int, side: int) -> Iterator[Misfit]:
+        if images < self.prototypes:
+            text = f"{self.prototypes} prototypes of {images} training images; give fewer prototypes"
+            yield Misfit(("prototypes",), text)
 
     def heads(self, features: int) -> dict[str, nn.Module]:
         return {"projector": mlp(features, self.hidden, self.dim)}

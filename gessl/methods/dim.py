@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gessl.methods.base import Method, Tensors
 from gessl.nets.heads import mlp
+from gessl.settings import Width
 
 
 def jensen_shannon(scores: Tensor) -> Tensor:
@@ -76,9 +77,9 @@ class DIM(Method):
 
     needs: ClassVar[Literal["features", "maps", "tokens", "lab"]] = "maps"
 
-    units: int = 2048
-    hidden: int = 1024
-    dim: int = 64
+    units: Width = 2048
+    hidden: Width = 1024
+    dim: Width = 64
     infonce: bool = False
 
     def heads(self, features: int) -> dict[str, nn.Module]:

@@ -21,6 +21,7 @@ from gessl.methods.base import (
     teacher_of,
 )
 from gessl.methods.swav import multi_crop, swapped, unit_projections, unit_prototypes
+from gessl.settings import Epochs, Momentum, Prototypes, Temperature, Width
 
 
 @dataclass(frozen=True)
@@ -35,16 +36,16 @@ class DINO(Method):
     source: ClassVar[Literal["none", "state", "outputs"]] = "state"
     crops: ClassVar[bool] = True
 
-    hidden: int = 2048
-    dim: int = 256
-    prototypes: int = 65536
-    temperature: float = 0.1
-    teacher_temperature_start: float = 0.04
-    teacher_temperature: float = 0.07
-    warmup_epochs: int = 30
-    centre_momentum: float = 0.9
-    momentum: float = 0.996
-    frozen_epochs: int = 1
+    hidden: Width = 2048
+    dim: Width = 256
+    prototypes: Prototypes = 65536
+    temperature: Temperature = 0.1
+    teacher_temperature_start: Temperature = 0.04
+    teacher_temperature: Temperature = 0.07
+    warmup_epochs: Epochs = 30
+    centre_momentum: Momentum = 0.9
+    momentum: Momentum = 0.996
+    frozen_epochs: Epochs = 1
 
     def heads(self, features: int) -> dict[str, nn.Module]:
         # https://github.com/facebookresearch/dino/blob/main/vision_transformer.py

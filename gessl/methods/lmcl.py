@@ -1,12 +1,15 @@
 """Large-margin contrastive learning (Chen et al., ICML 2021, https://proceedings.mlr.press/v139/chen21n.html)."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gessl.methods.base import Batch, Method, Tensors, all_views
 from gessl.methods.simclr import nt_xent, projection_head
+from gessl.settings import Misfit, Range, Temperature, Weight, Width
 
 
 def polarization(z: Tensor, near: float, far: float) -> Tensor:
@@ -19,6 +22,9 @@ def polarization(z: Tensor, near: float, far: float) -> Tensor:
     return F.relu((distance - near) * (far - distance)).mean()
 
 
+Distance = Annotated[float, Range(ge=0, le=1)]
+
+
 @dataclass(frozen=True)
 class LMCL(Method):
     """SimCLR, with a regularizer that empties a margin of distances between clusters and within them.
@@ -28,13 +34,18 @@ class LMCL(Method):
     half of one minus the cosine as the distance.
     """
 
-    hidden: int = 2048
-    dim: int = 128
-    temperature: float = 0.5
+    hidden: Width = 2048
+    dim: Width = 128
+    temperature: Temperature = 0.5
     norm_last: bool = True
-    near: float = 0.2
-    far: float = 0.5
-    weight: float = 10.0
+    near: Distance = 0.2
+    far: Distance = 0.5
+    weight: Weight = 10.0
+
+    def contradictions(self) -> Iterator[Misfit]:
+        """A margin that is none."""
+        if self.near >= self.far:
+            yield Misfit(("near", "far"), f"{self.near} is not below far ({self.far}); the margin lies between them")
 
     def heads(self, features: int) -> dict[str, nn.Module]:
         return {"projector": projection_head(features, self.hidden, self.dim, self.norm_last)}

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from gessl.methods.base import Batch, Method, Project, Tensors
 from gessl.nets.backbones import patch_side
 from gessl.nets.encoder import Encoder
+from gessl.settings import Depth, Share, Width
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,9 @@ class MAE(Method):
     needs: ClassVar[Literal["features", "maps", "tokens", "lab"]] = "tokens"
     anchored: ClassVar[bool] = True
 
-    mask: float = 0.75
-    width: int = 512
-    depth: int = 8
+    mask: Share = 0.75
+    width: Width = 512
+    depth: Depth = 8
 
     def heads(self, features: int) -> dict[str, nn.Module]:
         from gessl.nets.decoders import PixelDecoder

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,7 @@ from gessl.methods.base import (
     teacher_of,
 )
 from gessl.nets.heads import mlp
+from gessl.settings import Epochs, Momentum, Range, Width
 
 
 def log_det_series(c: Tensor, order: int) -> Tensor:
@@ -55,13 +56,13 @@ class MEC(Method):
 
     source: ClassVar[Literal["none", "state", "outputs"]] = "state"
 
-    dim: int = 2048
-    bottleneck: int = 512
-    distortion: float = 64.0
-    order: int = 4
-    warmup: int = 10
-    warmup_scale: float = 8.0
-    momentum: float = 0.996
+    dim: Width = 2048
+    bottleneck: Width = 512
+    distortion: Annotated[float, Range(gt=0, le=1e6)] = 64.0
+    order: Annotated[int, Range(ge=1, le=100)] = 4
+    warmup: Epochs = 10
+    warmup_scale: Annotated[float, Range(gt=0, le=1e6)] = 8.0
+    momentum: Momentum = 0.996
 
     def heads(self, features: int) -> dict[str, nn.Module]:
         # hidden layers as wide as the features, the last BatchNorm without scale and shift:

@@ -24,6 +24,7 @@ from gessl.methods.base import (
     teacher_of,
 )
 from gessl.nets.heads import mlp
+from gessl.settings import Count, Momentum, Temperature, Width
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,12 @@ class MoCoV2(Method):
 
     source: ClassVar[Literal["none", "state", "outputs"]] = "state"
 
-    hidden: int = 2048
-    dim: int = 128
-    queue: int = 65536
-    temperature: float = 0.2
-    momentum: float = 0.999
-    momentum_end: float = 0.999
+    hidden: Width = 2048
+    dim: Width = 128
+    queue: Count = 65536
+    temperature: Temperature = 0.2
+    momentum: Momentum = 0.999
+    momentum_end: Momentum = 0.999
 
     def heads(self, features: int) -> dict[str, nn.Module]:
         return {"projector": mlp(features, self.hidden, self.dim, norm=False)}

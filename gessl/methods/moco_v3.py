@@ -22,6 +22,7 @@ from gessl.methods.base import (
     teacher_of,
 )
 from gessl.nets.heads import mlp
+from gessl.settings import Momentum, Temperature, Width
 
 
 def info_nce(rows: Tensor, keys: Tensor, temperature: float) -> Tensor:
@@ -41,10 +42,10 @@ class MoCoV3(Method):
 
     source: ClassVar[Literal["none", "state", "outputs"]] = "state"
 
-    hidden: int = 4096
-    dim: int = 256
-    temperature: float = 1.0
-    momentum: float = 0.99
+    hidden: Width = 4096
+    dim: Width = 256
+    temperature: Temperature = 1.0
+    momentum: Momentum = 0.99
 
     def heads(self, features: int) -> dict[str, nn.Module]:
         return {

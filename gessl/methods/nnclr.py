@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from gessl.methods.base import Batch, Clock, Method, Project, Seen, Tensors, each_view, enqueued, random_queue
 from gessl.methods.moco_v3 import info_nce
 from gessl.nets.heads import mlp
+from gessl.settings import Count, Temperature, Width
 
 
 def nearest(rows: Tensor, queue: Tensor) -> Tensor:
@@ -30,11 +31,11 @@ class NNCLR(Method):
 
     source: ClassVar[Literal["none", "state", "outputs"]] = "outputs"
 
-    hidden: int = 2048
-    dim: int = 256
-    predictor: int = 4096
-    queue: int = 98304
-    temperature: float = 0.1
+    hidden: Width = 2048
+    dim: Width = 256
+    predictor: Width = 4096
+    queue: Count = 98304
+    temperature: Temperature = 0.1
 
     def heads(self, features: int) -> dict[str, nn.Module]:
         projector = mlp(features, self.hidden, self.hidden, self.dim, norm_last=True)

@@ -22,6 +22,7 @@ from gessl.methods.base import (
     teacher_of,
 )
 from gessl.nets.heads import mlp
+from gessl.settings import Count, Momentum, Temperature, Weight, Width
 
 
 def others(count: int, negatives: int, generator: torch.Generator) -> Tensor:
@@ -50,13 +51,13 @@ class ReLICv2(Method):
     views: ClassVar[tuple[int, int]] = (2, 4)
     crops: ClassVar[bool] = True
 
-    hidden: int = 4096
-    dim: int = 256
-    negatives: int = 10
-    temperature: float = 0.2
-    contrastive: float = 0.3
-    invariance: float = 5.0
-    momentum: float = 0.996
+    hidden: Width = 4096
+    dim: Width = 256
+    negatives: Count = 10
+    temperature: Temperature = 0.2
+    contrastive: Weight = 0.3
+    invariance: Weight = 5.0
+    momentum: Momentum = 0.996
 
     def heads(self, features: int) -> dict[str, nn.Module]:
         return {"projector": mlp(features, self.hidden, self.dim, bias_last=False)}

@@ -24,6 +24,7 @@ from gessl.methods.base import (
     teacher_of,
 )
 from gessl.nets.heads import mlp
+from gessl.settings import Count, Momentum, Temperature, Width
 
 
 @dataclass(frozen=True)
@@ -37,13 +38,13 @@ class ReSSL(Method):
 
     source: ClassVar[Literal["none", "state", "outputs"]] = "state"
 
-    hidden: int = 4096
-    dim: int = 512
-    queue: int = 131072
-    temperature: float = 0.1
-    teacher_temperature: float = 0.04
-    momentum: float = 0.999
-    momentum_end: float = 0.999
+    hidden: Width = 4096
+    dim: Width = 512
+    queue: Count = 131072
+    temperature: Temperature = 0.1
+    teacher_temperature: Temperature = 0.04
+    momentum: Momentum = 0.999
+    momentum_end: Momentum = 0.999
 
     def heads(self, features: int) -> dict[str, nn.Module]:
         return {"projector": mlp(features, self.hidden, self.dim, norm=False)}

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from gessl.methods.base import Batch, Method, Tensors, all_views
 from gessl.nets.heads import mlp
+from gessl.settings import Temperature, Width
 
 
 def nt_xent(z: Tensor, temperature: float) -> Tensor:
@@ -41,9 +42,9 @@ class SimCLR(Method):
     there (model_util.py, `projection_head`), which the paper does not mention; solo-learn and lightly leave it out.
     """
 
-    hidden: int = 2048
-    dim: int = 128
-    temperature: float = 0.5
+    hidden: Width = 2048
+    dim: Width = 128
+    temperature: Temperature = 0.5
     norm_last: bool = True
 
     def heads(self, features: int) -> dict[str, nn.Module]:

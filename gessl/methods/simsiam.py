@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from gessl.methods.base import Batch, Method, Project, Tensors, each_view
 from gessl.nets.heads import mlp
+from gessl.settings import Width
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,8 @@ class SimSiam(Method):
 
     source: ClassVar[Literal["none", "state", "outputs"]] = "outputs"
 
-    dim: int = 2048
-    bottleneck: int = 512
+    dim: Width = 2048
+    bottleneck: Width = 512
 
     def heads(self, features: int) -> dict[str, nn.Module]:
         # three layers, BatchNorm on every one, the last without scale and shift:

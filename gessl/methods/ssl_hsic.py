@@ -23,6 +23,7 @@ from gessl.methods.base import (
     teacher_of,
 )
 from gessl.nets.heads import mlp
+from gessl.settings import Momentum, Rate, Weight, Width
 
 HIDDENS = 4  # two views, each seen by the online network and by the teacher
 SAMPLED = 256  # embeddings of each of these, for the kernel's scale: 1024 altogether
@@ -95,12 +96,12 @@ class SSLHSIC(Method):
 
     source: ClassVar[Literal["none", "state", "outputs"]] = "state"
 
-    hidden: int = 4096
-    dim: int = 256
-    frequencies: int = 512
-    gamma: float = 3.0
-    scale_lr: float = 3e-4
-    momentum: float = 0.99
+    hidden: Width = 4096
+    dim: Width = 256
+    frequencies: Width = 512
+    gamma: Weight = 3.0
+    scale_lr: Rate = 3e-4
+    momentum: Momentum = 0.99
 
     def heads(self, features: int) -> dict[str, nn.Module]:
         return {

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, cast
+from typing import Annotated, ClassVar, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gessl.methods.base import Batch, Clock, Method, Project, Seen, Tensors, all_views, enqueued
 from gessl.nets.heads import mlp
+from gessl.settings import Epochs, Prototypes, Range, Temperature, Width
 
 
 def multi_crop(net: nn.ModuleDict, batch: Batch) -> Tensors:
@@ -84,15 +85,15 @@ class SwAV(Method):
     source: ClassVar[Literal["none", "state", "outputs"]] = "outputs"
     crops: ClassVar[bool] = True
 
-    hidden: int = 2048
-    dim: int = 128
-    prototypes: int = 3000
-    temperature: float = 0.1
-    epsilon: float = 0.05
-    iterations: int = 3
-    queue: int = 3840
-    queue_start: int = 15
-    frozen_epochs: int = 1
+    hidden: Width = 2048
+    dim: Width = 128
+    prototypes: Prototypes = 3000
+    temperature: Temperature = 0.1
+    epsilon: Annotated[float, Range(ge=1e-3, le=1000)] = 0.05
+    iterations: Annotated[int, Range(ge=1, le=1000)] = 3
+    queue: Annotated[int, Range(ge=0, le=1_000_000)] = 3840
+    queue_start: Epochs = 15
+    frozen_epochs: Epochs = 1
 
     def heads(self, features: int) -> dict[str, nn.Module]:
         prototypes = nn.Linear(self.dim, self.prototypes, bias=False)

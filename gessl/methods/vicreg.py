@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from gessl.methods.base import Method, Tensors
 from gessl.nets.heads import mlp
+from gessl.settings import Weight, Width
 
 
 def variance_loss(z: Tensor, eps: float = 1e-4) -> Tensor:
@@ -43,11 +44,11 @@ class VICReg(Method):
     variance's weight.
     """
 
-    hidden: int = 8192
-    dim: int = 8192
-    invariance: float = 25.0
-    variance: float = 25.0
-    covariance: float = 1.0
+    hidden: Width = 8192
+    dim: Width = 8192
+    invariance: Weight = 25.0
+    variance: Weight = 25.0
+    covariance: Weight = 1.0
 
     def heads(self, features: int) -> dict[str, nn.Module]:
         return {"projector": mlp(features, self.hidden, self.hidden, self.dim, bias_last=False)}

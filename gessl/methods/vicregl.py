@@ -1,7 +1,7 @@
 """VICRegL (Bardes et al. 2022, https://arxiv.org/abs/2210.01571)."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, cast
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from gessl.methods.base import Batch, Method, Project, Tensors, each_view
 from gessl.methods.vicreg import covariance_loss, variance_loss
 from gessl.nets.heads import mlp
+from gessl.settings import Count, Range, Weight, Width
 
 
 def centres(box: Tensor, flip: Tensor, height: int, width: int) -> Tensor:
@@ -63,16 +64,16 @@ class VICRegL(Method):
     crops: ClassVar[bool] = True
     needs: ClassVar[Literal["features", "maps", "tokens", "lab"]] = "maps"
 
-    hidden: int = 8192
-    dim: int = 8192
-    local_hidden: int = 512
-    local_dim: int = 512
-    matches: int = 20
-    matches_back: int = 4
-    alpha: float = 0.9
-    invariance: float = 25.0
-    variance: float = 25.0
-    covariance: float = 1.0
+    hidden: Width = 8192
+    dim: Width = 8192
+    local_hidden: Width = 512
+    local_dim: Width = 512
+    matches: Count = 20
+    matches_back: Count = 4
+    alpha: Annotated[float, Range(ge=0, le=1)] = 0.9
+    invariance: Weight = 25.0
+    variance: Weight = 25.0
+    covariance: Weight = 1.0
 
     def heads(self, features: int) -> dict[str, nn.Module]:
         return {

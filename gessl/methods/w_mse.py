@@ -1,8 +1,9 @@
 """W-MSE (Ermolov et al. 2021, https://arxiv.org/abs/2007.06346)."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from gessl.errors import UserError
 from gessl.methods.base import Batch, Method, Project, Tensors, each_view
 from gessl.nets.heads import mlp
+from gessl.settings import Misfit, Range, Width
 
 
 def sliced(order: Tensor, size: int) -> Tensor:
@@ -56,10 +58,20 @@ class WMSE(Method):
     source: ClassVar[Literal["none", "state", "outputs"]] = "state"
     views: ClassVar[tuple[int, int]] = (2, 4)
 
-    size: int = 128
-    iterations: int = 1
-    hidden: int = 1024
-    dim: int = 64
+    size: Annotated[int, Range(ge=2, le=65_536)] = 128
+    iterations: Annotated[int, Range(ge=1, le=1000)] = 1
+    hidden: Width = 1024
+    dim: Width = 64
+
+    def contradictions(self) -> Iterator[Misfit]:
+        """Slices whose covariance is singular."""
+        if self.size <= self.dim:
+            yield Misfit(("size", "dim"), f"{self.size} images cannot whiten {self.dim} dimensions; give twice dim")
+
+    def shortages(self, *, images: int, batch: int, side: int) -> Iterator[Misfit]:
+        if batch <= self.dim:
+            text = f"a batch of {batch} cannot whiten {self.dim} dimensions; give fewer, or a batch of twice as many"
+            yield Misfit(("dim",), text)
 
     def heads(self, features: int) -> dict[str, nn.Module]:
         return {"projector": mlp(features, self.hidden, self.dim)}

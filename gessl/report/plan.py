@@ -2,9 +2,11 @@
 
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gessl.report.reference import Reference
+from gessl.settings import Misfit, Settings
 
 LABEL_SCARCE = ("*/1-per-class", "*/1pct", "*/*w1s")  # where a better representation shows first
 
@@ -22,16 +24,17 @@ class PlannedRun:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Settings):
     """Variant `treatment` against variant `control`, paired by seed; `label` says what both have in common."""
 
     treatment: str
     control: str
     label: str
 
-    def __post_init__(self) -> None:
+    def contradictions(self) -> Iterator[Misfit]:
+        """A variant against itself."""
         if self.treatment == self.control:
-            raise ValueError(f"treatment: {self.treatment!r} is compared with itself; name two variants")
+            yield Misfit(("treatment", "control"), f"{self.treatment!r} is compared with itself; name two variants")
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,17 @@
 """Published numbers, quoted beside ours: never averaged or compared, and shown under the same protocol only."""
 
-import math
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from gessl.settings import Count, Misfit, Range, Settings
 
 Certainty = Literal["confirmed", "secondary", "memory"]
 NOT_CONFIRMED = {"confirmed": "", "secondary": "read at second hand", "memory": "not confirmed"}
 
 
 @dataclass(frozen=True)
-class Reference:
+class Reference(Settings):
     """One published number.
 
     Attributes:
@@ -35,22 +37,19 @@ class Reference:
     dataset: str
     method: str
     backbone: str
-    value: float
-    epochs: int | None = None
+    value: Annotated[float, Range(ge=-1e6, le=1e6)]
+    epochs: Count | None = None
     gessl: bool = False
     task: str = "all"
     metric: str = "accuracy"
     note: str = ""
     file: str = ""
 
-    def __post_init__(self) -> None:
+    def contradictions(self) -> Iterator[Misfit]:
+        """Words that are missing."""
         for name in ("source", "address", "protocol", "dataset", "method", "backbone", "task", "metric"):
             if not getattr(self, name):
-                raise ValueError(f"{name}: must not be empty")
-        if not math.isfinite(self.value):
-            raise ValueError(f"value: {self.value} is not a number that anybody published")
-        if self.epochs is not None and self.epochs < 1:
-            raise ValueError(f"epochs: {self.epochs} is too small; leave it out where the source does not say")
+                yield Misfit((name,), "must not be empty")
 
     @property
     def origin(self) -> str:

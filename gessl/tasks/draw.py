@@ -3,9 +3,10 @@
 Every row (epoch, episode, subset draw, σ task) has a generator of its own: a longer file extends a shorter one.
 """
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,20 +17,21 @@ from gessl.files import atomic_json
 from gessl.layout import data_dir, tasks_dir
 from gessl.lineage.record import Step
 from gessl.rng import numpy_generator
+from gessl.settings import Misfit, Range, Settings
 
 Positions = NDArray[np.int64]
 SUBSETS = {"1-per-class": 0.0, "1pct": 0.01, "10pct": 0.1}
 """Label subsets by name: the share of the labelled training images, but at least one per class."""
 
 
-def _require_at_least(settings: Any, bounds: dict[str, int]) -> None:
-    for name, least in bounds.items():
-        if getattr(settings, name) < least:
-            raise ValueError(f"{name}: {getattr(settings, name)} is too small; give {least} or more")
+MOST_DRAWN = 100_000_000  # positions in one file: 800 MB
+Images = Annotated[int, Range(ge=1, le=100_000)]
+"""Of a class."""
+Ways = Annotated[int, Range(ge=2, le=10_000)]
 
 
 @dataclass(frozen=True)
-class SuiteSettings:
+class SuiteSettings(Settings):
     """The σ suite: small supervised tasks on which an encoder is compared with each task's optimal model.
 
     Attributes:
@@ -39,18 +41,21 @@ class SuiteSettings:
             share no class).
     """
 
-    tasks: int = 20
-    way: int = 5
-    train: int = 10
-    val: int = 5
-    test: int = 10
+    tasks: Annotated[int, Range(ge=1, le=100_000)] = 20
+    way: Ways = 5
+    train: Images = 10
+    val: Images = 5
+    test: Images = 10
 
-    def __post_init__(self) -> None:
-        _require_at_least(self, {"tasks": 1, "way": 2, "train": 1, "val": 1, "test": 1})
+    def contradictions(self) -> Iterator[Misfit]:
+        """What would take more memory than anybody means."""
+        positions = self.tasks * self.way * (self.train + self.val + self.test)
+        if positions > MOST_DRAWN:
+            yield Misfit(("tasks", "way", "train", "val", "test"), _too_many(positions))
 
 
 @dataclass(frozen=True)
-class TaskSettings:
+class TaskSettings(Settings):
     """How many tasks of each kind are drawn.
 
     Attributes:
@@ -61,25 +66,29 @@ class TaskSettings:
         episodes: episodes per setting.
         label_draws: independent draws of each label subset.
         sigma: the σ suite.
-
-    Raises:
-        ValueError: a number is too small or given twice.
     """
 
-    epochs: int = 100
-    ways: tuple[int, ...] = (5, 10)
-    shots: tuple[int, ...] = (1, 5)
-    queries: int = 15
-    episodes: int = 200
-    label_draws: int = 5
+    epochs: Annotated[int, Range(ge=1, le=100_000)] = 100
+    ways: tuple[Ways, ...] = (5, 10)
+    shots: tuple[Images, ...] = (1, 5)
+    queries: Images = 15
+    episodes: Annotated[int, Range(ge=1, le=1_000_000)] = 200
+    label_draws: Annotated[int, Range(ge=1, le=1000)] = 5
     sigma: SuiteSettings = SuiteSettings()
 
-    def __post_init__(self) -> None:
-        _require_at_least(self, {"epochs": 1, "queries": 1, "episodes": 1, "label_draws": 1})
-        for name, least in (("ways", 2), ("shots", 1)):
+    def contradictions(self) -> Iterator[Misfit]:
+        """Nothing to draw, the same twice, or more than memory holds."""
+        for name in ("ways", "shots"):
             values = getattr(self, name)
-            if not values or min(values) < least or len(set(values)) < len(values):
-                raise ValueError(f"{name}: {list(values)}; give different whole numbers of {least} or more")
+            if not values or len(set(values)) < len(values):
+                yield Misfit((name,), f"{list(values)}; give different numbers, one at least")
+        positions = self.episodes * max((0, *self.ways)) * (max((0, *self.shots)) + self.queries)
+        if positions > MOST_DRAWN:
+            yield Misfit(("episodes", "ways", "shots", "queries"), _too_many(positions))
+
+
+def _too_many(positions: int) -> str:
+    return f"these settings draw {positions} images in one file, above {MOST_DRAWN}; lower some of them"
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,21 @@
 """What decides a run's results (science), and what only decides how fast it gets there (efficiency)."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from gessl.bilevel.learner import Precision
 from gessl.bilevel.settings import GesslSettings
 from gessl.methods.base import Method
 from gessl.optimizer import Kind
+from gessl.settings import Count, Misfit, Range, Rate, Settings, Steps
+
+Decay = Annotated[float, Range(ge=0, lt=1)]
+LeastRate = Annotated[float, Range(ge=0, le=1000)]
 
 
 @dataclass(frozen=True)
-class TrainSettings:
+class TrainSettings(Settings):
     """The outer loop.
 
     Attributes:
@@ -34,39 +39,40 @@ class TrainSettings:
             passes in float32.
     """
 
-    steps: int = 300
-    batch: int = 128
+    steps: Steps = 300
+    batch: Annotated[int, Range(ge=2, le=65_536)] = 128
     optimizer: Kind = "adam"
-    lr: float = 1e-3
-    momentum: float = 0.9
-    beta2: float = 0.999
-    eta: float = 0.02
+    lr: Rate = 1e-3
+    momentum: Decay = 0.9
+    beta2: Decay = 0.999
+    eta: Rate = 0.02
     clip_lr: bool = True
-    weight_decay: float = 1e-6
-    clip: float = 0.0
-    warmup: int = 20
-    warmup_from: float = 0.0
+    weight_decay: Annotated[float, Range(ge=0, le=1000)] = 1e-6
+    clip: Annotated[float, Range(ge=0, le=1e6)] = 0.0
+    warmup: Annotated[int, Range(ge=0, le=100_000_000)] = 20
+    warmup_from: LeastRate = 0.0
     schedule: Literal["cosine", "constant", "drops"] = "cosine"
-    min_lr: float = 0.0
-    drops: tuple[int, ...] = ()
+    min_lr: LeastRate = 0.0
+    drops: tuple[Steps, ...] = ()
     precision: Precision = "float32"
 
-    def __post_init__(self) -> None:
-        for name in ("weight_decay", "lr", "eta", "clip", "warmup", "warmup_from", "min_lr"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}: {getattr(self, name)} is too small; give 0 or more")
-        for name, least in (("steps", 1), ("batch", 2)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}: {getattr(self, name)} is too small; give {least} or more")
-        for name, usual in (("momentum", 0.9), ("beta2", 0.999)):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name}: {getattr(self, name)} is outside [0, 1); the usual value is {usual}")
-        if (self.schedule == "drops") != bool(self.drops):
-            raise ValueError(
-                f"drops: {list(self.drops)} does not go with schedule {self.schedule}; give both or neither"
+    def contradictions(self) -> Iterator[Misfit]:
+        """Between the schedule and its length, and between its rates."""
+        if self.warmup > self.steps:
+            yield Misfit(
+                ("warmup", "steps"), f"the warm-up takes {self.warmup} steps, but there are {self.steps}; give fewer"
             )
-        if not all(0 < before < self.steps for before in self.drops):
-            raise ValueError(f"drops: {list(self.drops)} must lie between 0 and steps ({self.steps}), both excluded")
+        for name in ("min_lr", "warmup_from"):
+            if getattr(self, name) > self.lr:
+                yield Misfit(
+                    (name, "lr"), f"{getattr(self, name)} is above lr ({self.lr}), the peak; give at most that"
+                )
+        if (self.schedule == "drops") != bool(self.drops):
+            text = f"{list(self.drops)} does not go with schedule {self.schedule}; give both or neither"
+            yield Misfit(("drops", "schedule"), text)
+        if not all(before < self.steps for before in self.drops):
+            text = f"{list(self.drops)} must lie between 0 and steps ({self.steps}), both excluded"
+            yield Misfit(("drops", "steps"), text)
 
 
 @dataclass(frozen=True)
@@ -95,7 +101,7 @@ class Science:
 
 
 @dataclass(frozen=True)
-class Efficiency:
+class Efficiency(Settings):
     """Where and how fast; no part of a run's identity.
 
     Attributes:
@@ -109,11 +115,6 @@ class Efficiency:
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     compile: bool = False
-    threads: int = 1
-    checkpoint_every: int = 50
-    log_every: int = 10
-
-    def __post_init__(self) -> None:
-        for name in ("threads", "checkpoint_every", "log_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: {getattr(self, name)} is too small; give 1 or more")
+    threads: Annotated[int, Range(ge=1, le=1024)] = 1
+    checkpoint_every: Steps = 50
+    log_every: Count = 10

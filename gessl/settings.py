@@ -1,0 +1,150 @@
+"""Settings: frozen dataclasses whose fields state their range, checked however they are built.
+
+A number's range stands in its type: `lr: Annotated[float, Range(gt=0, le=1000)]`, or one of the names below. The same
+range is checked by `Settings` when a dataclass is built and by pydantic when a file is read, where the JSON schema and
+the errors show it. Upper ends are far above any sensible value: they keep a slip from taking all memory or time.
+"""
+
+import functools
+import math
+import numbers
+import types
+import typing
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, NamedTuple
+
+
+@dataclass(frozen=True)
+class Range:
+    """What a number may be: above `gt`, at least `ge`, at most `le`, below `lt`."""
+
+    gt: float | None = None
+    ge: float | None = None
+    le: float | None = None
+    lt: float | None = None
+
+    def refusal(self, kind: type, value: Any) -> str | None:
+        """What is wrong with `value` as an `int` or `float`, or None."""
+        abstract = numbers.Integral if kind is int else numbers.Real
+        fits = isinstance(value, abstract) and not isinstance(value, bool) and self._holds(value)
+        return None if fits else f"must be {self.words(kind)}, got {value!r:.100}"
+
+    def _holds(self, value: Any) -> bool:
+        return (
+            -math.inf < value < math.inf  # nor NaN
+            and (self.gt is None or value > self.gt)
+            and (self.ge is None or value >= self.ge)
+            and (self.le is None or value <= self.le)
+            and (self.lt is None or value < self.lt)
+        )
+
+    def words(self, kind: type) -> str:
+        """The range for people: "a whole number, at least 1 and at most 1000"."""
+        named = (("above", self.gt), ("at least", self.ge), ("at most", self.le), ("below", self.lt))
+        ends = " and ".join(f"{word} {_plain(end)}" for word, end in named if end is not None)
+        return f"a {'whole number' if kind is int else 'number'}, {ends}"
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        """Pydantic's hook: our check, then its own, whose ends show in the JSON schema. A schema is a plain dict."""
+
+        def check(value: Any) -> Any:
+            refusal = self.refusal(source, value)
+            if refusal:
+                raise ValueError(refusal)
+            return value
+
+        ends = {name: end for name in ("gt", "ge", "le", "lt") if (end := getattr(self, name)) is not None}
+        return {
+            "type": "function-before",
+            "function": {"type": "no-info", "function": check},
+            "schema": {**handler(source), **ends},
+        }
+
+
+def _plain(number: float) -> str:
+    return str(int(number)) if number == int(number) else f"{number:g}"
+
+
+# ranges that many fields share
+Count = Annotated[int, Range(ge=1, le=1_000_000)]
+Steps = Annotated[int, Range(ge=1, le=100_000_000)]
+Width = Annotated[int, Range(ge=1, le=65_536)]
+"""Units of a layer."""
+Weight = Annotated[float, Range(ge=0, le=1e6)]
+"""Of a term in a loss."""
+Rate = Annotated[float, Range(gt=0, le=1000)]
+Temperature = Annotated[float, Range(ge=1e-3, le=1000)]
+"""Of a softmax over cosines; below, float32 overflows."""
+Momentum = Annotated[float, Range(ge=0, le=1)]
+"""Of a moving average."""
+Share = Annotated[float, Range(gt=0, lt=1)]
+Prototypes = Annotated[int, Range(ge=2, le=1_000_000)]
+Depth = Annotated[int, Range(ge=1, le=256)]
+"""Layers or blocks in a row."""
+Epochs = Annotated[int, Range(ge=0, le=1_000_000)]
+
+
+class Misfit(NamedTuple):
+    """Something wrong with settings: the fields that it is about, the first of them at fault, and what to do."""
+
+    keys: tuple[str, ...]
+    text: str
+
+
+class SettingsError(ValueError):
+    """Settings that are out of range or contradict each other; `misfits` are one or more."""
+
+    def __init__(self, misfits: list[Misfit]) -> None:
+        super().__init__("; ".join(f"{misfit.keys[0]}: {misfit.text}" for misfit in misfits))
+        self.misfits = misfits
+
+
+class Settings:
+    """Base of a dataclass of settings.
+
+    Raises:
+        SettingsError: on construction, with all that is wrong.
+    """
+
+    def __post_init__(self) -> None:
+        misfits = list(self._out_of_range()) or list(self.contradictions())
+        if misfits:
+            raise SettingsError(misfits)
+
+    def contradictions(self) -> Iterator[Misfit]:
+        """What fields, each in its range, have against each other."""
+        yield from ()
+
+    def _out_of_range(self) -> Iterator[Misfit]:
+        for name, check in _checks(type(self)).items():  # type: ignore[arg-type]
+            refusal = check(getattr(self, name))
+            if refusal:
+                yield Misfit((name,), refusal)
+
+
+Check = Callable[[Any], str | None]
+
+
+@functools.cache
+def _checks(settings: Any) -> dict[str, Check]:
+    """Checks by field."""
+    hints = typing.get_type_hints(settings, include_extras=True)
+    found = {each.name: _check(hints[each.name]) for each in fields(settings)}  # type: ignore[arg-type]
+    return {name: check for name, check in found.items() if check}
+
+
+def _check(hint: Any) -> Check | None:
+    """The check of a type, if it has numbers with a range: as they are, perhaps None, or in tuples."""
+    inner = typing.get_args(hint)
+    if typing.get_origin(hint) is Annotated:
+        found = next((each for each in inner[1:] if isinstance(each, Range)), None)
+        return functools.partial(found.refusal, inner[0]) if found else _check(inner[0])
+    check = next((check for each in inner if (check := _check(each))), None)
+    if check is None:
+        return None
+    if typing.get_origin(hint) is tuple:
+        return lambda values: next((refusal for value in values if (refusal := check(value))), None)
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return lambda value: None if value is None else check(value)
+    return None
