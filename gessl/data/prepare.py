@@ -16,8 +16,9 @@ from gessl.data.pin import data_version, verify_raw
 from gessl.data.readers import UNLABELLED, Chunk, RawImages, open_raw
 from gessl.data.registry import Dataset, dataset
 from gessl.data.split import LEFT_OUT, draw_split
+from gessl.errors import UserError
 from gessl.files import atomic_json
-from gessl.layout import data_dir, manifest_dir, pin, raw_dir
+from gessl.layout import REGISTRY, data_dir, manifest_dir, pin, raw_dir
 from gessl.lineage.record import Step
 
 COLUMNS = ["id", "label", "class", "split", "group", "sha256"]
@@ -43,6 +44,7 @@ def prepare(name: str) -> None:
         catalogue = draw_split(entry, _catalogue(entry, raw))
         index = catalogue[catalogue["split"] != LEFT_OUT]
         moments = _write_images(step.path("images.npy"), entry, raw, catalogue["split"].to_numpy())
+        _refuse_constant(entry, moments)
         index.to_csv(step.path("index.csv"), columns=COLUMNS, index=False, lineterminator="\n")
         atomic_json(step.path("card.json"), _card(entry, raw.classes, catalogue, moments))
 
@@ -91,6 +93,18 @@ class _Moments:
         mean = self.total / self.pixels
         std = np.sqrt(np.maximum(self.squares / self.pixels - mean**2, 0))
         return (mean / 255).tolist(), (std / 255).tolist()
+
+
+def _refuse_constant(entry: Dataset, moments: _Moments) -> None:
+    """Refuse channels in which all train pixels are the same: scaled by their spread they would not be finite."""
+    sums = zip(moments.total.tolist(), moments.squares.tolist(), strict=True)  # Python's whole numbers do not overflow
+    constant = [str(channel) for channel, (one, two) in enumerate(sums) if moments.pixels * two == one**2]
+    if constant:
+        channels = ", ".join(constant)
+        raise UserError(
+            f"{raw_dir(entry.name)}: channel {channels} of {entry.channels} is the same in every training pixel; check "
+            f"the raw files, and the reader and channels of {entry.name} in {REGISTRY}"
+        )
 
 
 def _write_images(path: Path, entry: Dataset, raw: RawImages, split: NDArray[np.object_]) -> _Moments:

@@ -3,14 +3,14 @@
 import dataclasses
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
-import yaml
-
+from gessl.documents import Document, Loc, Problem, read_document
 from gessl.errors import UserError
 from gessl.layout import REGISTRY
+from gessl.settings import Misfit, Range, Settings, SettingsError, Share
 
 Reader = Literal["digits-csv", "cifar10-pickle", "cifar100-pickle", "stl10-binary", "glyphs"]
 Access = Literal["open", "registration", "manual"]
@@ -18,10 +18,13 @@ Rule = Literal["stratified", "published", "classes"]
 Part = Literal["all", "train", "test", "unlabelled"]
 
 T = TypeVar("T")
+Whole = Annotated[int, Range(ge=0, le=2**53 - 1)]
+Unit = Annotated[float, Range(ge=0, le=1)]
+Pixels = Annotated[int, Range(ge=1, le=10_000)]
 
 
 @dataclass(frozen=True)
-class RawFile:
+class RawFile(Settings):
     """One published file.
 
     Attributes:
@@ -36,23 +39,23 @@ class RawFile:
 
     name: str
     source: str
-    bytes: int | None = None
+    bytes: Annotated[int, Range(ge=1, le=10**15)] | None = None
     sha256: str | None = None
     md5: str | None = None
 
-    def __post_init__(self) -> None:
-        _require(bool(re.fullmatch(r"\w[\w.-]*", str(self.name))), "name", "not a plain file name")
+    def contradictions(self) -> Iterator[Misfit]:
+        """Names, addresses and checksums of another form."""
+        yield from _unless(re.fullmatch(r"\w[\w.-]*", str(self.name)), "name", "not a plain file name")
         known = re.match(r"(https?://|sklearn:|matplotlib:)\w", str(self.source))
-        _require(known is not None, "source", "must start with https://, http://, sklearn: or matplotlib:")
-        _require(self.bytes is None or _whole(self.bytes, 1), "bytes", "must be a positive whole number or null")
+        yield from _unless(known, "source", "must start with https://, http://, sklearn: or matplotlib:")
         for field, digits in (("sha256", 64), ("md5", 32)):
             value = getattr(self, field)
             valid = value is None or re.fullmatch(rf"[0-9a-f]{{{digits}}}", str(value))
-            _require(bool(valid), field, f"must be {digits} lower-case hex digits or null")
+            yield from _unless(valid, field, f"must be {digits} lower-case hex digits or null")
 
 
 @dataclass(frozen=True)
-class Split:
+class Split(Settings):
     """How train, val and test come about.
 
     Attributes:
@@ -66,23 +69,22 @@ class Split:
     """
 
     rule: Rule
-    val: float
-    test: float | None = None
-    seed: int = 0
+    val: Share
+    test: Share | None = None
+    seed: Whole = 0
 
-    def __post_init__(self) -> None:
-        _require(self.rule in get_args(Rule), "rule", f"must be one of {', '.join(get_args(Rule))}")
-        _require(_share(self.val), "val", "must lie between 0 and 1, both excluded")
+    def contradictions(self) -> Iterator[Misfit]:
+        """Shares that the rule has no use for, or that leave nothing."""
+        yield from _unless(self.rule in get_args(Rule), "rule", f"must be one of {', '.join(get_args(Rule))}")
         if self.rule == "published":
-            _require(self.test is None, "test", "must be null where the test images are published")
+            yield from _unless(self.test is None, "test", "must be null where the test images are published")
         else:
-            _require(_share(self.test), "test", "must lie between 0 and 1, both excluded")
-            _require(self.val + (self.test or 0.0) < 1, "test", "val and test leave nothing to train on")
-        _require(_whole(self.seed, 0), "seed", "must be a whole number, 0 or more")
+            yield from _unless(self.test is not None, "test", "must be a share, as no test images are published")
+            yield from _unless(self.val + (self.test or 0.0) < 1, "test", "val and test leave nothing to train on")
 
 
 @dataclass(frozen=True)
-class Glyphs:
+class Glyphs(Settings):
     """How the characters of reader `glyphs` are drawn; what is not said to be fixed is drawn anew for every image.
 
     Attributes:
@@ -101,36 +103,32 @@ class Glyphs:
     """
 
     characters: str
-    seed: int
-    scale: tuple[float, float]
-    stretch: float
-    rotation: float
-    shear: float
-    shift: float
-    stroke: float
-    fade: float
-    noise: float
+    seed: Whole
+    scale: tuple[Annotated[float, Range(ge=0.1, le=1)], Annotated[float, Range(ge=0.1, le=1)]]
+    stretch: Annotated[float, Range(ge=1, le=2)]
+    rotation: Annotated[float, Range(ge=0, le=180)]
+    shear: Unit
+    shift: Annotated[float, Range(ge=0, le=0.5)]
+    stroke: Annotated[float, Range(ge=0, le=0.2)]
+    fade: Unit
+    noise: Unit
     colours: tuple[list[float], list[float]] | None = None
-    jitter: float = 0.0
+    jitter: Unit = 0.0
 
-    def __post_init__(self) -> None:
+    def contradictions(self) -> Iterator[Misfit]:
+        """Characters that are drawn twice, ranges in the wrong order, and colours that are none."""
         distinct = self.characters.isprintable() and len(set(self.characters)) == len(self.characters)
-        _require(distinct, "characters", "must be printable characters, each once")
-        _require(_whole(self.seed, 0), "seed", "must be a whole number, 0 or more")
-        ordered = len(self.scale) == 2 and all(_between(share, 0.1, 1) for share in self.scale)
-        _require(ordered and self.scale[0] <= self.scale[1], "scale", "must be [low, high] within 0.1 to 1")
-        for field, low, high in (("stretch", 1, 2), ("rotation", 0, 180), ("shear", 0, 1), ("shift", 0, 0.5)):
-            _require(_between(getattr(self, field), low, high), field, f"must lie within {low} to {high}")
-        for field, high in (("stroke", 0.2), ("fade", 1), ("noise", 1), ("jitter", 1)):
-            _require(_between(getattr(self, field), 0, high), field, f"must lie within 0 to {high}")
+        yield from _unless(distinct, "characters", "must be printable characters, each once")
+        ordered = len(self.scale) == 2 and self.scale[0] <= self.scale[1]
+        yield from _unless(ordered, "scale", "must be [low, high] within 0.1 to 1")
         if self.colours is not None:
             fit = len(self.colours) == 2 and all(_colour(colour) for colour in self.colours)
-            _require(fit, "colours", "must be [paper, ink], each [red, green, blue] within 0 to 1")
-        _require(self.colours is not None or self.jitter == 0, "jitter", "goes with colours alone")
+            yield from _unless(fit, "colours", "must be [paper, ink], each [red, green, blue] within 0 to 1")
+        yield from _unless(self.colours is not None or self.jitter == 0, "jitter", "goes with colours alone")
 
 
 @dataclass(frozen=True)
-class Dataset:
+class Dataset(Settings):
     """One entry of the registry.
 
     Attributes:
@@ -155,9 +153,9 @@ class Dataset:
     reader: Reader
     files: tuple[RawFile, ...]
     parts: dict[str, int]
-    classes: int
-    size: tuple[int, int]
-    channels: int
+    classes: Annotated[int, Range(ge=2, le=1_000_000)]
+    size: tuple[Pixels, Pixels]
+    channels: Annotated[int, Range(ge=1, le=3)]
     flip: bool
     licence: str
     access: Access
@@ -165,50 +163,51 @@ class Dataset:
     split: Split
     glyphs: Glyphs | None = None
 
-    def __post_init__(self) -> None:
-        _require(bool(re.fullmatch(r"[a-z0-9][a-z0-9-]*", self.name)), "name", "only a-z, 0-9 and hyphens")
+    def contradictions(self) -> Iterator[Misfit]:
+        """What is of another form, and what does not go with the reader or the rule."""
+        yield from _unless(re.fullmatch(r"[a-z0-9][a-z0-9-]*", self.name), "name", "only a-z, 0-9 and hyphens")
         for field in ("title", "licence", "citation"):
-            _require(isinstance(getattr(self, field), str), field, "must be text")
-        _require(self.reader in get_args(Reader), "reader", f"must be one of {', '.join(get_args(Reader))}")
+            yield from _unless(isinstance(getattr(self, field), str), field, "must be text")
+        yield from _unless(self.reader in get_args(Reader), "reader", f"must be one of {', '.join(get_args(Reader))}")
         names = [file.name for file in self.files]
-        _require(bool(names) and len(set(names)) == len(names), "files", "must name at least one file, each once")
-        counted = all(part in get_args(Part) and _whole(count, 1) for part, count in self.parts.items())
-        _require(counted, "parts", f"must map {', '.join(get_args(Part))} to numbers of images")
+        yield from _unless(names and len(set(names)) == len(names), "files", "must name at least one file, each once")
+        count = Range(ge=1, le=10**9)
+        counted = all(key in get_args(Part) and not count.refusal(int, images) for key, images in self.parts.items())
+        yield from _unless(counted, "parts", f"must map {', '.join(get_args(Part))} to numbers of images")
         wanted = {"train", "test"} if self.split.rule == "published" else {"all"}
-        _require(set(self.parts) - {"unlabelled"} == wanted, "parts", f"rule {self.split.rule} needs {sorted(wanted)}")
-        _require(_whole(self.classes, 2), "classes", "must be 2 or more")
-        _require(len(self.size) == 2 and all(_whole(n, 1) for n in self.size), "size", "must be [height, width]")
-        _require(self.channels in (1, 3), "channels", "must be 1 or 3")
-        _require(isinstance(self.flip, bool), "flip", "must be true or false")
-        _require(self.access in get_args(Access), "access", f"must be one of {', '.join(get_args(Access))}")
-        _require((self.glyphs is not None) == (self.reader == "glyphs"), "glyphs", "goes with reader glyphs alone")
-        if self.glyphs is not None:
-            self._check_drawn(self.glyphs)
+        fit = set(self.parts) - {"unlabelled"} == wanted
+        yield from _unless(fit, "parts", f"rule {self.split.rule} needs {sorted(wanted)}")
+        yield from _unless(len(self.size) == 2, "size", "must be [height, width]")
+        yield from _unless(self.channels != 2, "channels", "must be 1 or 3")
+        yield from _unless(isinstance(self.flip, bool), "flip", "must be true or false")
+        yield from _unless(self.access in get_args(Access), "access", f"must be one of {', '.join(get_args(Access))}")
+        drawn = self.reader == "glyphs"
+        yield from _unless((self.glyphs is not None) == drawn, "glyphs", "goes with reader glyphs alone")
+        if self.glyphs is not None and counted and fit:
+            yield from self._drawn_otherwise(self.glyphs)
 
-    def _check_drawn(self, glyphs: Glyphs) -> None:
+    def _drawn_otherwise(self, glyphs: Glyphs) -> Iterator[Misfit]:
         count = len(glyphs.characters)
-        _require(count == self.classes, "classes", f"must be {count}, as many as glyphs.characters")
-        _require(set(self.parts) == {"all"}, "parts", "must be {all: …}")
-        _require(self.parts["all"] % self.classes == 0, "parts", "must give every class as many images")
-        _require(self.size[0] == self.size[1], "size", "must be square")
-        _require(self.channels == 3, "channels", "must be 3")
+        yield from _unless(count == self.classes, "classes", f"must be {count}, as many as glyphs.characters")
+        yield from _unless(set(self.parts) == {"all"}, "parts", "must be {all: …}")
+        even = self.parts.get("all", 0) % self.classes == 0
+        yield from _unless(even, "parts", "must give every class as many images")
+        yield from _unless(len(set(self.size)) == 1, "size", "must be square")
+        yield from _unless(self.channels == 3, "channels", "must be 3")
 
 
 def load_registry() -> dict[str, Dataset]:
     """All entries of `config/datasets.yaml` by name.
 
     Raises:
-        UserError: the file is missing or not YAML, or an entry has an unknown key, a missing key or a bad value.
+        UserError: the file is missing or not YAML, or entries have unknown keys, missing keys or bad values; all of it.
     """
-    try:
-        entries = yaml.safe_load(REGISTRY.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{REGISTRY}: {error.strerror}; run gessl in the project's root") from None
-    except (yaml.YAMLError, ValueError) as error:  # a ValueError: not text in UTF-8, a date that there is not
-        raise UserError(f"{REGISTRY}: not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(entries, dict):
-        raise UserError(f"{REGISTRY}: must map names of data sets to their entries")
-    return {str(name): _entry(str(name), entry) for name, entry in entries.items()}
+    document = read_document(REGISTRY, "; run gessl in the project's root")
+    reading = _Reading(document, list(document.problems))
+    entries = {name: reading.entry(name, entry) for name, entry in document.tree.items()}
+    if reading.problems:
+        raise UserError(*document.lines(reading.problems))
+    return {name: entry for name, entry in entries.items() if entry}
 
 
 def dataset(name: str) -> Dataset:
@@ -223,57 +222,75 @@ def dataset(name: str) -> Dataset:
     return registry[name]
 
 
-def _entry(name: str, entry: Any) -> Dataset:
-    where = f"{REGISTRY}: {name}"
-    values = _mapping(entry, where)
-    if "name" in values:
-        raise UserError(f"{where}.name: unknown key; the entry's own key is its name")
-    for key, kind in (("files", list), ("size", list), ("parts", dict)):
-        if key in values and not isinstance(values[key], kind):
-            raise UserError(f"{where}.{key}: must be a {'list' if kind is list else 'mapping'}")
-    if "files" in values:
-        values["files"] = tuple(_build(RawFile, file, f"{where}.files[{i}]") for i, file in enumerate(values["files"]))
-    if "split" in values:
-        values["split"] = _build(Split, values["split"], f"{where}.split")
-    if "glyphs" in values:
-        values["glyphs"] = _glyphs(values["glyphs"], f"{where}.glyphs")
-    if "size" in values:
-        values["size"] = tuple(values["size"])
-    return _build(Dataset, values | {"name": name}, where)
+@dataclass
+class _Reading:
+    """From a document to entries; `problems` takes in what is wrong, and what is wrong becomes None."""
 
+    document: Document
+    problems: list[Problem]
 
-def _glyphs(values: Any, where: str) -> Glyphs:
-    """White space in `characters` is layout: a list of hundreds takes several lines."""
-    values = _mapping(values, where)
-    for key, kind, what in (("characters", str, "text"), ("scale", list, "[low, high]"), ("colours", list, "a list")):
-        if key in values and not isinstance(values[key], kind):
-            raise UserError(f"{where}.{key}: must be {what}")
-    if "characters" in values:
-        values["characters"] = "".join(values["characters"].split())
-    values |= {key: tuple(values[key]) for key in ("scale", "colours") if key in values}
-    return _build(Glyphs, values, where)
+    def entry(self, name: str, values: Any) -> Dataset | None:
+        if not self._shaped(values, (name,), {"files": list, "size": list, "parts": dict}):
+            return None
+        values, known = dict(values), len(self.problems)
+        if "name" in values:
+            self._wrong((name, "name"), "unknown key; the entry's own key is its name")
+        if "files" in values:
+            places = enumerate(values["files"])
+            values["files"] = tuple(self._build(RawFile, file, (name, "files", place)) for place, file in places)
+        if "split" in values:
+            values["split"] = self._build(Split, values["split"], (name, "split"))
+        if "glyphs" in values:
+            values["glyphs"] = self._glyphs(values["glyphs"], (name, "glyphs"))
+        if "size" in values:
+            values["size"] = tuple(values["size"])
+        whole = len(self.problems) == known
+        return self._build(Dataset, values | {"name": name}, (name,), make=whole)
 
+    def _glyphs(self, values: Any, loc: Loc) -> Glyphs | None:
+        """White space in `characters` is layout: a list of hundreds takes several lines."""
+        if not self._shaped(values, loc, {"characters": str, "scale": list, "colours": list}):
+            return None
+        values = dict(values)
+        if "characters" in values:
+            values["characters"] = "".join(values["characters"].split())
+        values |= {key: tuple(values[key]) for key in ("scale", "colours") if key in values}
+        return self._build(Glyphs, values, loc)
 
-def _build(kind: type[T], values: Any, where: str) -> T:
-    """A dataclass from a mapping; every fault becomes a `UserError` that starts with `where`."""
-    values = _mapping(values, where)
-    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    for key in values:
-        if key not in fields:
-            raise UserError(f"{where}.{key}: unknown key; {_nearest(str(key), list(fields))}")
-    missing = [name for name, field in fields.items() if field.default is dataclasses.MISSING and name not in values]
-    if missing:
-        raise UserError(f"{where}: missing {', '.join(missing)}")
-    try:
-        return kind(**values)
-    except ValueError as error:
-        raise UserError(f"{where}.{error}") from None
+    def _build(self, kind: type[T], values: Any, loc: Loc, *, make: bool = True) -> T | None:
+        """A dataclass from a mapping; unless `make`, its keys are looked at only."""
+        if not self._shaped(values, loc, {}):
+            return None
+        fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+        strangers = [key for key in values if key not in fields]
+        for key in strangers:
+            self._wrong((*loc, key), f"unknown key; {_nearest(key, list(fields))}")
+        lacking = [key for key, field in fields.items() if field.default is dataclasses.MISSING and key not in values]
+        if lacking:
+            self._wrong(loc, f"missing {', '.join(lacking)}")
+        if strangers or lacking or not make:
+            return None
+        try:
+            return kind(**values)
+        except SettingsError as error:
+            for keys, text in error.misfits:
+                self._wrong((*loc, keys[0]), text)
+            return None
 
+    def _shaped(self, values: Any, loc: Loc, kinds: Mapping[str, type]) -> bool:
+        """Whether `values` is a mapping, with parts of these kinds where it has them."""
+        if not isinstance(values, dict):
+            self._wrong(loc, "must be a mapping")
+            return False
+        names: dict[type, str] = {list: "a list", dict: "a mapping", str: "text"}
+        others = [key for key, kind in kinds.items() if key in values and not isinstance(values[key], kind)]
+        for key in others:
+            self._wrong((*loc, key), f"must be {names[kinds[key]]}")
+        return not others
 
-def _mapping(values: Any, where: str) -> dict[str, Any]:
-    if not isinstance(values, Mapping):
-        raise UserError(f"{where}: must be a mapping")
-    return dict(values)
+    def _wrong(self, loc: Loc, text: str) -> None:
+        if not any(read.loc and loc[: len(read.loc)] == read.loc for read in self.document.problems):  # once is enough
+            self.problems.append(Problem(loc, text))
 
 
 def _nearest(name: str, valid: list[str]) -> str:
@@ -281,22 +298,11 @@ def _nearest(name: str, valid: list[str]) -> str:
     return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(valid))}"
 
 
-def _require(holds: bool, field: str, problem: str) -> None:
+def _unless(holds: Any, field: str, problem: str) -> Iterator[Misfit]:
     if not holds:
-        raise ValueError(f"{field}: {problem}")
-
-
-def _whole(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _share(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1
+        yield Misfit((field,), problem)
 
 
 def _colour(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 3 and all(_between(part, 0, 1) for part in value)
-
-
-def _between(value: Any, low: float, high: float) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+    channel = Range(ge=0, le=1)
+    return isinstance(value, list) and len(value) == 3 and not any(channel.refusal(float, part) for part in value)
