@@ -127,7 +127,7 @@ def test_tasks_of_a_data_set_that_nobody_asks_for_are_refused(
     write: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["tasks", "nope", "0", "--config", str(write("some"))]) == 2
-    assert capsys.readouterr().err.startswith("gessl: some: unknown data set 'nope'; did you mean 'digits'?")
+    assert capsys.readouterr().err.startswith("gessl: some: unknown data set 'nope' (valid: digits)")
 
 
 def test_all_grids_of_the_paper_are_one_batch() -> None:

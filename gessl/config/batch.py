@@ -8,8 +8,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from gessl.config.experiment import Experiment, PlannedScience
-from gessl.config.reading import Tree, read_yaml, require
+from gessl.config.experiment import MISSING, Experiment
+from gessl.config.grid import PlannedScience
+from gessl.config.reading import Findings, require, unknown
+from gessl.documents import Document, Tree, read_document
 from gessl.errors import UserError
 from gessl.evaluation.step import PROTOCOLS, EvaluationSettings
 from gessl.tasks.draw import TaskSettings
@@ -40,33 +42,46 @@ class Batch:
         Raises:
             UserError: a file is missing or wrong (a line for each), or two of them do not go together.
         """
-        members: dict[Path, Tree] = {}
-        for path in paths:
-            tree = read_yaml(path)
-            if "experiments" in tree:
-                skip_invalid = skip_invalid or bool(tree.get("skip_invalid"))
-                members |= {member: {} for member in _members(tree, path.as_posix())}
-            else:
-                members[path] = tree
-        return cls._of(members, skip_invalid)
+        documents = [read_document(path, MISSING) for path in paths]
+        return cls._of(documents, skip_invalid)
+
+    @classmethod
+    def merged(cls, paths: Iterable[Path], overrides: Tree) -> Self:
+        """The experiment (or batch) that files make together, later ones over earlier ones, and `overrides` over all.
+
+        As Snakemake merges its `--configfile`s and `--config`; but its reader keeps the last of two equal keys, and no
+        lines.
+        """
+        documents = [read_document(path, MISSING) for path in paths]
+        name = " ".join(document.source for document in documents) or "--config"
+        whole = Document({}, name)
+        for document in (*documents, Document.of(overrides, "--config")):
+            whole = whole.under(document)
+        return cls._of([whole], False)
 
     @classmethod
     def parse(cls, tree: Tree, source: str) -> Self:
         """An experiment or a batch given as plain data; `source` names it in errors, which are those of `load`."""
-        if "experiments" not in tree:
-            return cls._of({Path(source): tree}, False)
-        return cls._of({member: {} for member in _members(tree, source)}, bool(tree.get("skip_invalid")))
+        return cls._of([Document(tree, source)], False)
 
     @classmethod
-    def _of(cls, members: Mapping[Path, Tree], skip_invalid: bool) -> Self:
-        """From the experiments' files, each with its content or nothing if it is still to be read."""
-        found: dict[Path, Experiment] = {}
+    def _of(cls, documents: Iterable[Document], skip_invalid: bool) -> Self:
+        """From documents, each an experiment or a batch."""
+        members: dict[str, Document | Path] = {}
+        for document in documents:
+            if "experiments" in document.tree:
+                paths, skips = _members(document)
+                skip_invalid = skip_invalid or skips
+                members |= {path.as_posix(): path for path in paths}
+            else:
+                members[document.source] = document
+        found: dict[str, Experiment] = {}
         faults: list[str] = []
-        for path, tree in members.items():
+        for source, member in members.items():
             try:
-                found[path] = Experiment.parse(tree or read_yaml(path), path.as_posix())
+                found[source] = Experiment.load(member) if isinstance(member, Path) else Experiment.of(member)
             except UserError as error:
-                faults.append(str(error))
+                faults += error.args
         if faults and not (skip_invalid and found):
             raise UserError(*faults)
         experiments: dict[str, Experiment] = {}
@@ -164,29 +179,46 @@ class Batch:
         return self.runs[run]
 
 
-def _members(tree: Tree, source: str) -> list[Path]:
-    """The files of a batch, in the order given; patterns sorted."""
-    for key in tree:
-        require(key, dict.fromkeys(KEYS), source, "key")
+def _members(document: Document) -> tuple[list[Path], bool]:
+    """The files of a batch, in the order given, patterns sorted; and whether wrong ones are skipped."""
+    findings, tree = Findings(document), document.tree
+    for key in tree.keys() - set(KEYS):
+        findings.add((key,), unknown("key", key, list(KEYS)))
+    skips = tree.get("skip_invalid", False)
+    if not isinstance(skips, bool):
+        findings.add(("skip_invalid",), f"must be true or false, got {skips!r:.100}")
     patterns: Any = tree["experiments"]
     patterns = [patterns] if isinstance(patterns, str) else patterns
     if not isinstance(patterns, list) or not patterns or not all(map(_is_path, patterns)):
-        raise UserError(f"{source}: experiments: must be a list of paths, got {patterns!r}")
-    return list(dict.fromkeys(path for pattern in patterns for path in _matches(pattern, source)))
+        findings.add(("experiments",), f"must be a list of paths, got {patterns!r:.100}")
+        patterns = []
+    paths: dict[Path, None] = {}
+    for pattern in patterns:
+        try:
+            paths |= dict.fromkeys(_matches(pattern))
+        except ValueError as error:
+            findings.add(("experiments",), str(error))
+    findings.stop()
+    return list(paths), bool(skips)
 
 
 def _is_path(pattern: Any) -> bool:
     return isinstance(pattern, str) and "\0" not in pattern
 
 
-def _matches(pattern: str, source: str) -> Iterable[Path]:
+def _matches(pattern: str) -> Iterable[Path]:
+    """Files that a shell pattern stands for.
+
+    Raises:
+        ValueError: none, or it is no pattern.
+    """
     if not any(mark in pattern for mark in "*?["):
         return [Path(pattern)]
     path = Path(pattern)
     try:
         found = sorted(Path(path.anchor or ".").glob(str(path.relative_to(path.anchor))))
-    except ValueError as error:
-        raise UserError(f"{source}: experiments: {pattern!r} is no pattern ({error})") from None
+    except (ValueError, NotImplementedError, IndexError) as error:
+        raise ValueError(f"{pattern!r} is no pattern ({error})") from None
     if not found:
-        raise UserError(f"{source}: experiments: no file matches {pattern!r}")
+        raise ValueError(f"no file matches {pattern!r}")
     return found

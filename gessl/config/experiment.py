@@ -1,59 +1,45 @@
-"""Experiments: typed, validated, and expanded to the runs of a grid.
+"""Experiments: typed, validated as a whole, and expanded to the runs of a grid.
 
-Settings live as frozen dataclasses beside the code that they configure; here pydantic composes them and refuses unknown
-keys.
+Settings live as frozen dataclasses next to the code that they configure; here pydantic composes them and refuses
+unknown keys.
 """
 
-import dataclasses
+import difflib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PrivateAttr
+from pydantic import Field, PrivateAttr
 
-from gessl.bilevel.settings import GesslSettings
-from gessl.config.misfits import refuse_absent, refuse_misfits
-from gessl.config.reading import Tree, hint, merge, read_yaml, require, validated
-from gessl.config.values import load_method, load_references
+from gessl.config.grid import Entry, Grid, PlannedScience, cells, check_together
+from gessl.config.misfits import misfits_of_protocols, misfits_of_tasks
+from gessl.config.reading import Fault, Findings, Layer, attempt, hint, unknown
+from gessl.config.recipe import Model, Recipe
+from gessl.config.values import load_references
 from gessl.data.pin import data_version
-from gessl.data.registry import load_registry
-from gessl.data.views import POLICIES
+from gessl.data.registry import Dataset, load_registry
+from gessl.data.supply import supply
+from gessl.documents import Document, Tree, read_document
 from gessl.errors import UserError
-from gessl.evaluation.step import EvaluationSettings, require_shared_classes
-from gessl.identity import run_id, science_hash
-from gessl.methods.base import Method
-from gessl.nets.backbones import BACKBONES
+from gessl.evaluation.step import EvaluationSettings
 from gessl.report.plan import Comparison, PlannedRun, ReportPlan
+from gessl.settings import Range
 from gessl.tasks.draw import TaskSettings
-from gessl.training.settings import Efficiency, Science, TrainSettings
+from gessl.training.settings import Efficiency, Science
 
-STRICT = ConfigDict(extra="forbid", frozen=True)
-OWN = "recipe"  # key of a base method's entry that is no hyper-parameter: what this method trains with
-OWN_PARTS = ("backbone", "views", "train")  # GeSSL is a matter of the variants
-
-
-class Model(BaseModel):
-    """Common to all parts of an experiment: frozen, no unknown keys."""
-
-    model_config = STRICT
-
-
-class Recipe(Model):
-    """The science that every run of the experiment shares; a variant may override any key."""
-
-    backbone: str = "small-conv"
-    views: str = "digits"
-    train: TrainSettings = TrainSettings()
-    gessl: GesslSettings | None = None
+MISSING = "; the default experiment is config/config.yaml"
+Seed = Annotated[int, Range(ge=0, le=2**53 - 1)]
+NEUTRAL: Tree = {"name": "x", "title": "", "datasets": (), "methods": {}, "seeds": (0,), "variants": {}}
+"""What stands for a part that is wrong or missing, so that the others can be looked at."""
 
 
 class Resources(Model):
     """What a cluster must reserve for one job of a step."""
 
-    mem_mb: int = Field(default=2000, ge=1)
-    runtime: int = Field(default=30, ge=1, description="minutes")
-    gpu: int = Field(default=0, ge=0)
+    mem_mb: Annotated[int, Range(ge=1, le=100_000_000)] = 2000
+    runtime: Annotated[int, Range(ge=1, le=1_000_000)] = Field(default=30, description="minutes")
+    gpu: Annotated[int, Range(ge=0, le=1024)] = 0
 
 
 class Reservations(Model):
@@ -66,14 +52,14 @@ class Reservations(Model):
 class Experiment(Model):
     """One experiment file: axes, recipe, tasks, protocols and comparisons."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=100)
     title: str
     datasets: tuple[str, ...] = Field(min_length=1)
     methods: dict[str, Tree | None] = Field(
         min_length=1,
         description="base method: overrides of its yaml; its `recipe` overrides the recipe's backbone, views, train",
     )
-    seeds: tuple[NonNegativeInt, ...] = Field(min_length=1)
+    seeds: tuple[Seed, ...] = Field(min_length=1)
     recipe: Recipe = Recipe()
     variants: dict[str, Tree] = Field(min_length=1, description="variant: overrides of the recipe")
     axes: dict[str, tuple[Any, ...]] = Field({}, description="ablations: dotted key of the recipe: its values")
@@ -82,113 +68,107 @@ class Experiment(Model):
     evaluation: EvaluationSettings = EvaluationSettings()
     efficiency: Efficiency = Efficiency()
     resources: Reservations = Reservations()
-    _cells: "tuple[PlannedScience, ...] | None" = PrivateAttr(None)
+    _cells: tuple[PlannedScience, ...] = PrivateAttr(default=())
 
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read and validate an experiment file (YAML or JSON).
 
         Raises:
-            UserError: the file is missing or wrong.
+            UserError: the file is missing or wrong; a line for each fault.
         """
-        return cls.parse(read_yaml(path), path.as_posix())
+        return cls.of(read_document(path, MISSING))
 
     @classmethod
     def parse(cls, tree: Tree, source: str) -> Self:
         """Validate an experiment given as plain data; `source` names it in errors."""
-        refuse_absent(tree, source)
-        experiment = validated(cls, tree, source)
-        for axis in ("datasets", "seeds"):
-            values = getattr(experiment, axis)
-            if len(set(values)) < len(values):
-                raise UserError(f"{source}: {axis}: {list(values)} names one of them twice")
+        return cls.of(Document(tree, source))
+
+    @classmethod
+    def of(cls, document: Document) -> Self:
+        """Validate a document, every cell of the grid included, so that all is valid before any run starts.
+
+        Raises:
+            UserError: a line for each fault.
+        """
+        findings = Findings(document)
+        experiment = cls._typed(document.tree, findings)
+        recipe = experiment.recipe.model_dump(mode="json")
+        grid = Grid(experiment.methods, recipe, experiment.variants, experiment.axes, findings)
+        entries = grid.entries(len(experiment.datasets) * len(experiment.seeds))
+        planned = [cell for data in experiment._data(findings) for cell in experiment._planned(data, entries, findings)]
+        experiment._check_comparisons({name for entry in entries for name in entry.names}, planned, findings)
+        findings.stop()
         load_references()  # a wrong one is to stop here, not at the report
-        known = {planned.variant for planned in experiment.runs(source)}  # so every cell is valid before any runs
-        for index, comparison in enumerate(experiment.comparisons):
-            for role in ("treatment", "control"):
-                name = getattr(comparison, role)
-                if name not in known:
-                    raise UserError(
-                        f"{source}: comparisons.{index}.{role}: unknown variant {name!r}{hint(name, known)}"
-                    )
+        experiment._cells = tuple(planned)
         return experiment
 
-    def runs(self, source: str = "experiment") -> tuple["PlannedScience", ...]:
-        """Every cell of the grid, in a fixed order. Cells that agree in their science share an id."""
-        if self._cells is None:  # whatever is frozen need not be expanded twice
-            self._cells = tuple(self._expanded(source))
-        return self._cells
+    @classmethod
+    def _typed(cls, tree: Tree, findings: Findings) -> Self:
+        """Its parts, each as far as it goes: what is wrong is noted and left out."""
+        for key in tree.keys() - cls.model_fields.keys():
+            findings.add((key,), unknown("key", key, list(cls.model_fields)))
+        values: Tree = {}
+        for name, info in cls.model_fields.items():
+            part: Any = None
+            faults: list[Fault] = []
+            if name in tree:
+                part, faults = attempt(info.rebuild_annotation(), tree[name])
+            elif info.is_required():
+                faults = [Fault(((),), "is missing")]
+            findings.extend([fault.under(name) for fault in faults])
+            neutral = NEUTRAL[name] if info.is_required() else info.get_default()
+            values[name] = neutral if part is None and (faults or name not in tree) else part
+        for name in ("datasets", "seeds"):
+            if len(set(values[name])) < len(values[name]):
+                findings.add((name,), f"{list(values[name])!r:.100} names one of them twice")
+        return cls.model_construct(**values)
 
-    def _expanded(self, source: str) -> Iterator["PlannedScience"]:
-        methods = {name: self._method(name, source) for name in self.methods}
+    def _data(self, findings: Findings) -> Iterator[Dataset]:
+        """The data sets that there are."""
         registry = load_registry()
-        for dataset in self.datasets:
-            data = registry[dataset]
-            try:
-                version = data_version(dataset)
-                if data.split.rule == "classes":
-                    require_shared_classes(dataset, self.evaluation.protocols)
-            except UserError as error:
-                raise UserError(f"{source}: datasets: {error}") from None
-            for name, (method, recipes) in methods.items():
-                where = f"{source}: methods.{name}"
-                for variant, recipe in recipes.items():
-                    refuse_misfits(
-                        method,
-                        data,
-                        backbone=recipe.backbone,
-                        views=recipe.views,
-                        gessl=recipe.gessl,
-                        where=where,
-                    )
-                    parts = {part: getattr(recipe, part) for part in Recipe.model_fields}
-                    science = Science(
-                        dataset=dataset, data_version=version, method_name=name, method=method, seed=0, **parts
-                    )
-                    described = dataclasses.asdict(science)  # once for all seeds: it costs more than the hash
-                    for seed in self.seeds:
-                        yield PlannedScience.of(variant, science, described, seed)
+        absent = [name for name in self.datasets if name not in registry]
+        if absent:
+            near = difflib.get_close_matches(absent[0], registry, n=1, cutoff=0.8)
+            advice = f"; did you mean {near[0]!r}?" if near else f" (there are {', '.join(registry)})"
+            findings.add(("datasets",), f"no data set {', '.join(map(repr, absent))}{advice}")
+        yield from (registry[name] for name in dict.fromkeys(self.datasets) if name in registry)
 
-    def _method(self, name: str, source: str) -> tuple[Method, dict[str, Recipe]]:
-        """The base method of the entry `name`, and its recipe under each variant."""
-        where, entry = f"{source}: methods.{name}", self.methods[name] or {}
-        method = load_method(name, {key: value for key, value in entry.items() if key != OWN}, where)
-        own = entry.get(OWN) or {}
-        if not isinstance(own, dict):
-            raise UserError(f"{where}.{OWN}: must be a mapping, got {own!r}")
-        for key in own:
-            require(key, dict.fromkeys(OWN_PARTS), f"{where}.{OWN}", "key")
-        base = merge(self.recipe.model_dump(mode="json"), own)
-        validated(Recipe, base, f"{where}.{OWN}")
-        recipes = {}
-        for variant, tree in self._variants(base, source):
-            recipe = recipes[variant] = validated(Recipe, tree, f"{source}: variants.{variant}")
-            require(recipe.backbone, BACKBONES, f"{source}: recipe.backbone", "backbone")
-            require(recipe.views, POLICIES, f"{source}: recipe.views", "view policy")
-        return method, recipes
+    def _planned(self, data: Dataset, entries: list[Entry], findings: Findings) -> Iterator[PlannedScience]:
+        """The cells on a data set; what it cannot give is noted."""
+        given = supply(data)
+        check_together(entries, data, given, self.tasks.epochs, findings)
+        for part, faults in (
+            ("tasks", misfits_of_tasks(data, given, self.tasks)),
+            ("evaluation", misfits_of_protocols(data, given, self.evaluation)),
+        ):
+            for fault in faults:
+                findings.misfit(fault.under(part), Layer(), otherwise=(part,))
+        try:
+            yield from cells(entries, data, data_version(data.name), self.seeds)
+        except UserError as error:
+            findings.add(("datasets",), str(error))
 
-    def _variants(self, base: Tree, source: str) -> list[tuple[str, Tree]]:
-        """Variant names with their recipe over `base`; an axis multiplies the variants that have its section."""
-        merged = [(name, merge(base, overrides)) for name, overrides in self.variants.items()]
-        for key, values in self.axes.items():
-            *parents, leaf = key.split(".")
-            if not any(_has(tree, parents) for _, tree in merged):
-                known = {name for _, tree in merged for name, part in tree.items() if isinstance(part, dict)}
-                raise UserError(
-                    f"{source}: axes.{key}: no variant has a section {'.'.join(parents)!r}{hint(parents[0], known)}"
-                )
-            grown = []
-            for name, tree in merged:
-                if not _has(tree, parents):
-                    grown.append((name, tree))
-                    continue
-                for value in values:
-                    override: Tree = {leaf: value}
-                    for parent in reversed(parents):
-                        override = {parent: override}
-                    grown.append((f"{name},{leaf}={value}", merge(tree, override)))
-            merged = grown
-        return merged
+    def _check_comparisons(self, known: set[str], planned: list[PlannedScience], findings: Findings) -> None:
+        runs: dict[str, list[str]] = {}
+        for cell in planned:
+            runs.setdefault(cell.variant, []).append(cell.id)
+        pairs: set[frozenset[str]] = set()
+        for place, comparison in enumerate(self.comparisons):
+            treatment, control = pair = comparison.treatment, comparison.control
+            for role, name in zip(("treatment", "control"), pair, strict=True):
+                if known and name not in known:
+                    findings.add(("comparisons", place, role), unknown("variant", name, known))
+            if frozenset(pair) in pairs:
+                findings.add(("comparisons", place), f"{treatment} and {control} are compared already; remove one")
+            pairs.add(frozenset(pair))
+            if treatment in runs and runs[treatment] == runs.get(control):
+                text = f"{treatment} and {control} are the same runs, so nothing differs; change or remove one"
+                findings.add(("comparisons", place), text)
+
+    def runs(self) -> tuple[PlannedScience, ...]:
+        """Every cell of the grid, in a fixed order. Cells that agree in their science share an id."""
+        return self._cells
 
     def run(self, run_id: str) -> Science:
         """The science of one run.
@@ -212,37 +192,6 @@ class Experiment(Model):
             quote for quote in load_references() if quote.dataset in self.datasets and quote.method in self.methods
         )
         return ReportPlan(self.name, self.title, runs, self.comparisons, references=references)
-
-
-@dataclasses.dataclass(frozen=True)
-class PlannedScience:
-    """One cell: the variant's name (for tables) and the science (which decides the id).
-
-    Attributes:
-        hash: of the science, the data version included (`gessl.identity.science_hash`).
-        id: `<kind>-s<seed>-<first 16 digits of the hash>`.
-        kind: `<dataset>-<method>[+gessl]`: what the run is, whatever its settings.
-    """
-
-    variant: str
-    science: Science
-    hash: str
-    id: str
-    kind: str
-
-    @classmethod
-    def of(cls, variant: str, science: Science, described: Tree, seed: int) -> Self:
-        """The cell of `science` (as a mapping: `described`) under `seed`."""
-        kind = f"{science.dataset}-{science.method_name}" + ("+gessl" if science.gessl else "")
-        digest = science_hash({**described, "seed": seed})
-        return cls(variant, dataclasses.replace(science, seed=seed), digest, run_id(kind, seed, digest), kind)
-
-
-def _has(tree: Any, parents: list[str]) -> bool:
-    """Whether `tree` has the section, be it an empty one: all of its defaults."""
-    for parent in parents:
-        tree = tree.get(parent) if isinstance(tree, dict) else None
-    return isinstance(tree, dict)
 
 
 def schema() -> str:

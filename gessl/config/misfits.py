@@ -1,67 +1,95 @@
-"""What does not exist, and what a method cannot work with: refused before any run starts."""
+"""What does not go together: a method with views, backbone, scheme or data; tasks with the data they are drawn from."""
 
-import difflib
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterator
 
 from gessl.bilevel.settings import GesslSettings
-from gessl.data.registry import Dataset, load_registry
+from gessl.config.reading import Fault
+from gessl.config.recipe import Recipe
+from gessl.data.registry import Dataset
+from gessl.data.supply import Supply
 from gessl.data.views import POLICIES, ViewPolicy
 from gessl.errors import UserError
-from gessl.evaluation.step import PROTOCOLS
+from gessl.evaluation.knn import NEIGHBOURS
+from gessl.evaluation.knn import PROTOCOL as KNN
+from gessl.evaluation.step import EvaluationSettings, require_shared_classes
 from gessl.methods.base import Method
 from gessl.nets.backbones import BACKBONES, require_offer
-
-FEW = 8  # names that fit into a line with others
-
-
-def refuse_absent(tree: dict[str, Any], source: str) -> None:
-    """Refuse an experiment that names what is not here (yet): data sets, protocols, backbones, views; all in one line.
-
-    Raises:
-        UserError: what is missing, and what there is.
-    """
-    evaluation, recipe = (_section(tree, part) for part in ("evaluation", "recipe"))
-    problems = [
-        *_absent(tree.get("datasets"), load_registry(), "datasets: no data set"),
-        *_absent([recipe.get("backbone", "small-conv")], BACKBONES, "recipe.backbone: unknown backbone"),
-        *_absent([recipe.get("views", "digits")], POLICIES, "recipe.views: unknown view policy"),
-        *_absent(evaluation.get("protocols"), PROTOCOLS, "evaluation.protocols: no protocol"),
-    ]
-    if problems:
-        raise UserError(f"{source}: {'; '.join(problems)}")
+from gessl.tasks.draw import TaskSettings
 
 
-def _section(tree: dict[str, Any], name: str) -> dict[str, Any]:
-    part = tree.get(name)
-    return part if isinstance(part, dict) else {}
-
-
-def _absent(names: Any, known: Iterable[str], complaint: str) -> Iterable[str]:
-    """One complaint per list; other types than lists of names are left to the types' own check."""
-    known = list(known)
-    absent = [str(name) for name in names if name not in known] if isinstance(names, list | tuple) else []
-    if absent:
-        near = difflib.get_close_matches(absent[0], known, n=1, cutoff=0.8)
-        few = f" (there are {', '.join(known)})" if len(known) <= FEW else ""
-        yield f"{complaint} {', '.join(map(repr, absent))}" + (f"; did you mean {near[0]!r}?" if near else few)
-
-
-def refuse_misfits(
-    method: Method, data: Dataset, *, backbone: str, views: str, gessl: GesslSettings | None, where: str
-) -> None:
-    """Refuse a method with views, data, a backbone or a bi-level scheme that it cannot work with.
-
-    Raises:
-        UserError: what does not fit, and what would.
-    """
-    for problem in (_misfit_of_views(method, views), _misfit_of_scheme(method, gessl)):
-        if problem:
-            raise UserError(f"{where}: {problem}")
+def misfits_of(method: Method, data: Dataset, recipe: Recipe, given: Supply) -> Iterator[Fault]:
+    """What a method cannot do with a recipe on a data set; places are those in the recipe."""
+    views = _misfit_of_views(method, recipe.views)
+    if views:
+        yield Fault((("views",),), views)
+    yield from _misfits_of_scheme(method, recipe.gessl)
     try:
-        require_offer(backbone, method.needs, channels=data.channels, size=data.size)
+        require_offer(recipe.backbone, method.needs, channels=data.channels, size=data.size)
     except UserError as error:
-        raise UserError(f"{where}: on {data.name}: {error}") from None
+        yield Fault((("backbone",),), f"on {data.name}: {error}")
+    least = BACKBONES[recipe.backbone].least
+    small = [policy.size for policy in POLICIES[recipe.views] if policy.size and policy.size < least]
+    if small:
+        text = f"backbone {recipe.backbone} needs {least}x{least}, not crops of {small[0]} pixels ({recipe.views})"
+        yield Fault((("views",), ("backbone",)), text)
+    batch = recipe.train.batch
+    if batch > given.train:
+        text = f"on {data.name}: {batch} is more than the {given.train} training images{_source(given)}; give fewer"
+        yield Fault((("train", "batch"),), text)
+    if recipe.gessl and recipe.gessl.support_query and batch < 4:
+        text = f"{batch} images cannot be cut into support and query of two or more; give 4 or more"
+        yield Fault((("train", "batch"), ("gessl", "support_query")), text)
+
+
+def epochs_of(recipe: Recipe, given: Supply) -> int:
+    """How many orders of the training images a run takes."""
+    batches = max(1, given.train // recipe.train.batch)
+    tasks = recipe.train.steps * (recipe.gessl.tasks if recipe.gessl else 1)
+    return -(-tasks // batches)
+
+
+def misfits_of_tasks(data: Dataset, given: Supply, tasks: TaskSettings) -> Iterator[Fault]:
+    """What cannot be drawn of a data set; places are those in `tasks`."""
+    lacking = {
+        f"{way}w{shot}s": shot + tasks.queries
+        for way in tasks.ways
+        for shot in tasks.shots
+        if given.classes_with("test", shot + tasks.queries) < way
+    }
+    if lacking:
+        names, least = ", ".join(lacking), min(lacking.values())
+        text = (
+            f"{data.name} has {given.classes_with('test', least)} classes with {least} test images or more"
+            f"{_source(given)}, too few for {names}; lower ways, shots or queries"
+        )
+        yield Fault((("queries",), ("shots",), ("ways",)), text)
+    suite = tasks.sigma
+    asked = {"train": suite.train, "val": suite.val, "test": suite.test}
+    asked = asked if given.shared else {"test": sum(asked.values())}
+    for split, images in asked.items():
+        if given.classes_with(split, images) < suite.way:
+            text = (
+                f"{data.name} has {given.classes_with(split, images)} classes with {images} {split} images or more"
+                f"{_source(given)}, but a task takes {suite.way}; lower way, or the images of a class"
+            )
+            yield Fault((("sigma", split), ("sigma", "way")), text)
+
+
+def misfits_of_protocols(data: Dataset, given: Supply, evaluation: EvaluationSettings) -> Iterator[Fault]:
+    """What cannot be scored on a data set; places are those in `evaluation`."""
+    try:
+        if not given.shared:
+            require_shared_classes(data.name, evaluation.protocols)
+    except UserError as error:
+        yield Fault((("protocols",),), str(error))
+    labelled = sum(given.classes["train"])
+    if KNN in evaluation.protocols and labelled < NEIGHBOURS:
+        text = f"{data.name}: {labelled} labelled training images cannot give {NEIGHBOURS} neighbours; leave out {KNN}"
+        yield Fault((("protocols",),), text)
+
+
+def _source(given: Supply) -> str:
+    return "" if given.counted else " (by the registry, at most)"
 
 
 def _misfit_of_views(method: Method, name: str) -> str | None:
@@ -86,11 +114,12 @@ def _count(policies: tuple[ViewPolicy, ...]) -> tuple[int, int]:
     return len(policies) - small, small
 
 
-def _misfit_of_scheme(method: Method, gessl: GesslSettings | None) -> str | None:
+def _misfits_of_scheme(method: Method, gessl: GesslSettings | None) -> Iterator[Fault]:
     if gessl is None:
-        return None
+        return
     if gessl.support_query and (method.anchored or type(method).draw is not Method.draw):
-        return "gessl.support_query judges the two views of half a mini-batch, which this method does not give; drop it"
+        text = "support_query judges the two views of half a mini-batch, which this method does not give; drop it"
+        yield Fault((("gessl", "support_query"),), text)
     if gessl.target_last == "classification" and method.anchored:
-        return "gessl.target_last: classification needs a π of the loss's own pass, which this method lacks; take ssl"
-    return None
+        text = "classification needs a π of the loss's own pass, which this method lacks; take ssl"
+        yield Fault((("gessl", "target_last"),), text)

@@ -1,101 +1,210 @@
-"""YAML in, typed settings out; pydantic's complaints become one line: the file, the key and the nearest valid name."""
+"""From plain data to typed settings; pydantic's complaints become places and what to do, all of them at once."""
 
 import dataclasses
 import difflib
+import functools
+import json
 import typing
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any, TypeVar
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
-import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
+from gessl.documents import Document, Loc, Problem, Tree
 from gessl.errors import UserError
+from gessl.settings import SettingsError
 
-Tree = dict[str, Any]
-M = TypeVar("M", bound=BaseModel)
-T = TypeVar("T")
+UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
+ROUNDS = 3  # what is wrong by itself, what then contradicts each other, and once more
 
 
-def read_yaml(path: Path) -> Tree:
-    """A YAML mapping.
+class Fault(NamedTuple):
+    """Something wrong: where (the first place is at fault, the others take part), and what to do.
 
-    Raises:
-        UserError: missing or not readable, not YAML, or no mapping.
+    `within` tells what settings, right by themselves, have against each other.
     """
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; the default experiment is config/config.yaml") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); give a YAML file") from None
-    except ValueError as error:  # not text in UTF-8; a date that there is not
-        raise UserError(f"{path}: not valid YAML ({error})") from None
-    except yaml.YAMLError as error:
-        where = getattr(error, "problem_mark", None)
-        line = f" line {where.line + 1}" if where else ""
-        raise UserError(f"{path}:{line} not valid YAML ({getattr(error, 'problem', error)})") from None
-    if not isinstance(tree, dict):
-        raise UserError(f"{path}: must be a mapping of keys to values")
-    return tree
+
+    locs: tuple[Loc, ...]
+    text: str
+    within: bool = False
+
+    def under(self, *parents: str | int) -> "Fault":
+        """The same, seen from further up."""
+        return self._replace(locs=tuple((*parents, *loc) for loc in self.locs))
 
 
-def merge(base: Tree, over: Tree) -> Tree:
-    """`base` with the keys of `over`; mappings merge, everything else is replaced."""
-    merged = dict(base)
-    for key, value in over.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = merge(merged[key], value) if both else value
-    return merged
+def attempt(kind: Any, value: Any) -> tuple[Any, list[Fault]]:
+    """`value` (plain data) as a `kind`, and all that is wrong with it.
+
+    Where something is wrong, the first is made of what is left without the wrong parts, to find what else is; None
+    where nothing can be made of that. Numbers must be numbers: text and booleans are none, and 300.0 is no whole one.
+    """
+    faults: list[Fault] = []
+    for _ in range(ROUNDS):
+        try:
+            return adapter(kind).validate_json(json.dumps(value, default=str), strict=True), faults
+        except ValidationError as error:
+            complaints = _without_echoes(error.errors())
+        found = [fault for complaint in complaints for fault in _faults(kind, complaint)]
+        gone = {loc for fault in faults for loc in fault.locs}
+        # that something is missing now, or goes ill with a default in place of what was wrong, is nobody's fault
+        first = not faults
+        faults += [each for each in found if first or (each.within and not gone.intersection(each.locs))]
+        value = functools.reduce(_without, (loc for fault in found for loc in fault.locs), value)
+    return None, faults
 
 
-def validated(model: type[M], tree: Tree, source: str) -> M:
-    """`tree` as a `model`, or a UserError of one line."""
-    return checked(model.model_validate, tree, model, source)
+def _without_echoes(complaints: list[Any]) -> list[Any]:
+    """Less those about a list that is too short only because its elements are wrong."""
+    inner = {complaint["loc"][:-1] for complaint in complaints if complaint["loc"]}
+    return [each for each in complaints if each["type"] != "too_short" or each["loc"] not in inner]
 
 
-def checked(validate: Callable[[Tree], T], tree: Tree, model: type, source: str) -> T:
-    """`validate(tree)`; pydantic's first complaint as one line with file, key, and what to do."""
-    try:
-        return validate(tree)
-    except ValidationError as error:
-        unknown = ("extra_forbidden", "unexpected_keyword_argument")
-        # a misspelt key often shows as a missing one too: name the misspelling
-        first = min(error.errors(), key=lambda complaint: complaint["type"] not in unknown)
-        place = [str(part) for part in first["loc"]]
-        names = _fields_at(model, first["loc"][:-1])
-        if first["type"] in unknown:
-            where = f" in {'.'.join(place[:-1])}" if place[:-1] else ""
-            raise UserError(f"{source}: unknown key {place[-1]!r}{where}{hint(place[-1], names)}") from None
-        message = first["msg"].removeprefix("Value error, ")
-        given = f", got {first['input']!r}" if first["type"] != "value_error" and first["type"] != "missing" else ""
-        where = ": ".join([source, ".".join(place)] if place else [source])
-        raise UserError(f"{where}: {message[0].lower()}{message[1:]}{given}") from None
+@functools.cache
+def adapter(kind: Any) -> TypeAdapter[Any]:
+    """Pydantic's validator of a type, made once."""
+    return TypeAdapter(kind)
+
+
+def _faults(kind: Any, complaint: Any) -> Iterator[Fault]:
+    loc, cause = complaint["loc"], complaint.get("ctx", {}).get("error")
+    if isinstance(cause, SettingsError):
+        for keys, text in cause.misfits:
+            yield Fault(tuple((*loc, key) for key in keys), text, within=True)
+    elif complaint["type"] in UNKNOWN:
+        yield Fault((loc,), unknown("key", str(loc[-1]), _fields_at(kind, loc[:-1])))
+    elif complaint["type"] == "missing":
+        yield Fault((loc,), "is missing")
+    elif cause:
+        yield Fault((loc,), str(cause))
+    else:
+        message = complaint["msg"].replace("Input should be", "must be").replace(" object", " mapping")
+        yield Fault((loc,), f"{message[0].lower()}{message[1:]}, got {complaint['input']!r:.100}")
+
+
+def _without(value: Any, loc: Loc) -> Any:
+    """`value` without what stands at `loc`; without the whole list where that is in one: its numbers must not move."""
+    if not loc or not isinstance(value, dict) or loc[0] not in value:
+        return value
+    key, *rest = loc
+    kept = {name: part for name, part in value.items() if name != key}
+    if rest and isinstance(rest[0], str) and isinstance(value[key], dict):
+        return {name: _without(part, tuple(rest)) if name == key else part for name, part in value.items()}
+    return kept
+
+
+class Findings:
+    """All that is wrong with a document."""
+
+    def __init__(self, document: Document) -> None:
+        self.document = document
+        self._problems = list(document.problems)
+        self._read = {problem.loc for problem in document.problems if problem.loc}
+        self._replaced = set(self._read)
+
+    def add(self, loc: Loc, text: str) -> None:
+        """Note a problem, unless the reader of the file has something against what stands there already."""
+        if not any(loc[: len(read)] == read for read in self._read):
+            self._problems.append(Problem(loc, text))
+
+    def extend(self, faults: Iterable[Fault], *layers: "Layer") -> None:
+        """Note what `attempt` found, each fault where a person wrote what is wrong.
+
+        Args:
+            faults: with places in what `layers` were merged to.
+            layers: what was merged, the last word first; the document itself if none are given.
+        """
+        for fault in faults:
+            found = origins(self.document.tree, fault.locs, layers or (Layer(),))
+            self._replaced.update(found)
+            unwritten = next(base for base, at in (*layers, Layer()) if not at)
+            self.add(found[0] if found else (*unwritten, *fault.locs[0]), fault.text)
+
+    def misfit(self, fault: Fault, *layers: "Layer", otherwise: Loc) -> None:
+        """Note that things right by themselves do not go together, if they are.
+
+        Args:
+            fault: as in `extend`.
+            layers: as in `extend`.
+            otherwise: the place if nobody wrote what is at fault.
+        """
+        if self.sound(fault.locs, layers):
+            self.add(next(iter(origins(self.document.tree, fault.locs, layers)), otherwise), fault.text)
+
+    def sound(self, locs: tuple[Loc, ...], layers: tuple["Layer", ...]) -> bool:
+        """Whether nothing that stands at one of these places was wrong by itself, so that a default stands for it."""
+        return not self._replaced.intersection(origins(self.document.tree, locs, layers))
+
+    def stop(self) -> None:
+        """Raise what was found, if anything was.
+
+        Raises:
+            UserError: a line for each problem.
+        """
+        if self._problems:
+            raise UserError(*self.document.lines(self._problems))
+
+
+class Layer(NamedTuple):
+    """A part of a document that was merged with others: what stands there at `base` is at `at` in the whole."""
+
+    base: Loc = ()
+    at: Loc = ()
+
+
+def origins(tree: Tree, locs: tuple[Loc, ...], layers: tuple[Layer, ...]) -> list[Loc]:
+    """Where in `tree` a person wrote what is at each of `locs` in the merged layers, that of the uppermost layer first.
+
+    What nobody wrote, as it is a default, is left out.
+    """
+    found = []
+    for loc in locs:
+        for rank, (base, at) in enumerate(layers):
+            place = (*base, *loc[len(at) :])
+            if loc[: len(at)] == at and _stands(tree, place):
+                found.append((rank, place))
+                break
+    return [place for _, place in sorted(found, key=lambda each: each[0])]
+
+
+def _stands(tree: Any, loc: Loc) -> bool:
+    for part in loc:
+        try:
+            tree = tree[part]
+        except (KeyError, IndexError, TypeError):
+            return False
+    return True
+
+
+def unknown(what: str, name: str, valid: Mapping[str, Any] | set[str] | list[str]) -> str:
+    """Words for a name that does not exist."""
+    return f"unknown {what} {name!r}{hint(name, valid)}"
 
 
 def hint(name: str, valid: Mapping[str, Any] | set[str] | list[str]) -> str:
-    """ "; did you mean …?" with the nearest valid name, and all of them when they are few."""
-    near = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.0)
-    if not near:
-        return ""
-    every = f" (valid: {', '.join(sorted(valid))})" if len(valid) <= 12 else ""
-    return f"; did you mean {near[0]!r}?{every}"
+    """ "; did you mean …?" if a valid name is near, and all of them when they are few."""
+    near = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
+    every = f" (valid: {', '.join(sorted(valid))})" if 0 < len(valid) <= 12 else ""
+    return (f"; did you mean {near[0]!r}?" if near else "") + every
 
 
 def require(name: str, valid: Mapping[str, Any], where: str, what: str) -> None:
     """Refuse a name that `valid` does not hold."""
     if name not in valid:
-        raise UserError(f"{where}: unknown {what} {name!r}{hint(name, valid)}")
+        raise UserError(f"{where}: {unknown(what, name, valid)}")
 
 
-def _fields_at(model: Any, location: tuple[Any, ...]) -> list[str]:
+def _fields_at(model: Any, location: Loc) -> list[str]:
     """Names of the fields of the (nested) model or dataclass at `location`."""
     for part in location:
-        annotation = typing.get_type_hints(model).get(part) if isinstance(part, str) else None
-        candidates = [annotation, *typing.get_args(annotation)]
-        nested = [c for c in candidates if dataclasses.is_dataclass(c) or hasattr(c, "model_fields")]
-        if nested:
-            model = nested[0]
+        if isinstance(part, str) and isinstance(model, type):
+            model = typing.get_type_hints(model).get(part)
+        candidates = [model, *typing.get_args(model)]
+        model = next((each for each in candidates if isinstance(each, type) and _has_fields(each)), None)
     if dataclasses.is_dataclass(model):
         return [field.name for field in dataclasses.fields(model)]
     return list(getattr(model, "model_fields", {}))
+
+
+def _has_fields(kind: type) -> bool:
+    return dataclasses.is_dataclass(kind) or hasattr(kind, "model_fields")

@@ -3,9 +3,8 @@
 import dataclasses
 from typing import Any
 
-from pydantic import TypeAdapter
-
-from gessl.config.reading import Tree, checked, hint, read_yaml, require
+from gessl.config.reading import Fault, Findings, Layer, attempt, unknown
+from gessl.documents import Document, Tree, read_document
 from gessl.errors import UserError
 from gessl.layout import METHODS, REFERENCES
 from gessl.methods import method_class, method_names
@@ -22,15 +21,32 @@ def load_method(name: str, overrides: Tree, source: str) -> Method:
     Raises:
         UserError: unknown method or key, wrong type or value.
     """
-    cls, path = method_class(name), METHODS / f"{name}.yaml"
-    values = read_yaml(path)
+    method, faults = tried_method(name, overrides)
+    findings = Findings(Document(overrides, source))
+    findings.extend(faults)
+    findings.stop()
+    return method
+
+
+def tried_method(name: str, overrides: Tree) -> tuple[Any, list[Fault]]:
+    """As `load_method`, but with what is wrong with `overrides` in a list, and None if nothing can be made of them.
+
+    Raises:
+        UserError: unknown method, or something is wrong with its file.
+    """
+    cls = method_class(name)
+    document = read_document(METHODS / f"{name}.yaml")
+    findings = Findings(document)
+    findings.extend(_tried(cls, document.tree)[1])
+    findings.stop()
+    return _tried(cls, document.tree | overrides)
+
+
+def _tried(cls: type[Any], values: Tree) -> tuple[Any, list[Fault]]:
+    """`attempt`, which passes over keys that a dataclass does not have."""
     known = {field.name for field in dataclasses.fields(cls)}
-    for tree, where in ((values, path.as_posix()), (overrides, source)):
-        for key in tree.keys() - known:
-            raise UserError(f"{where}: unknown key {key!r}{hint(key, known)}")
-    validate = TypeAdapter[Method](cls).validate_python
-    checked(validate, values, cls, path.as_posix())
-    return checked(validate, {**values, **overrides}, cls, source)
+    made, faults = attempt(cls, {key: value for key, value in values.items() if key in known})
+    return made, [*(Fault(((key,),), unknown("key", key, known)) for key in values if key not in known), *faults]
 
 
 def load_references() -> tuple[Reference, ...]:
@@ -39,23 +55,36 @@ def load_references() -> tuple[Reference, ...]:
     Raises:
         UserError: unknown or missing key, wrong type or value, unknown method, or the same number twice.
     """
-    validate = TypeAdapter[Reference](Reference).validate_python
-    known = {field.name for field in dataclasses.fields(Reference)} - {"file"}
     found: dict[tuple[Any, ...], Reference] = {}
+    wrong: list[str] = []
     for path in sorted(REFERENCES.glob("*.yaml")):
-        tree = read_yaml(path)
-        values = tree.pop("values", None)
-        if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
-            raise UserError(f"{path}: values: must be a list of mappings")
-        for place, value in enumerate(values):
-            where = f"{path}: values.{place}"
-            entry = {**tree, **value}
-            for key in entry.keys() - known:
-                raise UserError(f"{where}: unknown key {key!r}{hint(key, known)}")
-            quote = checked(validate, {**entry, "file": path.as_posix()}, Reference, where)
-            require(quote.method, dict.fromkeys(method_names()), f"{where}.method", "method")
-            same = tuple(getattr(quote, key) for key in IDENTITY)
-            if same in found:
-                raise UserError(f"{where}: stands in {found[same].file} already; remove one of them")
-            found[same] = quote
+        try:
+            _read_references(read_document(path), found)
+        except UserError as error:
+            wrong += error.args
+    if wrong:
+        raise UserError(*wrong)
     return tuple(found.values())
+
+
+def _read_references(document: Document, found: dict[tuple[Any, ...], Reference]) -> None:
+    """Add the numbers of one file to `found`."""
+    findings, shared = Findings(document), dict(document.tree)
+    values = shared.pop("values", None)
+    if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
+        findings.add(("values",), "must be a list of mappings")
+        values = []
+    for place, value in enumerate(values):
+        base = ("values", place)
+        layers = Layer(base), Layer()
+        quote, faults = _tried(Reference, {**shared, **value, "file": document.source})
+        findings.extend(faults, *layers)
+        if faults or quote is None:
+            continue
+        if quote.method not in method_names():
+            findings.extend([Fault((("method",),), unknown("method", quote.method, method_names()))], *layers)
+        same = tuple(getattr(quote, key) for key in IDENTITY)
+        if same in found:
+            findings.add(base, f"stands in {found[same].file} already; remove one of them")
+        found.setdefault(same, quote)
+    findings.stop()

@@ -41,7 +41,8 @@ if not os.access(OWN, os.W_OK):
 
 try:
     SOURCE = " ".join(map(str, workflow.configfiles)) or "--config"
-    BATCH = Batch.parse(config, SOURCE)
+    # Snakemake's own reader lets the last of two equal keys win, and knows no lines
+    BATCH = Batch.merged(map(Path, workflow.configfiles), workflow.config_settings.config)
     for name in {name for experiment in BATCH.experiments.values() for name in experiment.datasets}:
         check_untouched(name)
 except UserError as error:

@@ -1,0 +1,35 @@
+"""The science that every run of an experiment shares."""
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict
+
+from gessl.bilevel.settings import GesslSettings
+from gessl.config.reading import unknown
+from gessl.data.views import POLICIES
+from gessl.nets.backbones import BACKBONES
+from gessl.training.settings import TrainSettings
+
+
+class Model(BaseModel):
+    """Common to all parts of an experiment: frozen, no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _known(what: str, valid: dict[str, Any]) -> AfterValidator:
+    def check(name: str) -> str:
+        if name not in valid:
+            raise ValueError(unknown(what, name, valid))
+        return name
+
+    return AfterValidator(check)
+
+
+class Recipe(Model):
+    """The science that every run of the experiment shares; a variant may override any key."""
+
+    backbone: Annotated[str, _known("backbone", BACKBONES)] = "small-conv"
+    views: Annotated[str, _known("view policy", POLICIES)] = "digits"
+    train: TrainSettings = TrainSettings()
+    gessl: GesslSettings | None = None
