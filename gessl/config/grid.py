@@ -209,8 +209,8 @@ def check_together(entries: list[Entry], data: Dataset, given: Supply, epochs: i
     for entry in entries:
         place = ("methods", entry.name)
         for arm, recipe in entry.arms:
-            for locs, text, _ in misfits_of(entry.method, data, recipe, given):
-                findings.misfit(Fault(locs, f"{entry.name}: {text}"), *arm.layers, otherwise=place)
+            for locs, text, _ in misfits_of(entry.name, entry.method, data, recipe, given):
+                findings.misfit(Fault(locs, text), *arm.layers, otherwise=place)
             if findings.sound((("train", "batch"),), arm.layers):
                 for keys, text in entry.method.shortages(
                     images=given.train, batch=recipe.train.batch, side=min(data.size)
@@ -218,7 +218,8 @@ def check_together(entries: list[Entry], data: Dataset, given: Supply, epochs: i
                     findings.misfit(Fault(tuple((key,) for key in keys), text), Layer(place), otherwise=place)
             takes = epochs_of(recipe, given)
             if drawn and takes > epochs and findings.sound(LENGTH, arm.layers):
-                where = next(iter(origins(findings.document.tree, LENGTH, arm.layers)), ("tasks",))
+                several = recipe.gessl is not None and recipe.gessl.tasks > 1
+                where = next(iter(origins(findings.document.tree, LENGTH[: 1 + several], arm.layers)), ("tasks",))
                 too_long[where] = max(too_long.get(where, (0, "")), (takes, f"{entry.name}, {arm.name}"))
     for where, (takes, who) in too_long.items():
         text = f"{who}: takes {takes} epochs of {data.name}, but tasks.epochs draws {epochs}; raise that or lower steps"

@@ -17,16 +17,17 @@ from gessl.nets.backbones import BACKBONES, require_offer
 from gessl.tasks.draw import TaskSettings
 
 
-def misfits_of(method: Method, data: Dataset, recipe: Recipe, given: Supply) -> Iterator[Fault]:
-    """What a method cannot do with a recipe on a data set; places are those in the recipe."""
+def misfits_of(name: str, method: Method, data: Dataset, recipe: Recipe, given: Supply) -> Iterator[Fault]:
+    """What the method called `name` cannot do with a recipe on a data set; places are those in the recipe."""
     views = _misfit_of_views(method, recipe.views)
     if views:
-        yield Fault((("views",),), views)
-    yield from _misfits_of_scheme(method, recipe.gessl)
+        yield Fault((("views",),), f"{name}: {views}")
+    for locs, text, _ in _misfits_of_scheme(method, recipe.gessl):
+        yield Fault(locs, f"{name}: {text}")
     try:
         require_offer(recipe.backbone, method.needs, channels=data.channels, size=data.size)
     except UserError as error:
-        yield Fault((("backbone",),), f"on {data.name}: {error}")
+        yield Fault((("backbone",),), f"{name}: on {data.name}: {error}")
     least = BACKBONES[recipe.backbone].least
     small = [policy.size for policy in POLICIES[recipe.views] if policy.size and policy.size < least]
     if small:
@@ -42,8 +43,10 @@ def misfits_of(method: Method, data: Dataset, recipe: Recipe, given: Supply) -> 
 
 
 def epochs_of(recipe: Recipe, given: Supply) -> int:
-    """How many orders of the training images a run takes."""
-    batches = max(1, given.train // recipe.train.batch)
+    """How many orders of the training images a run takes; 0 where they do not fill a batch."""
+    batches = given.train // recipe.train.batch
+    if not batches:
+        return 0
     tasks = recipe.train.steps * (recipe.gessl.tasks if recipe.gessl else 1)
     return -(-tasks // batches)
 

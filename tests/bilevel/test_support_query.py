@@ -106,5 +106,5 @@ def test_without_its_extra_loss_it_is_the_base_loss_on_the_query_half() -> None:
 def test_keys_that_the_scheme_cannot_read_are_refused(change: dict, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         dataclasses.replace(SETTINGS, **change)
-    with pytest.raises(ValueError, match="temperature: 0"):
+    with pytest.raises(ValueError, match=r"temperature: must be .* got 0"):
         SupportQuery(temperature=0)

@@ -262,15 +262,15 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path: Path, monkeypatch: py
 @pytest.mark.parametrize(
     ("make", "complaint"),
     [
-        (lambda: TrainSettings(steps=0), "steps: 0"),
-        (lambda: TrainSettings(batch=1), "batch: 1"),
-        (lambda: TrainSettings(momentum=1.0), "momentum: 1.0"),
-        (lambda: TrainSettings(beta2=1.0), "beta2: 1.0"),
-        (lambda: TrainSettings(clip=-1.0), "clip: -1.0"),
+        (lambda: TrainSettings(steps=0), r"steps: must be .* got 0"),
+        (lambda: TrainSettings(batch=1), r"batch: must be .* got 1"),
+        (lambda: TrainSettings(momentum=1.0), r"momentum: must be .* got 1.0"),
+        (lambda: TrainSettings(beta2=1.0), r"beta2: must be .* got 1.0"),
+        (lambda: TrainSettings(clip=-1.0), r"clip: must be .* got -1.0"),
         (lambda: TrainSettings(drops=(5,)), "drops: .* does not go with schedule cosine"),
         (lambda: TrainSettings(schedule="drops"), "drops: .* does not go with schedule drops"),
         (lambda: TrainSettings(steps=9, schedule="drops", drops=(9,)), r"drops: \[9\] must lie between"),
-        (lambda: Efficiency(threads=0), "threads: 0"),
+        (lambda: Efficiency(threads=0), r"threads: must be .* got 0"),
     ],
 )
 def test_impossible_settings_are_refused(make, complaint: str) -> None:

@@ -1,0 +1,450 @@
+"""Settings are checked once, whole, early; each example was once accepted, or ended in a traceback."""
+
+import copy
+import dataclasses
+import json
+import random
+import re
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gessl.bilevel.settings import GesslSettings
+from gessl.cli import main
+from gessl.config import Batch, Experiment, load_method, schema
+from gessl.data.registry import load_registry
+from gessl.data.supply import supply
+from gessl.errors import UserError
+from gessl.layout import data_dir
+from gessl.methods import method_class, method_names
+from gessl.settings import Range, SettingsError
+from gessl.tasks.draw import TaskSettings
+from gessl.training.settings import TrainSettings
+from tests.conftest import ROOT, SMALL
+
+
+@pytest.fixture(autouse=True)
+def project(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+
+def refused(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """The lines in which `gessl check` refuses an experiment, without the file's folder."""
+    (tmp_path / "x.yaml").write_text(text, encoding="utf-8")
+    assert main(["check", "--config", str(tmp_path / "x.yaml")]) == 2
+    output = capsys.readouterr()
+    assert not output.out
+    return output.err.removeprefix("gessl: ").replace(f"{tmp_path}/", "").splitlines()
+
+
+EXPERIMENT = """\
+name: x
+title: X
+datasets: [digits]
+methods:
+  simclr: {hidden: 16, dim: 8}
+seeds: [0]
+recipe:
+  train:
+    steps: 40
+    batch: 32
+variants:
+  base: {}
+  gessl:
+    gessl: {tasks: 1}
+tasks: {epochs: 9}
+"""
+
+# what is replaced, by what, and the line
+CASES: dict[str, tuple[str, str, str]] = {
+    "variant-twice": (
+        "  gessl:\n",
+        "  base: {train: {lr: 0.1}}\n  gessl:\n",
+        ":12: variants.base: given twice, in lines 12 and 13",
+    ),
+    "key-twice": (
+        "    batch: 32\n",
+        "    batch: 32\n    steps: 10\n",
+        ":9: recipe.train.steps: given twice, in lines 9 and 11",
+    ),
+    "inf": ("batch: 32", "clip: .inf", ":10: recipe.train.clip: must be a finite number"),
+    "nan": ("batch: 32", "lr: .nan", ":10: recipe.train.lr: must be a finite number"),
+    "yes-for-a-number": ("steps: 40", "steps: yes", ":9: recipe.train.steps: `yes` is true or false"),
+    "true-for-a-number": ("steps: 40", "steps: true", ":9: recipe.train.steps: must be a whole number, at least 1"),
+    "octal": ("seeds: [0]", "seeds: [010]", ":6: seeds.0: readers of YAML differ on 010"),
+    "base-60": ("steps: 40", "steps: 1:30", ":9: recipe.train.steps: readers of YAML differ on 1:30"),
+    "text-for-a-number": ("steps: 40", "steps: '40'", ":9: recipe.train.steps: must be a whole number"),
+    "no-whole-number": ("steps: 40", "steps: 40.0", ":9: recipe.train.steps: must be a whole number"),
+    "text-for-a-boolean": ("batch: 32", "clip_lr: 'true'", ":10: recipe.train.clip_lr: must be a valid boolean"),
+    "hidden-below-0": ("hidden: 16", "hidden: -3", ":5: methods.simclr.hidden: must be a whole number, at least 1"),
+    "no-dim": ("dim: 8", "dim: 0", ":5: methods.simclr.dim: must be a whole number, at least 1"),
+    "no-temperature": ("dim: 8", "temperature: 0", ":5: methods.simclr.temperature: must be a number, at least 0.001"),
+    "more-than-memory": (
+        "hidden: 16",
+        "hidden: 1000000000000",
+        ":5: methods.simclr.hidden: must be a whole number, at least 1 and at most 65536",
+    ),
+    "lr-beyond-sense": (
+        "batch: 32",
+        "lr: 1e300",
+        ":10: recipe.train.lr: must be a number, above 0 and at most 1000, got 1e+300",
+    ),
+    "min-lr-above-lr": ("batch: 32", "min_lr: 0.5", ":10: recipe.train.min_lr: 0.5 is above lr (0.001)"),
+    "warmup-above-steps": (
+        "batch: 32",
+        "warmup: 41",
+        ":10: recipe.train.warmup: the warm-up takes 41 steps, but there are 40",
+    ),
+    "warmup-above-a-variant's-steps": (
+        "base: {}",
+        "base: {train: {steps: 10}}",
+        ":12: variants.base.train.steps: the warm-up takes 20 steps, but there are 10",
+    ),
+    "empty-axis": ("tasks: {epochs", "axes: {train.lr: []}\ntasks: {epochs", ":15: axes.train.lr: has no values"),
+    "value-twice": (
+        "tasks: {epochs",
+        "axes: {train.lr: [1, 1.0]}\ntasks: {epochs",
+        ":15: axes.train.lr: [1, 1.0] holds a value twice",
+    ),
+    "axis-over-nothing": (
+        "tasks: {epochs",
+        "axes: {train.rate: [1]}\ntasks: {epochs",
+        ":15: axes.train.rate.0: unknown key 'rate'",
+    ),
+    "value-of-an-axis": (
+        "tasks: {epochs",
+        "axes:\n  train.lr: [0.1,\n    -1]\ntasks: {epochs",
+        ":17: axes.train.lr.1: must be a number, above 0",
+    ),
+    "axes-without-bound": (
+        "tasks: {epochs",
+        "axes: {train.lr: &n [1, 2, 3, 4, 5, 6, 7, 8, 9], train.eta: *n, train.clip: *n, train.batch: *n, "
+        "train.warmup: *n}\ntasks: {epochs",
+        ":15: axes: this grid has up to 118098 cells",
+    ),
+    "compared-with-itself": (
+        "tasks: {epochs",
+        "comparisons: [{treatment: base, control: base, label: l}]\ntasks: {epochs",
+        ":15: comparisons.0.treatment: 'base' is compared with itself",
+    ),
+    "compared-twice": (
+        "tasks: {epochs",
+        "comparisons:\n- {treatment: gessl, control: base, label: l}\n"
+        "- {treatment: base, control: gessl, label: m}\ntasks: {epochs",
+        ":17: comparisons.1: base and gessl are compared already",
+    ),
+    "batch-above-the-data": (
+        "batch: 32",
+        "batch: 1300",
+        ":10: recipe.train.batch: on digits: 1300 is more than the 1207 training images",
+    ),
+    "episodes": (
+        "{epochs: 9}",
+        "{epochs: 9, ways: [5], queries: 60}",
+        ":15: tasks.queries: digits has 0 classes with 61 test images or more",
+    ),
+    "sigma-suite": (
+        "{epochs: 9}",
+        "{epochs: 9, sigma: {val: 40}}",
+        ":15: tasks.sigma.val: digits has 0 classes with 40 val images",
+    ),
+    "ways": ("{epochs: 9}", "{epochs: 9, ways: [11]}", ":15: tasks.ways: digits has 10 classes"),
+    "too-few-epochs": (
+        "steps: 40",
+        "steps: 400",
+        ":9: recipe.train.steps: simclr, base: takes 11 epochs of digits, but tasks.epochs draws 9",
+    ),
+    "more-prototypes-than-images": (
+        "simclr: {hidden: 16, dim: 8}",
+        "deepcluster_v2: {prototypes: 2000}",
+        ":5: methods.deepcluster_v2.prototypes: 2000 prototypes of 1207 training images",
+    ),
+    "unwhitenable": (
+        "simclr: {hidden: 16, dim: 8}",
+        "w_mse: {dim: 128}",
+        ":5: methods.w_mse.dim: 128 images cannot whiten",
+    ),
+    "unwhitenable-batch": (
+        "simclr: {hidden: 16, dim: 8}",
+        "w_mse: {dim: 32}",
+        ":5: methods.w_mse.dim: a batch of 32 cannot whiten 32",
+    ),
+    "margin": (
+        "simclr: {hidden: 16, dim: 8}",
+        "lmcl: {near: 0.6}",
+        ":5: methods.lmcl.near: 0.6 is not below far (0.5)",
+    ),
+    "episodes-beyond-memory": (
+        "{epochs: 9}",
+        "{epochs: 9, episodes: 1000000}",
+        ":15: tasks.episodes: these settings draw 200000000 images",
+    ),
+    "unknown-variant": (
+        "tasks: {epochs",
+        "comparisons: [{treatment: gesl, control: base, label: l}]\ntasks: {epochs",
+        ":15: comparisons.0.treatment: unknown variant 'gesl'; did you mean 'gessl'?",
+    ),
+    "no-title": ("title: X\n", "", ": title: is missing"),
+    "name-beyond-a-folder's": ("name: x", "name: " + "x" * 300, ":1: name: string should have at most 100"),
+    "nothing-in-a-list": ("datasets: [digits]", "datasets: []", ":3: datasets: "),
+}
+
+
+def test_variants_that_collide_once_axes_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = EXPERIMENT.replace("  base: {}\n", "  'base,tasks=2': {gessl: null}\n  base: {gessl: {}}\n")
+    (line,) = refused(text + "axes: {gessl.tasks: [2, 3]}\n", tmp_path, capsys)
+    assert ":13: variants.base: two variants are called 'base,tasks=2' once axes are named" in line
+
+
+def test_a_comparison_of_equal_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = EXPERIMENT.replace("  base: {}\n", "  base: {}\n  again: {train: {steps: 40}}\n")
+    lines = refused(text + "comparisons:\n  - {treatment: again, control: base, label: l}\n", tmp_path, capsys)
+    assert lines == [
+        "x.yaml:18: comparisons.0: again and base are the same runs, so nothing differs; change or remove one"
+    ]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_fault_is_one_line_with_file_line_and_key(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old, new, complaint = CASES[name]
+    assert EXPERIMENT.count(old) == 1
+    (line,) = refused(EXPERIMENT.replace(old, new), tmp_path, capsys)
+    assert line.startswith(f"x.yaml{complaint}")
+
+
+def test_the_experiment_that_they_change_is_valid(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text(EXPERIMENT, encoding="utf-8")
+    assert main(["check", "--config", str(tmp_path / "x.yaml")]) == 0
+
+
+def test_all_faults_come_in_one_answer_each_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = """\
+name: A b
+title: X
+datasets: [digits, digit]
+methods:
+  simclr: {hidden: -1, dim: 0}
+  byol: {hiden: 16, recipe: {train: {clip: -1}}}
+seeds: [010, 1]
+recipe:
+  train: {steps: 40, batch: 5000, lr: yes, min_lr: 3, weight_decay: -1}
+variants:
+  base: {}
+  gessl: {gessl: {tasks: 0, kl_weight: 0, ssl_weight: 0}}
+  base: {}
+axes: {train.momentum: [0.5, 2.0]}
+comparisons:
+  - {treatment: none, control: base, label: l}
+tasks: {epochs: 4, queries: 90, sigma: {way: 1, train: 400}}
+efficiency: {threads: 0}
+"""
+    lines = refused(text, tmp_path, capsys)
+    assert [":".join(line.split(":")[1:3]) for line in lines] == [
+        "1: name", "3: datasets", "5: methods.simclr.hidden", "5: methods.simclr.dim", "6: methods.byol.hiden",
+        "6: methods.byol.recipe.train.clip", "7: seeds.0", "9: recipe.train.lr", "9: recipe.train.weight_decay",
+        "9: recipe.train.batch", "11: variants.base", "12: variants.gessl.gessl.tasks",
+        "12: variants.gessl.gessl.kl_weight", "14: axes.train.momentum.1", "16: comparisons.0.treatment",
+        "16: comparisons.0.control", "17: tasks.sigma.way", "17: tasks.queries", "18: efficiency.threads",
+    ]  # fmt: skip
+
+
+def test_ranges_hold_without_pydantic_too() -> None:
+    with pytest.raises(SettingsError, match=r"steps: must be a whole number, .*; lr: must be a number, above 0"):
+        TrainSettings(steps=0, lr=float("nan"))
+    with pytest.raises(SettingsError, match=r"min_lr: .*; drops: "):
+        TrainSettings(min_lr=1.0, drops=(5,))
+    for wrong in (True, "3", 2.5, None):
+        with pytest.raises(SettingsError, match="tasks: must be a whole number"):
+            GesslSettings(tasks=wrong)  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match=r"shots: must be a whole number, at least 1 .* got 0"):
+        TaskSettings(shots=(1, 0))
+    assert TrainSettings(lr=1).lr == 1
+
+
+def test_a_whole_number_serves_where_any_number_does_and_gives_the_same_run() -> None:
+    def run(lr: float) -> str:
+        tree = {**SMALL, "recipe": {"train": {"steps": 12, "batch": 32, "warmup": 2, "lr": lr}}}
+        return Experiment.parse(tree, "x").runs()[0].id
+
+    assert run(1) == run(1.0)
+
+
+def numbers(hint: Any) -> Iterator[tuple[type, Range | None]]:
+    """The numbers within a type, each with its range."""
+    if typing.get_origin(hint) is Annotated and typing.get_args(hint)[0] in (int, float):
+        yield (
+            typing.get_args(hint)[0],
+            next((each for each in typing.get_args(hint)[1:] if isinstance(each, Range)), None),
+        )
+    elif hint in (int, float):
+        yield hint, None
+    else:
+        for inner in typing.get_args(hint):
+            yield from numbers(inner)
+
+
+@pytest.mark.parametrize("name", method_names())
+def test_every_number_of_a_method_has_a_range_with_two_ends(name: str) -> None:
+    hints = typing.get_type_hints(method_class(name), include_extras=True)
+    for field in dataclasses.fields(method_class(name)):
+        for _, found in numbers(hints[field.name]):
+            assert found is not None, f"{name}.{field.name}: state a range, as its neighbours do (gessl/settings.py)"
+            assert None not in ({found.gt, found.ge} - {None} or {None}) | ({found.lt, found.le} - {None} or {None})
+
+
+def test_the_schema_shows_the_range_of_every_number() -> None:
+    def walk(node: Any, place: str) -> Iterator[tuple[str, dict]]:
+        if isinstance(node, dict):
+            if node.get("type") in ("integer", "number"):
+                yield place, node
+            for key, inner in node.items():
+                yield from walk(inner, f"{place}.{key}")
+        elif isinstance(node, list):
+            for inner in node:
+                yield from walk(inner, place)
+
+    found = list(walk(json.loads(schema()), ""))
+    assert len(found) > 45
+    for place, node in found:
+        assert node.keys() & {"minimum", "exclusiveMinimum"}, place
+        assert node.keys() & {"maximum", "exclusiveMaximum"}, place
+
+
+def test_a_method_s_own_file_is_named_with_its_line(pinned: Path) -> None:
+    path = pinned / "config/methods/simclr.yaml"
+    path.write_text(re.sub(r"^dim: 128", "dim: 0", path.read_text(encoding="utf-8"), flags=re.M), encoding="utf-8")
+    with pytest.raises(UserError, match=r"^config/methods/simclr.yaml:\d+: dim: must be a whole number, at least 1"):
+        load_method("simclr", {}, "here")
+
+
+@pytest.fixture
+def pinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    from tests.conftest import copy_project
+
+    project = copy_project(tmp_path / "project")
+    monkeypatch.chdir(project)
+    return project
+
+
+def test_a_prepared_data_set_is_counted_by_its_card(prepared: Path) -> None:
+    digits = load_registry()["digits"]
+    counted = supply(digits)
+    card = json.loads((data_dir("digits") / "card.json").read_text(encoding="utf-8"))
+    assert counted.counted and counted.shared and counted.train == sum(card["counts"]["train"].values()) < 1207
+    tree = copy.deepcopy(SMALL)
+    tree["recipe"]["train"]["batch"] = counted.train + 1
+    with pytest.raises(UserError, match=f"{counted.train + 1} is more than the {counted.train} training images; give"):
+        Experiment.parse(tree, "x")
+    (data_dir("digits") / "card.json").write_text("[" * 100_000, encoding="utf-8")
+    assert not supply(digits).counted
+    assert supply(digits).train >= counted.train
+    for split, counts in counted.classes.items():
+        assert max(counts) <= max(supply(digits).classes[split])
+
+
+def test_configfiles_of_snakemake_are_read_strictly_and_merged_with_its_overrides(tmp_path: Path) -> None:
+    one, two = tmp_path / "one.yaml", tmp_path / "two.yaml"
+    one.write_text(EXPERIMENT, encoding="utf-8")
+    two.write_text("recipe:\n  train: {lr: 1e-2}\n", encoding="utf-8")
+    batch = Batch.merged([one, two], {"recipe": {"train": {"batch": 16}}})
+    train = next(iter(batch.runs.values())).science.train
+    assert (train.steps, train.lr, train.batch) == (40, 0.01, 16)
+    two.write_text("recipe:\n  train: {lr: 1e-2, lr: 1, steps: 0}\n", encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        Batch.merged([one, two], {"recipe": {"train": {"batch": 1}}})
+    lines = [line.replace(f"{tmp_path}/", "") for line in str(caught.value).splitlines()]
+    assert [line.split(": must")[0].split(": given")[0] for line in lines] == [
+        "--config: recipe.train.batch",
+        "two.yaml:2: recipe.train.lr",
+        "two.yaml:2: recipe.train.steps",
+    ]
+
+
+NONSENSE = [
+    None, True, False, 0, 1, -1, 10**12, 10**40, 0.5, -0.5, 1e300, 1e-300, 300.0, "", "x", "010", "1e-3", "ä\u202e😀",
+    "\0", "a\nb", [], [1], [None], [[[]]], {}, {"x": 1}, {"": None}, ["digits", "digits"], "digits", [0, 0], -0.0,
+]  # fmt: skip
+ODDITIES = [
+    "010",
+    "1:30",
+    "yes",
+    ".inf",
+    "-.nan",
+    "!!set {a}",
+    "&a [*a]",
+    "2020-01-01",
+    "0x1",
+    "1_0",
+    "~",
+    "<<",
+    "@",
+    "`",
+    "'",
+    "{",
+    "- - -",
+    "? a",
+    "*b",
+    "|",
+    "%",
+    "\t",
+]
+
+
+def places(tree: Any, loc: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            yield (*loc, key)
+            yield from places(value, (*loc, key))
+
+
+def full() -> dict:
+    """An experiment that spells out every field of the schema."""
+    tree = json.loads(Experiment.parse(SMALL, "x").model_dump_json())
+    tree["variants"]["gessl"]["gessl"] = dataclasses.asdict(GesslSettings())
+    tree["variants"]["gessl"]["gessl"] |= {"target_steps": 1}
+    tree["methods"] = {
+        name: yaml.safe_load((ROOT / f"config/methods/{name}.yaml").read_text(encoding="utf-8"))
+        for name in ("simclr", "byol", "swav", "lmcl")
+    }
+    tree["axes"] = {"train.lr": [0.1, 0.2]}
+    tree["comparisons"] = []
+    return tree
+
+
+def outcome(text: str, path: Path) -> int:
+    path.write_text(text, encoding="utf-8")
+    return main(["check", "--config", str(path)])
+
+
+@given(st.randoms(use_true_random=False))
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_nonsense_anywhere_is_refused_in_lines_or_is_valid(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], draws: random.Random
+) -> None:
+    tree = full()
+    everywhere = list(places(tree))
+    odd = ""
+    for _ in range(draws.randint(1, 3)):
+        loc = draws.choice(everywhere)
+        place: Any = tree
+        for key in loc[:-1]:
+            place = place.get(key) if isinstance(place, dict) else None
+        if isinstance(place, dict):
+            place[loc[-1]] = draws.choice(NONSENSE)
+            if draws.random() < 0.3:
+                odd, place[loc[-1]] = draws.choice(ODDITIES), "ODD"
+    code = outcome(json.dumps(tree, indent=1).replace('"ODD"', odd), tmp_path / "x.yaml")
+    output = capsys.readouterr()
+    assert code in (0, 2)
+    if code == 2:
+        lines = output.err.splitlines()
+        assert lines and len(set(lines)) == len(lines) and not output.out
+        assert all("x.yaml" in line for line in lines), lines
