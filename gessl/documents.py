@@ -3,10 +3,10 @@
 What scalars mean: `gessl/scalars.py`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -57,11 +57,6 @@ class Document:
     source: str
     marks: Mapping[Loc, Mark] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
-
-    @classmethod
-    def of(cls, tree: Tree, source: str) -> Self:
-        """Data that came from no file, all marked as of `source`."""
-        return cls(tree, source, {loc: Mark(source) for loc in _places(tree, ())})
 
     def mark(self, loc: Loc) -> Mark:
         """Where `loc` stands, or the nearest around it that stands anywhere."""
@@ -156,16 +151,26 @@ def dotted(loc: Loc) -> str:
     return ".".join(map(str, loc))
 
 
-def _places(value: Any, loc: Loc) -> Iterator[Loc]:
-    """All keys and elements within `value`."""
-    within: Iterable[tuple[str | int, Any]] = ()
-    if isinstance(value, dict):
-        within = value.items()
-    elif isinstance(value, list):
-        within = enumerate(value)
-    for key, part in within:
-        yield (*loc, key)
-        yield from _places(part, (*loc, key))
+def from_words(tree: Tree, source: str) -> Document:
+    """What a command line gave, all of it at `source`; scalars are text still, as in Snakemake's `--config`."""
+    marks: dict[Loc, Mark] = {}
+    problems: list[Problem] = []
+
+    def value(given: Any, loc: Loc) -> Any:
+        if loc:
+            marks[loc] = Mark(source)
+        if isinstance(given, dict):
+            return {str(key): value(part, (*loc, str(key))) for key, part in given.items()}
+        if isinstance(given, list):
+            return [value(part, (*loc, place)) for place, part in enumerate(given)]
+        if not isinstance(given, str):
+            return given
+        meant, oddity = understood(given)
+        if oddity:
+            problems.append(Problem(loc, oddity))
+        return meant
+
+    return Document(value(tree, ()), source, marks, tuple(problems))
 
 
 class _TooDeepError(Exception):
@@ -253,13 +258,16 @@ class _Reading:
     def key(self, node: yaml.Node, loc: Loc, line: int) -> str | None:
         """The text of a key, or None with a problem noted."""
         if not isinstance(node, yaml.ScalarNode):
-            return self.refused((*loc, "?"), line, "a list or mapping is no key; give text")
+            self.refused((*loc, "?"), line, "a list or mapping is no key; give text")
+            return None
         text = joined(node.value)
         if not encodable(text):
-            return self.refused((*loc, "?"), line, f"key {text!r} holds half of a character; write it whole")
+            self.refused((*loc, "?"), line, f"key {text!r} holds half of a character; write it whole")
+            return None
         value, oddity = understood(text) if node.style is None else (text, "")
         if oddity or not isinstance(value, str):
-            return self.refused((*loc, text), line, f"key {text!r} is not text; put it into quotes")
+            self.refused((*loc, text), line, f"key {text!r} is not text; put it into quotes")
+            return None
         return text
 
     def refused(self, loc: Loc, line: int, text: str) -> None:

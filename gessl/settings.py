@@ -12,7 +12,7 @@ import types
 import typing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 
 @dataclass(frozen=True)
@@ -135,8 +135,13 @@ def _checks(settings: Any) -> dict[str, Check]:
 
 
 def _check(hint: Any) -> Check | None:
-    """The check of a type, if it has numbers with a range: as they are, perhaps None, or in tuples."""
+    """The check of a type: of numbers with a range (as they are, perhaps None, or in tuples), choices, booleans."""
     inner = typing.get_args(hint)
+    if hint is bool:
+        return lambda value: None if isinstance(value, bool) else f"must be true or false, got {value!r:.100}"
+    if typing.get_origin(hint) is Literal:
+        choices = ", ".join(map(str, inner))
+        return lambda value: None if value in inner else f"must be one of {choices}, got {value!r:.100}"
     if typing.get_origin(hint) is Annotated:
         found = next((each for each in inner[1:] if isinstance(each, Range)), None)
         return functools.partial(found.refusal, inner[0]) if found else _check(inner[0])

@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gessl.documents import DEPTH, Document, parse, read_document
+from gessl.documents import DEPTH, from_words, parse, read_document
 from gessl.errors import UserError
 
 AMBIGUOUS = [
@@ -127,9 +127,10 @@ def test_what_lies_over_another_document_keeps_its_own_lines() -> None:
     whole = (
         parse("a: {x: 1, y: 2}", "one")
         .under(parse("\na:\n  y: 3\n", "two"))
-        .under(Document.of({"a": {"z": 4}}, "--config"))
+        .under(from_words({"a": {"z": "4"}}, "--config"))
     )
     assert whole.tree == {"a": {"x": 1, "y": 3, "z": 4}}
+    assert str(whole.mark(("b",))) == "one"
     assert [str(whole.mark(("a", key))) for key in "xyz"] == ["one:1", "two:3", "--config"]
 
 

@@ -158,7 +158,7 @@ CASES: dict[str, tuple[str, str, str]] = {
     "too-few-epochs": (
         "steps: 40",
         "steps: 400",
-        ":9: recipe.train.steps: simclr, base: takes 11 epochs of digits, but tasks.epochs draws 9",
+        ":9: recipe.train.steps: simclr, gessl: takes 11 epochs of digits, but tasks.epochs draws 9",
     ),
     "more-prototypes-than-images": (
         "simclr: {hidden: 16, dim: 8}",
@@ -354,7 +354,7 @@ def test_configfiles_of_snakemake_are_read_strictly_and_merged_with_its_override
     one, two = tmp_path / "one.yaml", tmp_path / "two.yaml"
     one.write_text(EXPERIMENT, encoding="utf-8")
     two.write_text("recipe:\n  train: {lr: 1e-2}\n", encoding="utf-8")
-    batch = Batch.merged([one, two], {"recipe": {"train": {"batch": 16}}})
+    batch = Batch.merged([one, two], {"recipe": {"train": {"batch": "16"}}})
     train = next(iter(batch.runs.values())).science.train
     assert (train.steps, train.lr, train.batch) == (40, 0.01, 16)
     two.write_text("recipe:\n  train: {lr: 1e-2, lr: 1, steps: 0}\n", encoding="utf-8")

@@ -11,7 +11,7 @@ from typing import Any, Self
 from gessl.config.experiment import MISSING, Experiment
 from gessl.config.grid import PlannedScience
 from gessl.config.reading import Findings, require, unknown
-from gessl.documents import Document, Tree, read_document
+from gessl.documents import Document, Tree, from_words, read_document
 from gessl.errors import UserError
 from gessl.evaluation.step import PROTOCOLS, EvaluationSettings
 from gessl.tasks.draw import TaskSettings
@@ -25,7 +25,7 @@ class Batch:
 
     Attributes:
         experiments: in the order in which they were given.
-        skipped: one line for each file that is wrong and was to be skipped.
+        skipped: what is wrong with files that were to be skipped, a line for each fault.
         runs: every distinct run; the first cell that asks for it.
         owners: of each run, the names of the experiments that ask for it.
     """
@@ -55,7 +55,7 @@ class Batch:
         documents = [read_document(path, MISSING) for path in paths]
         name = " ".join(document.source for document in documents) or "--config"
         whole = Document({}, name)
-        for document in (*documents, Document.of(overrides, "--config")):
+        for document in (*documents, from_words(overrides, "--config")):
             whole = whole.under(document)
         return cls._of([whole], False)
 

@@ -133,6 +133,21 @@ def test_nothing_is_written_when_reading_fails(place: Callable[..., Path], forma
             read("mine")
 
 
+def test_a_channel_that_never_varies_is_refused(place: Callable[..., Path], formats: Any, project: Path) -> None:
+    import pickle
+
+    members = formats.cifar(10, 4)
+    for name in [name for name in members if "_batch" in name and "test" not in name]:
+        batch = pickle.loads(members[name].replace(b"numpy.core", b"numpy._core"), encoding="latin1")
+        batch["data"] = batch["data"].copy()
+        batch["data"][:, 1024:2048] = 7
+        members[name] = formats.python2_pickle(batch)
+    place("mine", "cifar10", formats.archive(members), parts={"train": 200, "test": 40})
+    with pytest.raises(UserError, match=r"^data/raw/mine: channel 1 of 3 is the same in every training pixel; check"):
+        prepare("mine")
+    assert not [path for path in (project / "results/data").rglob("*") if path.is_file()]
+
+
 def test_cifar_keeps_its_test_set_and_gives_a_tenth_to_val(place: Callable[..., Path], formats: Any) -> None:
     place("mine", "cifar10", formats.archive(formats.cifar(10, 4)), parts={"train": 200, "test": 40})
     prepare("mine")

@@ -106,7 +106,9 @@ def test_all_of_the_paper_is_one_target(project: Path) -> None:
     assert re.search(rf"^pretrain +{len(batch.runs)}$", dry.stdout, flags=re.M)
     assert re.search(rf"^report +{len(batch.experiments)}$", dry.stdout, flags=re.M)
     skipped = [line for line in dry.stderr.splitlines() if line.startswith("gessl: skipped: config/paper/")]
-    assert len(skipped) == len(batch.skipped) == len(os.listdir("config/paper")) - len(batch.experiments)
+    assert len(skipped) == len(batch.skipped)
+    files = {line.split(":")[2].strip() for line in skipped}
+    assert len(files) == len(os.listdir("config/paper")) - len(batch.experiments)
 
 
 PAGE = ROOT / "docs/grids.md"

@@ -143,6 +143,24 @@ def test_snakemakes_own_report(project: Path) -> None:
     assert "equal outer" in page, "captions"
 
 
+def test_a_wrong_configfile_is_refused_with_lines_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(copy_project(tmp_path / "project"))
+    path = Path("config/config.yaml")
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text + "seeds: [1, 1]\nseeds: [010]\n", encoding="utf-8")
+    done = snakemake("--dry-run", "--configfile", str(path), "--config", "tasks={epochs: 0}")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    seeds = text.splitlines().index("seeds:") + 1
+    for complaint in (
+        f"{path.resolve()}:{seeds}: seeds: given twice, in lines {seeds} and ",
+        "--config: tasks.epochs: must be a whole number, at least 1 and at most 100000, got 0\n",
+    ):
+        assert complaint in done.stderr
+    assert not Path("work").exists()
+
+
 def test_lint_and_the_dry_run_of_the_default_grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = copy_project(tmp_path / "fresh")
     shutil.copy(ROOT / "config/config.yaml", project / "config/config.yaml")
