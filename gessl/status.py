@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gessl.advice import remake
 from gessl.errors import UserError, printable
 from gessl.failed import read_failure
 from gessl.files import atomic_json, sha256_json
@@ -103,7 +104,7 @@ def _read(path: Path) -> dict[str, dict[str, Listed]]:
     try:
         return _typed(json.loads(path.read_text(encoding="utf-8"))["experiments"])
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        raise UserError(f"{path}: not readable; delete it, and start the grid again") from None
+        raise UserError(f"{path}: not readable; {remake(path, 'start the grid again')}") from None
 
 
 def _typed(experiments: Mapping[str, Any]) -> dict[str, dict[str, Listed]]:

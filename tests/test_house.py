@@ -17,6 +17,7 @@ PACKAGE = ROOT / "gessl"
 # the auditor reads everything with the other
 FLOORS = (
     {
+        "advice",
         "allocator",
         "documents",
         "errors",
@@ -42,6 +43,7 @@ FLOORS = (
     {"__main__"},
 )
 CORE = (
+    "advice",
     "allocator",
     "bilevel",
     "methods",

@@ -161,7 +161,7 @@ def test_an_experiment_that_was_not_started_or_was_edited_is_read_itself(
     [
         ([], lambda: None, "work/grids: no grid was started here"),
         (["nowhere.yaml"], lambda: None, "nowhere.yaml: no such file"),
-        ([], lambda: broken("{"), "not readable; delete it"),
+        ([], lambda: broken("{"), "not readable; delete "),
     ],
 )
 def test_bad_input_is_one_line(
@@ -187,8 +187,8 @@ def test_a_listing_of_another_shape_is_one_line(
     broken(text)
     assert main(["status"]) == 2
     assert (
-        capsys.readouterr().err
-        == "gessl: work/grids/0123456789abcdef.json: not readable; delete it, and start the grid again\n"
+        capsys.readouterr().err == "gessl: work/grids/0123456789abcdef.json: not readable;"
+        " delete work/grids/0123456789abcdef.json and start the grid again\n"
     )
 
 

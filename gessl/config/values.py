@@ -85,6 +85,6 @@ def _read_references(document: Document, found: dict[tuple[Any, ...], Reference]
             findings.extend([Fault((("method",),), unknown("method", quote.method, method_names()))], *layers)
         same = tuple(getattr(quote, key) for key in IDENTITY)
         if same in found:
-            findings.add(base, f"stands in {found[same].file} already; remove one of them")
+            findings.add(base, f"stands in {found[same].file} already; give it once")
         found.setdefault(same, quote)
     findings.stop()

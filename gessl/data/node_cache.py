@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import BinaryIO
 
+from gessl.advice import redo
 from gessl.errors import UserError
 from gessl.files import atomic_write
 from gessl.lineage.record import project_path, read_record
@@ -60,7 +61,7 @@ def _recorded(path: Path) -> tuple[int, str]:
     for output in record["outputs"] if record else ():
         if output["path"] == name:
             return output["bytes"], output["sha256"]
-    raise UserError(f"{path}: its record does not list it; delete {path.parent} and run its step again")
+    raise UserError(f"{path}: its record does not list it; {redo(path.parent)}")
 
 
 def _transfer(source: BinaryIO, target: BinaryIO, path: Path, expected: str) -> None:
@@ -69,4 +70,4 @@ def _transfer(source: BinaryIO, target: BinaryIO, path: Path, expected: str) -> 
         digest.update(block)
         target.write(block)
     if digest.hexdigest() != expected:
-        raise UserError(f"{path}: altered since it was made; delete {path.parent} and run its step again")
+        raise UserError(f"{path}: altered since it was made; {redo(path.parent)}")

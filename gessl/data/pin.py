@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gessl.advice import move_away, refetch
 from gessl.documents import read_document
 from gessl.errors import UserError
 from gessl.layout import manifest_dir, pin, raw_dir
@@ -81,8 +82,12 @@ def read_manifest(name: str) -> dict[str, Any] | None:
     return manifest if whole == manifest.get("data_version") == data_version(name) else None
 
 
-def verify_raw(name: str) -> None:
+def verify_raw(name: str, *, partial: bool = False) -> None:
     """Check that `data/raw/<name>` holds exactly the bytes that its pin names.
+
+    Args:
+        name: the data set's.
+        partial: files may be missing, so that one that was altered or added is named only where the manifest tells.
 
     Raises:
         UserError: the folder or the pin is missing, or a file was altered, removed or added; names the file.
@@ -94,15 +99,23 @@ def verify_raw(name: str) -> None:
     found = folder_hashes(folder)
     if folder_md5(found) == expected:
         return
-    mend = f"restore it (`rm -r {folder}`, then `dvc checkout {pin(name)}`)"
     manifest = read_manifest(name)
+    if manifest is None and partial:
+        return
     if manifest is None:
-        raise UserError(f"{folder}: differs from its pin {pin(name)}; {mend}")
+        raise UserError(f"{folder}: differs from its pin {pin(name)}; {refetch(name, folder)}")
     published = {entry["path"]: entry["md5"] for entry in manifest["files"]}
-    faults = dict.fromkeys(published.keys() - found.keys(), "is missing")
+    faults = dict.fromkeys([] if partial else published.keys() - found.keys(), "is missing")
     faults |= dict.fromkeys(found.keys() - published.keys(), "does not belong there")
     faults |= {path: "was altered" for path in found.keys() & published.keys() if found[path] != published[path]}
+    if not faults:
+        return
     first = min(faults)
+    mend = {
+        "is missing": refetch(name),
+        "does not belong there": move_away(folder / first),
+        "was altered": refetch(name, folder / first),
+    }[faults[first]]
     others = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
     raise UserError(f"{folder / first}: {faults[first]}{others}, differs from {pin(name)}; {mend}")
 

@@ -7,6 +7,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
+from gessl.advice import WORKFLOW, leftover, move_away, redo, refetch
 from gessl.data.pin import folder_md5, read_manifest, read_pin
 from gessl.errors import UserError
 from gessl.files import sha256_file
@@ -29,11 +30,12 @@ def _difference(entry: dict[str, Any], content: Content) -> str | None:
 def check_outputs(ledger: Ledger, contents: dict[str, Content]) -> Iterator[Finding]:
     """Every output that a record claims is there, byte for byte."""
     for held in ledger.held:
+        mend = redo(held.folder, WORKFLOW)
         for output in held.record["outputs"]:
             path = output["path"]
             if path not in held.claims:
                 continue
-            content, mend = contents.get(path), f"delete {held.folder} and run the workflow again"
+            content = contents.get(path)
             if content is None:
                 yield Finding("missing", path, "recorded, but not there", mend)
             elif content.error:
@@ -48,18 +50,19 @@ def check_strays(ledger: Ledger, present: Iterable[str]) -> Iterator[Finding]:
     for path in present:
         if is_staged(path):
             staging = path.partition(f"/{STAGING}")[0] + f"/{STAGING}"
-            yield Finding("orphaned", staging, "left by a killed step, or one is running", f"delete {staging}")
+            yield Finding("orphaned", staging, "left by a killed step, or one is running", leftover(Path(staging)))
         elif os.path.basename(path) != RECORD and path not in ledger.maker and not ledger.in_unreadable(path):
-            yield Finding("orphaned", path, "no record claims it", f"delete {path}")
+            yield Finding("orphaned", path, "no record claims it", move_away(Path(path)))
             folder = str(ledger.root.joinpath(*Path(path).relative_to(ledger.root).parts[:2]))
             if folder != path and folder not in recorded:
-                yield Finding("missing", f"{folder}/{RECORD}", "files without their record", f"delete {folder}")
+                mend = move_away(Path(folder), WORKFLOW)
+                yield Finding("missing", f"{folder}/{RECORD}", "files without their record", mend)
 
 
 def check_inputs(ledger: Ledger, contents: dict[str, Content]) -> Iterator[Finding]:
     """Every input is an output of the record that it names, or a file that still has the recorded bytes."""
     for held in ledger.held:
-        again = f"delete {held.folder / RECORD} and run the workflow again"
+        again = redo(held.folder, WORKFLOW)
         for entry in held.record["inputs"]:
             path = entry["path"]
             if ledger.in_unreadable(path):
@@ -84,7 +87,7 @@ def _same(entry: dict[str, Any], output: dict[str, Any]) -> bool:
 def _outside(ledger: Ledger, held: Held, entry: dict[str, Any], content: Content | None) -> Iterator[Finding]:
     """Check an input that no step made: a pin, raw data, the registry."""
     path = entry["path"]
-    again = f"delete {held.folder / RECORD} and run the workflow again"
+    again = redo(held.folder, WORKFLOW)
     used = f"{held.folder} was made from it"
     if Path(path).is_relative_to(ledger.root):
         yield Finding("unverifiable", path, f"{used} before a record claimed it", again)
@@ -147,14 +150,16 @@ def check_raw(contents: dict[str, Content], raw: Iterable[str]) -> Iterator[Find
             continue
         if not hashes and manifest is None:
             continue  # never fetched here; whatever was made of it misses it as an input
-        mend = f"delete {top} and run dvc checkout {pins[top]}"
         if manifest is None or not hashes:
+            mend = refetch(top.name, top if hashes else None)
             yield Finding("altered" if hashes else "missing", str(top), f"differs from {pins[top]}", mend)
             continue
         listed = {entry["path"]: entry["md5"] for entry in manifest["files"]}
         for name in sorted(listed.keys() | hashes.keys()):
             if listed.get(name) != hashes.get(name):
                 kind: Kind = "missing" if name not in hashes else "altered" if name in listed else "orphaned"
+                stray, lost = kind == "orphaned", kind == "missing"
+                mend = move_away(top / name) if stray else refetch(top.name, None if lost else top / name)
                 yield Finding(kind, str(top / name), f"differs from {pins[top]}", mend)
 
 
@@ -166,7 +171,7 @@ def check_ancestry(ledger: Ledger) -> Iterator[Finding]:
         order = list(graph.static_order())
     except CycleError as error:
         ring = " <- ".join(str(folder) for folder in error.args[1])
-        yield Finding("altered", str(error.args[1][0] / RECORD), f"made from itself: {ring}", "delete all of them")
+        yield Finding("altered", str(error.args[1][0] / RECORD), f"made from itself: {ring}", "move all of them away")
         return
     records = {held.folder: held.record for held in ledger.held}
     pins: dict[Path, set[str]] = {}
@@ -175,7 +180,7 @@ def check_ancestry(ledger: Ledger) -> Iterator[Finding]:
         record = records[folder]
         pins[folder] = {entry["path"] for entry in record["inputs"] if is_pin(entry["path"])}
         pins[folder].update(*(pins[parent.folder] for parent in parents[folder]))
-        again = f"delete {folder} and run the workflow again"
+        again = redo(folder, WORKFLOW)
         if record["step"] in LEADS_TO_DATA and not pins[folder]:
             yield Finding("unverifiable", str(folder), f"its inputs lead to no pin in {RAW}", again)
         for version in _data_versions(record["config"]):

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Iterator
 
+from gessl.advice import STEP, move_away
 from gessl.files import sha256_file
 from gessl.layout import LOCK
 from gessl.lineage.environments import locked_versions, other_libraries
@@ -20,7 +21,7 @@ def check_claims(ledger: Ledger) -> Iterator[Finding]:
     committed = functools.cache(sources_at)  # of a thousand runs, most were made at one commit
     for held in ledger.held:
         code, environment, folder = held.record["code"], held.record["environment"], str(held.folder)
-        again = f"delete {folder} and run its step again"
+        again = move_away(held.folder, STEP)
         if lock and environment.get("lock") == lock and (others := other_libraries(environment, pins)):
             what = f"made with other libraries than {LOCK} has, which it names: {others}"
             yield Finding("unverifiable", folder, what, f"make env, then {again}")

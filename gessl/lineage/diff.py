@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gessl.advice import redo
 from gessl.errors import UserError
 from gessl.files import sha256_file
 from gessl.layout import LOCK, RAW, RECORD, scores_dir
@@ -133,7 +134,7 @@ def _score_rows(record: Record) -> dict[tuple[str, ...], _Score]:
             return {tuple(row.get(key) or "" for key in ROW): _score(row) for row in rows}
     except (KeyError, ValueError, csv.Error) as error:
         what = f"no column {error}" if isinstance(error, KeyError) else error
-        raise UserError(f"{path}: altered, no score table ({what}); delete {path.parent} and evaluate again") from None
+        raise UserError(f"{path}: altered, no score table ({what}); {redo(path.parent, 'evaluate again')}") from None
 
 
 def _score(row: Mapping[str, str]) -> _Score:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from gessl.advice import move_away, redo
 from gessl.layout import RECORD
 from gessl.lineage.contents import in_parallel
 from gessl.lineage.record import parse_record, record_fault, record_id
@@ -65,7 +66,7 @@ class Ledger:
             self._take(Path(path).parent, path, read)
 
     def _take(self, folder: Path, path: str, read: "_Examined") -> None:
-        again = f"delete {folder} and run its step again"
+        again = redo(folder)
         if read.fault:
             self.findings.append(Finding("altered", path, read.fault, again))
         if read.record is None:
@@ -76,7 +77,7 @@ class Ledger:
         claims = frozenset(name for name in named if name.startswith(here) and ".." not in name.split("/"))
         if claims != named or len(named) != len(record["outputs"]):
             what = "claims files of other folders, or one twice: the folder was copied or renamed"
-            self.findings.append(Finding("orphaned", path, what, f"delete {folder}"))
+            self.findings.append(Finding("orphaned", path, what, move_away(folder)))
         held = Held(folder, record, claims, frozenset({record["id"], read.id or record["id"]}), read.id, read.bytes)
         for name in sorted(claims):
             other = self.maker.setdefault(name, held)

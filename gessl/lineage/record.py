@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from gessl.advice import move_away, redo
 from gessl.errors import UserError
 from gessl.files import sha256_file, sha256_json
 from gessl.layout import RECORD, RESULTS
@@ -142,7 +143,7 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     except ValueError as error:
         fault = str(error)
     if fault:
-        raise UserError(f"{path}: broken lineage record ({fault}); delete {folder} and run its step again")
+        raise UserError(f"{path}: broken lineage record ({fault}); {redo(folder)}")
     return record
 
 
@@ -180,9 +181,10 @@ def describe_input(path: Path) -> dict[str, Any]:
     entry: dict[str, Any] = {"path": path.as_posix(), "bytes": path.stat().st_size, "sha256": sha256_file(path)}
     maker = maker_of(path)
     if maker is None and path.is_relative_to(RESULTS):
-        raise UserError(f"{path}: no lineage record claims it; delete it and run the step that makes it again")
+        raise UserError(f"{path}: no lineage record claims it; {move_away(path, 'run the step that makes it')}")
     if maker and {"path": entry["path"], "bytes": entry["bytes"], "sha256": entry["sha256"]} not in maker["outputs"]:
-        raise UserError(f"{path}: altered since it was made; delete {path.parent} and run its step again")
+        folder = next(folder for folder in path.parents if (folder / RECORD).is_file())
+        raise UserError(f"{path}: altered since it was made; {redo(folder)}")
     entry["record"] = maker["id"] if maker else None
     return entry
 

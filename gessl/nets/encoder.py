@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from gessl.advice import redo
 from gessl.errors import UserError
 from gessl.nets.backbones import BACKBONES, require_offer
 from gessl.nets.lab import lightness_and_colour
@@ -132,5 +133,5 @@ def load_encoder(path: Path) -> Encoder:
         encoder.load_state_dict(tensors)
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         first_line = str(error).splitlines()[0]
-        raise UserError(f"{path}: not a readable encoder ({first_line}); delete its run and pretrain again") from None
+        raise UserError(f"{path}: not a readable encoder ({first_line}); {redo(path.parent)}") from None
     return encoder.eval()

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from gessl.advice import redo
 from gessl.errors import UserError
 from gessl.failed import failure_file, read_failure
 from gessl.identity import require_science
@@ -131,13 +132,13 @@ def _parse(path: Path, read: Callable[[bytes], Any]) -> Any:
         return read(path.read_bytes())
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path}: cannot be read ({reason}); delete {path.parent} and run its step again") from None
+        raise UserError(f"{path}: cannot be read ({reason}); {redo(path.parent)}") from None
 
 
 def _json(path: Path) -> dict[str, Any]:
     value = _parse(path, json.loads)
     if not isinstance(value, dict):
-        raise UserError(f"{path}: not a JSON object; delete {path.parent} and run its step again")
+        raise UserError(f"{path}: not a JSON object; {redo(path.parent)}")
     return value
 
 
@@ -159,9 +160,9 @@ def _scores(run: PlannedRun) -> pd.DataFrame:
     table: pd.DataFrame = _parse(path, read)
     lost = [name for name in (*TEXTS, *NOTES, *NUMBERS) if name not in table]
     if lost:
-        raise UserError(f"{path}: column {lost[0]!r} is missing; delete {path.parent} and run its step again")
+        raise UserError(f"{path}: column {lost[0]!r} is missing; {redo(path.parent)}")
     if set(table["run"]) - {run.id}:
-        raise UserError(f"{path}: holds rows of another run; delete {path.parent} and run its step again")
+        raise UserError(f"{path}: holds rows of another run; {redo(path.parent)}")
     table = table.assign(dataset=run.dataset, method=run.method, variant=run.variant, seed=run.seed)
     return table[["variant", *TEXTS, *NOTES, *NUMBERS]]
 
@@ -170,7 +171,7 @@ def _curves(run: PlannedRun) -> pd.DataFrame:
     path = run_dir(run.id) / "metrics.jsonl"
     rows = _parse(path, lambda content: [json.loads(line) for line in content.splitlines() if line.strip()])
     if not rows or not all(isinstance(row, dict) for row in rows):
-        raise UserError(f"{path}: holds no metrics; delete {path.parent} and run its step again")
+        raise UserError(f"{path}: holds no metrics; {redo(path.parent)}")
     table = pd.DataFrame(rows).reindex(columns=list(CURVES)).apply(pd.to_numeric, errors="coerce")
     return table.assign(run=run.id, dataset=run.dataset, method=run.method, variant=run.variant, seed=run.seed)
 
@@ -238,6 +239,6 @@ def _refuse_contradictions(scores: pd.DataFrame) -> None:
         raise UserError(f"{name}: runs were scored on different data versions; run the grid again on one of them")
     twice = scores[scores.duplicated(["variant", "id"])]
     if len(twice):
-        raise UserError(f"score {twice.iloc[0]['id']}: appears twice; delete its folder and evaluate again")
+        raise UserError(f"score {twice.iloc[0]['id']}: appears twice; evaluate its run again")
     if not scores["better"].isin(("higher", "lower")).all():
         raise UserError("scores.csv: column 'better' must say 'higher' or 'lower'; evaluate the runs again")

@@ -93,4 +93,4 @@ class ReportPlan:
 def _refuse_twice(what: str, names: list[str]) -> None:
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise ValueError(f"{what} {twice[0]!r} appears more than once; remove the repetition")
+        raise ValueError(f"{what} {twice[0]!r} appears more than once; name it once")

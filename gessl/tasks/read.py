@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from gessl.advice import redo
 from gessl.errors import UserError
 from gessl.layout import RECORD, tasks_dir
 
@@ -127,4 +128,4 @@ def _finished(dataset: str, seed: int) -> Path:
 
 
 def _damaged(path: Path, error: Exception) -> UserError:
-    return UserError(f"{path}: cannot be read ({error}); delete {path.parent} and draw the tasks again")
+    return UserError(f"{path}: cannot be read ({error}); {redo(path.parent, 'draw the tasks again')}")

@@ -62,7 +62,7 @@ def rebuild(plan: TrackingPlan) -> SyncSummary:
     """
     if os.environ.get("MLFLOW_TRACKING_URI"):
         raise UserError(
-            f"MLFLOW_TRACKING_URI: {public(tracking_uri())} is not ours to delete; unset it, or run `track`"
+            f"MLFLOW_TRACKING_URI: {public(tracking_uri())} is not ours to make anew; unset it, or run `track`"
         )
     with one_writer(tracking_uri()):
         for path in STORE.glob("mlflow.db*"):

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from gessl.advice import move_away, remake
 from gessl.bilevel.learner import Variables
 from gessl.errors import UserError
 from gessl.files import atomic_json, atomic_write, sha256_file
@@ -81,7 +82,7 @@ def load_checkpoint(folder: Path, owner: Owner, device: torch.device) -> Checkpo
     pointer = folder / POINTER
     if not pointer.is_file():
         return None
-    advice = f"delete {folder} to start the run anew"
+    advice = remake(folder, "start the run anew")
     try:
         meta = json.loads(pointer.read_text(encoding="utf-8"))
         step, path, digest = int(meta["step"]), folder / meta["file"], meta["sha256"]
@@ -89,11 +90,18 @@ def load_checkpoint(folder: Path, owner: Owner, device: torch.device) -> Checkpo
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{pointer}: not readable ({error}); {advice}") from None
     if found.run != owner.run:
-        raise UserError(f"{pointer}: belongs to run {found.run}, not to {owner.run}; {advice}")
+        raise UserError(
+            f"{pointer}: belongs to run {found.run}, not to {owner.run}; {move_away(folder, 'start again')}"
+        )
     if found.science != owner.science:
-        raise UserError(f"{pointer}: belongs to a run of the same id with other settings; {advice}")
+        raise UserError(
+            f"{pointer}: belongs to a run of the same id with other settings; {move_away(folder, 'start again')}"
+        )
     if found.code != owner.code:
-        raise UserError(f"{pointer}: made by other code, so going on from it would give a run of two halves; {advice}")
+        raise UserError(
+            f"{pointer}: made by other code, so going on from it would give a run of two halves;"
+            f" {move_away(folder, 'start the run anew, or go back to that code')}"
+        )
     if not path.is_file() or sha256_file(path) != digest:
         raise UserError(f"{path}: missing or altered since it was saved; {advice}")
     try:

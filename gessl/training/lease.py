@@ -22,6 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
+from gessl.advice import move_away
 from gessl.errors import Unfinished, UserError
 
 BEAT = 10.0
@@ -160,7 +161,7 @@ class Lease:
                 os.fsync(file.fileno())
         except (FileExistsError, FileNotFoundError):  # taken, or a holder that left has removed the folder
             if self._folder.is_file():
-                raise UserError(f"{self._folder}: must be a folder; delete that file and start again") from None
+                raise UserError(f"{self._folder}: must be a folder; {move_away(self._folder, 'start again')}") from None
             return False
         self._number = number
         # what we stepped over must be what we saw: it may have ended and another begun anew meanwhile

@@ -96,7 +96,10 @@ def test_an_altered_raw_byte_stops_here(digits: Path, project: Path) -> None:
     content = bytearray(digits.read_bytes())
     content[1000] ^= 1
     digits.write_bytes(content)
-    with pytest.raises(UserError, match=r"data/raw/mine/raw\.bin: was altered.*dvc checkout data/raw/mine\.dvc"):
+    with pytest.raises(
+        UserError,
+        match=r"data/raw/mine/raw\.bin: was altered.*move data/raw/mine/raw\.bin away and run `gessl fetch mine`",
+    ):
         prepare("mine")
     assert (project / "results/data/mine/images.npy").read_bytes() == before
     digits.unlink()

@@ -52,8 +52,8 @@ def test_a_lock_with_other_libraries_is_told(project: Path) -> None:
     own = f"numpy {numpy} (locked: 1.0 or 1.1), torch {torch} (locked: 9.9.9)"
     (line,) = _unverifiable()
     assert line == (
-        f"made with other libraries than requirements.lock has, which it names: {own}; make env, then delete {REPORT}"
-        " and run its step again"
+        f"made with other libraries than requirements.lock has, which it names: {own}; make env, then"
+        f" move {REPORT} away and run its step again"
     )
     assert audit().exit_code == 1
     (project / "tree").mkdir()
@@ -89,8 +89,8 @@ def test_the_commit_must_have_the_recorded_sources(
     forge(REPORT, lambda record: record["code"].update(commit=made_at))
     (line,) = _unverifiable()
     assert line == (
-        f"made by other sources than those of commit {made_at[:12]}, which it names; delete {REPORT} and run its step"
-        " again"
+        f"made by other sources than those of commit {made_at[:12]}, which it names;"
+        f" move {REPORT} away and run its step again"
     )
     for unknown in ({"dirty": "d" * 64}, {"dirty": None, "commit": "f" * 40}, {"commit": None}, {"commit": "HEAD"}):
         forge(REPORT, lambda record, change=unknown: record["code"].update(change))

@@ -316,7 +316,7 @@ def test_missing_and_damaged_files_are_named(index: pd.DataFrame, load) -> None:
     for name in FILES:
         (tasks_dir("toy", 0) / name).write_bytes(b"PK damaged")
     with pytest.raises(
-        UserError, match=r"^results/tasks/toy-s0/\w+\.np.: cannot be read .*; delete results/tasks/toy-s0 "
+        UserError, match=r"^results/tasks/toy-s0/\w+\.np.: cannot be read .*; delete results/tasks/toy-s0/record.json "
     ) as error:
         load("toy", 0)
     assert "\n" not in str(error.value)

@@ -237,7 +237,7 @@ def test_an_edited_or_foreign_checkpoint_is_refused(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    with pytest.raises(UserError, match=r"step-00000005\.safetensors: missing or altered .* delete"):
+    with pytest.raises(UserError, match=r"step-00000005\.safetensors: missing or altered .* start the run anew"):
         load_checkpoint(tmp_path, OWNER, torch.device("cpu"))
     (tmp_path / "checkpoint.json").write_text("{", encoding="utf-8")
     with pytest.raises(UserError, match=r"checkpoint\.json: not readable"):

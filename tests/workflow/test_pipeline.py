@@ -93,7 +93,7 @@ def test_an_altered_raw_byte_stops_the_next_run(project: Path) -> None:
     line = [text for text in stopped.stderr.splitlines() if text.startswith("gessl:")]
     assert len(line) == 1
     assert "data/raw/digits/digits.csv.gz: was altered" in line[0]
-    assert "dvc checkout" in line[0]
+    assert "move data/raw/digits/digits.csv.gz away and run `gessl fetch digits`" in line[0]
     os.utime(path, (0, 0))  # hidden from a look at the time stamps: the audit still sees it
     hidden = snakemake("--forcerun", "audit")
     assert hidden.returncode != 0

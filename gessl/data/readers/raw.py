@@ -12,6 +12,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
+from gessl.advice import move_away
 from gessl.errors import UserError
 
 UNLABELLED = -1  # label of images of the part "unlabelled"
@@ -51,7 +52,7 @@ def damage_reported(path: Path) -> Iterator[None]:
     try:
         yield
     except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise UserError(f"{path}: damaged or cut short ({error}); remove it and fetch it again") from None
+        raise UserError(f"{path}: damaged or cut short ({error}); {move_away(path, 'get it again')}") from None
 
 
 def open_member(archive: tarfile.TarFile, name: str, path: Path) -> IO[bytes]:
