@@ -1,22 +1,22 @@
 """Bring raw data: from the DVC cache or remote where they are pinned, else from where they are published.
 
-The only module that runs DVC. Raw files are never overwritten, and nothing is kept that differs from its checksum or
-from its pin.
+Raw files are never overwritten, and nothing is kept that differs from its checksum or from its pin.
 """
 
 import http.client
 import importlib.util
 import os
 import shutil
-import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from tqdm import tqdm
 
+from gessl.advice import move_away, refetch
+from gessl.data import dvc_store
 from gessl.data.pin import data_version, folder_hashes, folder_md5, md5_file, read_manifest, verify_raw
 from gessl.data.registry import Dataset, RawFile, dataset
 from gessl.errors import UserError
@@ -36,65 +36,95 @@ BUNDLES = {
 def fetch(name: str) -> None:
     """Make `data/raw/<name>/` hold the published bytes, pinned by `data/raw/<name>.dvc`.
 
-    Files that people placed in the folder themselves are verified and pinned. Writes `results/raw/<name>/`: the
-    manifest of the files and the lineage record.
+    Files that are there, perhaps placed by people, are verified and stay; those that are missing are brought. Writes
+    `results/raw/<name>/`: the manifest of the files and the lineage record.
 
     Raises:
         UserError: unknown data set; files present that differ from the pin or the registry; nothing to fetch from;
             published bytes that changed.
     """
-    entry = dataset(name)
-    folder = raw_dir(name)
-    present = folder.is_dir() and any(folder.iterdir())
-    if pin(name).exists() and (present or _restore(name)):
-        verify_raw(name)
-        _verify_files(entry, folder)
-    else:
-        if present:
-            _verify_files(entry, folder)
-        else:
-            _obtain(entry)
-        _dvc("add", str(folder))
+    entry, folder = dataset(name), raw_dir(name)
+    pinned = pin(name).exists()
+    _refuse_strays(entry, folder)
+    if pinned and folder.is_dir():
+        verify_raw(name, partial=True)
+    lost = [file for file in entry.files if not (folder / file.name).is_file()]
+    if lost:
+        _bring(entry, lost)
+    if lost or not pinned:
+        _verify_files(entry, folder, entry.files)
+        _keep(name, pinned)
+    verify_raw(name)
+    _verify_files(entry, folder, entry.files)
     if read_manifest(name) is None or read_record(manifest_dir(name)) is None:
         _write_manifest(entry)
 
 
-def _restore(name: str) -> bool:
-    """Bring the pinned bytes from DVC's cache, or else from its default remote, if one is set; whether that worked."""
-    return any(_run_dvc(verb, str(pin(name))).returncode == 0 for verb in ("checkout", "pull"))
+def _keep(name: str, pinned: bool) -> None:
+    """Have DVC pin and cache the raw folder; where the bytes are the pinned ones, its cache is a convenience."""
+    try:
+        dvc_store.add(name)
+    except UserError as error:
+        if not pinned:
+            raise
+        print(f"gessl: {raw_dir(name)}: as pinned, but not in DVC's cache ({error})", file=sys.stderr)
 
 
-def _obtain(entry: Dataset) -> None:
-    """Put the published files into the raw folder, all verified, or nothing."""
+def _bring(entry: Dataset, lost: Sequence[RawFile]) -> None:
+    """Add the files in `lost` to the raw folder, all verified, or none: from DVC, and what it lacks from the source."""
     folder = raw_dir(entry.name)
-    if entry.access != "open":
-        wanted = ", ".join(f"{file.name} ({file.source})" for file in entry.files)
-        raise UserError(f"{folder}: {entry.title} is not free to download; obtain {wanted} and place the files there")
-    incoming = folder.with_name(f".{entry.name}.part")  # beside the goal: the rename below stays within one file system
+    incoming = folder.with_name(f".{entry.name}.part")  # next to the goal: the renames stay within one file system
     shutil.rmtree(incoming, ignore_errors=True)
     incoming.mkdir(parents=True)
     try:
-        for file in entry.files:
-            _bring(file, incoming / file.name, folder)
-        _verify_files(entry, incoming)
-        if pin(entry.name).exists() and folder_md5(folder_hashes(incoming)) != data_version(entry.name):
+        pinned = pin(entry.name).exists()
+        troubles = dvc_store.restore(entry.name, [file.name for file in lost], incoming) if pinned else []
+        missing = [file for file in lost if not (incoming / file.name).exists()]
+        if missing:
+            _obtain(entry, missing, incoming, troubles)
+        _verify_files(entry, incoming, lost)
+        there = folder_hashes(folder) | folder_hashes(incoming)
+        if pinned and folder_md5(there) != data_version(entry.name):
             raise UserError(
-                f"{pin(entry.name)}: the bytes now published at {entry.files[0].source} are not the pinned ones;"
-                " restore the pinned ones with `dvc pull`, or delete the pin to accept the new ones"
+                f"{_listed(troubles)}{pin(entry.name)}: the bytes now published at {lost[0].source} are not the pinned"
+                f" ones; get those from where they were kept, or {move_away(pin(entry.name), 'accept the new ones')}"
             )
-        os.replace(incoming, folder)
+        folder.mkdir(exist_ok=True)
+        for file in lost:
+            os.replace(incoming / file.name, folder / file.name)
     finally:
         shutil.rmtree(incoming, ignore_errors=True)
+    for trouble in troubles:
+        print(f"gessl: {trouble}", file=sys.stderr)
 
 
-def _bring(file: RawFile, path: Path, home: Path) -> None:
+def _listed(troubles: Sequence[str]) -> str:
+    return "".join(f"{trouble}; " for trouble in troubles)
+
+
+def _obtain(entry: Dataset, files: Sequence[RawFile], incoming: Path, troubles: Sequence[str]) -> None:
+    """Bring `files` from where they are published; `troubles` are why DVC did not have them."""
+    folder, before = raw_dir(entry.name), _listed(troubles)
+    if entry.access != "open":
+        wanted = ", ".join(f"{file.name} ({file.source})" for file in files)
+        raise UserError(
+            f"{before}{folder}: {entry.title} is not free to download; obtain {wanted} and place the files there"
+        )
+    for file in files:
+        try:
+            _get(file, incoming / file.name, folder)
+        except UserError as error:
+            raise UserError(f"{before}{error}") from None
+
+
+def _get(file: RawFile, path: Path, home: Path) -> None:
     scheme, _, bundled = file.source.partition(":")
     if scheme in BUNDLES:
         _copy_bundled(scheme, bundled, path)
         return
     try:
         _download(file, path)
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, http.client.HTTPException, ValueError) as error:  # the last: of an address or a header
         raise UserError(
             f"{file.source}: cannot download ({getattr(error, 'reason', None) or error}); try again, or get the file"
             f" elsewhere and place it in {home}"
@@ -112,7 +142,7 @@ def _copy_bundled(package: str, bundled: str, path: Path) -> None:
 
 def _download(file: RawFile, path: Path) -> None:
     with urllib.request.urlopen(file.source, timeout=TIMEOUT) as answer, open(path, "wb") as out:
-        length = int(answer.headers.get("Content-Length", 0)) or file.bytes
+        length = int(answer.headers.get("Content-Length") or 0) or file.bytes
         with tqdm(total=length, unit="B", unit_scale=True, desc=file.name, disable=None) as bar:
             while block := answer.read(BLOCK):
                 out.write(block)
@@ -121,21 +151,22 @@ def _download(file: RawFile, path: Path) -> None:
             raise ConnectionError(f"broke off after {out.tell()} of {length} bytes")
 
 
-def _verify_files(entry: Dataset, folder: Path) -> None:
-    """Compare the files in `folder` with the registry: all there, nothing else, sizes and checksums as published."""
+def _refuse_strays(entry: Dataset, folder: Path) -> None:
     names = {file.name for file in entry.files}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         if path.relative_to(folder).as_posix() not in names:
-            raise UserError(f"{path}: does not belong to {entry.title}; remove it")
-    for file in entry.files:
-        path = folder / file.name
-        if not path.is_file():
-            raise UserError(f"{path}: missing; remove {folder} and run `gessl fetch {entry.name}`")
-        for what, published, found in _facts(file, path):
+            raise UserError(f"{path}: does not belong to {entry.title}; {move_away(path)}")
+
+
+def _verify_files(entry: Dataset, folder: Path, files: Sequence[RawFile]) -> None:
+    """Compare the `files` in `folder` with the registry: sizes and checksums as published."""
+    for file in files:
+        for what, published, found in _facts(file, folder / file.name):
             if found != published:
+                path = raw_dir(entry.name) / file.name
                 raise UserError(
-                    f"{raw_dir(entry.name) / file.name}: {what} of the file from {file.source} is {found}, not the"
-                    f" published {published}; get the file again"
+                    f"{path}: {what} of the file from {file.source} is {found}, not the published {published};"
+                    f" {refetch(entry.name, path if folder == path.parent else None)}"
                 )
 
 
@@ -166,18 +197,3 @@ def _write_manifest(entry: Dataset) -> None:
     out = manifest_dir(entry.name)
     with Step("fetch", entry.name, out, inputs=[pin(entry.name)], config={"dataset": asdict(entry)}) as step:
         atomic_json(step.path("manifest.json"), manifest)
-
-
-def _dvc(*arguments: str) -> None:
-    done = _run_dvc(*arguments)
-    if done.returncode != 0:
-        reason = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
-        raise UserError(f"dvc {' '.join(arguments)}: {reason}")
-
-
-def _run_dvc(*arguments: str) -> subprocess.CompletedProcess[str]:
-    if importlib.util.find_spec("dvc") is None:
-        raise UserError("dvc: not installed, but fetching raw data needs it; run `pip install 'gessl[pipeline]'`")
-    command = [sys.executable, "-m", "dvc", "--wait-for-lock", *arguments]
-    environment = os.environ | {"DVC_NO_ANALYTICS": "1"}
-    return subprocess.run(command, capture_output=True, encoding="utf-8", env=environment, check=False)
