@@ -31,10 +31,10 @@ def restore(name: str, files: Sequence[str], into: Path) -> list[str]:
     try:
         cache = Path(_dvc("cache", "dir").strip())
         troubles = _copy(cache, name, files, into)
-        remotes = _dvc("remote", "list").splitlines() if _lost(files, into) else []
+        remote = _remote() if _lost(files, into) else None
     except UserError as error:
         return [str(error)]
-    if not remotes:
+    if not remote:
         return troubles
     try:
         _dvc("fetch", str(pin(name)))
@@ -42,7 +42,7 @@ def restore(name: str, files: Sequence[str], into: Path) -> list[str]:
         troubles.append(str(error))
     troubles += _copy(cache, name, files, into)
     if not troubles and _lost(files, into):
-        troubles.append(f"dvc fetch {pin(name)}: {_where(remotes)} does not have all of it, or cannot be reached")
+        troubles.append(f"dvc fetch {pin(name)}: {remote} does not have all of it, or cannot be reached")
     return troubles
 
 
@@ -59,13 +59,14 @@ def _lost(files: Sequence[str], into: Path) -> list[str]:
     return [file for file in files if not (into / file).is_file()]
 
 
-def _where(remotes: Sequence[str]) -> str:
-    """The default remote, or else the first, by its name: an address may hold a password."""
-    name, _, address = min(remotes, key=lambda line: not line.endswith("(default)")).partition("\t")
-    folder = Path(address.removesuffix("(default)").strip())
-    return f"the remote {name.strip()}" + (
-        f" ({folder}: no such folder)" if folder.is_absolute() and not folder.is_dir() else ""
-    )
+def _remote() -> str | None:
+    """The default remote, or else the first (a pin may ask for one), by its name: an address may hold a password."""
+    settings = dict(line.partition("=")[::2] for line in _dvc("config", "--list").splitlines())
+    first = next((key.split(".")[1] for key in settings if key.startswith("remote.")), None)
+    name = settings.get("core.remote", first)
+    folder = Path(settings.get(f"remote.{name}.url", ""))
+    lost = folder.is_absolute() and not folder.is_dir()
+    return name and f"the remote {name}" + (f" ({folder}: no such folder)" if lost else "")
 
 
 def _copy(cache: Path, name: str, files: Sequence[str], into: Path) -> list[str]:
@@ -110,7 +111,7 @@ def _dvc(*arguments: str) -> str:
     if importlib.util.find_spec("dvc") is None:
         raise UserError("dvc: not installed, but fetching raw data needs it; run `pip install 'gessl[pipeline]'`")
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", *arguments]
-    environment = os.environ | {"DVC_NO_ANALYTICS": "1"}
+    environment = os.environ | {"DVC_NO_ANALYTICS": "1", "PYTHONUTF8": "1"}  # the second: what we read of it is UTF-8
     done = subprocess.run(command, capture_output=True, encoding="utf-8", env=environment, check=False)
     if done.returncode != 0:
         raise UserError(f"dvc {' '.join(arguments)}: {_reason(done)}")

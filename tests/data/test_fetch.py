@@ -5,6 +5,7 @@ import hashlib
 import http.server
 import importlib.util
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -115,6 +116,124 @@ def test_digits_come_pinned_and_survive_loss_and_tampering(dvc_project: Path) ->
         assert read_manifest("digits") is not None
 
 
+def damage(entry: Path) -> None:
+    """What a full disk leaves of a file in DVC's cache: cut short, and write-protected, so that DVC trusts it."""
+    entry.chmod(0o644)
+    entry.write_bytes(entry.read_bytes()[:1000])
+    entry.chmod(0o444)
+
+
+def test_a_damaged_entry_of_the_cache_is_named_and_other_sources_are_asked(
+    dvc_project: Path, register: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    fetch("digits")
+    original, md5 = RAW.read_bytes(), folder_hashes(RAW.parent)[RAW.name]
+    entry = dvc_project / f".dvc/cache/files/md5/{md5[:2]}/{md5[2:]}"
+
+    def lose() -> None:
+        damage(entry)
+        shutil.rmtree(RAW.parent)
+
+    lose()
+    fetch("digits")  # the source
+    assert RAW.read_bytes() == original and entry.read_bytes() == original
+    assert f"{entry}: damaged entry of DVC's cache, now {entry.name}.damaged" in capsys.readouterr().err
+    dvc("push", "-q")
+    register("digits", "digits", access="manual")
+    lose()
+    fetch("digits")  # the remote
+    assert RAW.read_bytes() == original
+    assert f"{entry}: damaged" in capsys.readouterr().err
+    damage(dvc_project / f"store/files/md5/{md5[:2]}/{md5[2:]}")
+    lose()
+    for _ in range(2):
+        with pytest.raises(
+            UserError, match=r"damaged entry of DVC's cache.*not free to download; obtain digits\.csv\.gz"
+        ):
+            fetch("digits")
+        assert not RAW.parent.exists()
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("s3://bucket/x", "dvc fetch data/raw/mine.dvc: .*requires 'dvc-s3' to be installed"),
+        ("/mnt/nowhere", r"the remote store \(/mnt/nowhere: no such folder\) does not have all of it"),
+        ("http://127.0.0.1:9/x", "the remote store does not have all of it, or cannot be reached"),
+    ],
+)
+def test_why_a_remote_does_not_serve_is_told(
+    address: str, reason: str, dvc_project: Path, place: Callable[..., Path], register: Callable[..., None]
+) -> None:
+    path = place("mine", "digits", b"precious", access="manual")
+    shutil.rmtree(path.parent)
+    config = dvc_project / ".dvc/config"
+    config.write_text(config.read_text(encoding="utf-8").replace(str(dvc_project / "store"), address), encoding="utf-8")
+    with pytest.raises(UserError, match=rf"{reason}.*not free to download; obtain raw\.bin"):
+        fetch("mine")
+
+
+def test_where_pin_and_bytes_agree_the_cache_is_a_convenience(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    PIN.parent.mkdir(parents=True)
+    shutil.copy(Path(fetching.__file__).parents[2] / PIN, PIN)
+    for _ in range(2):  # outside of a DVC repository, the second time as the first
+        fetch("digits")
+        verify_raw("digits")
+        assert "digits: as pinned, but not in DVC's cache (dvc add" in capsys.readouterr().err
+        shutil.rmtree(RAW.parent)
+
+
+def test_advice_on_data_placed_by_hand_costs_nobody_a_byte(
+    dvc_project: Path, place: Callable[..., Path], register: Callable[..., None]
+) -> None:
+    """Whatever is wrong, who does what the message says ends with sound data and has lost no file."""
+    path = place("mine", "digits", b"precious", access="manual")
+    aside = dvc_project / "aside"
+
+    def obey(error: pytest.ExceptionInfo[UserError]) -> None:
+        found = re.search(r"move (\S+) away", str(error.value))
+        assert found and not re.search("delete|rm |remove|checkout", str(error.value))
+        Path(found.group(1)).rename(aside)
+
+    for verb in (verify_raw, fetch, prepare):
+        (path.parent / ".DS_Store").write_bytes(b"x")
+        with pytest.raises(UserError, match=r"data/raw/mine/\.DS_Store: does not belong") as error:
+            verb("mine")
+        obey(error)
+        assert aside.read_bytes() == b"x" and path.read_bytes() == b"precious"
+        verify_raw("mine")
+    path.write_bytes(b"preciouS")
+    with pytest.raises(UserError, match=r"raw\.bin: was altered") as error:
+        fetch("mine")
+    obey(error)
+    assert aside.read_bytes() == b"preciouS"
+    with pytest.raises(UserError, match="not free to download; obtain raw"):
+        fetch("mine")
+
+
+def test_a_missing_file_comes_back_next_to_those_that_are_there(
+    dvc_project: Path, site: tuple[Path, str], register: Callable[..., None]
+) -> None:
+    folder, address = site
+    (folder / "a.bin").write_bytes(b"one")
+    other = published(b"two", address) | {"name": "b.bin", "source": f"{address}/b.bin"}
+    register("mine", "digits", files=[published(b"one", address), other])
+    raw = dvc_project / "data/raw/mine"
+    raw.mkdir(parents=True)
+    (raw / "b.bin").write_bytes(b"two")  # by hand; its source serves nothing
+    fetch("mine")
+    pin, stored = read_pin(Path("data/raw/mine.dvc")), (raw / "b.bin").stat().st_ino
+    (raw / "a.bin").unlink()
+    (folder / "a.bin").unlink()
+    with pytest.raises(UserError, match=r"a\.bin: is missing.*run `gessl fetch mine`$"):
+        verify_raw("mine")
+    fetch("mine")
+    assert (raw / "a.bin").read_bytes() == b"one" and (raw / "b.bin").stat().st_ino == stored
+    assert read_pin(Path("data/raw/mine.dvc")) == pin
+
+
 @pytest.mark.parametrize(
     ("source", "install"), [("sklearn:gone.csv.gz", "scikit-learn"), ("matplotlib:fonts/ttf/Gone.ttf", "matplotlib")]
 )
@@ -186,6 +305,40 @@ def test_a_connection_that_breaks_off(
     with pytest.raises(UserError, match=r"cannot download \(.*400 .*\); try again, or get the file elsewhere"):
         fetch("mine")
     assert not (project / "data/raw/mine").exists()
+
+
+@pytest.mark.parametrize("length", ["100, 100", "many", "١٠"])
+def test_a_length_that_is_no_number(
+    length: str,
+    project: Path,
+    site: tuple[Path, str],
+    register: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder, address = site
+    (folder / "a.bin").write_bytes(b"x" * 100)
+    send = http.server.SimpleHTTPRequestHandler.send_header
+
+    def odd(self: Any, name: str, value: str) -> None:
+        if name == "Content-Length":
+            self._headers_buffer.append(f"{name}: {length}\r\n".encode())
+        else:
+            send(self, name, value)
+
+    monkeypatch.setattr(http.server.SimpleHTTPRequestHandler, "send_header", odd)
+    register("mine", "digits", files=[published(b"x" * 100, address)])
+    with pytest.raises(UserError, match=r"a\.bin: cannot download \(.*\); try again"):
+        fetch("mine")
+    assert not (project / "data/raw/mine").exists()
+
+
+@pytest.mark.parametrize(
+    "source", ["http://a[::1/a.bin", "http://a b/c", "http://127.0.0.1:port/x", f"http://{'a' * 70}.org/x"]
+)
+def test_an_address_that_is_none(source: str, project: Path, register: Callable[..., None]) -> None:
+    register("mine", "digits", files=[published(b"x", "http://x") | {"source": source}])
+    with pytest.raises(UserError, match=r"cannot download \(.*\); try again"):
+        fetch("mine")
 
 
 def test_no_network(project: Path, register: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
