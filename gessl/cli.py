@@ -3,6 +3,7 @@
 import argparse
 import csv
 import errno
+import io
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gessl.errors import Unfinished, UserError, printable
+from gessl.home import require_own_code
 from gessl.layout import data_dir, pin, raw_dir, report_dir, run_dir, scores_dir, tasks_dir
 
 if TYPE_CHECKING:
@@ -22,8 +24,12 @@ TRY_AGAIN = os.EX_TEMPFAIL
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; bad input prints one line and returns 2, a run told to stop returns 75."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # the locale's encoding may have no sign for a σ, or for a name
+            stream.reconfigure(errors="backslashreplace")
     options = parser().parse_args(arguments)
     try:
+        require_own_code()
         return int(options.verb(options) or 0)
     except UserError as error:
         print(f"gessl: {error}", file=sys.stderr)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from gessl.data.pin import data_version, md5_file, read_manifest
 from gessl.errors import UserError
+from gessl.home import for_libraries
 from gessl.layout import pin, raw_dir
 
 DAMAGED = ".damaged"  # what is set aside in the cache ends so; DVC takes it for nothing of its own
@@ -111,7 +112,7 @@ def _dvc(*arguments: str) -> str:
     if importlib.util.find_spec("dvc") is None:
         raise UserError("dvc: not installed, but fetching raw data needs it; run `pip install 'gessl[pipeline]'`")
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", *arguments]
-    environment = os.environ | {"DVC_NO_ANALYTICS": "1", "PYTHONUTF8": "1"}  # the second: what we read of it is UTF-8
+    environment = os.environ | for_libraries() | {"DVC_NO_ANALYTICS": "1"}
     done = subprocess.run(command, capture_output=True, encoding="utf-8", env=environment, check=False)
     if done.returncode != 0:
         raise UserError(f"dvc {' '.join(arguments)}: {_reason(done)}")

@@ -9,6 +9,7 @@ import functools
 import itertools
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -17,13 +18,16 @@ from gessl.config import Batch
 from gessl.data.pin import check_untouched
 from gessl.errors import UserError
 from gessl.files import atomic_text, sha256_file, sha256_json
+from gessl.home import for_libraries, require_own_code
 from gessl.identity import DIGITS, earlier_runs
 from gessl.lineage.provenance import fingerprint
 from gessl.outdated import outdated
 from gessl.status import note_grid
 
-# the rules call `gessl` of this environment, whether it is activated or not
-shell.prefix(f"PATH={Path(sys.executable).parent}:$PATH; ")
+# the rules call `gessl` of this environment, whether it is activated or not; doubled braces are none to Snakemake
+PROGRAMS = shlex.quote(str(Path(sys.executable).parent)).replace("{", "{{").replace("}", "}}")
+shell.prefix(f"PATH={PROGRAMS}:$PATH; ")
+os.environ.update(for_libraries())
 
 
 def stop(error):
@@ -40,6 +44,7 @@ if not os.access(OWN, os.W_OK):
     )
 
 try:
+    require_own_code()
     SOURCE = " ".join(map(str, workflow.configfiles)) or "--config"
     # Snakemake's own reader lets the last of two equal keys win, and knows no lines
     BATCH = Batch.merged(map(Path, workflow.configfiles), workflow.config_settings.config)

@@ -22,7 +22,7 @@ rule fetch:
     params:
         state=state("gessl.data.fetch"),
     shell:
-        "gessl fetch {wildcards.dataset} > {log} 2>&1"
+        "gessl fetch {wildcards.dataset:q} > {log:q} 2>&1"
 
 
 rule prepare:
@@ -42,4 +42,4 @@ rule prepare:
     params:
         state=state("gessl.data.prepare"),
     shell:
-        "gessl prepare {wildcards.dataset} > {log} 2>&1"
+        "gessl prepare {wildcards.dataset:q} > {log:q} 2>&1"

@@ -19,4 +19,4 @@ rule evaluate:
         state=state("gessl.evaluation.step"),
         settings=of_run(lambda run: repr(BATCH.evaluation(run))),
     shell:
-        "gessl evaluate {wildcards.run} --config {params.plan} > {log} 2>&1"
+        "gessl evaluate {wildcards.run:q} --config {params.plan:q} > {log:q} 2>&1"

@@ -14,4 +14,4 @@ rule audit:
         runtime=60,
     shell:
         # 3: nothing is wrong but that results of other grids, or of earlier code, lie here, too
-        "gessl audit --json > {output} 2> {log} || [ $? -eq 3 ]"
+        "gessl audit --json > {output:q} 2> {log:q} || [ $? -eq 3 ]"

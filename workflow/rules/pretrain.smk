@@ -23,4 +23,4 @@ rule pretrain:
         ),
     shell:
         # exec: no shell between SLURM and the process that its signals are for
-        "exec gessl pretrain {wildcards.run} --config {params.plan} > {log} 2>&1"
+        "exec gessl pretrain {wildcards.run:q} --config {params.plan:q} > {log:q} 2>&1"

@@ -26,10 +26,10 @@ rule report:
         state=state("gessl.report.step"),
         plan=lambda w: repr(BATCH.experiments[w.grid].report_plan()),
     shell:
-        "gessl report --config {params.config} > {log} 2>&1"
+        "gessl report --config {params.config:q} > {log:q} 2>&1"
 
 
 onerror:
     # cells that failed do not keep the others from being seen: these reports could not be started
     for grid in unscored():
-        shell(f"gessl report --config {PLANS[grid]} || true")
+        shell("gessl report --config {plan:q} || true", plan=PLANS[grid])

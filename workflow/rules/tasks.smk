@@ -24,4 +24,4 @@ rule tasks:
         state=state("gessl.tasks.draw"),
         settings=lambda w: repr(BATCH.tasks(w.dataset)),  # text, for Snakemake ignores what it cannot write down
     shell:
-        "gessl tasks {wildcards.dataset} {wildcards.seed} --config {params.plan} > {log} 2>&1"
+        "gessl tasks {wildcards.dataset:q} {wildcards.seed:q} --config {params.plan:q} > {log:q} 2>&1"
