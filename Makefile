@@ -7,6 +7,14 @@ UV_VERSION := 0.13.9
 CONFIG ?= config/config.yaml
 LEARN := config/paper/methods-digits.yaml config/paper/methods-glyphs.yaml
 PROFILE ?= workflow/profiles/local
+# a file's name may hold a space or a $: neither make nor a shell reads it, but for "$$CONFIG" in the recipes
+override CONFIG := $(value CONFIG)
+override PYTHON := $(value PYTHON)
+export CONFIG PYTHON
+export PYTHONUTF8 := 1
+ifndef HOME # libraries need one
+export HOME := $(CURDIR)/work/home
+endif
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := 1
@@ -14,8 +22,9 @@ export DO_NOT_TRACK := 1
 .PHONY: run test test-slow test-team test-slurm documented env lint types mlflow report audit bench-bilevel bench-methods learn gpu-check lock clean
 
 run: env
-	$(BIN)/gessl track --config $(CONFIG) -- $(BIN)/snakemake --profile $(PROFILE) --configfile $(CONFIG)
-	@$(BIN)/gessl audit || [ $$? -eq 3 ] # 3: other grids' results are outdated
+	$(BIN)/python -m gessl track --config "$$CONFIG" -- \
+	  $(BIN)/python -m snakemake --profile "$(PROFILE)" --configfile "$$CONFIG"
+	@$(BIN)/python -m gessl audit || [ $$? -eq 3 ] # 3: other grids' results are outdated
 	@echo "report: results/report/*/sigma-report.html   browse: make mlflow   lineage: $(BIN)/gessl trace ID"
 
 test: env .peers/.locked
@@ -37,15 +46,8 @@ test-slurm: env
 documented: env
 	$(BIN)/python -m pytest tests/documented --override-ini testpaths= -n 0
 
-# bytecode now: where it may not be written later, each job would compile torch anew, for seconds
-env: .venv/.locked
-
-.venv/.locked: requirements.lock pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	$(BIN)/uv pip sync --quiet --require-hashes --compile-bytecode requirements.lock
-	$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
-	touch $@
+env:
+	@workflow/make-env $(UV_VERSION)
 
 lint: env
 	$(BIN)/ruff check .
@@ -60,7 +62,7 @@ mlflow: env
 	$(BIN)/mlflow server --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///mlflow/mlflow.db
 
 report: env
-	$(BIN)/gessl report --config $(CONFIG)
+	$(BIN)/python -m gessl report --config "$$CONFIG"
 
 audit: env
 	$(BIN)/gessl audit
@@ -71,7 +73,7 @@ bench-bilevel: env .peers/.locked
 
 # does each base method learn, alone and under GeSSL, and if not, why? (slow: an hour or more on two cores)
 learn: env
-	for grid in $(LEARN); do $(BIN)/snakemake --profile $(PROFILE) --configfile $$grid || exit; done
+	for grid in $(LEARN); do $(BIN)/snakemake --profile "$(PROFILE)" --configfile "$$grid" || exit; done
 	$(BIN)/python -m benchmarks.learn $(LEARN); learns=$$?; \
 	$(BIN)/python -m benchmarks.explanations $(LEARN) && exit $$learns
 
@@ -80,14 +82,14 @@ bench-methods: env
 	$(BIN)/python -m benchmarks.methods $(LEARN)
 
 .peers/.locked: benchmarks/requirements.lock
-	$(BIN)/uv pip install --quiet --no-deps --require-hashes --target .peers -r benchmarks/requirements.lock
+	$(BIN)/python -m uv pip install --python $(BIN)/python --quiet --no-deps --require-hashes --target .peers -r benchmarks/requirements.lock
 	touch $@
 
 # on a machine with a GPU, which needs no more than torch, torchvision and pytest (PYTHON: that machine's interpreter)
 gpu-check:
-	$(PYTHON) -m pytest -o addopts= -q -m gpu tests/bilevel tests/nets tests/data/test_views.py
-	$(PYTHON) -m benchmarks.bilevel
-	$(PYTHON) -m benchmarks.throughput
+	"$$PYTHON" -m pytest -o addopts= -q -m gpu tests/bilevel tests/nets tests/data/test_views.py
+	"$$PYTHON" -m benchmarks.bilevel
+	"$$PYTHON" -m benchmarks.throughput
 
 lock: env
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url \
