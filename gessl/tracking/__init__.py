@@ -5,8 +5,8 @@ store can be lost and made again; no step waits for it. The store is SQLite in `
 names another.
 """
 
+import itertools
 import os
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,19 +55,24 @@ def sync(plan: TrackingPlan, *, stopped: bool = False) -> SyncSummary:
 
 
 def rebuild(plan: TrackingPlan) -> SyncSummary:
-    """Delete the embedded store (other experiments in it too) and make it again from the files.
+    """Make the embedded store again from the files; the one before goes to `mlflow/replaced-<n>/`.
+
+    It may hold what no file tells: other experiments, notes that people made in MLflow.
 
     Raises:
-        UserError: MLFLOW_TRACKING_URI names a store, which is not ours to delete.
+        UserError: MLFLOW_TRACKING_URI names a store, which is not ours to make anew.
     """
     if os.environ.get("MLFLOW_TRACKING_URI"):
         raise UserError(
             f"MLFLOW_TRACKING_URI: {public(tracking_uri())} is not ours to make anew; unset it, or run `track`"
         )
     with one_writer(tracking_uri()):
-        for path in STORE.glob("mlflow.db*"):
-            path.unlink()
-        shutil.rmtree(STORE / "artifacts", ignore_errors=True)
+        before = [path for path in (*STORE.glob("mlflow.db*"), STORE / "artifacts") if path.exists()]
+        if before:
+            place = next(path for n in itertools.count(1) if not (path := STORE / f"replaced-{n}").exists())
+            place.mkdir()
+            for path in before:
+                os.replace(path, place / path.name)
     return sync(plan)
 
 
@@ -78,8 +83,9 @@ def follow(plans: Sequence[TrackingPlan], command: list[str], *, interval: float
     nor its exit code.
 
     Raises:
-        UserError: the command cannot be started.
+        UserError: the command cannot be started, or MLFLOW_TRACKING_URI names no store.
     """
+    tracking_uri()  # that it names no store is told now, before the command starts
     warned: set[str] = set()
     mirrored = None
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gessl.errors import UserError
 from gessl.files import atomic_text
 
 if TYPE_CHECKING:
@@ -27,8 +28,28 @@ QUIET = {
 
 
 def tracking_uri() -> str:
-    """MLFLOW_TRACKING_URI, or else the embedded store's."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(STORE / 'mlflow.db').absolute()}"
+    """MLFLOW_TRACKING_URI, or else the embedded store's.
+
+    Raises:
+        UserError: it is a SQLite store that is not named by the plain path of a file, or cannot be.
+    """
+    named = os.environ.get("MLFLOW_TRACKING_URI")
+    uri = named or f"sqlite:///{(STORE / 'mlflow.db').absolute()}"
+    if uri.lower().startswith("sqlite") and not _is_plain(uri):
+        raise UserError(
+            f"MLFLOW_TRACKING_URI: {public(uri)}: a SQLite store is named by the path of its file alone, as in"
+            " sqlite:///mlflow/mine.db; options, other drivers and stores in memory would put it elsewhere"
+            if named
+            else f"{STORE.absolute()}: no place for a SQLite store, for its address may hold no '?'; rename the folder,"
+            " or name another store in MLFLOW_TRACKING_URI"
+        )
+    return uri
+
+
+def _is_plain(uri: str) -> bool:
+    """Whether MLflow, SQLAlchemy and SQLite take it for a file of just that name."""
+    scheme, _, path = uri.partition(":///")
+    return scheme == "sqlite" and bool(path) and "?" not in path and not path.startswith((":", "file:"))
 
 
 def database_of(uri: str) -> Path | None:

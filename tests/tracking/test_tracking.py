@@ -404,3 +404,42 @@ def test_scores_of_the_same_name_are_kept_apart(tmp_path: Path) -> None:
     path = tmp_path / "scores.csv"
     path.write_text("id,protocol,task,metric,value\na1,p,t,m%,1\nb2,p,t,mpct,2\n", encoding="utf-8")
     assert values.scores(path) == {"p/t/mpct": 1.0, "p/t/mpct b2": 2.0}
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        *("sqlite:///m.db?timeout=5", "sqlite:////tmp/m.db?", "sqlite:///:memory:", "sqlite://", "sqlite:///"),
+        *("sqlite:m.db", "sqlite+pysqlite:///m.db", "SQLite:///m.db", "sqlite:///file:m.db", "sqlite://host/m.db"),
+    ],
+)
+def test_a_store_that_would_appear_elsewhere_is_refused(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    finish("r0")
+    for mirror in (lambda: sync(PLAN), lambda: follow([PLAN], ["touch", "started"])):
+        with pytest.raises(UserError, match=r"^MLFLOW_TRACKING_URI: .*named by the path of its file alone"):
+            mirror()
+    assert not Path("started").exists() and not Path("mlflow").exists()
+
+
+def test_the_embedded_store_lies_in_its_project_whatever_its_folder_is_called(
+    template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = tmp_path / "it's 100%25 #1 & $x ü"
+    (odd / "mlflow").mkdir(parents=True)
+    shutil.copy(template, odd / "mlflow")
+    monkeypatch.chdir(odd)
+    finish("r0")
+    sync(PLAN)
+    assert (odd / "mlflow/mlflow.db").is_file() and list(tmp_path.iterdir()) == [odd]
+    assert list(_runs()) == ["r0"]
+    rebuild(PLAN)
+    assert (odd / "mlflow/replaced-1/mlflow.db").is_file(), "what somebody noted there is not lost"
+    assert list(_runs()) == ["r0"]
+    monkeypatch.chdir(odd.rename(tmp_path / "why?"))
+    with pytest.raises(
+        UserError, match=r"why\?/mlflow: no place for a SQLite store.* may hold no '\?'; rename the folder"
+    ):
+        sync(PLAN)
