@@ -10,20 +10,26 @@ from gessl.layout import WORK
 PACKAGE = Path(__file__).resolve().parent
 
 
-def require_own_code() -> None:
+def require_own_code(*search: str) -> None:
     """Check that the working directory, if it is a checkout of this package, is the one whose code runs.
 
     A project that was copied with its environment would else run the original's code, and record that.
+
+    Args:
+        search: folders in which programs that are started from here may look for the package, too.
 
     Raises:
         UserError: it has a package of its own, and another one runs.
     """
     own = Path(PACKAGE.name)
-    if (own / "__init__.py").is_file() and not own.samefile(PACKAGE):
-        raise UserError(
-            f"{own.absolute()}: not the code that runs, which is {PACKAGE}: the environment belongs to another copy of"
-            " the project; run `make env` here, and use this copy's .venv"
-        )
+    if not (own / "__init__.py").is_file():
+        return
+    for package in (PACKAGE, *(Path(folder, PACKAGE.name) for folder in search)):
+        if (package / "__init__.py").is_file() and not own.samefile(package):
+            raise UserError(
+                f"{own.absolute()}: not the code that runs, which is {package}: the environment belongs to another copy"
+                " of the project; run `make env` here, and use this copy's .venv"
+            )
 
 
 def for_libraries() -> dict[str, str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from gessl import cli, home
+from gessl.errors import UserError
 
 
 def test_a_copy_of_the_project_does_not_run_the_code_of_the_original(
@@ -23,6 +24,9 @@ def test_a_copy_of_the_project_does_not_run_the_code_of_the_original(
     assert len(told.err.splitlines()) == 1 and not told.out
     monkeypatch.chdir(home.PACKAGE.parent)
     home.require_own_code()
+    home.require_own_code(*sys.path)
+    with pytest.raises(UserError, match="belongs to another copy"):  # whose `gessl` a job would run
+        home.require_own_code(str(tmp_path))
 
 
 def test_libraries_get_a_name_and_a_home_only_where_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,7 +44,7 @@ if not os.access(OWN, os.W_OK):
     )
 
 try:
-    require_own_code()
+    require_own_code(*sys.path)  # Snakemake itself finds the code next to the Snakefile, but its jobs may not
     SOURCE = " ".join(map(str, workflow.configfiles)) or "--config"
     # Snakemake's own reader lets the last of two equal keys win, and knows no lines
     BATCH = Batch.merged(map(Path, workflow.configfiles), workflow.config_settings.config)
