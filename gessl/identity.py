@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from gessl.advice import WORKFLOW, move_away
 from gessl.errors import UserError
 from gessl.files import sha256_json
 from gessl.layout import RESULTS, run_dir
@@ -45,7 +46,7 @@ def require_science(run: str, science: str) -> None:
     if found != science:
         raise UserError(
             f"{run_dir(run)}: made with other settings than those of this run ({(found or 'unreadable')[:DIGITS]}…, not"
-            f" {science[:DIGITS]}…), although its id is the same; move that folder away and run the workflow again"
+            f" {science[:DIGITS]}…), although its id is the same; {move_away(run_dir(run), WORKFLOW)}"
         )
 
 

@@ -75,7 +75,7 @@ def test_results_of_other_settings_are_no_run_of_this_id(tmp_path: Path, monkeyp
     assert not status(None)["failed"]
     forge(run.id)
     assert found_science(run.id) != run.science
-    with pytest.raises(UserError, match=f"{run.id}: made with other settings .* move that folder away"):
+    with pytest.raises(UserError, match=f"{run.id}: made with other settings .* move results/runs/.* away"):
         collect(plan)
     assert status(None)["failed"] == {
         run.id: f"results/runs/{run.id}: made with other settings, although the id is the same"

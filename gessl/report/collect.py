@@ -197,9 +197,7 @@ def _with_items(
         ]
     except (KeyError, TypeError, ValueError) as error:
         path = scores_dir(run.id) / "outcomes.npz"
-        raise UserError(
-            f"{path}: does not fit scores.csv ({error}); delete {path.parent} and run its step again"
-        ) from None
+        raise UserError(f"{path}: does not fit scores.csv ({error}); {redo(path.parent)}") from None
     steps = [resolution(*row, card) for row in zip(scores["unit"], scores["split"], items, strict=True)]
     return scores.assign(items=items, resolution=steps)
 
