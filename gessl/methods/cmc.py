@@ -58,7 +58,7 @@ class CMC(Method):
 
     dim: Width = 128
     negatives: Count = 4096
-    temperature: Annotated[float, Range(ge=0.02, le=1000)] = 0.07
+    temperature: Annotated[float, Range(ge=1e-5, le=1e5)] = 0.07
     momentum: Momentum = 0.5
 
     def heads(self, features: int) -> dict[str, nn.Module]:

@@ -284,7 +284,7 @@ def test_slices_cover_the_batch_with_one_size(count: int, size: int, rows: int) 
 
 
 def test_permutations_come_from_the_generator() -> None:
-    method = WMSE(size=4, iterations=3)
+    method = WMSE(dim=2, size=4, iterations=3)
     batch = Batch(torch.zeros(2, N, 3, 2, 2))
     order = method.draw(batch, 100, generator(0, "a"))["order"]
     assert order.shape == (3, N)
