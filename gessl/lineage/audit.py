@@ -20,7 +20,7 @@ from gessl.lineage.checks import (
     check_strays,
     is_pin,
 )
-from gessl.lineage.claims import check_claims
+from gessl.lineage.claims import Claims
 from gessl.lineage.contents import files_below, read_contents
 from gessl.lineage.ledger import Finding, Kind, Ledger, head
 from gessl.lineage.seen import Seen
@@ -117,7 +117,7 @@ def _audit(cached: bool, expected: str | None) -> Verdict:
     raw = [path for path in files_below(RAW) if not is_pin(path)] if RAW.is_dir() else []
     seen = Seen(RESULTS) if cached else None
     contents = read_contents(ledger.wanted(), md5=raw, seen=seen)
-    found = head(ledger)
+    found, claims = head(ledger), Claims(ledger)
     findings = [
         *ledger.findings,
         *check_outputs(ledger, contents),
@@ -126,13 +126,13 @@ def _audit(cached: bool, expected: str | None) -> Verdict:
         *check_raw(contents, raw),
         *check_ancestry(ledger),
         *check_present(ledger),
-        *check_claims(ledger),
+        *claims.findings(),
         *_check_head(found, expected),
     ]
     known = [content.bytes for content in contents.values() if content.cached]
     return Verdict(
         findings=_merge(findings),
-        notes=tuple(_notes(ledger, seen)),
+        notes=(*_notes(ledger, seen), *claims.notes()),
         head=found,
         records=len(ledger.held),
         files=len(contents) + len(ledger.held),

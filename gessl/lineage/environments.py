@@ -74,15 +74,22 @@ def other_libraries(environment: dict[str, Any], pins: dict[str, set[str]]) -> s
     )
 
 
+def cache_folder(name: str) -> Path:
+    """The user's own folder for what replays keep."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gessl" / name
+
+
 def _build(lock: Path, wanted: str, recorded: str) -> Path:
     """The Python of the environment of that lock, from the user's cache or new; hashes of packages are checked.
 
     It is of the `recorded` version, but for its patch level: it is the present one where those agree.
     """
     version = ".".join(recorded.split(".")[:2])
+    if not re.fullmatch(r"3\.\d{1,3}", version, re.ASCII):  # uv would run a file of that name
+        raise UserError(f"{recorded[:20]}: no release of Python, but the record names it; use --here")
     base = sys.executable if version == f"{sys.version_info[0]}.{sys.version_info[1]}" else version
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gessl/environments"
-    python = cache / f"{wanted[:16]}-py{version}" / "bin/python"
+    cache = cache_folder("environments")
+    python = cache / f"{wanted}-py{version}" / "bin/python"
     if python.is_file():
         return python
     uv = shutil.which("uv", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
@@ -97,10 +104,9 @@ def _build(lock: Path, wanted: str, recorded: str) -> Path:
             ["pip", "sync", "--python", str(new / "bin/python"), "--require-hashes", str(lock)],
         ]
         for words in steps:
-            if subprocess.run([uv, *words], stdout=2).returncode != 0:
-                raise UserError(
-                    f"{LOCK}: uv cannot build the recorded environment (see above); mend that or use --here"
-                )
+            # where no settings of a project lie that it would read
+            if subprocess.run([uv, *words], stdout=2, cwd=scratch).returncode != 0:
+                raise UserError(f"{LOCK}: uv cannot build the recorded environment (see above); fix that or use --here")
         if not python.is_file():  # else another process was faster
             new.rename(python.parent.parent)
     return python

@@ -6,15 +6,19 @@ import hashlib
 import importlib.util
 import os
 import platform
-import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from importlib import metadata
-from pathlib import Path, PurePath
+from importlib.machinery import BYTECODE_SUFFIXES, EXTENSION_SUFFIXES, SOURCE_SUFFIXES
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
+from gessl.errors import UserError
 from gessl.files import sha256_file
 from gessl.layout import LOCK
+from gessl.lineage.git import LINK, SUBMODULE, Entry, GitError, Objects, git, place_in_repository
+from gessl.lineage.loaded import require_loaded_from_sources
+from gessl.lineage.present import FILE, blobs_in, digest, hashes_in, is_source, sources_hash
 
 PACKAGE = Path(__file__).resolve().parents[1]
 LIBRARIES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "safetensors", "pydantic")
@@ -27,66 +31,67 @@ STEPS = {
     "report": "gessl.report.step",
 }
 """The module that makes each step, as in the workflow's rules: what it imports re-runs the step."""
+_SUFFIXES = EXTENSION_SUFFIXES + SOURCE_SUFFIXES + BYTECODE_SUFFIXES  # in Python's order
 TRACKED = ("gessl", "config", "workflow", "Snakefile")  # what, beside the settings, may decide a result
-
-
-def _git(*arguments: str) -> bytes | None:
-    command = ["git", "-C", str(PACKAGE.parent), *arguments]
-    try:
-        return subprocess.run(command, capture_output=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return None  # an installed copy without git: the hash of the sources still tells the code
-
-
-def is_source(path: PurePath) -> bool:
-    """Whether a path in the package is that of a source, or a template: no cache of Python's, no editor's hidden file.
-
-    No commit holds the latter, and what was made beside one is still what its commit makes.
-    """
-    return not any(part == "__pycache__" or part.startswith(".") for part in path.parts)
-
-
-def _package_files() -> list[Path]:
-    return [path for path in PACKAGE.rglob("*") if path.is_file() and is_source(path.relative_to(PACKAGE))]
-
-
-def _hash_sources(paths: Iterable[Path]) -> str:
-    return sources_hash({path.relative_to(PACKAGE): sha256_file(path) for path in paths})
-
-
-def sources_hash(hashes: Mapping[PurePath, str]) -> str:
-    """One hash for the SHA-256 of sources, by their paths in the package. Records hold it: it must stay what it is."""
-    digest = hashlib.sha256()
-    for path in sorted(hashes):
-        digest.update(f"{path.as_posix()} {hashes[path]}\n".encode())
-    return digest.hexdigest()
 
 
 @functools.cache
 def code_state() -> dict[str, str | None]:
-    """Git commit, hash of the uncommitted difference to it (None when clean), hash of all files of the package.
+    """What a record says of the code that runs.
 
-    Commit and difference are None where the package is not under version control.
+    `commit` is that of git, `dirty` the hash of what differs from it (None when nothing does), `sources` one hash of
+    all files of the package, `rules` one of the workflow's rules and configuration. Commit and difference are None
+    where the package is not under version control; where git refuses to tell, `git` says why.
+
+    Raises:
+        UserError: what runs is not made of these sources.
     """
-    ours = _git(
-        "ls-files", "--error-unmatch", f"{PACKAGE.name}/__init__.py"
-    )  # not a repository around an installed copy
-    commit = _git("rev-parse", "HEAD") if ours else None
-    return {
-        "commit": commit.decode().strip() if commit else None,
-        "dirty": _difference() if commit else None,
-        "sources": _hash_sources(_package_files()),
+    require_loaded_from_sources(PACKAGE)
+    hashes = hashes_in(PACKAGE.parent, TRACKED)
+    state = {"commit": None, "dirty": None, **states(hashes)}
+    try:
+        commit, held = committed_here(PACKAGE.parent)
+    except GitError as error:
+        print(f"gessl: {error}; what is made now names no commit", file=sys.stderr)
+        return state | {"git": str(error)}
+    return state | {"commit": commit, "dirty": difference(PACKAGE.parent, held, commit)} if commit else state
+
+
+def states(hashes: Mapping[PurePath, str]) -> dict[str, str | None]:
+    """One hash for the package, and one for what else of `TRACKED` there is, of the SHA-256 of their files."""
+    sources = {path.relative_to(PACKAGE.name): text for path, text in hashes.items() if path.parts[0] == PACKAGE.name}
+    rules = {path: text for path, text in hashes.items() if path.parts[0] != PACKAGE.name}
+    return {"sources": sources_hash(sources), "rules": sources_hash(rules) if rules else None}
+
+
+def committed_here(home: Path) -> tuple[str | None, dict[PurePosixPath, Entry]]:
+    """The commit that `home` is at, and the files of `TRACKED` in it; None where `home` is no part of it.
+
+    Raises:
+        GitError: git refuses to tell.
+    """
+    below = place_in_repository(home)
+    if below is None:
+        return None, {}
+    commit = git(home, "rev-parse", "--verify", "--quiet", "HEAD").decode().strip()
+    with Objects(home) as objects:
+        held = {path: entry for path, entry in objects.files(commit, TRACKED, below).items() if is_source(path)}
+    ours = PurePosixPath(PACKAGE.name, "__init__.py") in held  # else a repository around an installed copy
+    return (commit, held) if ours else (None, {})
+
+
+def difference(home: Path, held: Mapping[PurePosixPath, Entry], commit: str) -> str | None:
+    """Hash of what differs between the files that a commit holds and those in `home`, or None when nothing does."""
+    committed = {
+        path: Entry(entry.mode if entry.mode in (LINK, SUBMODULE) else FILE, entry.blob) for path, entry in held.items()
     }
-
-
-def _difference() -> str | None:
-    """Hash of changed and of new files, or None when there are none."""
-    changed = _git("diff", "HEAD", "--binary", "--no-color", "--no-ext-diff", "--", *TRACKED) or b""
-    new = (_git("ls-files", "-z", "--others", "--exclude-standard", "--", *TRACKED) or b"").split(b"\0")
-    digest = hashlib.sha256(changed)
-    for name in filter(None, new):
-        digest.update(name + b" " + sha256_file(PACKAGE.parent / os.fsdecode(name)).encode() + b"\n")
-    return digest.hexdigest() if changed or any(new) else None
+    there = blobs_in(home, TRACKED, commit)
+    lines = [
+        f"{path} {committed.get(path)} {there.get(path)}\n"
+        for path in sorted({*committed, *there})
+        if committed.get(path) != there.get(path)
+    ]
+    return hashlib.sha256(os.fsencode("".join(lines))).hexdigest() if lines else None
 
 
 def environment() -> dict[str, Any]:
@@ -135,10 +140,11 @@ def fingerprint(*modules: str) -> str:
 
     Goes into a rule's params: editing what a step uses re-runs it, editing anything else (or committing) does not.
     Imports are read from the sources, wherever they stand in them; a module that is only found by name at run time
-    (a method of a registry) must be named. Templates that lie beside a module count with it.
+    (a method of a registry) must be named. Templates that lie next to a module count with it.
 
     Raises:
         ValueError: no such module in this package.
+        UserError: Python would import something else than the source of that name.
     """
     found: dict[str, Path] = {}
     waiting = list(modules)
@@ -169,13 +175,18 @@ def step_fingerprint(step: str, config: dict[str, Any]) -> str | None:
 
 
 def _source(name: str) -> Path | None:
+    """Where Python finds a module of this package, in its own order: folder before file, binary before source."""
     if name.partition(".")[0] != PACKAGE.name:
         return None
     path = PACKAGE.parent.joinpath(*name.split("."))
-    for candidate in (path.with_suffix(".py"), path / "__init__.py"):
-        if candidate.is_file():
-            return candidate
-    return None
+    inside = [file for suffix in _SUFFIXES if (file := path / f"__init__{suffix}").is_file()]
+    beside = [file for suffix in _SUFFIXES if (file := path.with_name(path.name + suffix)).is_file()]
+    if beside and path.is_dir():
+        raise UserError(f"{path}: a folder with the name of {beside[0].name} next to it; move one of them away")
+    found = next(iter(inside + beside), None)
+    if found and found.suffix != ".py":
+        raise UserError(f"{found}: Python imports it as {name}, and it is no source; move it away")
+    return found
 
 
 def _imported(source: Path, name: str) -> tuple[str, ...]:
@@ -201,4 +212,10 @@ def _templates(sources: Iterable[Path]) -> set[Path]:
     for folder in {source.parent for source in sources if source.name != "__init__.py"}:
         plain = (sub for sub in folder.iterdir() if sub.is_dir() and not any(sub.glob("*.py")))
         found.update(path for level in (folder, *plain) for path in level.iterdir() if path.is_file())
-    return {path for path in found if path.suffix not in {".py", ".pyc"}}
+    return {path for path in found if is_source(path.relative_to(PACKAGE)) and path.suffix not in {".py", ".pyc"}}
+
+
+def _hash_sources(paths: Iterable[Path]) -> str:
+    """Of what the paths lead to, for that is what Python runs."""
+    hashes = {path.relative_to(PACKAGE): digest(path, link=False) for path in paths}
+    return sources_hash({path: text for path, text in hashes.items() if text is not None})

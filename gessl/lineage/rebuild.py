@@ -1,7 +1,11 @@
-"""A recorded step, made again from its record alone: recorded code and inputs in an empty folder, recorded settings."""
+"""A recorded step, made again from its record alone: recorded code and inputs in an empty folder, recorded settings.
 
-import json
+The record may be a stranger's. It says which of the commit's own steps is to be run, with which settings, on which
+data; it can bring no code, nor anything else that the commit holds.
+"""
+
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,16 +17,21 @@ from typing import Any, NoReturn
 
 from gessl.errors import UserError
 from gessl.files import atomic_json, sha256_file
-from gessl.layout import RAW, RECORD, RESULTS, run_dir
+from gessl.layout import RAW, RECORD, REFERENCES, RESULTS, WORK, run_dir
 from gessl.lineage.chain import chain
 from gessl.lineage.environments import interpreter_for
+from gessl.lineage.find import read_object
+from gessl.lineage.isolated import clean_environment, installed_in, isolated
+from gessl.lineage.provenance import PACKAGE
 from gessl.lineage.record import read_record
-from gessl.lineage.repository import recorded_code
+from gessl.lineage.repository import Scratch, recorded_code
 
 Record = dict[str, Any]
 STEPS = ("prepare", "tasks", "pretrain", "evaluate", "report")
+FEW = 8  # processes that any machine can run
 GRACE = 10  # seconds that a step has to end when the replay is stopped
 PLAN = Path("replay.json")  # the experiment, or what a report is about, in the scratch project
+NAME = re.compile(r"\w[\w.+-]{0,254}", re.ASCII)  # of what a step makes: no option, and no path
 NO_OWN_RUN = {"methods": {"simclr": {}}, "variants": {"base": {}}, "evaluation": {"protocols": ["sigma/onehot"]}}
 """Of an experiment whose runs do not matter: what fits every data set."""
 REPORT = """
@@ -72,14 +81,18 @@ def rebuilt(folder: Path, record: Record, *, here: bool = False) -> Iterator[Reb
             else f"{what}: only {', '.join(STEPS)} can be replayed"
         )
     inputs = _verified_inputs(record)
-    with _gone_when_stopped(), recorded_code(record["code"], what) as (tree, code):
+    with _gone_when_stopped(), recorded_code(record["code"], what) as (scratch, code):
+        tree = scratch.project
         interpreter, environment = interpreter_for(record["environment"], tree, here=here)
-        pins = RAW.glob("*.dvc")  # the commit may lack the pin of a data set of one's own
-        for path in {*pins, *inputs, *_records_behind(record)}:
-            _bring(path, tree)
-        words = _words(record, tree)
+        for path in {*RAW.glob("*.dvc"), *_records_behind(record)}:
+            _bring(path, tree)  # the commit may lack the pin of a data set of one's own
+        for path in inputs:
+            _bring(path, tree, needed=True)
+        words = _words(record, scratch)
+        places = installed_in(interpreter)
         print(f"gessl: replaying {what} with {code}, {environment}", file=sys.stderr)
-        _run(record, interpreter, words, tree)
+        with isolated(interpreter, scratch.code, places, tree.parent) as python:
+            _run(record, python, words, tree)
         made = read_record(tree / folder)
         if made is None:
             raise UserError(f"{what}: made again, it left no record in {folder}")
@@ -89,20 +102,26 @@ def rebuilt(folder: Path, record: Record, *, here: bool = False) -> Iterator[Reb
 
 def _verified_inputs(record: Record) -> list[Path]:
     """The recorded inputs, whose bytes are still the recorded ones."""
-    paths = []
+    paths, made = [], f"{record['step']} {record['name']} was made from"
     for entry in record["inputs"]:
         path = Path(entry["path"])
         if path.is_absolute() or ".." in path.parts:
             raise UserError(f"{path}: input of {record['name']} from outside the project; it cannot be brought along")
+        if not _may_be_read(path):
+            raise UserError(f"{path}: no step reads such a file, but {record['name']} names it as an input")
         if not path.is_file():
-            raise UserError(f"{path}: not there, but {record['step']} {record['name']} was made from it; restore it")
-        if sha256_file(path) != entry["sha256"]:
-            raise UserError(
-                f"{path}: not the bytes any more that {record['step']} {record['name']} was made from; restore them, or"
-                " run the workflow again"
-            )
+            raise UserError(f"{path}: not there, but {made} it; restore it")
+        if path.stat().st_size != entry["bytes"] or sha256_file(path) != entry["sha256"]:
+            raise UserError(f"{path}: not the bytes any more that {made}; restore them, or run the workflow again")
         paths.append(path)
     return paths
+
+
+def _may_be_read(path: Path) -> bool:
+    """Whether a step reads files of that place: results, raw data, and what a report quotes or says of failed runs."""
+    below = any(path != folder and path.is_relative_to(folder) for folder in (RESULTS, RAW))
+    told = path.parent == REFERENCES or (path.parts[:1] == WORK.parts and len(path.parts) == 3)
+    return below or (told and path.suffix in (".yaml", ".json"))
 
 
 @contextmanager
@@ -133,33 +152,46 @@ def _records_behind(record: Record) -> set[Path]:
     return {folder / RECORD for folder in folders if (folder / RECORD).is_file()}
 
 
-def _bring(path: Path, tree: Path) -> None:
-    """Link a file into the scratch project."""
+def _bring(path: Path, tree: Path, *, needed: bool = False) -> None:
+    """Link a file into the scratch project, unless the commit has one there, which stays.
+
+    Raises:
+        UserError: the commit has another one there than the one that is needed.
+    """
     target = tree / path
-    target.unlink(missing_ok=True)  # the commit's version of a file that git holds, say a pin
+    if os.path.lexists(target):
+        if needed and not target.is_symlink() and sha256_file(target) != sha256_file(path):
+            raise UserError(f"{path}: the recorded code has another one; a replay takes that, and no other")
+        return
     target.parent.mkdir(parents=True, exist_ok=True)
     target.symlink_to(path.resolve())
 
 
-def _words(record: Record, tree: Path) -> list[str]:
+def _words(record: Record, scratch: Scratch) -> list[str]:
     """What Python is to run; the experiment that the step asks for is written from the record's settings."""
-    name, step = record["name"], record["step"]
+    name, step, tree = record["name"], record["step"], scratch.project
     if step == "report":
         atomic_json(tree / PLAN, record["config"])
-        return ["-c", REPORT, str(PLAN)]
-    verb = ["-m", "gessl", step]
+        program = tree.parent / "report.py"
+        program.write_text(REPORT, encoding="utf-8")
+        return [str(program), str(PLAN)]
+    if not NAME.fullmatch(name):
+        raise UserError(f"{name}: nothing that {step} makes is called so; the step cannot be rebuilt")
+    verb = [PACKAGE.name, step]
     if step == "prepare":
         return [*verb, name]
     with_plan = ["--config", str(PLAN)]
     if step == "tasks":
         dataset, _, seed = name.rpartition("-s")
+        if not seed.isdecimal():
+            raise UserError(f"{name}: no name of task files; the step cannot be rebuilt")
         tasks = {"datasets": [dataset], "seeds": [int(seed)], "tasks": record["config"].get("tasks"), **NO_OWN_RUN}
         _write_plan(record, tree, tasks)
         return [*verb, dataset, seed, *with_plan]
     if step == "pretrain":
         _write_plan(record, tree, _of_science(record["config"]))
     else:
-        science = json.loads((tree / run_dir(name) / "config.json").read_bytes())
+        science = read_object(tree / run_dir(name) / "config.json")
         _write_plan(record, tree, _of_science(science) | {"evaluation": record["config"]})
     return [*verb, name, *with_plan]
 
@@ -169,7 +201,7 @@ def _of_science(science: dict[str, Any]) -> dict[str, Any]:
     try:
         return {
             "datasets": [science["dataset"]],
-            "methods": {science["method_name"]: science["method"]},
+            "methods": {str(science["method_name"]): science["method"]},
             "seeds": [science["seed"]],
             "recipe": {key: science[key] for key in ("backbone", "views", "train", "gessl")},
             "variants": {"recorded": {}},
@@ -189,14 +221,16 @@ def _write_plan(record: Record, tree: Path, parts: dict[str, Any]) -> None:
     atomic_json(tree / PLAN, {"name": "replay", "title": "replay", **parts, "efficiency": efficiency})
 
 
-def _run(record: Record, interpreter: str, words: list[str], tree: Path) -> None:
+def _run(record: Record, python: list[str], words: list[str], tree: Path) -> None:
     """Run the step in the scratch project, with its code; what it says goes to stderr."""
-    environment = os.environ | {"PYTHONPATH": str(tree)}  # goes before an editable install of the package
+    environment = clean_environment()
     if not record["environment"].get("accelerator"):
         environment["CUDA_VISIBLE_DEVICES"] = ""
-    processes = record["notes"].get("processes", 1)
-    shared = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)] if processes > 1 else []
-    command = [interpreter, *shared, *words]
+    processes, cores = record["notes"].get("processes", 1), os.cpu_count() or 1
+    if processes > max(cores, FEW):
+        raise UserError(f"{record['name']}: was shared by {processes} processes; this machine has {cores} cores")
+    shared = [*python, "torch.distributed.run", "--no-python", "--nproc-per-node", str(processes)]
+    command = [*(shared if processes > 1 else []), *python, *words]
     child = subprocess.Popen(command, cwd=tree, env=environment, stdout=2)
     try:
         code = child.wait()

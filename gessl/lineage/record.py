@@ -46,7 +46,7 @@ _FIELDS: dict[str, type | tuple[type, ...]] = {
 _ENTRY: dict[str, type | tuple[type, ...]] = {"path": str, "bytes": int, "sha256": str}
 _TEXT = (str, type(None))
 _NESTED: dict[str, dict[str, Any]] = {
-    "code": {"commit": _TEXT, "dirty": _TEXT, "fingerprint": _TEXT},
+    "code": {"commit": _TEXT, "dirty": _TEXT, "fingerprint": _TEXT, "rules": _TEXT, "git": _TEXT},
     "environment": {"lock": _TEXT, "libraries": dict, "processor": _TEXT, "accelerator": _TEXT},
     "config": {
         "train": {"steps": int},

@@ -7,7 +7,7 @@ import pytest
 from repositories import commit, forge, write
 
 from gessl.files import sha256_file
-from gessl.layout import LOCK, report_dir
+from gessl.layout import LOCK, RECORD, report_dir
 from gessl.lineage import provenance, repository
 from gessl.lineage.audit import audit
 from gessl.lineage.environments import interpreter_for
@@ -92,14 +92,65 @@ def test_the_commit_must_have_the_recorded_sources(
         f"made by other sources than those of commit {made_at[:12]}, which it names;"
         f" move {REPORT} away and run its step again"
     )
-    for unknown in ({"dirty": "d" * 64}, {"dirty": None, "commit": "f" * 40}, {"commit": None}, {"commit": "HEAD"}):
+    for unknown in ({"dirty": "d" * 64}, {"dirty": None, "commit": "f" * 40}, {"commit": None}):
         forge(REPORT, lambda record, change=unknown: record["code"].update(change))
         assert _unverifiable() == []
+    forge(REPORT, lambda record: record["code"].update(commit=other, dirty=None, rules="0" * 64))
+    (line,) = _unverifiable()
+    assert line.startswith(f"made by other rules than those of commit {other[:12]}, which it names; ")
+    for name in ("HEAD", other[:12], "main"):
+        forge(REPORT, lambda record, name=name: record["code"].update(commit=name))
+        (line,) = _unverifiable()
+        assert line.startswith(f"names '{name}' for its commit, which is not the whole hash of one; ")
+
+
+def _commit_notes() -> list[str]:
+    return [note for note in audit().notes if "could not be looked up" in note]
+
+
+def test_what_could_not_be_looked_up_is_counted_and_told(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = sorted(path.parent for path in (project / "results").rglob(RECORD))
+    for folder in records:
+        forge(folder, lambda record: record["code"].update(commit="f" * 40, dirty=None))
+    forge(records[0], lambda record: record["code"].update(commit=None))
+    forge(records[1], lambda record: record["code"].update(commit=None, git="git: detected dubious ownership"))
+    others = len(records) - 2
+    one = f"the commits of 1 of {len(records)} records could not be looked up (none is recorded: "
+    told = [f"{one}git: detected dubious ownership)", f"{one}made outside version control)"]
+    many = f"the commits of {others} of {len(records)} records could not be looked up"
+    assert _commit_notes() == [*told, f"{many} (this repository does not have them)"]
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    assert _commit_notes() == [f"{many} (git is not installed)", *told]
+    monkeypatch.setattr(repository, "HOME", tmp_path)
+    assert len(_commit_notes()) == 3
+
+
+@pytest.mark.parametrize("libraries", [{}, dict.fromkeys(provenance.LIBRARIES)])
+def test_a_record_of_no_library_cannot_be_verified(project: Path, libraries: dict[str, None]) -> None:
+    forge(REPORT, lambda record: record["environment"].update(libraries=libraries))
+    (line,) = _unverifiable()
+    assert line.startswith("its record tells of no library that it was made with; make env, then delete ")
+
+
+def test_a_library_that_the_lock_has_must_be_told(project: Path) -> None:
+    _lock(f"torch=={OWN}", f"numpy=={metadata.version('numpy')}")
+    forge(REPORT, lambda record: record["environment"].update(lock=sha256_file(LOCK)))
+    assert _unverifiable() == []
+    forge(REPORT, lambda record: record["environment"]["libraries"].update(scipy=None))
+    assert _unverifiable() == []
+    for change in ({"numpy": None}, {"numpy": ""}):
+        forge(REPORT, lambda record, change=change: record["environment"]["libraries"].update(change))
+        (line,) = _unverifiable()
+        assert line.startswith("its record does not tell the version of numpy, which requirements.lock has; ")
 
 
 def test_one_commit_is_looked_up_once(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    monkeypatch.setattr("gessl.lineage.claims.sources_at", lambda name: asked.append(name))
+    monkeypatch.setattr(
+        "gessl.lineage.claims.states_at", lambda name: asked.append(name) or dict.fromkeys(("sources", "rules"))
+    )
     for folder in (REPORT, Path("results/scores/toy-simclr-s0-0123abcd")):
         forge(folder, lambda record: record["code"].update(commit="a" * 40, dirty=None))
     audit()

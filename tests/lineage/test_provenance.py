@@ -1,11 +1,17 @@
+import importlib.util
+import os
+import py_compile
 import re
 import subprocess
 import sys
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
+from py_compile import PycInvalidationMode
 from types import SimpleNamespace
 
 import pytest
 
+from gessl.errors import UserError
 from gessl.lineage import provenance
 from gessl.lineage.provenance import STEPS, code_state, environment, fingerprint, step_fingerprint
 from gessl.methods import method_names
@@ -75,6 +81,93 @@ def test_fingerprint_of_an_unknown_module_is_an_error(package: Path) -> None:
         provenance.fingerprint("gessl.none")
     with pytest.raises(ValueError, match="os: no such module"):
         provenance.fingerprint("os")
+
+
+STRANGE = {
+    "a folder that Python takes first": ("net/base/__init__.py", r"gessl/net/base: a folder with the name of base\.py"),
+    "a folder of data": ("net/base/x.txt", r"gessl/net/base: a folder with the name of base\.py"),
+    "a binary next to a source": ("net/base.abi3.so", r"base\.abi3\.so: Python imports it as gessl\.net\.base"),
+    "a binary of this Python": (f"net/base{EXTENSION_SUFFIXES[0]}", "Python imports it as gessl.net.base"),
+    "a binary package": (f"net/sub/__init__{EXTENSION_SUFFIXES[-1]}", "Python imports it as gessl.net.sub"),
+    "bytecode without its source": ("net/late.pyc", r"late\.pyc: Python imports it as gessl\.net\.late"),
+}
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_what_python_would_import_in_place_of_a_source_is_refused(package: Path, name: str) -> None:
+    (package / "net/lazy.py").write_text("import gessl.net.late\n", encoding="utf-8")
+    provenance.fingerprint("gessl.net.deep")
+    path, message = STRANGE[name]
+    (package / path).parent.mkdir(exist_ok=True)
+    (package / path).write_text("", encoding="utf-8")
+    with pytest.raises(UserError, match=message):
+        provenance.fingerprint("gessl.net.deep")
+
+
+@pytest.mark.parametrize("name", ["net/base.pyc", "net/__pycache__/base.cpython-311.pyc.123", "page/.style.css.swp"])
+def test_what_python_does_not_read_changes_no_fingerprint(package: Path, name: str) -> None:
+    before = [provenance.fingerprint(module) for module in ("gessl.net.deep", "gessl.page.html")]
+    (package / name).parent.mkdir(exist_ok=True)
+    (package / name).write_text("", encoding="utf-8")
+    assert before == [provenance.fingerprint(module) for module in ("gessl.net.deep", "gessl.page.html")]
+
+
+LOADED = """
+import sys
+from pathlib import Path
+
+from gessl.errors import UserError
+from gessl.lineage.loaded import require_loaded_from_sources
+from toy.net import base
+
+try:
+    require_loaded_from_sources(Path(sys.argv[1]))
+    print("passed", base.x)
+except UserError as error:
+    print(error)
+"""
+
+
+def load(package: Path) -> str:
+    """What `require_loaded_from_sources` says in a process that runs the package."""
+    command = [sys.executable, "-c", LOADED, str(package)]
+    environment = os.environ | {"PYTHONPATH": f"{package.parent}:{ROOT}", "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=True, env=environment)
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Path:
+    package = tmp_path / "toy"
+    for name, text in {"__init__.py": "", "net/__init__.py": "", "net/base.py": "x = 1\n"}.items():
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_text(text, encoding="utf-8")
+    return package
+
+
+@pytest.mark.parametrize("mode", PycInvalidationMode)
+def test_bytecode_that_its_source_does_not_give_is_refused(toy: Path, mode: PycInvalidationMode) -> None:
+    source, other = toy / "net/base.py", toy / "net/other.py"
+    cached = Path(importlib.util.cache_from_source(str(source)))
+    py_compile.compile(str(source), str(cached), invalidation_mode=mode)
+    assert load(toy) == "passed 1"
+    honest, facts = cached.read_bytes(), source.stat()
+    other.write_text("x = 2\n", encoding="utf-8")
+    os.utime(other, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    py_compile.compile(str(other), str(cached), invalidation_mode=mode)
+    cached.write_bytes(honest[:16] + cached.read_bytes()[16:])
+    assert load(toy).startswith(f"{cached}: not the bytecode of base.py, but runs in its place; delete it")
+    cached.write_bytes(honest)
+    source.write_text("x = 33\n", encoding="utf-8")  # outdated, which Python knows, unless it was told not to look
+    assert load(toy).startswith("passed 33" if mode is not PycInvalidationMode.UNCHECKED_HASH else str(cached))
+
+
+def test_a_module_without_a_source_is_refused(toy: Path) -> None:
+    source = toy / "net/base.py"
+    py_compile.compile(str(source), str(toy / "net/base.pyc"))
+    assert load(toy) == "passed 1"
+    source.unlink()
+    assert load(toy).startswith(f"{toy}/net/base.pyc: runs in place of a source of toy; move it")
 
 
 def test_fingerprint_of_this_package_sees_what_python_imports() -> None:

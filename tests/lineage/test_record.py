@@ -53,7 +53,7 @@ def test_outputs_and_record_appear_together() -> None:
     found = read_record(OUT)
     assert found is not None
     assert found["config"] == {"size": [8, 8], "1": None}
-    assert {"commit", "dirty", "sources", "fingerprint"} == set(found["code"])
+    assert {"commit", "dirty", "sources", "rules", "fingerprint"} == set(found["code"])
     assert found["id"] == record_id(found)
     raw = json.loads((OUT / "record.json").read_bytes())
     assert raw["predicate"]["runDetails"]["metadata"].pop("invocationId") == found["id"]

@@ -29,6 +29,7 @@ from gessl.layout import run_dir, scores_dir, tasks_dir
 from gessl.lineage import environments, rebuild
 from gessl.lineage.record import parse_record
 from gessl.lineage.replay import replay
+from gessl.lineage.repository import Scratch
 from tests.conftest import ROOT, SMALL, copy_project
 
 TASKS = tasks_dir("digits", 0)
@@ -136,6 +137,52 @@ def test_a_report_is_replayed_by_its_cell_though_its_experiment_is_gone(home: Pa
     outcome = json.loads(replayed.stdout)
     assert (outcome["ok"], outcome["step"], outcome["name"]) == (True, "report", "small")
     assert {output["status"] for output in outcome["outputs"]} == {"same"}
+
+
+def test_what_git_was_told_here_does_not_decide_which_code_is_replayed(home: Path) -> None:
+    """Another commit in its place, a filter and a hook of a checkout: none is asked."""
+    honest, source, ran = git(home, "rev-parse", "HEAD"), home / "gessl/rng.py", home / ".git/ran"
+    text = source.read_text(encoding="utf-8")
+    source.write_text(text.replace("(seed, ", "(seed + 1, "), encoding="utf-8")
+    forged = commit(home)
+    git(home, "reset", "--quiet", "--hard", honest)
+    git(home, "replace", honest, forged)
+    (home / ".git/info/attributes").write_text("* filter=evil\n", encoding="utf-8")
+    git(home, "config", "filter.evil.smudge", f"touch {ran}; cat")
+    (home / ".git/hooks/post-checkout").write_text(f"#!/bin/sh\ntouch {ran}\n", encoding="utf-8")
+    (home / ".git/hooks/post-checkout").chmod(0o755)
+    try:
+        replayed = gessl("replay", str(TASKS))
+    finally:
+        git(home, "replace", "--delete", honest)
+        git(home, "config", "--unset", "filter.evil.smudge")
+        (home / ".git/info/attributes").unlink()
+        (home / ".git/hooks/post-checkout").unlink()
+    assert replayed.returncode == 0, replayed.stdout + replayed.stderr
+    assert f"with the code of commit {honest[:12]}, " in replayed.stdout
+    assert not ran.exists()
+
+
+def test_no_input_replaces_a_file_of_the_commit(home: Path) -> None:
+    pin = Path("data/raw/digits.dvc")
+    pin.write_text(pin.read_text(encoding="utf-8") + "# another\n", encoding="utf-8")
+    forge(TASKS, lambda record: record["code"].update(commit=git(home, "rev-parse", "HEAD")))
+    facts = {"path": str(pin), "bytes": pin.stat().st_size, "sha256": sha256_file(pin), "record": None}
+    forge(TASKS, lambda record: record["inputs"].append(facts))
+    replayed = gessl("replay", str(TASKS))
+    assert replayed.returncode == 2
+    assert (
+        "data/raw/digits.dvc: the recorded code has another one; a replay takes that, and no other" in replayed.stderr
+    )
+
+
+def test_a_link_in_the_package_is_not_followed(home: Path) -> None:
+    (home / "gessl/evil.py").symlink_to("/etc/passwd")
+    other = commit(home)
+    forge(TASKS, lambda record: record["code"].update(commit=other))
+    replayed = gessl("replay", str(TASKS))
+    assert replayed.returncode == 2
+    assert f"gessl/evil.py: a link in commit {other[:12]}; " in replayed.stderr.splitlines()[-1]
 
 
 @pytest.mark.slow
@@ -255,6 +302,29 @@ REFUSED = {
 }
 
 
+def names(path: str) -> Callable[[dict[str, Any]], None]:
+    """A record that names one more input, which is there, with its true hash."""
+
+    def change(record: dict[str, Any]) -> None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text("open('ran', 'w')\n", encoding="utf-8")
+        facts = {"bytes": Path(path).stat().st_size, "sha256": sha256_file(Path(path))}
+        record["inputs"].append({"path": path, "record": None, **facts})
+
+    return change
+
+
+REFUSED |= {
+    path: (names(path), f"{re.escape(str(Path(path)))}: (no step reads such a file|input of .* from outside)")
+    for path in (
+        *("yaml.py", "./yaml.py", "sitecustomize.py", "usercustomize.py", "evil.pth", "torch/__init__.py"),
+        *("gessl/rng.py", "gessl/tasks/draw/__init__.py", "gessl/__pycache__/rng.cpython-311.pyc", "replay.json"),
+        *("config/datasets.yaml", "config/methods/simclr.yaml", "requirements.lock", "matplotlibrc", ".dvc/config"),
+        *("results/../yaml.py", "results/data/../../gessl/rng.py", "data/raw.dvc", "work/x.json", "work/a/b/c.json"),
+    )
+}
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_replayed_is_refused_in_one_line(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], name: str
@@ -273,6 +343,38 @@ def test_what_cannot_be_replayed_is_refused_in_one_line(
     assert re.search(message, err.splitlines()[-1])
     assert len(err.splitlines()) == 1
     assert list(scratch.iterdir()) == []
+    assert not (project / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("step", "name"),
+    [
+        *(("prepare", name) for name in ("--help", "-h", "../x", "a/b", "a\0b", "a b", "", "x" * 300)),
+        ("tasks", "digits"),
+        ("tasks", "digits-s-1"),
+    ],
+)
+def test_a_name_is_no_option_and_no_path(tmp_path: Path, step: str, name: str) -> None:
+    with pytest.raises(UserError, match="the step cannot be rebuilt"):
+        rebuild._words({"step": step, "name": name, "config": {}}, Scratch(tmp_path, tmp_path))
+
+
+def test_a_record_cannot_start_as_many_processes_as_it_likes(tmp_path: Path) -> None:
+    record = {"name": "x", "environment": {}, "notes": {"processes": 10**6}}
+    with pytest.raises(UserError, match="was shared by 1000000 processes; this machine has"):
+        rebuild._run(record, ["false"], [], tmp_path)
+
+
+@pytest.mark.parametrize("version", ["/tmp/evil.sh", "evil", "", "3", "4.1", "3.x", "3.11\n.1"])
+def test_a_record_cannot_name_a_program_for_its_python(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    (tmp_path / "requirements.lock").write_text("numpy==1\n", encoding="utf-8")
+    recorded = {"lock": sha256_file(tmp_path / "requirements.lock"), "python": version}
+    monkeypatch.chdir(tmp_path.parent)
+    monkeypatch.setattr(environments.subprocess, "run", lambda *_, **__: pytest.fail("it was run"))
+    with pytest.raises(UserError, match="no release of Python, but the record names it"):
+        environments.interpreter_for(recorded, tmp_path, here=False)
 
 
 @pytest.mark.parametrize(

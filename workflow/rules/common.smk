@@ -107,7 +107,10 @@ def force_outdated():
 @functools.cache
 def state(*modules):
     """What re-runs a step beside its inputs: the sources that it uses, and the environment's lock."""
-    return [fingerprint(*modules), sha256_file(layout.LOCK)]
+    try:
+        return [fingerprint(*modules), sha256_file(layout.LOCK)]
+    except UserError as error:
+        stop(error)
 
 
 def of_run(value):
