@@ -108,6 +108,9 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--cached", action="store_true", help="do not read what your earlier audits read and nobody wrote to since"
     )
+    sub.add_argument(
+        "--environment", action="store_true", help="check the files of the installed packages, too, by their own lists"
+    )
     sub.add_argument("--json", action="store_true", help="print the verdict as JSON, and what is wrong to stderr, too")
     sub = verb("trace", trace, "show what made a number, run or file; exit code 1 if a check failed")
     sub.add_argument("id", help="id of a table cell, score, run or record, or a path")
@@ -251,7 +254,7 @@ def audit(options: argparse.Namespace) -> int:
 
         expected, signer = signed_head(options.path, options.signed)
         print(f"{expected}: signed by {signer}", file=sys.stderr)
-    verdict = run(options.path, cached=options.cached, expected=expected)
+    verdict = run(options.path, cached=options.cached, expected=expected, environment=options.environment)
     print(json.dumps(verdict_json(verdict), indent=2) if options.json else format_verdict(verdict))
     if options.json and not verdict.ok:
         print(format_verdict(verdict), file=sys.stderr)

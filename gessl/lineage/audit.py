@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -22,6 +23,8 @@ from gessl.lineage.checks import (
 )
 from gessl.lineage.claims import Claims
 from gessl.lineage.contents import files_below, read_contents
+from gessl.lineage.installed import Installed
+from gessl.lineage.isolated import installed_in
 from gessl.lineage.ledger import Finding, Kind, Ledger, head
 from gessl.lineage.seen import Seen
 
@@ -68,7 +71,9 @@ class Verdict:
         return OUTDATED if all(finding.cause in ("code", "environment") for finding in self.findings) else FOUND
 
 
-def audit(path: Path = RESULTS, *, cached: bool = False, expected: str | None = None) -> Verdict:
+def audit(
+    path: Path = RESULTS, *, cached: bool = False, expected: str | None = None, environment: bool = False
+) -> Verdict:
     """Check every result and all raw data of a project.
 
     Each file is read once. What goes unnoticed without `expected`: a chain whose records were all written anew, down to
@@ -78,6 +83,7 @@ def audit(path: Path = RESULTS, *, cached: bool = False, expected: str | None = 
         path: the project's root, or its folder of results.
         cached: do not read the files again that an earlier audit with `cached` read (see `gessl.lineage.seen`).
         expected: the head that the tree had at another time, from where nobody could alter it.
+        environment: check the installed packages, too (see `gessl.lineage.installed`).
 
     Raises:
         UserError: there is nothing to audit, or `expected` is no head.
@@ -85,7 +91,7 @@ def audit(path: Path = RESULTS, *, cached: bool = False, expected: str | None = 
     if expected is not None and not re.fullmatch("[0-9a-f]{64}", expected):
         raise UserError(f"--head {expected}: not the 64 hex digits that an audit prints as the head")
     with contextlib.chdir(project_root(path)):
-        return _audit(cached, expected)
+        return _audit(cached, expected, Installed.check(installed_in(sys.executable)) if environment else None)
 
 
 def project_root(path: Path) -> Path:
@@ -109,7 +115,7 @@ def project_root(path: Path) -> Path:
     raise UserError(f"{path}: no folder {RESULTS} in it; run the pipeline first, or name a project's root")
 
 
-def _audit(cached: bool, expected: str | None) -> Verdict:
+def _audit(cached: bool, expected: str | None, installed: Installed | None) -> Verdict:
     present = files_below(RESULTS)
     if not present:
         raise UserError(f"{RESULTS}: nothing in it to audit; run the pipeline first")
@@ -128,11 +134,12 @@ def _audit(cached: bool, expected: str | None) -> Verdict:
         *check_present(ledger),
         *claims.findings(),
         *_check_head(found, expected),
+        *(installed.findings() if installed else ()),
     ]
     known = [content.bytes for content in contents.values() if content.cached]
     return Verdict(
         findings=_merge(findings),
-        notes=(*_notes(ledger, seen), *claims.notes()),
+        notes=(*_notes(ledger, seen), *claims.notes(), *([installed.summary()] if installed else [])),
         head=found,
         records=len(ledger.held),
         files=len(contents) + len(ledger.held),

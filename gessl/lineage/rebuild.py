@@ -21,6 +21,7 @@ from gessl.layout import RAW, RECORD, REFERENCES, RESULTS, WORK, run_dir
 from gessl.lineage.chain import chain
 from gessl.lineage.environments import interpreter_for
 from gessl.lineage.find import read_object
+from gessl.lineage.installed import Installed
 from gessl.lineage.isolated import clean_environment, installed_in, isolated
 from gessl.lineage.provenance import PACKAGE
 from gessl.lineage.record import read_record
@@ -90,6 +91,7 @@ def rebuilt(folder: Path, record: Record, *, here: bool = False) -> Iterator[Reb
             _bring(path, tree, needed=True)
         words = _words(record, scratch)
         places = installed_in(interpreter)
+        environment += f", {_checked(places, here)}"
         print(f"gessl: replaying {what} with {code}, {environment}", file=sys.stderr)
         with isolated(interpreter, scratch.code, places, tree.parent) as python:
             _run(record, python, words, tree)
@@ -98,6 +100,20 @@ def rebuilt(folder: Path, record: Record, *, here: bool = False) -> Iterator[Reb
             raise UserError(f"{what}: made again, it left no record in {folder}")
         _require_same_step(record, made, what)
         yield Rebuilt(tree, made, code, environment)
+
+
+def _checked(places: list[str], here: bool) -> str:
+    """What is said of the installed packages.
+
+    Raises:
+        UserError: they are not as they were installed, and it was not asked for the environment as it is.
+    """
+    found = Installed.check(places)
+    if found.faults and not here:
+        raise UserError(
+            f"{found.summary()}; make the environment anew from the lock, or use --here to take it as it is"
+        )
+    return found.summary()
 
 
 def _verified_inputs(record: Record) -> list[Path]:
