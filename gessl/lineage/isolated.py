@@ -11,7 +11,7 @@ import site
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gessl.errors import UserError
@@ -61,7 +61,10 @@ def isolated(interpreter: str, code: Path, places: Sequence[str], scratch: Path)
     try:
         yield [interpreter, "-I", "-S", "-X", f"pycache_prefix={bytecode}", str(start)]
     finally:  # that of `code`, which nobody imports from again; that of the installed packages stays
-        shutil.rmtree(bytecode / code.relative_to(code.anchor), ignore_errors=True)
+        own = bytecode / code.relative_to(code.anchor)
+        shutil.rmtree(own, ignore_errors=True)
+        with suppress(OSError):
+            own.parent.rmdir()
 
 
 def _own_folder(folder: Path) -> Path | None:

@@ -14,7 +14,6 @@ from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 from gessl.errors import UserError
-from gessl.files import sha256_file
 from gessl.layout import LOCK
 from gessl.lineage.git import LINK, SUBMODULE, Entry, GitError, Objects, git, place_in_repository
 from gessl.lineage.loaded import require_loaded_from_sources
@@ -96,7 +95,7 @@ def difference(home: Path, held: Mapping[PurePosixPath, Entry], commit: str) -> 
 
 def environment() -> dict[str, Any]:
     """Lock hash, interpreter, library versions, processor, accelerator and thread count."""
-    facts = {"lock": sha256_file(LOCK) if LOCK.is_file() else None} | _machine()
+    facts = {"lock": digest(LOCK, link=False)} | _machine()
     torch = sys.modules.get("torch")  # only steps that computed with torch pay for asking it
     if torch is not None:
         cuda = torch.cuda.is_available()
