@@ -46,11 +46,11 @@ class Installed(NamedTuple):
         wanted: dict[str, set[str]] = {}
         own: set[str] = set()  # where this package lies, which a project that was moved may have had to change
         for one in distributions:
+            if one.metadata["Name"] == PACKAGE.name:
+                own.update(path for path, _ in _recorded(one))
+                continue
             for path, sha256 in _recorded(one):
-                if one.metadata["Name"] == PACKAGE.name:
-                    own.add(path)
-                else:
-                    wanted.setdefault(path, set()).add(sha256)  # what two of them bring may be that of either
+                wanted.setdefault(path, set()).add(sha256)  # what two of them bring may be that of either
         contents = read_contents(wanted, seen=Seen(Path(places[-1]))) if wanted else {}
         faults = dict.fromkeys(wanted.keys() - contents.keys(), "not there")
         for path, content in contents.items():
