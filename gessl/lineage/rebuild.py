@@ -33,7 +33,12 @@ FEW = 8  # processes that any machine can run
 GRACE = 10  # seconds that a step has to end when the replay is stopped
 PLAN = Path("replay.json")  # the experiment, or what a report is about, in the scratch project
 NAME = re.compile(r"\w[\w.+-]{0,254}", re.ASCII)  # of what a step makes: no option, and no path
-NO_OWN_RUN = {"methods": {"simclr": {}}, "variants": {"base": {}}, "evaluation": {"protocols": ["sigma/onehot"]}}
+NO_OWN_RUN = {
+    "methods": {"simclr": {}},
+    "variants": {"base": {}},
+    "recipe": {"train": {"steps": 1, "warmup": 0, "batch": 8}},
+    "evaluation": {"protocols": ["sigma/onehot"]},
+}
 """Of an experiment whose runs do not matter: what fits every data set."""
 REPORT = """
 import json, sys
