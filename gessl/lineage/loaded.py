@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import CodeType
 
+from gessl.advice import move_away
 from gessl.errors import UserError
 
 HEADER = 16  # bytes before the code in a file of bytecode
@@ -30,7 +31,7 @@ def require_loaded_from_sources(package: Path) -> None:
         text, bytecode = source.read_bytes(), cached.read_bytes()
         if _is_taken(bytecode, source, text) and _code(bytecode) != compile(text, source, "exec", dont_inherit=True):
             raise UserError(
-                f"{cached}: not the bytecode of {source.name}, but runs in its place; delete it: Python makes it again"
+                f"{cached}: not the bytecode of {source.name}, but runs in its place; {move_away(cached, 'start again')}"
             )
 
 
