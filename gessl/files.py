@@ -1,17 +1,127 @@
-"""Atomic files and content hashes: an output appears complete or not at all."""
+"""Atomic files, content hashes, and bounded reading: an output appears complete or not at all, and no file that
+somebody else wrote takes time or memory without end."""
 
+import codecs
+import errno
 import hashlib
 import json
+import math
 import os
-from collections.abc import Callable
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
 
+JSON_BYTES = 64 << 20  # most bytes of a JSON file; a record of 100,000 files has a third
+MARKS = 4_000_000  # most values in one: as many objects of Python's take some hundred megabytes
+DEPTH = 64  # of nested lists and mappings in one
+TABLE_BYTES = 1 << 30  # most bytes of a table, of metrics, or of an array that is read whole
+
+
+def open_regular(path: Path | str) -> BufferedReader:
+    """Open a file for reading, if it is a plain one (or a link to one): a pipe would be waited for, a device may have
+    no end.
+
+    Raises:
+        OSError: it cannot be opened, or is no plain file; names it.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except ValueError as error:  # a name that no file can have
+        raise OSError(errno.ENOENT, str(error), str(path)) from None
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "not a plain file", str(path))
+    return open(handle, "rb")
+
+
+def read_bounded(path: Path | str, limit: int) -> bytes:
+    """The bytes of a plain file that has at most `limit` of them.
+
+    Raises:
+        OSError: it cannot be read, is no plain file or is larger; names it.
+    """
+    with open_regular(path) as file:
+        if os.fstat(file.fileno()).st_size <= limit:
+            data = file.read(limit + 1)  # what grows while it is read, or hides its size, has an end all the same
+            if len(data) <= limit:
+                return data
+    raise OSError(errno.EFBIG, f"larger than {limit} bytes", str(path))
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The JSON value in `text`, within bounds that what we write never comes near.
+
+    Raises:
+        ValueError: no JSON; a number that is not finite; nested more than `DEPTH` deep; more than `MARKS` values.
+    """
+    if isinstance(text, bytes):
+        text = text.decode("utf-8-sig" if text.startswith(codecs.BOM_UTF8) else "utf-8")
+    opening = text.count("[") + text.count("{")
+    if opening + text.count(",") > MARKS:
+        raise ValueError(f"more than {MARKS} values")
+    try:
+        value = _DECODER.decode(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if opening > DEPTH:
+        _require_shallow(value)
+    return value
+
+
+def read_json(path: Path | str, limit: int = JSON_BYTES) -> Any:
+    """The JSON value in a plain file of at most `limit` bytes, as `parse_json` reads it.
+
+    Raises:
+        OSError: it cannot be read, is no plain file or is larger; names it.
+        ValueError: as `parse_json`.
+    """
+    return parse_json(read_bounded(path, limit))
+
+
+def _require_shallow(value: Any) -> None:
+    level = [value]
+    for _ in range(DEPTH):
+        level = [
+            below
+            for one in level
+            if isinstance(one, dict | list)
+            for below in (one.values() if isinstance(one, dict) else one)
+        ]
+        if not level:
+            return
+    raise ValueError("nested too deeply")
+
+
+def _finite(text: str) -> float:
+    if math.isfinite(number := float(text)):
+        return number
+    raise ValueError(f"{text[:20]} is no finite number")
+
+
+_DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=_finite)
+
 
 def sha256_file(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes."""
-    with open(path, "rb") as file:
+    """Hex SHA-256 of a plain file's bytes.
+
+    Raises:
+        OSError: it cannot be read, or is no plain file.
+    """
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def has_content(path: Path | str, size: int, sha256: str) -> bool:
+    """Whether a plain file of that size and content is there; of another size, not a byte is read."""
+    try:
+        with open_regular(path) as file:
+            same = os.fstat(file.fileno()).st_size == size
+            return same and hashlib.file_digest(file, "sha256").hexdigest() == sha256
+    except OSError:
+        return False
 
 
 def canonical_json(value: Any) -> str:
@@ -24,6 +134,18 @@ def sha256_json(value: Any) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
+@contextmanager
+def named_errors(path: Path) -> Iterator[None]:
+    """Let an error of the system that names no file, as those of writing do, name `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        # NumPy's error of a full disk has no number either
+        raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
+
+
 def atomic_write(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Call `write(file)` on a file beside `path`, flush it to the disk, then rename it to `path`.
 
@@ -32,7 +154,7 @@ def atomic_write(path: Path, write: Callable[[BinaryIO], object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(unfinished, "wb") as file:
+        with named_errors(path), open(unfinished, "wb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())

@@ -5,7 +5,10 @@ import importlib
 import io
 import os
 import pickle
+import subprocess
+import sys
 import tarfile
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -242,4 +245,128 @@ def test_stl10_labels_start_at_one(place: Callable[..., Path], formats: Any) -> 
 def test_digits_lines_are_checked(line: str, place: Callable[..., Path]) -> None:
     place("mine", "digits", gzip.compress(f"{line}\n".encode()), parts={"all": 1})
     with pytest.raises(UserError, match=r"data/raw/mine/raw\.bin"):
+        read(dataset("mine"))
+
+
+def _opcodes(*parts: bytes) -> bytes:
+    return b"\x80\x02" + b"".join(parts) + b"."
+
+
+def _text(content: bytes) -> bytes:
+    return pickle.BINSTRING + len(content).to_bytes(4, "little") + content
+
+
+# an array that claims to hold objects, over bytes of the file, of which one is then set: NumPy's own machinery follows
+# the address that they hold
+OBJECTS = _opcodes(
+    b"}(U\x04datacnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00tU\x01btRq\x00",
+    b"(K\x01(K\x0aM\x00\x0ctcnumpy\ndtype\n(U\x02O8K\x00K\x01tR",
+    _text(b"A" * 10 * 3072) + b"\x89tb",
+    b"h\x00(K\x00(U\x01x(tttbu",
+)
+BOMBS = {
+    "objects": OBJECTS,
+    "sets an element of an array": _opcodes(b"}(U\x04data", b"cnumpy\nndarray\n(K\x08tR", b"K\x00U\x01xsu"),
+    "endless memo": _opcodes(b"}r\xff\xff\xff\x7f"),
+    "lists": _opcodes(b"]" * 900_000),
+    "nested lists": _opcodes(b"]" * 30_000, b"a" * 29_999),
+    "nested tuples as a key": _opcodes(b"})" + b"\x85" * 60_000 + b"K\x00s"),
+    "repeats": _opcodes(b"}(U\x04data](" + b"NNNNNNNN2" * 90_000 + b"eu"),
+    "a persistent object": _opcodes(b"Px\n"),
+    "state of a function": _opcodes(b"c_codecs\nencode\n}U\x0b__defaults__)sb"),
+    "bytes that are not there": _opcodes(b"}B\xff\xff\xff\x7f"),
+    "a number of many digits": _opcodes(b"L" + b"9" * 100_000 + b"L\n"),
+}
+
+
+@pytest.mark.parametrize("content", BOMBS.values(), ids=list(BOMBS))
+def test_a_pickle_cannot_harm_the_interpreter(content: bytes, place: Callable[..., Path], formats: Any) -> None:
+    members = formats.cifar(10, 1) | {"cifar-10-batches-py/test_batch": content}
+    place("mine", "cifar10", formats.archive(members), parts={"train": 50, "test": 10})
+    code = (
+        "import resource\n"
+        "from gessl.data.readers import open_raw\n"
+        "from gessl.data.registry import dataset\n"
+        "from gessl.errors import UserError\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))\n"
+        "try:\n"
+        "    list(open_raw(dataset('mine')).chunks())\n"
+        "except UserError as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8")
+    assert done.returncode == 0 and "test_batch" in done.stdout, done.stderr
+    assert "MemoryError" not in done.stdout
+
+
+def _huge(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
+    """A tar.gz of one member of zeros, written without holding it."""
+    entry = tarfile.TarInfo(name)
+    entry.size, entry.type = size, kind
+    header = gzip.compress(entry.tobuf(tarfile.GNU_FORMAT))
+    block = gzip.compress(bytes(16 << 20))
+    return header + block * (size >> 24)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "type_"),
+    [
+        ("cifar10", "cifar-10-batches-py/data_batch_1", tarfile.REGTYPE),
+        ("cifar10", "other", tarfile.REGTYPE),
+        ("cifar10", "././@LongLink", tarfile.GNUTYPE_LONGNAME),
+        ("cifar10", "pax", tarfile.XHDTYPE),
+        ("stl10", "stl10_binary/train_X.bin", tarfile.REGTYPE),
+        ("digits", "", b""),
+    ],
+)
+def test_what_unpacks_to_gigabytes_is_refused(kind: str, name: str, type_: bytes, place: Callable[..., Path]) -> None:
+    content = _huge(name, 2 << 30, type_) if name else gzip.compress(bytes(16 << 20)) * 128
+    parts = {"cifar10": {"train": 50, "test": 10}, "stl10": {"train": 10, "test": 10, "unlabelled": 1}}
+    place("mine", kind, content, **({"parts": parts[kind]} if kind in parts else {}))
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match=r"data/raw/mine/raw\.bin: "):
+            read(dataset("mine"))
+        assert tracemalloc.get_traced_memory()[1] < 256 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def _special(kind: bytes, **facts: Any) -> tarfile.TarInfo:
+    entry = tarfile.TarInfo("cifar-10-batches-py/test_batch")
+    entry.type = kind
+    for key, value in facts.items():
+        setattr(entry, key, value)
+    return entry
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        _special(tarfile.SYMTYPE, linkname="data_batch_1"),
+        _special(tarfile.LNKTYPE, linkname="cifar-10-batches-py/data_batch_1"),
+        _special(tarfile.CHRTYPE, devmajor=1, devminor=5),
+        _special(tarfile.FIFOTYPE),
+        _special(tarfile.REGTYPE, pax_headers={"GNU.sparse.map": "0,0", "GNU.sparse.size": "30000000000"}),
+    ],
+    ids=["link", "hard link", "device", "pipe", "sparse"],
+)
+def test_only_plain_members_count(entry: tarfile.TarInfo, place: Callable[..., Path], formats: Any) -> None:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w:gz", format=tarfile.PAX_FORMAT) as tar:
+        for name, content in formats.cifar(10, 1).items():
+            if name != entry.name:
+                plain = tarfile.TarInfo(name)
+                plain.size = len(content)
+                tar.addfile(plain, io.BytesIO(content))
+        tar.addfile(entry)
+    place("mine", "cifar10", file.getvalue(), parts={"train": 50, "test": 10})
+    with pytest.raises(UserError, match="holds no file 'cifar-10-batches-py/test_batch'"):
+        read(dataset("mine"))
+
+
+def test_an_archive_of_many_files_is_refused(place: Callable[..., Path], formats: Any) -> None:
+    many = {f"{number}": b"" for number in range(200)}
+    place("mine", "cifar10", formats.archive(many | formats.cifar(10, 1)), parts={"train": 50, "test": 10})
+    with pytest.raises(UserError, match="more than 100 files"):
         read(dataset("mine"))

@@ -1,7 +1,7 @@
 """Raw files to image arrays: one reader per on-disk format, all behind `open_raw`.
 
 Readers take files as hostile: nothing in a file is executed, nothing is unpacked to disk, and every count, shape and
-label is compared with the registry.
+label is compared with the registry, whose counts also say how much is read at most.
 """
 
 from collections import Counter
@@ -25,8 +25,8 @@ __all__ = ["UNLABELLED", "Chunk", "RawImages", "open_raw"]
 Reader = Callable[[Dataset, Path], RawImages]
 
 
-def _of_one_file(read: Callable[[Path], RawImages]) -> Reader:
-    return lambda entry, folder: read(folder / entry.files[0].name)
+def _of_one_file(read: Reader) -> Reader:
+    return lambda entry, folder: read(entry, folder / entry.files[0].name)
 
 
 READERS: dict[str, Reader] = {

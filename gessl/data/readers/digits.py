@@ -3,27 +3,27 @@
 https://archive.ics.uci.edu/dataset/80/optical+recognition+of+handwritten+digits
 """
 
-import gzip
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from gessl.data.readers.raw import Chunk, RawImages, damage_reported
+from gessl.data.readers.raw import Chunk, RawImages, read_gzip
+from gessl.data.registry import Dataset
 from gessl.errors import UserError
 
 SIDE = 8
 WHITE = 16  # highest grey value in the file
+LINE = 2048  # most bytes of a line of 65 numbers: 31 each
 
 
-def read_digits(path: Path) -> RawImages:
+def read_digits(entry: Dataset, path: Path) -> RawImages:
     """Open the file; grey value v becomes `round(v · 255 / 16)`.
 
     Raises:
         UserError: damaged, or not lines of 65 whole numbers in range.
     """
-    with damage_reported(path):
-        text = gzip.decompress(path.read_bytes())
+    text = read_gzip(path, LINE * entry.parts["all"] + LINE)
     try:
         lines = text.decode("ascii").splitlines() or [""]
         table = np.array([line.split(",") for line in lines], dtype=np.float64)

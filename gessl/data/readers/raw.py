@@ -1,9 +1,11 @@
-"""What every reader returns, and how damage in a file is reported."""
+"""What every reader returns, and the one way in which files are unpacked: within bounds, their damage reported."""
 
 import gzip
+import io
+import os
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +16,12 @@ from numpy.typing import NDArray
 
 from gessl.advice import move_away
 from gessl.errors import UserError
+from gessl.files import open_regular
 
 UNLABELLED = -1  # label of images of the part "unlabelled"
+PIECE = 32 << 20  # most bytes unpacked at a time
+SLACK = 16 << 20  # bytes of an archive that are no wanted file: headers, padding, the authors' notes
+MEMBERS = 100  # most files in an archive
 
 
 @dataclass(frozen=True)
@@ -51,20 +57,91 @@ def damage_reported(path: Path) -> Iterator[None]:
     """Turn the errors of damaged archives into a `UserError` that names the file."""
     try:
         yield
-    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
+    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError, OverflowError) as error:
         raise UserError(f"{path}: damaged or cut short ({error}); {move_away(path, 'get it again')}") from None
 
 
-def open_member(archive: tarfile.TarFile, name: str, path: Path) -> IO[bytes]:
-    """One regular file of an archive; `path` is the archive's own, for the error message.
+class _Bounded(io.RawIOBase):
+    """What a gzip file unpacks to, up to `limit` bytes and at most `PIECE` at a time.
+
+    tarfile takes the sizes in an archive's headers at their word: it would read a name of gigabytes, or look for a next
+    member far beyond the end of what is there.
+    """
+
+    def __init__(self, path: Path, limit: int) -> None:
+        file = open_regular(path)
+        if os.fstat(file.fileno()).st_size > limit:  # empty gzip members, one after the other, unpack to nothing
+            file.close()
+            raise tarfile.ReadError(f"larger than the {limit} bytes that it should unpack to")
+        self._packed, self._limit = gzip.GzipFile(fileobj=file), limit
+        self._file = file
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= PIECE:
+            raise tarfile.ReadError(f"a header or a name of {size} bytes")
+        data = self._packed.read(size)
+        self._check(self._packed.tell())
+        return data
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        if whence != os.SEEK_SET:
+            raise io.UnsupportedOperation("only from the start")
+        self._check(offset)
+        return self._packed.seek(offset)
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._packed.tell()
+
+    def close(self) -> None:
+        self._packed.close()
+        self._file.close()
+        super().close()
+
+    def _check(self, place: int) -> None:
+        if place > self._limit:
+            raise tarfile.ReadError(f"unpacks to more than {self._limit} bytes")
+
+
+def read_gzip(path: Path, limit: int) -> bytes:
+    """What a gzip file unpacks to.
+
+    Args:
+        path: the file.
+        limit: most bytes that the registry's counts allow.
 
     Raises:
-        UserError: the archive has no such file.
+        UserError: damaged, or more than that.
     """
-    try:
-        member = archive.extractfile(name)
-    except KeyError:
-        member = None
-    if member is None:
-        raise UserError(f"{path}: holds no file {name!r}; it is another archive or is incomplete")
-    return member
+    with damage_reported(path), _Bounded(path, limit) as stream:
+        return b"".join(iter(lambda: stream.read(PIECE), b""))
+
+
+@contextmanager
+def open_members(path: Path, limits: Mapping[str, int]) -> Iterator[dict[str, IO[bytes]]]:
+    """The files of a tar.gz that are wanted, by name; each can be read, and its length is at most its limit.
+
+    Only plain files count (no link, no device, no file with holes), and no more is unpacked than the limits together,
+    and `SLACK`.
+
+    Args:
+        path: the archive.
+        limits: most bytes of each wanted file, as the registry's counts imply.
+
+    Raises:
+        UserError: damaged, larger than it may be, or without one of the files.
+    """
+    whole = sum(limits.values()) + SLACK
+    with damage_reported(path), _Bounded(path, whole) as stream, tarfile.TarFile(fileobj=stream) as archive:
+        found: dict[str, IO[bytes]] = {}
+        for number, member in enumerate(archive):
+            if number == MEMBERS:
+                raise tarfile.ReadError(f"more than {MEMBERS} files")
+            plain = member.isreg() and not member.issparse() and member.size <= limits.get(member.name, 0)
+            if plain and (file := archive.extractfile(member)):
+                found[member.name] = file
+        for name in limits.keys() - found.keys():
+            raise UserError(f"{path}: holds no file {name!r} of a fitting size; it is another archive or is incomplete")
+        yield found
