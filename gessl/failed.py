@@ -1,12 +1,11 @@
 """Why a run has no result: a note in `work/<run>/`, for `gessl status`, the report and MLflow."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gessl.errors import Unfinished
-from gessl.files import atomic_json
+from gessl.files import atomic_json, read_json
 from gessl.layout import work_dir
 
 
@@ -18,7 +17,7 @@ def failure_file(run: str) -> Path:
 def read_failure(run: str) -> str | None:
     """Why the last attempt at the run, or at its scores, failed; None if it did not, or could not say so."""
     try:
-        note = json.loads(failure_file(run).read_bytes())
+        note = read_json(failure_file(run))
         step, reason = note.get("step"), note.get("reason", "no reason given")
     except FileNotFoundError:
         return None

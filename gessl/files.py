@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 JSON_BYTES = 64 << 20  # most bytes of a JSON file; a record of 100,000 files has a third
 MARKS = 4_000_000  # most values in one: as many objects of Python's take some hundred megabytes
 DEPTH = 64  # of nested lists and mappings in one
+HOLLOW = 1 << 30  # bytes of a file beyond which it is asked whether there is anything in it
 TABLE_BYTES = 1 << 30  # most bytes of a table, of metrics, or of an array that is read whole
 
 
@@ -81,6 +82,11 @@ def read_json(path: Path | str, limit: int = JSON_BYTES) -> Any:
     return parse_json(read_bounded(path, limit))
 
 
+def reason(error: OSError | ValueError) -> str:
+    """Why a file could not be read, in few words and without its name."""
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
+
+
 def _require_shallow(value: Any) -> None:
     level = [value]
     for _ in range(DEPTH):
@@ -114,12 +120,23 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def is_hollow(file: BufferedReader) -> bool:
+    """Whether a file of more than `HOLLOW` bytes is nearly all holes, which take time to read."""
+    facts = os.fstat(file.fileno())
+    if facts.st_size <= HOLLOW or facts.st_blocks * 512 >= facts.st_size // 64:
+        return False
+    # some file systems count no blocks; those tell of no holes either
+    return os.lseek(file.fileno(), 0, os.SEEK_HOLE) < facts.st_size
+
+
 def has_content(path: Path | str, size: int, sha256: str) -> bool:
-    """Whether a plain file of that size and content is there; of another size, not a byte is read."""
+    """Whether a plain file of that size and content is there; of another size, or of holes, not a byte is read."""
     try:
         with open_regular(path) as file:
-            same = os.fstat(file.fileno()).st_size == size
-            return same and hashlib.file_digest(file, "sha256").hexdigest() == sha256
+            if os.fstat(file.fileno()).st_size != size or is_hollow(file):
+                return False
+            file.seek(0)
+            return hashlib.file_digest(file, "sha256").hexdigest() == sha256
     except OSError:
         return False
 
@@ -140,9 +157,9 @@ def named_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.filename is not None:
+        numpy = error.errno is None and " requested and " in str(error)  # its word for a full disk
+        if error.filename is not None or (error.errno is None and not numpy):
             raise
-        # NumPy's error of a full disk has no number either
         raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
 
 

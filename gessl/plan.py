@@ -16,7 +16,7 @@ from gessl.config import Batch, PlannedScience
 from gessl.data.pin import read_pin
 from gessl.files import canonical_json
 from gessl.layout import RECORD, RESULTS, data_dir, manifest_dir, pin, report_dir, run_dir, scores_dir, tasks_dir
-from gessl.lineage.record import parse_record
+from gessl.lineage.record import load_record
 from gessl.status import table
 
 HOUR, MEGABYTE = 3600.0, 1e6
@@ -116,7 +116,7 @@ def _scored(kind: str, protocols: Iterable[str], gpu: bool) -> str:
 def _records(part: str) -> Iterable[dict[str, Any]]:
     for path in sorted((RESULTS / part).glob(f"*/{RECORD}")):
         try:
-            yield parse_record(path.read_bytes())
+            yield load_record(path)[0]
         except (OSError, ValueError):
             continue  # the audit names it
 

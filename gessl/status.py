@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from gessl.advice import remake
 from gessl.errors import UserError, printable
 from gessl.failed import read_failure
-from gessl.files import atomic_json, sha256_json
+from gessl.files import atomic_json, open_regular, read_json, sha256_json
 from gessl.identity import DIGITS, earlier_runs, found_science
 from gessl.layout import RECORD, WORK, lease_dir, run_dir, scores_dir, work_dir
 from gessl.training.lease import BEAT, MISSED
@@ -102,7 +102,7 @@ def listed(config: Path | None) -> dict[str, dict[str, Listed]]:
 
 def _read(path: Path) -> dict[str, dict[str, Listed]]:
     try:
-        return _typed(json.loads(path.read_text(encoding="utf-8"))["experiments"])
+        return _typed(read_json(path)["experiments"])
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         raise UserError(f"{path}: not readable; {remake(path, 'start the grid again')}") from None
 
@@ -155,7 +155,7 @@ def _held(lease: Path, now: float) -> bool:
 def _tail(path: Path) -> str:
     """The last bytes of a file that may not be there."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
             return file.read().decode(errors="replace")
     except OSError:

@@ -1,7 +1,6 @@
 """Open what `gessl prepare` wrote (docs/formats.md)."""
 
 import csv
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 
 from gessl.data.node_cache import node_copy
 from gessl.errors import UserError
+from gessl.files import read_json, reason
 from gessl.layout import RECORD, data_dir
 
 
@@ -45,7 +45,13 @@ def read_card(dataset: str) -> dict[str, Any]:
     Raises:
         UserError: the data set is not prepared.
     """
-    card: dict[str, Any] = json.loads((_finished(dataset) / "card.json").read_text(encoding="utf-8"))
+    path = _finished(dataset) / "card.json"
+    try:
+        card = read_json(path)
+        if not isinstance(card, dict):
+            raise ValueError("not a JSON object")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({reason(error)}); run `gessl prepare {dataset}` again") from None
     return card
 
 

@@ -5,6 +5,7 @@ A pin holds the content hash of the raw folder: the MD5 of the JSON list of its 
 """
 
 import hashlib
+import itertools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,11 @@ from typing import Any
 from gessl.advice import move_away, refetch
 from gessl.documents import read_document
 from gessl.errors import UserError
+from gessl.files import open_regular, read_bounded, read_json
 from gessl.layout import manifest_dir, pin, raw_dir
+
+PIN_BYTES = 1 << 16  # most bytes of a pin; DVC's have some hundred
+SLACK = 1 << 20  # bytes that are read in any case
 
 
 @dataclass(frozen=True)
@@ -51,14 +56,26 @@ def data_version(name: str) -> str:
 
 def md5_file(path: Path) -> str:
     """Hex MD5 of a file's bytes (DVC's content hash; no security claim)."""
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
-def folder_hashes(folder: Path) -> dict[str, str]:
-    """MD5 of every file below `folder` by relative POSIX path, sorted."""
+def folder_hashes(folder: Path, pinned: Pin | None = None) -> dict[str, str]:
+    """MD5 of every file below `folder` by relative POSIX path, sorted; "" of what `within_pin` leaves out."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): md5_file(path) for path in files}
+    sizes = {str(path): path.stat().st_size for path in files}
+    read = sizes if pinned is None else within_pin(sizes, pinned)
+    return {path.relative_to(folder).as_posix(): md5_file(path) if str(path) in read else "" for path in files}
+
+
+def within_pin(sizes: dict[str, int], pinned: Pin) -> set[str]:
+    """Which files of a raw folder are worth reading: the smallest, up to twice as many bytes as are pinned.
+
+    So a file that was replaced by one of any size is found without reading it, and the others are still told apart.
+    """
+    total = itertools.accumulate(sorted(sizes.values()))
+    fitting = sum(so_far <= 2 * pinned.size + SLACK for so_far in total)
+    return set(sorted(sizes, key=lambda path: sizes[path])[:fitting])
 
 
 def folder_md5(hashes: dict[str, str]) -> str:
@@ -75,9 +92,9 @@ def read_manifest(name: str) -> dict[str, Any] | None:
     """The manifest that `gessl fetch` wrote, or None where it is missing or does not add up to the pin."""
     path = manifest_dir(name) / "manifest.json"
     try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        manifest: dict[str, Any] = read_json(path)
         whole = folder_md5({entry["path"]: entry["md5"] for entry in manifest["files"]})
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return manifest if whole == manifest.get("data_version") == data_version(name) else None
 
@@ -93,11 +110,11 @@ def verify_raw(name: str, *, partial: bool = False) -> None:
         UserError: the folder or the pin is missing, or a file was altered, removed or added; names the file.
     """
     folder = raw_dir(name)
-    expected = data_version(name)
+    pinned = read_pin(pin(name))
     if not folder.is_dir():
         raise UserError(f"{folder}: no raw data; run `gessl fetch {name}`")
-    found = folder_hashes(folder)
-    if folder_md5(found) == expected:
+    found = folder_hashes(folder, pinned)
+    if folder_md5(found) == pinned.md5:
         return
     manifest = read_manifest(name)
     if manifest is None and partial:

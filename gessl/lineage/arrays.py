@@ -9,6 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from gessl.files import JSON_BYTES, parse_json
+from gessl.npz import load_npz
+
 PIECE = 1 << 22  # elements compared at a time
 # numpy has no bfloat16: its bits are kept as uint16
 SAFETENSORS = {
@@ -53,15 +56,16 @@ def open_arrays(path: Path) -> Mapping[str, Array]:
     if path.suffix == ".npy":
         data = np.load(path, mmap_mode="r", allow_pickle=False)
         return {"": Array(str(data.dtype), data)}
-    with np.load(path, allow_pickle=False) as archive:
-        return {name: Array(str(archive[name].dtype), archive[name]) for name in archive.files}
+    return {name: Array(str(data.dtype), data) for name, data in load_npz(path).items()}
 
 
 def _safetensors(path: Path) -> Iterator[tuple[str, Array]]:
     """Read with numpy alone (https://huggingface.co/docs/safetensors/index#format), bfloat16 included."""
     data = np.memmap(path, dtype=np.uint8, mode="r")
     length = int.from_bytes(data[:8].tobytes(), "little")
-    header = json.loads(data[8 : 8 + length].tobytes())
+    if length > JSON_BYTES:
+        raise ValueError(f"a header of {length} bytes")
+    header = parse_json(data[8 : 8 + length].tobytes())
     for name, entry in header.items():
         if name == "__metadata__":
             yield name, Array("text", np.array(json.dumps(entry, sort_keys=True)))

@@ -20,6 +20,7 @@ from gessl.lineage.checks import (
     check_raw,
     check_strays,
     is_pin,
+    worth_reading,
 )
 from gessl.lineage.claims import Claims
 from gessl.lineage.contents import files_below, read_contents
@@ -122,7 +123,8 @@ def _audit(cached: bool, expected: str | None, installed: Installed | None) -> V
     ledger = Ledger(RESULTS, present)
     raw = [path for path in files_below(RAW) if not is_pin(path)] if RAW.is_dir() else []
     seen = Seen(RESULTS) if cached else None
-    contents = read_contents(ledger.wanted(), md5=raw, seen=seen)
+    wanted = ledger.wanted()
+    contents = read_contents(wanted, sizes=wanted, md5=worth_reading(raw), seen=seen)
     found, claims = head(ledger), Claims(ledger)
     findings = [
         *ledger.findings,

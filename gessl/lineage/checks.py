@@ -1,5 +1,6 @@
 """What the audit checks, each check a generator of findings."""
 
+import contextlib
 import functools
 import os
 from collections.abc import Iterable, Iterator
@@ -8,16 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from gessl.advice import WORKFLOW, leftover, move_away, redo, refetch
-from gessl.data.pin import folder_md5, read_manifest, read_pin
+from gessl.data.pin import folder_md5, read_manifest, read_pin, within_pin
 from gessl.errors import UserError
 from gessl.files import sha256_file
-from gessl.layout import LOCK, RAW, RECORD, manifest_dir
+from gessl.layout import LOCK, RAW, RECORD, manifest_dir, pin
 from gessl.lineage.ledger import Finding, Held, Kind, Ledger, is_staged
-from gessl.lineage.provenance import step_fingerprint
+from gessl.lineage.provenance import STEPS, step_fingerprint
 from gessl.lineage.seen import Content
 from gessl.lineage.staging import STAGING
-
-LEADS_TO_DATA = frozenset({"prepare", "tasks", "pretrain", "evaluate", "report"})  # steps whose parents reach a pin
 
 
 def _difference(entry: dict[str, Any], content: Content) -> str | None:
@@ -125,6 +124,20 @@ def _fingerprint_now(record: dict[str, Any]) -> str | None:
         return None
 
 
+def worth_reading(raw: Iterable[str]) -> list[str]:
+    """Which of the raw files to compare with their pins: without a pin, or far beyond its size, there is no need."""
+    below: dict[Path, dict[str, int]] = {}
+    for path in raw:
+        top = RAW / path.removeprefix(f"{RAW}/").partition("/")[0]
+        with contextlib.suppress(OSError):
+            below.setdefault(top, {})[path] = os.stat(path).st_size
+    found: list[str] = []
+    for top, sizes in below.items():
+        with contextlib.suppress(UserError):  # reported with the raw data
+            found += within_pin(sizes, read_pin(pin(top.name)))
+    return found
+
+
 def check_raw(contents: dict[str, Content], raw: Iterable[str]) -> Iterator[Finding]:
     """Compare the raw data with their pins; the fetch step's manifest names the single file."""
     pins = {path.with_suffix(""): path for path in RAW.glob("*.dvc")}
@@ -181,7 +194,9 @@ def check_ancestry(ledger: Ledger) -> Iterator[Finding]:
         pins[folder] = {entry["path"] for entry in record["inputs"] if is_pin(entry["path"])}
         pins[folder].update(*(pins[parent.folder] for parent in parents[folder]))
         again = redo(folder, WORKFLOW)
-        if record["step"] in LEADS_TO_DATA and not pins[folder]:
+        if record["step"] not in STEPS:
+            yield Finding("unverifiable", str(folder), f"made by {record['step']!r}, which is no step of gessl", again)
+        elif not pins[folder]:
             yield Finding("unverifiable", str(folder), f"its inputs lead to no pin in {RAW}", again)
         for version in _data_versions(record["config"]):
             if pins[folder] and version not in map(version_of, pins[folder]):

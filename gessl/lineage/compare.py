@@ -3,7 +3,6 @@
 import contextlib
 import csv
 import filecmp
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from gessl.files import JSON_BYTES, TABLE_BYTES, parse_json, read_bounded
 from gessl.lineage.arrays import Array, compare_arrays, open_arrays
 
 BLOCK = 1 << 20  # bytes read at a time
@@ -104,7 +104,7 @@ def clocks_of(path: Path) -> frozenset[str]:
 def _without(clocks: frozenset[str], path: Path) -> bytes:
     """The bytes of a JSON file but for the numbers of these fields."""
     fields = "|".join(sorted(clocks)).encode()
-    return re.sub(rb'("(?:%s)": )[-+.\deE]+' % fields, rb"\1", path.read_bytes())
+    return re.sub(rb'("(?:%s)": )[-+.\deE]+' % fields, rb"\1", read_bounded(path, TABLE_BYTES))
 
 
 def _array_gaps(old: Mapping[str, Array], new: Mapping[str, Array]) -> Iterator[Gap]:
@@ -152,11 +152,11 @@ def plain(value: Any) -> Any:
 
 def _cells(path: Path) -> Cells:
     """The values of a table by column and place, those of JSON by field, the same for all elements of a list."""
-    text = path.read_text(encoding="utf-8")
+    text = read_bounded(path, JSON_BYTES).decode()
     if path.suffix == ".json":
-        return {(_field(key), key): value for key, value in flatten(json.loads(text))}
+        return {(_field(key), key): value for key, value in flatten(parse_json(text))}
     if path.suffix == ".jsonl":
-        rows = [(f"line {number}", json.loads(line)) for number, line in enumerate(text.splitlines(), 1)]
+        rows = [(f"line {number}", parse_json(line)) for number, line in enumerate(text.splitlines(), 1)]
         return {
             (field, line if field == key else f"{line}, {key}"): value
             for line, row in rows

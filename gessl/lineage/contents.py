@@ -4,13 +4,14 @@ import hashlib
 import os
 import signal
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from tqdm import tqdm
 
+from gessl.files import is_hollow, open_regular
 from gessl.lineage.seen import Content, Seen, Signature, signature
 
 BLOCK = 1 << 20  # bytes read and hashed at a time: large enough for the disk, small enough for the processor's cache
@@ -56,17 +57,35 @@ def files_below(folder: Path | str) -> list[str]:
     return sorted(found)
 
 
-def read_contents(paths: Iterable[str], *, md5: Iterable[str] = (), seen: Seen | None = None) -> dict[str, Content]:
-    """Hash the files among `paths` and `md5` (those also with MD5); what is no file is left out.
+def read_contents(
+    paths: Iterable[str],
+    *,
+    sizes: Mapping[str, Set[int]] | None = None,
+    md5: Iterable[str] = (),
+    seen: Seen | None = None,
+) -> dict[str, Content]:
+    """Hash the files among `paths` and `md5`; what is no plain file is left out, what cannot be as recorded not read.
 
     What `seen` remembers is not read again, but for a random sample; if that differs from the memory, everything is
     read. A progress bar appears when it takes long.
+
+    Args:
+        paths: the files.
+        sizes: in bytes, that each of `paths` may have. A file of another one has no hashes in the answer.
+        md5: files to read whatever their size, and to hash with MD5, too.
+        seen: a memory of earlier audits.
     """
-    both = set(md5)
-    todo = [Wanted(path, facts, path in both) for path in both.union(paths) if (facts := _facts(path))]
+    both, todo, found = set(md5), list[Wanted](), dict[str, Content]()
+    for path in both.union(paths):
+        if not (facts := _facts(path)):
+            continue
+        if path in both or sizes is None or facts.size in sizes[path]:
+            todo.append(Wanted(path, facts, path in both))
+        else:
+            found[path] = Content(facts.size)
     known = seen.recall((want.path, want.signature, want.md5) for want in todo) if seen else {}
     again = seen.sample(known) if seen else set()
-    found = dict(_read([want for want in todo if want.path not in known or want.path in again]))
+    found |= _read([want for want in todo if want.path not in known or want.path in again])
     wrong = [path for path in again if found[path].signature and found[path].sha256 != known[path].sha256]
     if seen and wrong:
         seen.distrust(min(wrong))
@@ -103,8 +122,12 @@ def _read_one(want: Wanted, block: memoryview) -> Content:
     digests = [hashlib.sha256()] + [hashlib.md5(usedforsecurity=False)] * want.md5
     size = 0
     try:
-        with open(want.path, "rb", buffering=0) as file:
-            while count := file.readinto(block):
+        with open_regular(want.path) as file:
+            if is_hollow(file):
+                return Content(want.signature.size, error="nearly all of it is holes, so it was not read")
+            file.seek(0)
+            # what grows while it is read, or hides its size, has an end all the same
+            while size <= want.signature.size and (count := file.readinto(block)):
                 size += count
                 for digest in digests:
                     digest.update(block[:count])

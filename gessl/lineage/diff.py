@@ -2,15 +2,17 @@
 
 import csv
 import hashlib
+import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from gessl.advice import redo
 from gessl.errors import UserError
-from gessl.files import sha256_file
+from gessl.files import TABLE_BYTES, has_content, read_bounded, sha256_file
 from gessl.layout import LOCK, RAW, RECORD, scores_dir
 from gessl.lineage.compare import ABSENT, Pairs, compare_files, differing_leaves, flatten, pairs_json, plain
 from gessl.lineage.find import record_folder
@@ -31,7 +33,7 @@ def diff(first: str, second: str) -> dict[str, Any]:
     Keys: `step`, `names`, `records`; pairs by name in `config` (dotted keys and the seed), `data` (pins and inputs, by
     content hash), `code`, `environment`, `packages` (of the locks, None where one is not at hand); `sources` (see
     `gessl.lineage.repository.changed_files`); `run` (how it ran, which decides nothing); `scores`
-    (every row, see `_scores`); `files` (differing outputs by name: their gaps, None where one is not there).
+    (every row, see `_scores`); `files` (differing outputs by name: their gaps, None where one is not as recorded).
 
     Args:
         first, second: see `gessl.lineage.find.record_folder`.
@@ -79,24 +81,24 @@ def _data(record: Record) -> dict[str, str]:
         path = Path(entry["path"])
         below = path.relative_to(RAW) if path.is_relative_to(RAW) else Path(*path.parts[1:2], *path.parts[3:])
         found[below.as_posix()] = entry["sha256"]
-    return found | _pins(record, set())
+    return found | _pins(record)
 
 
-def _pins(record: Record, told: set[Path]) -> dict[str, str]:
+def _pins(record: Record) -> dict[str, str]:
     """Content hashes of the pins that a record leads to, through the makers of its inputs as they are now."""
-    found = {}
-    for entry in record["inputs"]:
-        path = Path(entry["path"])
-        if path.parent == RAW and path.suffix == ".dvc":
-            found[path.as_posix()] = entry["sha256"]
-        elif entry["record"] and path.parent not in told:
-            told.add(path.parent)
-            try:
-                maker = read_record(path.parent)
-            except UserError:
-                continue  # an audit's matter
-            if maker and maker["id"] == entry["record"]:
-                found |= _pins(maker, told)
+    found: dict[str, str] = {}
+    told: set[Path] = set()
+    waiting = [record]
+    for reached in waiting:
+        for entry in reached["inputs"]:
+            path = Path(entry["path"])
+            if path.parent == RAW and path.suffix == ".dvc":
+                found[path.as_posix()] = entry["sha256"]
+            elif entry["record"] and path.parent not in told:
+                told.add(path.parent)
+                with suppress(UserError):  # a broken record is an audit's matter
+                    maker = read_record(path.parent)
+                    waiting += [maker] if maker and maker["id"] == entry["record"] else []
     return found
 
 
@@ -129,10 +131,10 @@ def _score_rows(record: Record) -> dict[tuple[str, ...], _Score]:
     if record["step"] not in ("pretrain", "evaluate") or not path.is_file():
         return {}
     try:
-        with open(path, encoding="utf-8", newline="") as file:
-            rows = csv.DictReader(file, restval="")
-            return {tuple(row.get(key) or "" for key in ROW): _score(row) for row in rows}
-    except (KeyError, ValueError, csv.Error) as error:
+        text = read_bounded(path, TABLE_BYTES).decode()
+        rows = csv.DictReader(io.StringIO(text, newline=""), restval="")
+        return {tuple(row.get(key) or "" for key in ROW): _score(row) for row in rows}
+    except (KeyError, ValueError, TypeError, csv.Error) as error:
         what = f"no column {error}" if isinstance(error, KeyError) else error
         raise UserError(f"{path}: altered, no score table ({what}); {redo(path.parent, 'evaluate again')}") from None
 
@@ -162,14 +164,15 @@ def _scores(a: Mapping[tuple[str, ...], _Score], b: Mapping[tuple[str, ...], _Sc
 
 
 def _files(a: Record, b: Record, first: Path, second: Path) -> Iterator[tuple[str, Any]]:
-    hashes = [
-        {Path(entry["path"]).relative_to(folder).as_posix(): entry["sha256"] for entry in record["outputs"]}
-        for record, folder in ((a, first), (b, second))
-    ]
-    for name in sorted({*hashes[0], *hashes[1]}):
-        if hashes[0].get(name) == hashes[1].get(name):
+    sides = []
+    for record, folder in ((a, first), (b, second)):
+        outputs = [entry for entry in record["outputs"] if Path(entry["path"]).is_relative_to(folder)]
+        sides.append({Path(entry["path"]).relative_to(folder).as_posix(): entry for entry in outputs})
+    for name in sorted({*sides[0], *sides[1]}):
+        entries = [side.get(name) for side in sides]
+        if len({entry and entry["sha256"] for entry in entries}) == 1:
             continue
-        there = (first / name).is_file() and (second / name).is_file()
+        there = all(entry and has_content(entry["path"], entry["bytes"], entry["sha256"]) for entry in entries)
         yield name, compare_files(first / name, second / name) if there else None
 
 
@@ -230,7 +233,7 @@ def _blobs(blobs: list[str]) -> tuple[str, str, str]:
 
 def _file_lines(name: str, gaps: Any) -> list[str]:
     if gaps is None:
-        return [f"  {name}: one is not there"]
+        return [f"  {name}: one is not there as recorded"]
     if not gaps:
         return [f"  {name}: only measured times differ"]
     gaps = sorted(gaps, key=lambda gap: gap.max_difference or 0, reverse=True)

@@ -1,9 +1,8 @@
 """What decided a step's outputs, as people read it: the same words in the trace, in the report and wherever else."""
 
-import json
 from typing import Any
 
-from gessl.files import sha256_json
+from gessl.files import read_json, sha256_json
 from gessl.layout import MLFLOW_RUNS
 
 SHORT = 12  # hex digits of a hash that people are shown
@@ -51,7 +50,8 @@ def mlflow_runs() -> dict[str, str]:
     found: dict[str, str] = {}
     for path in sorted(MLFLOW_RUNS.glob("*.json")):
         try:
-            found |= json.loads(path.read_bytes())["runs"]
-        except (OSError, ValueError, KeyError, TypeError):
+            runs = read_json(path)["runs"]
+            found |= {str(record): str(run) for record, run in runs.items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue  # a mirror may be lost or damaged: nothing here rests on it
     return found

@@ -1,7 +1,7 @@
 """Which record, score or cell people mean by an id."""
 
 import csv
-import json
+import io
 import re
 from collections import defaultdict
 from collections.abc import Iterator
@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from gessl.errors import UserError
+from gessl.files import TABLE_BYTES, read_bounded, read_json
 from gessl.layout import RECORD, RESULTS, run_dir
-from gessl.lineage.record import parse_record, project_path
+from gessl.lineage.record import load_record, project_path
 
 
 def record_folder(identifier: str) -> Path:
@@ -37,8 +38,10 @@ def record_folder(identifier: str) -> Path:
             f"{identifier}: no such run; give the id of a run, a score, a cell or a record (8 digits or more), or a"
             f" folder in {RESULTS}"
         )
-    if made := find_score(identifier) or find_cell(identifier):
-        return made[0].parent
+    if score := find_score(identifier):
+        return score[0].parent
+    if cells := find_cells(identifier):
+        return cells[0][0].parent
     return folder_of_record(identifier)
 
 
@@ -48,12 +51,10 @@ def is_run(identifier: str) -> bool:
     return bool(re.fullmatch(r"[\w.+-]{1,255}", identifier, re.ASCII)) and (run_dir(identifier) / RECORD).is_file()
 
 
-def find_cell(identifier: str) -> tuple[Path, dict[str, Any]] | None:
-    """The report's list of cells that holds the one of that id, and its entry."""
-    for ids in sorted(RESULTS.glob("report/*/ids.json")):
-        if isinstance(cell := read_object(ids).get(identifier), dict):
-            return ids, cell
-    return None
+def find_cells(identifier: str) -> list[tuple[Path, dict[str, Any]]]:
+    """The lists of cells of all reports that hold one of that id, each with its entry."""
+    found = ((ids, read_object(ids).get(identifier)) for ids in sorted(RESULTS.glob("report/*/ids.json")))
+    return [(ids, cell) for ids, cell in found if isinstance(cell, dict)]
 
 
 def find_score(identifier: str) -> tuple[Path, dict[str, str]] | None:
@@ -80,7 +81,7 @@ def folder_of_record(prefix: str) -> Path:
 def _id_in(path: Path) -> str:
     """The id that a record's file says it has; no id's beginning where it cannot be read."""
     try:
-        return str(parse_record(path.read_bytes())["id"])
+        return str(load_record(path)[0]["id"])
     except (OSError, ValueError):
         return "-"
 
@@ -88,15 +89,16 @@ def _id_in(path: Path) -> str:
 def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file, empty where there is none."""
     try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        value = read_json(path)
+    except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}
 
 
 def score_rows(path: Path, wanted: set[str]) -> Iterator[dict[str, str]]:
     """The rows of a score table whose ids are wanted; what an altered table lacks reads as "?"."""
-    with suppress(OSError, csv.Error), open(path, encoding="utf-8", errors="replace", newline="") as file:
-        for row in csv.DictReader(file, restval="?"):
+    with suppress(OSError, csv.Error):
+        text = read_bounded(path, TABLE_BYTES).decode(errors="replace")
+        for row in csv.DictReader(io.StringIO(text, newline=""), restval="?"):
             if row.get("id") in wanted:
                 yield defaultdict(lambda: "?", row)

@@ -2,16 +2,16 @@
 
 import hashlib
 import os
-import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from gessl.advice import move_away, redo
+from gessl.files import reason
 from gessl.layout import RECORD
 from gessl.lineage.contents import in_parallel
-from gessl.lineage.record import parse_record, record_fault, record_id
+from gessl.lineage.record import load_record, record_id
 from gessl.lineage.staging import STAGING
 
 Kind = Literal["altered", "missing", "orphaned", "unverifiable", "stale"]
@@ -88,9 +88,13 @@ class Ledger:
             self.by_id.setdefault(name, held)
         self.held.append(held)
 
-    def wanted(self) -> set[str]:
-        """Every file that a record names."""
-        return {entry["path"] for held in self.held for part in ("outputs", "inputs") for entry in held.record[part]}
+    def wanted(self) -> dict[str, set[int]]:
+        """Every file that a record names, and the sizes in bytes that records state of it."""
+        sizes: dict[str, set[int]] = {}
+        for held in self.held:
+            for entry in (*held.record["outputs"], *held.record["inputs"]):
+                sizes.setdefault(entry["path"], set()).add(entry["bytes"])
+        return sizes
 
     def parents(self, held: Held) -> list[Held]:
         """Makers of the inputs of `held`, as recorded, or else as they are now."""
@@ -137,20 +141,15 @@ def _examine_all(paths: list[str]) -> list[_Examined]:
 
 
 def _examine(path: str) -> _Examined:
+    size = 0
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for
-            return _Examined(0, fault="not a record (not a file)")
-        data = Path(path).read_bytes()
-    except OSError as error:
-        return _Examined(0, fault=f"not a record ({error.strerror})")
-    try:
-        record = parse_record(data)
-    except (ValueError, RecursionError) as error:
-        return _Examined(len(data), fault=f"not a record ({error})")
-    fault = record_fault(record, data)
+        size = os.stat(path).st_size
+        record, fault = load_record(Path(path))
+    except (OSError, ValueError) as error:
+        return _Examined(size, fault=f"not a record ({reason(error)})")
     if fault is None:
-        return _Examined(len(data), record, record["id"])
+        return _Examined(size, record, record["id"])
     try:
-        return _Examined(len(data), record, record_id(record), fault)
-    except ValueError:  # it holds a number that JSON has no form for
-        return _Examined(len(data), record, "", fault)
+        return _Examined(size, record, record_id(record), fault)
+    except ValueError:  # it holds half a surrogate pair, which no text in UTF-8 has
+        return _Examined(size, record, "", fault)

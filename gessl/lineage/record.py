@@ -7,18 +7,20 @@ data to the report: whoever alters one byte, or one record, breaks a link. Its f
 
 import json
 import os
+import re
 import resource
 import socket
 import sys
+import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any, Self
 
 from gessl.advice import move_away, redo
 from gessl.errors import UserError
-from gessl.files import sha256_file, sha256_json
+from gessl.files import JSON_BYTES, named_errors, parse_json, read_bounded, reason, sha256_file, sha256_json
 from gessl.layout import RECORD, RESULTS
 from gessl.lineage.provenance import code_state, environment, step_fingerprint
 from gessl.lineage.staging import Staging
@@ -75,7 +77,7 @@ def parse_record(data: bytes) -> dict[str, Any]:
     Raises:
         ValueError: not JSON, no Statement of ours, or a field is missing or of another type.
     """
-    record = flat_record(_json(data))
+    record = flat_record(parse_json(data))
     _require(record, _FIELDS)
     _require(record["code"], {"sources": str})
     if not _fits(record["command"], [str]):
@@ -84,18 +86,27 @@ def parse_record(data: bytes) -> dict[str, Any]:
         for key, kind in kinds.items():
             if key in record[field] and not _fits(record[field][key], kind):
                 raise ValueError(f"no valid field '{field}.{key}'")
-    for entry in record["outputs"]:
+    for entry in (*record["outputs"], *record["inputs"]):
         _require(entry, _ENTRY)
+        if not re.fullmatch("[0-9a-f]{64}", entry["sha256"]):
+            raise ValueError("no valid field 'sha256'")
+    for entry in record["outputs"]:
+        _require_inside(entry["path"])
     for entry in record["inputs"]:
-        _require(entry, _ENTRY | {"record": (str, type(None))})
+        _require(entry, {"record": (str, type(None))})
+        _require_inside(entry["path"].removeprefix("/"))
     return record
 
 
-def _json(data: bytes) -> Any:
-    try:
-        return json.loads(data)  # UnicodeDecodeError and JSONDecodeError are ValueErrors
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
+def _require_inside(path: str) -> None:
+    """A path as `project_path` writes it: below the project, whatever joins it to a folder.
+
+    Only an input from outside the project is absolute. It can be audited, but is neither copied nor made again.
+    """
+    plain = PurePosixPath(path).as_posix() == path and not path.startswith("/")
+    if not plain or path == "." or ".." in path.split("/") or "\0" in path:
+        raise ValueError(f"the path {path[:100]!r} leads out of the project, or is none")
+    path.encode()  # half a surrogate pair is in no file's name: a UnicodeEncodeError is a ValueError
 
 
 def _fits(value: Any, kind: Any) -> bool:
@@ -127,6 +138,18 @@ def record_fault(record: dict[str, Any], data: bytes) -> str | None:
     return None
 
 
+def load_record(path: Path) -> tuple[dict[str, Any], str | None]:
+    """The record in a file, and what betrays that it was altered, if anything does.
+
+    Raises:
+        OSError: the file cannot be read, is no plain one, or is larger than a record can be.
+        ValueError: see `parse_record`.
+    """
+    data = read_bounded(path, JSON_BYTES)
+    record = parse_record(data)
+    return record, record_fault(record, data)
+
+
 def read_record(folder: Path) -> dict[str, Any] | None:
     """The record in `folder`, or None where there is none.
 
@@ -134,14 +157,12 @@ def read_record(folder: Path) -> dict[str, Any] | None:
         UserError: the file is not a record, or was altered.
     """
     path = folder / RECORD
-    if not path.is_file():
-        return None
-    data = path.read_bytes()
     try:
-        record = parse_record(data)
-        fault = record_fault(record, data)
-    except ValueError as error:
-        fault = str(error)
+        record, fault = load_record(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        fault = reason(error)
     if fault:
         raise UserError(f"{path}: broken lineage record ({fault}); {redo(folder)}")
     return record
@@ -229,7 +250,7 @@ class Step:
         self.kind, self.name, self.out = kind, name, project_path(out)
         self.config, self.seed = json.loads(json.dumps(config, allow_nan=False)), seed
         self.notes: dict[str, Any] = {}
-        self._started = datetime.now(UTC)
+        self._started, self._began = datetime.now(UTC), time.monotonic()
         # now: the sources may be edited while a long step runs
         self._code = code_state() | {"fingerprint": step_fingerprint(kind, self.config)}
         paths = list(dict.fromkeys(project_path(path) for path in inputs))
@@ -253,8 +274,11 @@ class Step:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if error is None:
-                self._publish()
+            with named_errors(self._staging.folder):
+                if isinstance(error, OSError):
+                    raise error
+                if error is None:
+                    self._publish()
         finally:
             self._staging.close()
 
@@ -268,7 +292,8 @@ class Step:
         self._staging.publish(self._earlier_outputs(), text)
 
     def _record(self, outputs: list[dict[str, Any]]) -> dict[str, Any]:
-        finished, program = datetime.now(UTC), Path(sys.argv[0])
+        # whoever sets the clock meanwhile changes what it says of the end, not how long it took
+        finished, seconds, program = datetime.now(UTC), time.monotonic() - self._began, Path(sys.argv[0])
         record: dict[str, Any] = {
             "schema": SCHEMA,
             "step": self.kind,
@@ -283,7 +308,7 @@ class Step:
             "notes": self.notes | {"peak_memory_mb": _peak_memory()},
             "started": self._started.isoformat(timespec="seconds"),
             "finished": finished.isoformat(timespec="seconds"),
-            "seconds": round((finished - self._started).total_seconds(), 3),
+            "seconds": round(seconds, 3),
             "host": socket.gethostname(),
         }
         record = json.loads(json.dumps(record, allow_nan=False))  # as it will be read: lists for tuples, text for keys

@@ -17,7 +17,7 @@ from rocrate.model import ContextEntity, File
 from rocrate.rocrate import ROCrate
 
 from gessl.errors import UserError
-from gessl.files import sha256_file
+from gessl.files import has_content
 from gessl.layout import RAW, RECORD, report_dir
 from gessl.lineage.chain import Record, chain
 from gessl.lineage.facts import SHORT, code_facts, record_facts
@@ -165,7 +165,9 @@ class _Builder:
         known = self._crate.dereference(path.as_posix())
         if known is not None and known["sha256"] == digest:
             return known
-        if not path.is_file() or sha256_file(path) != digest:
+        if path.is_absolute():
+            raise UserError(f"{path}: outside the project, so it cannot be handed on with it")
+        if not has_content(path, entry["bytes"], digest):
             raise UserError(f"{path}: not the file that its record names; `gessl audit` says what was altered")
         return self._crate.add_file(path, path.as_posix(), properties=facts)
 
@@ -218,8 +220,11 @@ class _Builder:
 
 def _folder(record: Record) -> Path:
     """Where the record lies: the innermost folder with a record around its outputs."""
-    path = Path(record["outputs"][0]["path"])
-    return next(folder for folder in path.parents if (folder / RECORD).is_file())
+    paths = (Path(output["path"]) for output in record["outputs"])
+    for folder in (folder for path in paths for folder in path.parents):
+        if (folder / RECORD).is_file():
+            return folder
+    raise UserError(f"{record['step']} {record['name']}: its record names no output; run the workflow again")
 
 
 def _bulky(path: Path) -> bool:

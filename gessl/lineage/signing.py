@@ -9,13 +9,14 @@ import tempfile
 from pathlib import Path
 
 from gessl.errors import UserError
-from gessl.files import atomic_text
+from gessl.files import atomic_text, read_bounded
 from gessl.layout import RESULTS
 from gessl.lineage.audit import FOUND, audit, project_root
 
 NAMESPACE = "gessl"  # of the signature: one made for another purpose does not pass
 HEAD = Path("signatures/results.head")
 SIGNATURE = Path("signatures/results.head.sig")
+HEAD_BYTES = 1 << 10  # most bytes of a head: it has 65
 
 
 def sign(key: Path) -> Path:
@@ -58,7 +59,7 @@ def signed_head(project: Path, allowed_signers: Path) -> tuple[str, str]:
         raise UserError(f"{project}: no {SIGNATURE} beside the results; `gessl sign` makes it")
     if not allowed_signers.is_file():
         raise UserError(f"{allowed_signers}: no such file; it names those whose signatures count, with their keys")
-    path, message = root / SIGNATURE, (root / HEAD).read_text(errors="replace", encoding="utf-8")
+    path, message = root / SIGNATURE, read_bounded(root / HEAD, HEAD_BYTES).decode(errors="replace")
     common = ("-f", allowed_signers, "-s", path)
     found = _ssh_keygen(f"{path}: by nobody in {allowed_signers}", "find-principals", *common)
     signer = found.splitlines()[0]

@@ -2,14 +2,13 @@
 
 import contextlib
 import fcntl
-import json
 import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from gessl.errors import UserError
-from gessl.files import atomic_json, atomic_text, sync_folder
+from gessl.files import atomic_json, atomic_text, read_json, sync_folder
 from gessl.layout import RECORD
 
 STAGING = ".staging"
@@ -24,9 +23,9 @@ class Staging:
 
     def __init__(self, out: Path) -> None:
         self._out = out
-        self._folder = out / STAGING
-        self._files = self._folder / "files"
-        self._claims = self._folder / "claims.json"
+        self.folder = out / STAGING
+        self._files = self.folder / "files"
+        self._claims = self.folder / "claims.json"
         self._left: set[str] = set()
         self._lock: int | None = None
 
@@ -36,10 +35,10 @@ class Staging:
         Raises:
             UserError: another process is making the same outputs.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._lock = self._take(self._folder / "lock")
-        with contextlib.suppress(OSError, ValueError):
-            self._left = {name for name in json.loads(self._claims.read_bytes()) if _inside(name)}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = self._take(self.folder / "lock")
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            self._left = {name for name in read_json(self._claims) if _inside(name)}
         shutil.rmtree(self._files, ignore_errors=True)
         self._files.mkdir()
 
@@ -126,7 +125,7 @@ class Staging:
         """Remove the staging folder and let others have it."""
         if self._lock is None:
             return
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
         os.close(self._lock)
         self._lock = None
 

@@ -7,11 +7,15 @@ from typing import Any
 
 from gessl.data.pin import folder_hashes, folder_md5, read_pin
 from gessl.errors import UserError, printable
-from gessl.files import sha256_file
-from gessl.layout import RAW, RECORD, RESULTS, run_dir
+from gessl.files import has_content, sha256_file
+from gessl.layout import RAW, RECORD, RESULTS, run_dir, scores_dir
 from gessl.lineage.facts import SHORT, code_facts, mlflow_runs, record_facts
-from gessl.lineage.find import find_cell, find_score, folder_of_record, is_run, score_rows
-from gessl.lineage.record import parse_record, project_path, record_fault
+from gessl.lineage.find import find_cells, find_score, folder_of_record, is_run, score_rows
+from gessl.lineage.record import load_record, project_path
+
+TABLE = "scores.csv"
+LONGEST = 50  # most steps in a row that are followed; from raw data to a report there are six
+SHOWN = 5  # wrong outputs of a step that are named
 
 Node = dict[str, Any]
 
@@ -34,8 +38,8 @@ def lineage_tree(identifier: str) -> Node:
     if path.is_relative_to(RESULTS) or path.is_relative_to(RAW):
         return tracer.path(path)
     if re.fullmatch("[0-9a-f]{16}|[0-9a-f]{12}", identifier):  # the shorter ones are of earlier versions
-        if cell := find_cell(identifier):
-            return tracer.cell(identifier, cell[1], cell[0])
+        if cells := find_cells(identifier):
+            return tracer.cell(identifier, cells)
         if score := find_score(identifier):
             return tracer.score(score[1], score[0])
     if is_run(identifier):
@@ -50,10 +54,11 @@ def lineage_tree(identifier: str) -> Node:
 
 def format_tree(tree: Node) -> str:
     """The lineage for people: ✓ marks what was verified now, ✗ what does not hold."""
-    marks = list(_marks(tree))
+    marks, unchecked = list(_marks(tree)), list(_unchecked(tree))
     wrong = marks.count(False)
     verdict = f"✗ {wrong} of {len(marks)} checks failed" if wrong else f"✓ {len(marks)} checks passed"
-    return "\n".join([*map(printable, _render(tree)), verdict])
+    left = [f"not checked: {title}" for title in unchecked]
+    return "\n".join([*map(printable, [*_render(tree), *left]), verdict])
 
 
 def holds(tree: Node) -> bool:
@@ -70,31 +75,60 @@ class _Tracer:
 
     def __init__(self) -> None:
         self._told: set[Path] = set()
-        self._hashes: dict[Path, str | None] = {}
+        self._depth = 0
+        self._compared: dict[tuple[str, int, str], bool] = {}
         self._raw_md5: dict[Path, str] = {}
         self._mlflow = mlflow_runs()
 
-    def _sha256(self, path: Path) -> str | None:
-        if path not in self._hashes:
-            self._hashes[path] = sha256_file(path) if path.is_file() else None
-        return self._hashes[path]
+    def _as_recorded(self, entry: dict[str, Any]) -> bool:
+        """Whether the file of a record's entry is there, byte for byte."""
+        wanted = (entry["path"], entry["bytes"], entry["sha256"])
+        if wanted not in self._compared:
+            self._compared[wanted] = has_content(*wanted)
+        return self._compared[wanted]
 
-    def cell(self, name: str, cell: dict[str, Any], ids: Path) -> Node:
-        """A cell of a report, made of scores."""
+    def cell(self, name: str, found: list[tuple[Path, dict[str, Any]]]) -> Node:
+        """A cell of a report, made of scores, and whether all reports that hold it say the same."""
+        ids, cell = found[0]
         named = cell.get("scores")
         wanted = set(map(str, named)) if isinstance(named, list) else {"its scores"}
         record, _ = _load(ids.parent)
-        paths = [Path(entry["path"]) for entry in record["inputs"]] if record else []
-        sources = [path for path in paths if path.name == "scores.csv" and path.is_file()]
-        scores = [self.score(row, path) for path in sources for row in score_rows(path, wanted)]
+        sources = [entry for entry in record["inputs"] if Path(entry["path"]).name == TABLE] if record else []
+        scores = [self.score(row, Path(entry["path"]), entry) for entry in sources for row in self._rows(entry, wanted)]
         lost = wanted - {score["facts"]["score"] for score in scores}
         facts = {"report": ids.parent.name, "kind": str(cell.get("kind", "")), **self._origin(ids)}
         if lost:
             facts["not found"] = ", ".join(sorted(lost))
-        return _node(f"cell {name} = {cell.get('text')}", self._claimed(ids) and not lost, facts, scores)
+        children = [*scores, self._number(name, cell, record, wanted)]
+        for other, same in found[1:]:
+            agrees = self._claimed(other) and same == cell
+            children.append(_node(f"also in {other}: {same.get('text')}", agrees, self._origin(other), []))
+        return _node(f"cell {name} = {cell.get('text')}", self._claimed(ids) and not lost, facts, children)
 
-    def score(self, row: dict[str, str], path: Path) -> Node:
-        """One row of a score table."""
+    @staticmethod
+    def _rows(entry: dict[str, Any], wanted: set[str]) -> list[dict[str, str]]:
+        return list(score_rows(Path(entry["path"]), wanted))
+
+    def _number(self, name: str, cell: dict[str, Any], record: dict[str, Any] | None, wanted: set[str]) -> Node:
+        """Whether the cell's text is what its scores give, computed as the report does."""
+        title = f"the number of cell {name}, from its scores"
+        if record is None or "runs" not in record["config"]:
+            return _node(title, None, {"why": "the report's record states no plan"}, [])
+        from gessl.report.recompute import recompute  # a second: it imports pandas
+
+        tables = {
+            Path(entry["path"]).parent.name
+            for entry in record["inputs"]
+            if Path(entry["path"]) == scores_dir(Path(entry["path"]).parent.name) / TABLE
+        }
+        try:
+            made = recompute(record["config"], tables, wanted).get(name)
+        except (UserError, ValueError, TypeError, LookupError, AttributeError) as error:
+            return _node(title, False, {"fault": str(error)}, [])
+        return _node(title, made == cell, {"made again": str(made and made["text"])}, [])
+
+    def score(self, row: dict[str, str], path: Path, read: dict[str, Any] | None = None) -> Node:
+        """One row of a score table; `read` is what the record of a report says of that table."""
         interval = f", 95 % {row['ci_kind']} {row['ci_lo']} to {row['ci_hi']}" if row.get("ci_kind") else ""
         facts = {
             "score": row["id"],
@@ -104,7 +138,10 @@ class _Tracer:
             "in": path.as_posix(),
         }
         title = f"{row['metric']} = {row['value']} {row['unit']}"
-        return _node(title, self._claimed(path), facts, [self.record(path.parent)])
+        same = read is None or self._as_recorded(read)
+        if not same:
+            facts["made again since"] = "the report was made from another table"
+        return _node(title, self._claimed(path) and same, facts, [self.record(path.parent)])
 
     def path(self, path: Path) -> Node:
         """A file, or a folder that a step made."""
@@ -120,7 +157,8 @@ class _Tracer:
             if record and any(Path(output["path"]).is_relative_to(path) for output in record["outputs"]):
                 return self.record(folder)
             raise UserError(f"{path}: no lineage record claims anything in it; give a file that a step made")
-        facts = {"sha256": self._sha256(path) or "no such file", **self._origin(path)}
+        entry = _output(path)
+        facts = {"sha256": entry["sha256"] if entry else "not recorded", **self._origin(path)}
         return _node(path.as_posix(), self._claimed(path), facts, [self.record(folder)])
 
     def record(self, folder: Path) -> Node:
@@ -132,6 +170,8 @@ class _Tracer:
         if folder in self._told:
             return node | {"told": True}
         self._told.add(folder)
+        if self._depth == LONGEST:
+            return _node(f"{node['title']}: more than {LONGEST} steps", False, node["facts"], [])
         node["facts"] |= record_facts(record)
         if record["id"] in self._mlflow:
             node["facts"]["MLflow run"] = self._mlflow[record["id"]]
@@ -140,17 +180,28 @@ class _Tracer:
             path = Path(entry["path"])
             maker = _maker_folder(path) if entry["record"] else None
             if path.is_relative_to(RAW) and path.suffix == ".dvc":
-                node["children"].append(self._pin(path, entry["sha256"]))
+                node["children"].append(self._pin(path, self._as_recorded(entry)))
             else:
                 node["children"].append(self._input(entry, maker))
             if maker:
                 makers.setdefault(maker)
+        node["children"].append(self._outputs(record))
+        self._depth += 1
         node["children"] += [self.record(maker) for maker in makers]
+        self._depth -= 1
         return node
+
+    def _outputs(self, record: dict[str, Any]) -> Node:
+        """All that a step wrote, as one node."""
+        outputs = record["outputs"]
+        wrong = [output["path"] for output in outputs if not self._as_recorded(output)]
+        more = f" and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
+        facts = {"altered or missing": ", ".join(wrong[:SHOWN]) + more} if wrong else {}
+        return _node(f"wrote {len(outputs)} file{'s' if len(outputs) != 1 else ''}", not wrong, facts, [])
 
     def _input(self, entry: dict[str, Any], maker: Path | None) -> Node:
         path = Path(entry["path"])
-        verified = self._sha256(path) == entry["sha256"]
+        verified = self._as_recorded(entry)
         facts = {"sha256": entry["sha256"][:SHORT]}
         if entry["record"]:
             record, _ = _load(maker) if maker else (None, False)
@@ -159,25 +210,26 @@ class _Tracer:
                 facts["made again since"] = f"was an output of record {entry['record'][:SHORT]}"
         return _node(f"read {path}", verified, facts, [])
 
-    def _pin(self, path: Path, recorded: str) -> Node:
-        """A pin, as recorded, and whether the raw data are the pinned ones."""
+    def _pin(self, path: Path, recorded: bool) -> Node:
+        """A pin, whether it is as recorded, and whether the raw data are the pinned ones."""
         try:
-            version = read_pin(path).md5
+            pinned = read_pin(path)
         except UserError as error:
             return _node(f"read {path}", False, {"fault": str(error)}, [])
         folder = path.with_suffix("")
         if folder not in self._raw_md5:
-            self._raw_md5[folder] = folder_md5(folder_hashes(folder))
-        verified = self._sha256(path) == recorded and self._raw_md5[folder] == version
-        return _node(f"read {path}", verified, {"data version": version}, [])
+            self._raw_md5[folder] = folder_md5(folder_hashes(folder, pinned))
+        verified = recorded and self._raw_md5[folder] == pinned.md5
+        return _node(f"read {path}", verified, {"data version": pinned.md5}, [])
 
     def _raw(self, path: Path) -> Node:
         name = path.relative_to(RAW).parts[0] if path != RAW else ""
         pin = path if path.suffix == ".dvc" else RAW / f"{name}.dvc"
         if not path.exists() or not pin.is_file():
             raise UserError(f"{path}: no such raw data with a pin; give a file of {RAW}/<dataset>/")
-        below = self._pin(pin, sha256_file(pin))
-        facts = {"sha256": self._sha256(path) or "a folder"}
+        below = self._pin(pin, True)
+        whole = sha256_file(path) if below["verified"] and path.is_file() else None
+        facts = {"sha256": whole or ("a folder" if path.is_dir() else "not read")}
         fetch = RESULTS / "raw" / pin.stem
         children = [below, *([self.record(fetch)] if (fetch / RECORD).is_file() else [])]
         return _node(path.as_posix(), below["verified"], facts, children)
@@ -190,19 +242,25 @@ class _Tracer:
     def _claimed(self, path: Path) -> bool:
         """Whether a sound record claims the file with the hash it has now."""
         folder = _maker_folder(path)
-        record, sound = _load(folder) if folder else (None, False)
-        entries = record["outputs"] if record else []
-        return sound and any(e["path"] == path.as_posix() and e["sha256"] == self._sha256(path) for e in entries)
+        _, sound = _load(folder) if folder else (None, False)
+        entry = _output(path)
+        return sound and entry is not None and self._as_recorded(entry)
+
+
+def _output(path: Path) -> dict[str, Any] | None:
+    """What the record around a file says of it."""
+    folder = _maker_folder(path)
+    record, _ = _load(folder) if folder else (None, False)
+    return next((e for e in record["outputs"] if e["path"] == path.as_posix()), None) if record else None
 
 
 def _load(folder: Path) -> tuple[dict[str, Any] | None, bool]:
     """The record in `folder`, if it can be read, and whether it is unaltered."""
     try:
-        data = (folder / RECORD).read_bytes()
-        record = parse_record(data)
+        record, fault = load_record(folder / RECORD)
     except (OSError, ValueError):
         return None, False
-    return record, record_fault(record, data) is None
+    return record, fault is None
 
 
 def _maker_folder(path: Path) -> Path | None:
@@ -214,6 +272,13 @@ def _marks(node: Node) -> Iterator[bool]:
         yield node["verified"]
     for child in node["children"]:
         yield from _marks(child)
+
+
+def _unchecked(node: Node) -> Iterator[str]:
+    if node["verified"] is None and not node.get("told"):
+        yield node["title"]
+    for child in node["children"]:
+        yield from _unchecked(child)
 
 
 def _render(node: Node, first: str = "", rest: str = "") -> Iterator[str]:

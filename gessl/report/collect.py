@@ -1,8 +1,6 @@
 """Reads what the finished runs left behind; files only, nothing computed but counts."""
 
 import io
-import json
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +12,11 @@ import pandas as pd
 from gessl.advice import redo
 from gessl.errors import UserError
 from gessl.failed import failure_file, read_failure
+from gessl.files import TABLE_BYTES, parse_json, read_bounded
 from gessl.identity import require_science
 from gessl.layout import RECORD, data_dir, run_dir, scores_dir
 from gessl.lineage.record import read_record
+from gessl.npz import DAMAGE, load_npz
 from gessl.report.items import per_item, resolution
 from gessl.report.plan import PlannedRun, ReportPlan
 
@@ -105,7 +105,7 @@ def collect(plan: ReportPlan) -> Collected:
         row |= curve[["seconds", "images"]].iloc[-1].to_dict()
         curves.append(curve)
         outcomes = _outcomes(run)
-        scores.append(_with_items(run, _scores(run), outcomes, cards.get(run.dataset, {})))
+        scores.append(with_items(run, read_scores(run), outcomes, cards.get(run.dataset, {})))
         sigma.append(_sigma(run, outcomes))
         configs[run.id] = _json(run_dir(run.id) / "config.json")
         require_science(run.id, run.science)
@@ -129,14 +129,14 @@ def _keys(run: PlannedRun) -> dict[str, Any]:
 
 def _parse(path: Path, read: Callable[[bytes], Any]) -> Any:
     try:
-        return read(path.read_bytes())
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        return read(read_bounded(path, TABLE_BYTES))
+    except DAMAGE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path}: cannot be read ({reason}); {redo(path.parent)}") from None
 
 
 def _json(path: Path) -> dict[str, Any]:
-    value = _parse(path, json.loads)
+    value = _parse(path, parse_json)
     if not isinstance(value, dict):
         raise UserError(f"{path}: not a JSON object; {redo(path.parent)}")
     return value
@@ -149,7 +149,12 @@ def _array(content: bytes) -> np.ndarray:
     return array
 
 
-def _scores(run: PlannedRun) -> pd.DataFrame:
+def read_scores(run: PlannedRun) -> pd.DataFrame:
+    """The rows of a run's score table, with what the plan says of the run.
+
+    Raises:
+        UserError: it is damaged, or of another run.
+    """
     path = scores_dir(run.id) / "scores.csv"
     kinds = {**dict.fromkeys((*TEXTS, *NOTES), str), "seed": int, "value": float, "n": float}
     empty = {name: ["", "nan", "NaN"] for name in NUMBERS}
@@ -169,7 +174,7 @@ def _scores(run: PlannedRun) -> pd.DataFrame:
 
 def _curves(run: PlannedRun) -> pd.DataFrame:
     path = run_dir(run.id) / "metrics.jsonl"
-    rows = _parse(path, lambda content: [json.loads(line) for line in content.splitlines() if line.strip()])
+    rows = _parse(path, lambda content: [parse_json(line) for line in content.splitlines() if line.strip()])
     if not rows or not all(isinstance(row, dict) for row in rows):
         raise UserError(f"{path}: holds no metrics; {redo(path.parent)}")
     table = pd.DataFrame(rows).reindex(columns=list(CURVES)).apply(pd.to_numeric, errors="coerce")
@@ -178,16 +183,11 @@ def _curves(run: PlannedRun) -> pd.DataFrame:
 
 def _outcomes(run: PlannedRun) -> dict[str, np.ndarray]:
     """The outcome of every test item, by `protocol/task`."""
-
-    def read(content: bytes) -> dict[str, np.ndarray]:
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            return {key: arrays[key] for key in sorted(arrays.files)}
-
-    found: dict[str, np.ndarray] = _parse(scores_dir(run.id) / "outcomes.npz", read)
-    return found
+    found = _parse(scores_dir(run.id) / "outcomes.npz", lambda content: load_npz(io.BytesIO(content)))
+    return dict(sorted(found.items()))
 
 
-def _with_items(
+def with_items(
     run: PlannedRun, scores: pd.DataFrame, outcomes: dict[str, np.ndarray], card: dict[str, Any]
 ) -> pd.DataFrame:
     try:

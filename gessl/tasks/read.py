@@ -1,6 +1,5 @@
 """Read what `gessl tasks` drew (docs/formats.md)."""
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 from gessl.advice import redo
 from gessl.errors import UserError
 from gessl.layout import RECORD, tasks_dir
+from gessl.npz import DAMAGE, load_npz
 
 Positions = NDArray[np.int64]
 
@@ -114,9 +114,8 @@ def load_sigma_suite(dataset: str, seed: int) -> SigmaSuite:
 def _load(dataset: str, seed: int, name: str) -> dict[str, Positions]:
     path = _finished(dataset, seed) / name
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return dict(archive)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        return load_npz(path)
+    except DAMAGE as error:
         raise _damaged(path, error) from None
 
 

@@ -1,5 +1,6 @@
 """One pass over the files of a grid, into MLflow."""
 
+import contextlib
 import json
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from gessl.errors import UserError
 from gessl.failed import failure_file
-from gessl.files import atomic_json
+from gessl.files import atomic_json, read_json
 from gessl.layout import MLFLOW_RUNS, pin, report_dir, run_dir, scores_dir, work_dir
 from gessl.lineage.record import read_record
 from gessl.tracking.store import database_of, public, tracking_uri, tree_id
@@ -102,8 +103,10 @@ class Mirror:
         """For those who have a record: the run that mirrors it. The run's tags lead back."""
         links = {"store": public(tracking_uri()), "experiment": self._experiment, "runs": self._mirrored}
         path = MLFLOW_RUNS / f"{self._grid}.json"
-        if not path.is_file() or json.loads(path.read_bytes()) != links:
-            atomic_json(path, links)
+        with contextlib.suppress(FileNotFoundError, ValueError):  # what is damaged is written anew
+            if read_json(path) == links:
+                return
+        atomic_json(path, links)
 
     def _run(self, name: str) -> bool | None:
         """Mirror one pretraining; whether it is finished, or None where there is nothing yet."""

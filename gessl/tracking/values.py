@@ -1,12 +1,14 @@
 """What of the files goes into the MLflow mirror, as plain values with names that MLflow takes."""
 
 import csv
+import io
 import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gessl.files import TABLE_BYTES, parse_json, read_bounded, read_json
 from gessl.layout import RESULTS
 
 NAME = 250  # characters of a metric's or a param's name
@@ -28,12 +30,12 @@ def points(path: Path, after: int) -> Iterator[Point]:
     that was seen, not a place in the file, tells what is new. A line without its end is still being written.
     """
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+        lines = read_bounded(path, TABLE_BYTES).split(b"\n")[:-1]
     except FileNotFoundError:  # published between two looks
         return
     for line in lines:
         try:
-            entry = json.loads(line)
+            entry = parse_json(line)
             step, seconds = int(entry["step"]), float(entry.get("seconds", 0.0))
         except (ValueError, TypeError, KeyError):
             continue  # torn by a full disk; the run's own check reports it
@@ -58,11 +60,11 @@ def params(config: dict[str, Any], prefix: str = "") -> dict[str, str]:
 def scores(path: Path) -> dict[str, float]:
     """`scores.csv` as `protocol/task/metric: value`."""
     found: dict[str, float] = {}
-    with open(path, encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            key = name(f"{row['protocol']}/{row['task']}/{row['metric']}")
-            if row["value"]:
-                found[f"{key} {row['id']}" if key in found else key] = float(row["value"])
+    text = read_bounded(path, TABLE_BYTES).decode()
+    for row in csv.DictReader(io.StringIO(text, newline="")):
+        key = name(f"{row['protocol']}/{row['task']}/{row['metric']}")
+        if row["value"]:
+            found[f"{key} {row['id']}" if key in found else key] = float(row["value"])
     return found
 
 
@@ -71,7 +73,7 @@ def data_version(record: dict[str, Any]) -> tuple[str, str] | None:
     for entry in record["inputs"]:
         card = Path(entry["path"]).parent / "card.json"
         if card.parent.parent == RESULTS / "data" and card.is_file():
-            return card.parent.name, str(json.loads(card.read_text(encoding="utf-8"))["data_version"])
+            return card.parent.name, str(read_json(card)["data_version"])
     return None
 
 

@@ -5,7 +5,6 @@
 (seed, purpose, step), so the step is their state.
 """
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +16,7 @@ from torch import Tensor
 from gessl.advice import move_away, remake
 from gessl.bilevel.learner import Variables
 from gessl.errors import UserError
-from gessl.files import atomic_json, atomic_write, sha256_file
+from gessl.files import atomic_json, atomic_write, read_json, sha256_file
 
 POINTER = "checkpoint.json"
 Tensors = dict[str, Tensor]
@@ -84,10 +83,10 @@ def load_checkpoint(folder: Path, owner: Owner, device: torch.device) -> Checkpo
         return None
     advice = remake(folder, "start the run anew")
     try:
-        meta = json.loads(pointer.read_text(encoding="utf-8"))
-        step, path, digest = int(meta["step"]), folder / meta["file"], meta["sha256"]
-        found, names = Owner(meta["run"], meta["science"], meta["code"]), list(meta["tensors"])
-    except (ValueError, KeyError, TypeError) as error:
+        meta = read_json(pointer)
+        step, path, digest = int(meta["step"]), folder / Path(meta["file"]).name, meta["sha256"]
+        found, names = Owner(meta["run"], meta["science"], meta["code"]), [str(name) for name in meta["tensors"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{pointer}: not readable ({error}); {advice}") from None
     if found.run != owner.run:
         raise UserError(
@@ -108,9 +107,9 @@ def load_checkpoint(folder: Path, owner: Owner, device: torch.device) -> Checkpo
         tensors = load(path.read_bytes())
     except SafetensorError as error:
         raise UserError(f"{path}: not readable ({error}); {advice}") from None
-    if set(names) != tensors.keys():
-        raise UserError(f"{pointer}: names other tensors than {path} holds; {advice}")
     groups: dict[str, Tensors] = {"params": {}, "buffers": {}, "state": {}, "optimizer": {}}
+    if set(names) != tensors.keys() or any(name.partition(".")[0] not in groups for name in names):
+        raise UserError(f"{pointer}: names other tensors than {path} holds; {advice}")
     for name in names:
         group, _, rest = name.partition(".")
         groups[group][rest] = tensors[name].to(device)

@@ -24,7 +24,9 @@ from typing import NamedTuple, Self
 
 from gessl.advice import move_away
 from gessl.errors import Unfinished, UserError
+from gessl.files import open_regular, parse_json, read_bounded
 
+HOLDER_BYTES = 1 << 16  # most bytes of what a holder writes
 BEAT = 10.0
 MISSED = 12  # two minutes: longer than a file system keeps attributes in its cache, about as long as SLURM holds a job
 
@@ -223,7 +225,7 @@ def _numbers(folder: Path) -> list[int]:
 def _holder(path: Path) -> Holder:
     """What the file says; nothing if it is gone."""
     try:
-        return _parsed(path.read_bytes())
+        return _parsed(read_bounded(path, HOLDER_BYTES))
     except OSError:
         return Holder()
 
@@ -231,7 +233,7 @@ def _holder(path: Path) -> Holder:
 def _parsed(text: bytes) -> Holder:
     """What `text` says; nothing if it is not yet written, or not by a holder."""
     try:
-        holder = Holder(**json.loads(text))
+        holder = Holder(**parse_json(text))
     except (ValueError, TypeError):
         return Holder()
     return holder if list(map(type, holder)) == list(map(type, Holder())) else Holder()
@@ -243,8 +245,8 @@ def _latest(folder: Path) -> _Seen | None:
         return None
     path = folder / f"{max(numbers)}.json"
     try:
-        with open(path, "rb") as file:  # opening makes a network file system ask its server
-            text, touched = file.read(), os.fstat(file.fileno()).st_mtime_ns
+        with open_regular(path) as file:  # opening makes a network file system ask its server
+            text, touched = file.read(HOLDER_BYTES), os.fstat(file.fileno()).st_mtime_ns
     except FileNotFoundError:
         return None
     return _Seen(max(numbers), _parsed(text), touched)

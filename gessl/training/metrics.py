@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from gessl.files import atomic_text
+from gessl.files import TABLE_BYTES, atomic_text, parse_json, read_bounded
 from gessl.methods.base import Tensors
 from gessl.training.diagnostics import effective_rank, feature_covariance, feature_std
 
@@ -88,9 +88,9 @@ class Metrics:
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """All whole rows of a metrics file (a kill can cut the last line short)."""
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+    for line in read_bounded(path, TABLE_BYTES).splitlines() if path.is_file() else []:
         try:
-            rows.append(json.loads(line))
+            rows.append(parse_json(line))
         except ValueError:
             break
     return rows

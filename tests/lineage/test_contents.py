@@ -84,12 +84,12 @@ def test_what_is_no_file_is_left_out_and_never_opened() -> None:
 def test_a_file_that_cannot_be_read_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     _write({"a": 9, "b": 9})
 
-    def fails(path: str, mode: str, buffering: int) -> object:
+    def fails(path: str) -> object:
         if path == "a":
             raise PermissionError(13, "Permission denied")
-        return open(path, mode, buffering)
+        return open(path, "rb")
 
-    monkeypatch.setattr(contents, "open", fails, raising=False)
+    monkeypatch.setattr(contents, "open_regular", fails)
     found = read_contents(["a", "b"])
     assert (found["a"].error, found["a"].sha256) == ("Permission denied", "")
     assert found["b"].error == ""

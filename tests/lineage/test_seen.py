@@ -142,13 +142,13 @@ def test_what_was_just_written_is_not_remembered(
 
 
 def test_what_is_written_to_while_it_is_read_is_not_remembered(aged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def touched(path: str, mode: str, buffering: int) -> object:
-        file = open(path, mode, buffering)  # noqa: SIM115
+    def touched(path: str) -> object:
+        file = open(path, "rb")  # noqa: SIM115
         if path == str(FILE):
             os.utime(path)
         return file
 
-    monkeypatch.setattr(contents, "open", touched, raising=False)
+    monkeypatch.setattr(contents, "open_regular", touched)
     audit(cached=True)
     remembered = json.loads(_memory().read_text(encoding="utf-8").splitlines()[1])["files"]
     assert str(FILE) not in remembered

@@ -184,7 +184,7 @@ def test_records_of_odd_types_are_marked(project: Path, change: dict[str, Any]) 
 def test_a_record_that_cannot_be_hashed_is_marked(project: Path) -> None:
     path = run_dir(RUN) / "record.json"
     path.write_text(path.read_text(encoding="utf-8").replace('"lr": 0.1', '"lr": NaN'), encoding="utf-8")
-    assert trace(RUN).startswith(f"pretrain {RUN} ✗\n│  record: ")
+    assert trace(RUN).startswith(f"{path}: no readable record ✗\n")
 
 
 def test_a_line_feed_makes_no_second_line(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
