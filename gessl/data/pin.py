@@ -17,7 +17,6 @@ from gessl.errors import UserError
 from gessl.files import open_regular, read_bounded, read_json
 from gessl.layout import manifest_dir, pin, raw_dir
 
-PIN_BYTES = 1 << 16  # most bytes of a pin; DVC's have some hundred
 SLACK = 1 << 20  # bytes that are read in any case
 
 

@@ -19,6 +19,7 @@ from gessl.lineage.checks import (
     check_present,
     check_raw,
     check_strays,
+    in_order,
     is_pin,
     worth_reading,
 )
@@ -178,6 +179,12 @@ def _notes(ledger: Ledger, seen: Seen | None) -> Iterator[str]:
         "by unnamed sources, which may have changed since": sum(code.get("fingerprint") is None for code in codes),
     }
     yield from (f"{count} of {len(codes)} records were made {what}" for what, count in counts.items() if count)
+    odd = [held for held in ledger.held if not in_order(held, ledger.parents(held))]
+    if odd:
+        yield (
+            f"{len(odd)} of {len(codes)} records state times that cannot be (such as {odd[0].folder}: made before what"
+            " it was made from, or finished before it began): a clock was set, or clocks differ"
+        )
     if seen:
         yield from seen.notes
 

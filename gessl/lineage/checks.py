@@ -4,6 +4,7 @@ import contextlib
 import functools
 import os
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -202,6 +203,17 @@ def check_ancestry(ledger: Ledger) -> Iterator[Finding]:
             if pins[folder] and version not in map(version_of, pins[folder]):
                 what = f"data version {version} is none of the pins it leads to"
                 yield Finding("stale", str(folder), what, again, "inputs")
+
+
+def in_order(held: Held, parents: Iterable[Held]) -> bool:
+    """Whether a step began after all that it was made from was finished, and ended after it began, by its own word."""
+    try:
+        began, ended = (datetime.fromisoformat(held.record[key]) for key in ("started", "finished"))
+        return began <= ended and all(
+            datetime.fromisoformat(parent.record["finished"]) <= began for parent in parents if parent is not held
+        )
+    except (ValueError, TypeError):  # no time, or one without its zone
+        return False
 
 
 def is_pin(path: str) -> bool:

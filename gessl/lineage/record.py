@@ -7,7 +7,6 @@ data to the report: whoever alters one byte, or one record, breaks a link. Its f
 
 import json
 import os
-import re
 import resource
 import socket
 import sys
@@ -88,8 +87,6 @@ def parse_record(data: bytes) -> dict[str, Any]:
                 raise ValueError(f"no valid field '{field}.{key}'")
     for entry in (*record["outputs"], *record["inputs"]):
         _require(entry, _ENTRY)
-        if not re.fullmatch("[0-9a-f]{64}", entry["sha256"]):
-            raise ValueError("no valid field 'sha256'")
     for entry in record["outputs"]:
         _require_inside(entry["path"])
     for entry in record["inputs"]:

@@ -8,6 +8,7 @@ only, as `ni:` addresses (RFC 6920). Who or what started the steps is not record
 import base64
 import io
 import os
+import re
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -154,6 +155,8 @@ class _Builder:
 
     def _file(self, entry: dict[str, Any]) -> File:
         path, digest = Path(entry["path"]), entry["sha256"]
+        if not re.fullmatch("[0-9a-f]{64}", digest):
+            raise UserError(f"{path}: its record states no SHA-256 of it; `gessl audit` says what was altered")
         facts = {
             "name": path.as_posix(),
             "sha256": digest,
