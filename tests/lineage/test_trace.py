@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -5,14 +6,16 @@ from typing import Any
 
 import pytest
 from repositories import forge
-from toy_project import CELL, RUN, SCORE, make_data, make_report, make_run, write_pin
+from toy_project import CELL, RUN, SCORE, SCORES_CSV, make_data, make_report, make_run, train_and_score, write_pin
 
 from gessl.cli import main
 from gessl.errors import UserError
 from gessl.files import sha256_file, sha256_json
 from gessl.layout import data_dir, raw_dir, report_dir, run_dir, scores_dir
-from gessl.lineage.record import read_record
+from gessl.lineage.record import Step, read_record
 from gessl.lineage.trace import format_tree, lineage_tree
+from gessl.report.plan import Comparison, PlannedRun, ReportPlan
+from gessl.report.recompute import recompute
 
 
 def _nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -213,3 +216,88 @@ def test_lost_ancestors_are_told(project: Path) -> None:
 
 def test_tree_is_json(project: Path) -> None:
     assert json.loads(json.dumps(lineage_tree(CELL)))["verified"] is True
+
+
+def _planned_report(grid: str, values: dict[str, list[float]], change: dict[str, Any] | None = None) -> dict[str, str]:
+    """A report of two variants with two seeds each, made by the report's own functions; its cells' ids by kind."""
+    runs = [PlannedRun(f"r-{name}-s{seed}", "toy", "simclr", name, seed) for name in values for seed in (0, 1)]
+    plan = ReportPlan(grid, grid, tuple(runs), (Comparison("gessl", "base", "simclr"),))
+    header, row = SCORES_CSV.splitlines()[:2]
+    for run in runs:
+        if not scores_dir(run.id).exists():
+            train_and_score(run.id)
+            name, value = sha256_json(run.id)[:12], str(values[run.variant][run.seed])
+            line = row.replace(RUN, run.id).replace(SCORE, name).replace("91.25", value)
+            table = scores_dir(run.id) / "scores.csv"
+            table.write_text(f"{header}\n{line}\n", encoding="utf-8")
+            _own(table)
+    config = json.loads(json.dumps(dataclasses.asdict(plan)))
+    tables = {run.id for run in runs}
+    cells = recompute(config, tables, {sha256_json(run.id)[:12] for run in runs})
+    inputs = [scores_dir(run.id) / "scores.csv" for run in runs]
+    with Step("report", grid, report_dir(grid), inputs=inputs, config=config) as step:
+        shown = {key: cell | (change or {}) for key, cell in cells.items()}
+        step.path("ids.json").write_text(json.dumps(shown), encoding="utf-8")
+    return {f"{cell['kind']} {cell['text']}": key for key, cell in cells.items()}
+
+
+def _own(path: Path) -> None:
+    """Let the record around a file name the bytes that it has now."""
+    entry = {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+    forge(path.parent, lambda found: next(out for out in found["outputs"] if out["path"] == str(path)).update(entry))
+
+
+VALUES = {"base": [90.0, 92.0], "gessl": [93.0, 94.0]}
+
+
+def test_the_number_of_a_cell_is_computed_again(project: Path) -> None:
+    cells = _planned_report("plan", VALUES)
+    assert {name.split(" ±")[0] for name in cells} == {"mean 91.00", "mean 93.50", "difference +2.50"}
+    for key in cells.values():
+        text = trace(key)
+        assert "not checked" not in text and text.splitlines()[-1].startswith("✓ ")
+        assert f"the number of cell {key}, from its scores ✓" in text
+
+
+@pytest.mark.parametrize("change", [{"text": "99.00"}, {"text": "−2.50"}, {"kind": "median"}])
+def test_a_cell_that_says_something_else_than_its_scores_is_marked(project: Path, change: dict[str, str]) -> None:
+    for key in _planned_report("plan", VALUES, change).values():
+        assert f"the number of cell {key}, from its scores ✗" in trace(key)
+        assert main(["trace", key]) == 1
+
+
+def test_a_plan_that_cannot_be_one_is_marked(project: Path) -> None:
+    key = next(iter(_planned_report("plan", VALUES).values()))
+    for runs in (5, [5], [{"id": 1}], []):
+        forge(report_dir("plan"), lambda found, runs=runs: found["config"].update(runs=runs))  # type: ignore[misc]
+        assert main(["trace", key]) == 1
+
+
+def test_reports_that_hold_the_same_cell_must_agree(project: Path) -> None:
+    key = next(iter(_planned_report("a", VALUES).values()))
+    _planned_report("b", VALUES)
+    assert "also in results/report/b/ids.json" in trace(key) and main(["trace", key]) == 0
+    _planned_report("b", VALUES, {"text": "99.00"})
+    assert "also in results/report/b/ids.json: 99.00 ✗" in trace(key) and main(["trace", key]) == 1
+
+
+def test_a_table_that_was_made_again_since_the_report_is_marked(project: Path) -> None:
+    key = next(iter(_planned_report("plan", VALUES).values()))
+    table = scores_dir("r-base-s0") / "scores.csv"
+    table.write_text(table.read_text(encoding="utf-8").replace("90.0", "99.0"), encoding="utf-8")
+    _own(table)
+    text = trace(key)
+    assert "accuracy = 99.0 % ✗" in text and "made again since" in text and "from its scores ✗" in text
+
+
+@pytest.mark.parametrize("name", ["encoder.safetensors", "model.safetensors", "metrics.jsonl"])
+def test_what_a_run_wrote_is_checked(project: Path, name: str) -> None:
+    assert main(["trace", RUN]) == 0
+    (run_dir(RUN) / name).write_bytes(b"other")
+    assert f"altered or missing: {run_dir(RUN) / name}" in trace(RUN)
+    assert main(["trace", RUN]) == 1
+
+
+def test_what_was_not_checked_is_told(project: Path) -> None:
+    lines = trace(CELL).splitlines()
+    assert lines[-2] == f"not checked: the number of cell {CELL}, from its scores"

@@ -65,10 +65,21 @@ def make_data(name: str, version: str) -> None:
 
 def make_run(run: str, name: str = "toy") -> None:
     """Tasks, pretrain and evaluate."""
+    make_tasks(name)
+    train_and_score(run, name)
+
+
+def make_tasks(name: str) -> None:
+    """The tasks step."""
     data, tasks = data_dir(name), tasks_dir(name, 0)
     with Step("tasks", f"{name}-s0", tasks, inputs=[data / "images.npy"], config={}, seed=0) as step:
         step.path("order.npy").write_bytes(b"order")
         step.path("episodes.npz").write_bytes(b"episodes" * 9)
+
+
+def train_and_score(run: str, name: str = "toy") -> None:
+    """Pretrain and evaluate."""
+    data, tasks = data_dir(name), tasks_dir(name, 0)
     config = {"method": "simclr", "train": {"lr": 0.1, "steps": 2}}
     inputs = [data / "images.npy", data / "card.json", tasks / "order.npy"]
     with Step("pretrain", run, run_dir(run), inputs=inputs, config=config, seed=0) as step:
