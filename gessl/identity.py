@@ -4,14 +4,13 @@ Whoever finds results, a checkpoint or scores under an id compares the whole has
 share digits, by chance or by somebody's design.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from gessl.advice import WORKFLOW, move_away
 from gessl.errors import UserError
-from gessl.files import sha256_json
+from gessl.files import read_json, sha256_json
 from gessl.layout import RESULTS, run_dir
 
 DIGITS = 16  # of the hash, in an id: 2^64 values, so chance gives no two runs the same one
@@ -31,8 +30,8 @@ def run_id(kind: str, seed: int, science: str) -> str:
 def found_science(run: str) -> str | None:
     """The hash of the science that the results of `run` were made with; None where they do not say."""
     try:
-        return science_hash(json.loads((run_dir(run) / "config.json").read_bytes()))
-    except (OSError, ValueError, RecursionError):
+        return science_hash(read_json(run_dir(run) / "config.json"))
+    except (OSError, ValueError):
         return None
 
 

@@ -14,6 +14,7 @@ from gessl.lineage.find import find_cells, find_score, folder_of_record, is_run,
 from gessl.lineage.record import load_record, project_path
 
 TABLE = "scores.csv"
+EARLIER = 12  # digits of the ids of cells and scores in earlier versions
 LONGEST = 50  # most steps in a row that are followed; from raw data to a report there are six
 SHOWN = 5  # wrong outputs of a step that are named
 
@@ -112,8 +113,9 @@ class _Tracer:
     def _number(self, name: str, cell: dict[str, Any], record: dict[str, Any] | None, wanted: set[str]) -> Node:
         """Whether the cell's text is what its scores give, computed as the report does."""
         title = f"the number of cell {name}, from its scores"
-        if record is None or "runs" not in record["config"]:
-            return _node(title, None, {"why": "the report's record states no plan"}, [])
+        if record is None or "runs" not in record["config"] or len(name) == EARLIER:
+            why = "the report is of an earlier version, or its record states no plan"
+            return _node(title, None, {"why": why}, [])
         from gessl.report.recompute import recompute  # a second: it imports pandas
 
         tables = {

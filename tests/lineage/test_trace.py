@@ -220,7 +220,9 @@ def test_tree_is_json(project: Path) -> None:
 
 def _planned_report(grid: str, values: dict[str, list[float]], change: dict[str, Any] | None = None) -> dict[str, str]:
     """A report of two variants with two seeds each, made by the report's own functions; its cells' ids by kind."""
-    runs = [PlannedRun(f"r-{name}-s{seed}", "toy", "simclr", name, seed) for name in values for seed in (0, 1)]
+    runs = [
+        PlannedRun(f"r-{name}-s{seed}", "toy", "simclr", name, seed, "0" * 64) for name in values for seed in (0, 1)
+    ]
     plan = ReportPlan(grid, grid, tuple(runs), (Comparison("gessl", "base", "simclr"),))
     header, row = SCORES_CSV.splitlines()[:2]
     for run in runs:

@@ -6,6 +6,7 @@ import json
 import math
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -241,6 +242,27 @@ def test_an_edited_or_foreign_checkpoint_is_refused(tmp_path: Path) -> None:
         load_checkpoint(tmp_path, OWNER, torch.device("cpu"))
     (tmp_path / "checkpoint.json").write_text("{", encoding="utf-8")
     with pytest.raises(UserError, match=r"checkpoint\.json: not readable"):
+        load_checkpoint(tmp_path, OWNER, torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"step": float("inf")},
+        {"step": None},
+        {"file": 5},
+        {"tensors": [["a"]]},
+        {"tensors": 5},
+        {"file": "../../elsewhere.safetensors"},
+        {"deep": json.loads("[" * 500 + "]" * 500)},
+    ],
+    ids=str,
+)
+def test_a_pointer_of_odd_values_is_one_line(tmp_path: Path, change: dict[str, Any]) -> None:
+    save_checkpoint(tmp_path, OWNER, state(5))
+    pointer = tmp_path / "checkpoint.json"
+    pointer.write_text(json.dumps(json.loads(pointer.read_bytes()) | change), encoding="utf-8")
+    with pytest.raises(UserError, match=r"not readable|missing or altered|names other tensors"):
         load_checkpoint(tmp_path, OWNER, torch.device("cpu"))
 
 
