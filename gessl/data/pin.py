@@ -14,7 +14,7 @@ from typing import Any
 from gessl.advice import move_away, refetch
 from gessl.documents import read_document
 from gessl.errors import UserError
-from gessl.files import open_regular, read_bounded, read_json
+from gessl.files import open_regular, read_json
 from gessl.layout import manifest_dir, pin, raw_dir
 
 SLACK = 1 << 20  # bytes that are read in any case

@@ -31,7 +31,8 @@ def require_loaded_from_sources(package: Path) -> None:
         text, bytecode = source.read_bytes(), cached.read_bytes()
         if _is_taken(bytecode, source, text) and _code(bytecode) != compile(text, source, "exec", dont_inherit=True):
             raise UserError(
-                f"{cached}: not the bytecode of {source.name}, but runs in its place; {move_away(cached, 'start again')}"
+                f"{cached}: not the bytecode of {source.name}, but runs in its place;"
+                f" {move_away(cached, 'start again')}"
             )
 
 

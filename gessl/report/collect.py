@@ -93,7 +93,7 @@ def collect(plan: ReportPlan) -> Collected:
     records: dict[str, dict[str, Any]] = {}
     configs: dict[str, dict[str, Any]] = {}
     views: dict[tuple[str, str], np.ndarray] = {}
-    cards = {name: _json(path) for name in plan.datasets if (path := data_dir(name) / "card.json").is_file()}
+    cards = read_cards(plan)
     for run in plan.runs:
         row = {**_keys(run), "state": run_state(run), "detail": "", "seconds": np.nan, "images": np.nan}
         rows.append(row)
@@ -105,7 +105,7 @@ def collect(plan: ReportPlan) -> Collected:
         row |= curve[["seconds", "images"]].iloc[-1].to_dict()
         curves.append(curve)
         outcomes = _outcomes(run)
-        scores.append(with_items(run, read_scores(run), outcomes, cards.get(run.dataset, {})))
+        scores.append(_with_items(run, _scores(run), outcomes, cards.get(run.dataset, {})))
         sigma.append(_sigma(run, outcomes))
         configs[run.id] = _json(run_dir(run.id) / "config.json")
         require_science(run.id, run.science)
@@ -121,6 +121,16 @@ def collect(plan: ReportPlan) -> Collected:
     )  # fmt: skip
     _refuse_contradictions(collected.scores)
     return collected
+
+
+def read_cards(plan: ReportPlan) -> dict[str, dict[str, Any]]:
+    """Data cards by data set, of those that are prepared."""
+    return {name: _json(path) for name in plan.datasets if (path := data_dir(name) / "card.json").is_file()}
+
+
+def read_scores(run: PlannedRun, card: dict[str, Any]) -> pd.DataFrame:
+    """The rows of the run's `scores.csv`, with the test items behind each; `card` is its data set's."""
+    return _with_items(run, _scores(run), _outcomes(run), card)
 
 
 def _keys(run: PlannedRun) -> dict[str, Any]:
@@ -149,7 +159,7 @@ def _array(content: bytes) -> np.ndarray:
     return array
 
 
-def read_scores(run: PlannedRun) -> pd.DataFrame:
+def _scores(run: PlannedRun) -> pd.DataFrame:
     """The rows of a run's score table, with what the plan says of the run.
 
     Raises:
@@ -187,7 +197,7 @@ def _outcomes(run: PlannedRun) -> dict[str, np.ndarray]:
     return dict(sorted(found.items()))
 
 
-def with_items(
+def _with_items(
     run: PlannedRun, scores: pd.DataFrame, outcomes: dict[str, np.ndarray], card: dict[str, Any]
 ) -> pd.DataFrame:
     try:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from gessl.report.collect import FINISHED, Collected, read_scores
+from gessl.report.collect import FINISHED, Collected, read_cards, read_scores
 from gessl.report.plan import Comparison, PlannedRun, ReportPlan
 from gessl.report.tables import build_tables, ids
 
@@ -36,9 +36,11 @@ def recompute(config: Mapping[str, Any], tables: Set[str], wanted: Set[str]) -> 
         runs=tuple(runs),
         comparisons=tuple(Comparison(**pair) for pair in config["comparisons"]),
     )
-    found = [rows[rows["id"].isin(wanted)] for run in runs if run.id in tables for rows in [read_scores(run)]]
-    if not found:
+    cards = read_cards(plan)
+    read = [read_scores(run, cards.get(run.dataset, {})) for run in runs if run.id in tables]
+    if not read:
         return {}
+    found = [rows[rows["id"].isin(wanted)] for rows in read]
     rows = [{**vars(run), "state": FINISHED, "detail": "", "seconds": math.nan, "images": math.nan} for run in runs]
     nothing = pd.DataFrame()
     return ids(build_tables(plan, Collected(pd.DataFrame(rows), pd.concat(found), nothing, nothing, {}, {}, {}, {})))
