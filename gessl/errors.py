@@ -1,5 +1,12 @@
 """The exceptions that a user is meant to read."""
 
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+# what torch's RuntimeErrors say of memory: its CPU allocator, CUDA, and the libraries that it calls
+NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "_ALLOC_FAILED", "bad_alloc")
+
 
 def printable(text: str) -> str:
     """`text` as one line: what is no visible character, such as a line feed in a name, is spelt out."""
@@ -21,3 +28,37 @@ class Unfinished(Exception):  # noqa: N818  (it is no error)
 
     `gessl` prints it without a traceback and exits with code 75, which tells a scheduler to try again (EX_TEMPFAIL).
     """
+
+
+def blamed(error: BaseException, file: str | None = None) -> str:
+    """Kind and message of an error in somebody else's code, and the line: the last one in `file` if it was there."""
+    if isinstance(error, SyntaxError):
+        return f"{type(error).__name__}: {error.msg} ({error.filename}, line {error.lineno})"
+    frames = traceback.extract_tb(error.__traceback__)
+    frame = next((frame for frame in reversed(frames) if frame.filename == file), frames[-1] if frames else None)
+    place = f" ({frame.filename}, line {frame.lineno})" if frame else ""
+    message = " ".join(str(error).split())
+    return f"{type(error).__name__}{': ' if message else ''}{message}{place}"
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether Python, NumPy or torch asked for more memory than there is, on the host or on a device."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)
+
+
+@contextmanager
+def memory_for(what: str, advice: str) -> Iterator[None]:
+    """Where memory runs out within, the error is one line that says what to lower.
+
+    Raises:
+        UserError: memory ran out.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        reason = printable(str(error).strip().partition("\n")[0].partition(". ")[0]) or type(error).__name__
+        raise UserError(f"{what}: out of memory ({reason}); {advice}") from None

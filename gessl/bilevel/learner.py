@@ -10,6 +10,7 @@ from torch.func import functional_call
 
 from gessl.errors import UserError
 from gessl.methods.base import Batch, Clock, Method, Seen, Tensors
+from gessl.methods.contract import heads_of, tensors_of
 from gessl.nets.encoder import Encoder
 from gessl.nets.parallel import gathered, processes, share
 from gessl.nets.second_order import second_order
@@ -76,9 +77,12 @@ class Learner:
         self.method, self.precision, self.compiled = method, precision, compiled
         self._images, self._generator = images, generator
         with seeded_init(generator):
-            net = nn.ModuleDict({"encoder": encoder, **method.heads(encoder.features)}).train()
+            net = nn.ModuleDict({"encoder": encoder, **heads_of(method, encoder.features)}).train()
         self._net = second_order(net)
-        self._callers = {kind: _Call(net, getattr(method, kind)) for kind in ("forward", "project", "embed")}
+        self._callers = {
+            kind: _Call(net, getattr(method, kind), f"{type(method).__name__}: {kind}")
+            for kind in ("forward", "project", "embed")
+        }
         if compiled:
             if processes() > 1:
                 raise UserError(
@@ -103,9 +107,14 @@ class Learner:
         draws = self.method.draw(batch, self._images, generator)
         return batch._replace(draws={name: tensor.to(batch.views.device) for name, tensor in draws.items()})
 
-    def encode(self, params: Tensors, buffers: Tensors, batch: Batch) -> tuple[Tensors, Tensors]:
-        """Outputs of all views in train mode, each `[V, N, ·]`, and the new buffers; the given ones stay untouched."""
-        return self._pass("forward", params, buffers, batch)
+    def encode(
+        self, params: Tensors, buffers: Tensors, batch: Batch, *, exact: bool = False
+    ) -> tuple[Tensors, Tensors]:
+        """Outputs of all views in train mode, each `[V, N, ·]`, and the new buffers; the given ones stay untouched.
+
+        `exact` asks for full precision.
+        """
+        return self._pass("forward", params, buffers, batch, exact)
 
     def embed(self, params: Tensors, buffers: Tensors, batch: Batch) -> Tensors:
         """The `h` and `z` that π compares, in full precision."""
@@ -182,12 +191,12 @@ def _autocast(device: torch.device) -> torch.autocast:
 class _Call(nn.Module):
     """Lets `functional_call` reach a method's function of (modules, mini-batch)."""
 
-    def __init__(self, net: nn.ModuleDict, function: Callable[[nn.ModuleDict, Batch], Tensors]) -> None:
+    def __init__(self, net: nn.ModuleDict, function: Callable[[nn.ModuleDict, Batch], Tensors], name: str) -> None:
         super().__init__()
-        self.net, self._function = net, function
+        self.net, self._function, self._name = net, function, name
 
     def forward(self, batch: Batch) -> Tensors:
-        return self._function(self.net, batch)
+        return tensors_of(self._function(self.net, batch), self._name)
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from gessl.allocator import keep_freed_memory
 from gessl.bilevel.solvers import SolverError
-from gessl.errors import Unfinished, UserError
+from gessl.errors import Unfinished, UserError, out_of_memory
 from gessl.failed import failures_noted, note_failure
 from gessl.files import atomic_json, sha256_file
 from gessl.identity import science_hash
@@ -75,12 +75,25 @@ def lead(run_id: str, science: Science, efficiency: Efficiency, notice: Notice, 
         checkpoint = load_checkpoint(work, owner, device)
         wait()  # until the others have read it, too
         run = Run(science, device, checkpoint, compiled=efficiency.compile)
+        _try_out(run)
         step.notes |= {"resumed_from_step": run.step, "processes": processes(), "compiled": efficiency.compile}
         train(run, owner, work, efficiency, told=lambda: notice.given, before_write=lease.require)
         publish(run, step, work, described)
         lease.require()
     lease.require()
     shutil.rmtree(work)
+
+
+def _try_out(run: Run) -> None:
+    """Before the first step, see whether the method's gradients are what they are taken for."""
+    if run.step:
+        return
+    try:
+        run.try_out()
+    except (MemoryError, RuntimeError) as error:  # it takes more than a step of the run may
+        if not out_of_memory(error):
+            raise
+        _say(f"too little memory to try {run.science.method_name} before the first step; its gradients go unchecked")
 
 
 def made(step: Step) -> bool:
@@ -100,6 +113,7 @@ def follow(run_id: str, science: Science, device: torch.device, notice: Notice) 
     checkpoint = load_checkpoint(work_dir(run_id), owner_of(run_id, science), device)
     wait()
     run = Run(science, device, checkpoint)
+    _try_out(run)
     while run.step < science.train.steps:
         run.advance(None)
         if anywhere(bool(notice.given)) and run.step < science.train.steps:

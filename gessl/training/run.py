@@ -5,9 +5,10 @@ import copy
 import numpy as np
 import torch
 
-from gessl.bilevel.inner import initial_rates
+from gessl.bilevel.inner import initial_rates, split_rates
 from gessl.bilevel.learner import Learner, Variables, channels_last, seeded_init
 from gessl.bilevel.support_query import Guided
+from gessl.bilevel.trial import Trial, try_out
 from gessl.bilevel.vectors import norm
 from gessl.data.arrays import open_images, read_card
 from gessl.data.views import POLICIES, make_views
@@ -96,6 +97,16 @@ class Run:
             draws = generator(science.seed, "draws", step, task, s)
             batches.append(self.learner.draw(Batch(*views, index=index), draws))
         return batches
+
+    def try_out(self) -> None:
+        """Try the method's functions on the first mini-batch; changes nothing. All processes of a run must call it.
+
+        Raises:
+            UserError: one of them is not what the engine takes it for.
+            RuntimeError: memory ran out.
+        """
+        weights = self.variables._replace(params=split_rates(self.variables.params)[0])
+        try_out(Trial(self.science.method_name, self.learner, weights, self.task(0, 0)[0]))
 
     def advance(self, metrics: Metrics | None) -> None:
         """One outer step, told to `metrics` if this process keeps any."""
