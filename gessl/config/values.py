@@ -9,6 +9,7 @@ from gessl.errors import UserError
 from gessl.layout import METHODS, REFERENCES
 from gessl.methods import method_class, method_names
 from gessl.methods.base import Method
+from gessl.methods.contract import require_file, require_heads, require_values
 from gessl.report.reference import Reference
 
 # what tells two published numbers apart
@@ -34,12 +35,17 @@ def tried_method(name: str, overrides: Tree) -> tuple[Any, list[Fault]]:
     Raises:
         UserError: unknown method, or something is wrong with its file.
     """
-    cls = method_class(name)
-    document = read_document(METHODS / f"{name}.yaml")
+    cls, path = method_class(name), METHODS / f"{name}.yaml"
+    require_file(name, cls, path)
+    document = read_document(path)
     findings = Findings(document)
     findings.extend(_tried(cls, document.tree)[1])
     findings.stop()
-    return _tried(cls, document.tree | overrides)
+    require_values(name, cls, document.tree, path)
+    method, faults = _tried(cls, document.tree | overrides)
+    if method is not None:
+        require_heads(name, method)
+    return method, faults
 
 
 def _tried(cls: type[Any], values: Tree) -> tuple[Any, list[Fault]]:

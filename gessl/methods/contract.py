@@ -6,17 +6,21 @@ What takes an evaluation is in `gessl.bilevel.trial`; what takes several steps, 
 import dataclasses
 import inspect
 from collections.abc import Iterator, Mapping
-from typing import Any, get_args, get_type_hints
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+import torch
 from torch import Tensor, nn
 
-from gessl.errors import UserError
+from gessl.errors import UserError, blamed
 from gessl.methods.base import Method
 
 FUNCTIONS = (
     "heads", "draw", "network", "predict", "project", "forward", "embed", "init_state", "targets", "loss", "commit",
 )  # fmt: skip
 TAKEN = ("encoder",)  # what stands next to the heads
+WIDE = 384  # features of an encoder; many widths divide it
 RECIPE = "recipe"  # a key of a method's entry in an experiment, so no hyper-parameter can have this name
 
 
@@ -25,6 +29,7 @@ def misshapen(cls: type[Method]) -> Iterator[str]:
     if "__dataclass_params__" not in vars(cls):
         yield "is no dataclass, so its hyper-parameters are not seen; write @dataclass(frozen=True) above it"
     yield from _fields(cls)
+    yield from _types(cls)
     yield from _class_attributes(cls)
     for name in ("heads", "loss"):
         if getattr(cls, name) is getattr(Method, name):
@@ -44,6 +49,31 @@ def _fields(cls: type[Method]) -> Iterator[str]:
     for name, value in vars(cls).items():
         if isinstance(value, bool | int | float | str) and name not in known:
             yield f"{name} = {value!r} is no hyper-parameter without its type; write {name}: {type(value).__name__}"
+
+
+def _types(cls: type[Method]) -> Iterator[str]:
+    try:
+        hints = get_type_hints(cls, include_extras=True)
+    except Exception as error:  # whatever an annotation in quotes evaluates to
+        yield f"an annotation cannot be read ({blamed(error)})"
+        return
+    for name in (field.name for field in dataclasses.fields(cls)):
+        if not _is_plain(hints[name]):
+            yield f"hyper-parameter {name!r} is a {hints[name]}; a yaml gives int, float, bool, str or a Literal"
+
+
+def _is_plain(hint: Any) -> bool:
+    """Whether values of a type are numbers, words, or tuples of those."""
+    match get_origin(hint):
+        case None:
+            return hint in (int, float, bool, str, None, type(None), ...)
+        case origin if origin is Literal:
+            return True
+        case origin if origin is Annotated:
+            return _is_plain(get_args(hint)[0])
+        case origin if origin in (Union, UnionType, tuple):
+            return all(map(_is_plain, get_args(hint)))
+    return False
 
 
 def _class_attributes(cls: type[Method]) -> Iterator[str]:
@@ -77,6 +107,49 @@ def _takes_what_is_given(cls: type[Method], name: str) -> bool:
     except (TypeError, ValueError):
         return False
     return True
+
+
+def require_file(name: str, cls: type[Method], path: Path) -> None:
+    """Refuse a method without the yaml `path` of its values.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not path.is_file():
+        wanted = ", ".join(field.name for field in dataclasses.fields(cls))
+        what = f"with a value for {wanted}, each with its source" if wanted else "with {} in it, for no hyper-parameter"
+        raise UserError(f"method {name!r}: there is no {path.as_posix()}; write it, {what}")
+
+
+def require_values(name: str, cls: type[Method], values: Mapping[str, Any], path: Path) -> None:
+    """Refuse a yaml that leaves a hyper-parameter to the default of its class, where nobody would look for it.
+
+    Raises:
+        UserError: it lacks a value.
+    """
+    lacking = [field.name for field in dataclasses.fields(cls) if field.name not in values]
+    if lacking:
+        raise UserError(
+            f"method {name!r}: {path.as_posix()} gives no value for {', '.join(lacking)}; add it, with its source"
+        )
+
+
+def require_heads(name: str, method: Method) -> None:
+    """Refuse, before any run, a method whose heads are no modules, or have no projector among them.
+
+    They are asked for without memory behind them; where that fails, the start of the run will say why.
+
+    Raises:
+        UserError: the heads are wrong.
+    """
+    try:
+        with torch.device("meta"):
+            heads = method.heads(WIDE)
+    except Exception:
+        return
+    problem = _wrong_heads(heads)
+    if problem:
+        raise UserError(f"method {name!r}: heads {problem}")
 
 
 def heads_of(method: Method, features: int) -> dict[str, nn.Module]:
