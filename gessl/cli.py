@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gessl.errors import Unfinished, UserError, printable
+from gessl.errors import Unfinished, UserError, out_of_memory, printable
 from gessl.home import require_own_code
 from gessl.layout import data_dir, pin, raw_dir, report_dir, run_dir, scores_dir, tasks_dir
 
@@ -47,6 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
         reason = f"cannot write ({error.strerror})" if full else error.strerror
         print(f"gessl: {place}{reason}; mend that and start again", file=sys.stderr)
+        return BAD_INPUT
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        print("gessl: out of memory; give this step more, or free some, and start it again", file=sys.stderr)
         return BAD_INPUT
     except (UnicodeDecodeError, csv.Error) as error:
         print(

@@ -60,5 +60,6 @@ def memory_for(what: str, advice: str) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
+        # the first sentence: CUDA's goes on about settings of its allocator
         reason = printable(str(error).strip().partition("\n")[0].partition(". ")[0]) or type(error).__name__
         raise UserError(f"{what}: out of memory ({reason}); {advice}") from None

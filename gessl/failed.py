@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from gessl.errors import Unfinished
+from gessl.errors import Unfinished, memory_for
 from gessl.files import atomic_json, read_json
 from gessl.layout import work_dir
 
@@ -39,11 +39,18 @@ def note_failure(run: str, reason: str, step: int | None = None, checkpoint: str
 
 
 @contextmanager
-def failures_noted(run: str, doing: str) -> Iterator[None]:
-    """Take an earlier attempt's note away; if what is done within fails, leave one (unless it left its own)."""
+def failures_noted(run: str, doing: str, lower: str) -> Iterator[None]:
+    """Take an earlier attempt's note away; if what is done within fails, leave one (unless it left its own).
+
+    Where memory runs out, it says to `lower` what takes it.
+
+    Raises:
+        UserError: memory ran out; else whatever is raised within.
+    """
     failure_file(run).unlink(missing_ok=True)
     try:
-        yield
+        with memory_for(f"{run}: {doing}", lower):
+            yield
     except Unfinished:
         raise
     except Exception as error:

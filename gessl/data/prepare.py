@@ -16,7 +16,7 @@ from gessl.data.pin import data_version, verify_raw
 from gessl.data.readers import UNLABELLED, Chunk, RawImages, open_raw
 from gessl.data.registry import Dataset, dataset
 from gessl.data.split import LEFT_OUT, draw_split
-from gessl.errors import UserError
+from gessl.errors import UserError, memory_for
 from gessl.files import atomic_json
 from gessl.layout import REGISTRY, data_dir, manifest_dir, pin, raw_dir
 from gessl.lineage.record import Step
@@ -37,9 +37,11 @@ def prepare(name: str) -> None:
     verify_raw(name)
     raw_files = [raw_dir(name) / file.name for file in entry.files]
     inputs = [*raw_files, pin(name), manifest_dir(name) / "manifest.json"]
-    with Step(
-        "prepare", name, data_dir(name), inputs=inputs, config={"dataset": asdict(entry)}, seed=entry.split.seed
-    ) as step:
+    config = {"dataset": asdict(entry)}
+    with (
+        memory_for(f"{name}: preparing", "it holds one chunk of images and the index; free memory, or reserve more"),
+        Step("prepare", name, data_dir(name), inputs=inputs, config=config, seed=entry.split.seed) as step,
+    ):
         raw = open_raw(entry)
         catalogue = draw_split(entry, _catalogue(entry, raw))
         index = catalogue[catalogue["split"] != LEFT_OUT]

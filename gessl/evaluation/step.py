@@ -24,6 +24,7 @@ from gessl.nets.encoder import load_encoder
 from gessl.settings import Misfit, Range, Settings
 from gessl.tasks.read import load_episodes, load_label_subsets, load_sigma_suite
 
+LESS = "lower evaluation.batch or the protocols' number, or reserve more memory (resources.evaluate)"
 # The σ protocols stand without their ingredients here: `SigmaSettings` adds those to the id.
 PROTOCOLS = (
     linear.PROTOCOL,
@@ -102,7 +103,7 @@ def evaluate(run: str, *, science: str, dataset: str, method: str, seed: int, se
         *(tasks / name for name in ("episodes.npz", "labels.npz", "sigma.npz")),
     ]
     with (
-        failures_noted(run, "evaluation"),
+        failures_noted(run, "evaluation", LESS),
         Step("evaluate", run, scores_dir(run), inputs=inputs, config=asdict(settings), seed=seed) as step,
     ):
         require_science(run, science)

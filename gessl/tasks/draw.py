@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gessl.data.arrays import read_index
-from gessl.errors import UserError
+from gessl.errors import UserError, memory_for
 from gessl.files import atomic_json
 from gessl.layout import data_dir, tasks_dir
 from gessl.lineage.record import Step
@@ -127,7 +127,11 @@ def draw(dataset: str, seed: int, settings: TaskSettings) -> None:
         raise UserError(f"{dataset}: seed {seed}; give 0 or more")
     inputs = [data_dir(dataset) / name for name in ("index.csv", "card.json")]
     out = tasks_dir(dataset, seed)
-    with Step("tasks", out.name, out, inputs=inputs, config={"tasks": asdict(settings)}, seed=seed) as step:
+    less = "lower tasks.epochs, tasks.episodes or tasks.label_draws, or free memory"
+    with (
+        memory_for(f"{out.name}: drawing tasks", less),
+        Step("tasks", out.name, out, inputs=inputs, config={"tasks": asdict(settings)}, seed=seed) as step,
+    ):
         index = read_index(dataset)
         train = np.flatnonzero(index["split"] == "train")
         if not len(train):

@@ -1,0 +1,96 @@
+"""Memory that runs out is one line that says what to lower, in every step that takes much."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gessl.cli import main
+from gessl.config import Experiment
+from gessl.errors import UserError, memory_for, out_of_memory
+from gessl.failed import read_failure
+
+HUGE = 2**52
+
+
+def by_python() -> None:
+    raise MemoryError
+
+
+def by_numpy() -> None:
+    np.empty(HUGE, np.float64)
+
+
+def by_torch() -> None:
+    torch.empty(HUGE)
+
+
+def by_cuda() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total of 8 GiB.\nMore")
+
+
+WAYS = (by_python, by_numpy, by_torch, by_cuda)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_each_library_s_word_for_it_is_known(way: Callable[[], None]) -> None:
+    with (
+        pytest.raises(UserError, match=r"^a step: out of memory \(.+\); lower it$") as told,
+        memory_for("a step", "lower it"),
+    ):
+        way()
+    assert "\n" not in str(told.value)
+    assert "GPU 0" not in str(told.value)
+
+
+def test_other_errors_go_through() -> None:
+    assert not out_of_memory(RuntimeError("shapes do not match"))
+    assert not out_of_memory(ValueError("out of memory"))
+    with pytest.raises(RuntimeError, match="shapes"), memory_for("a step", "lower it"):
+        raise RuntimeError("shapes do not match")
+
+
+PLACES = {
+    "pretrain": ("gessl.training.run.outer_gradient", "pretraining: out of memory (", "lower train.batch"),
+    "evaluate": ("gessl.evaluation.step.embed", "evaluation: out of memory (", "lower evaluation.batch"),
+    "prepare": ("gessl.data.prepare._write_images", "digits: preparing: out of memory (", "free memory"),
+    "tasks": ("gessl.tasks.draw._write_order", "digits-s0: drawing tasks: out of memory (", "lower tasks.epochs"),
+    "report": ("gessl.report.step.collect", "out of memory; give this step more", ""),
+}
+
+
+def files(folder: Path) -> set[Path]:
+    return {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_every_verb_says_so_in_one_line_and_leaves_nothing_behind(
+    prepared: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Experiment.load(Path("config/config.yaml")).runs()[0].id
+    words = {"pretrain": [run], "evaluate": [run], "prepare": ["digits"], "tasks": ["digits", "0"], "report": []}
+    assert main(["pretrain", run]) == 0
+    before = files(prepared)
+    for verb, (place, complaint, advice) in PLACES.items():
+        for way in (by_numpy, by_torch):
+            capsys.readouterr()
+            with monkeypatch.context() as patch:
+                patch.setattr(place, lambda *given, way=way, **more: way())
+                assert main([verb, *words[verb]]) == 2, verb
+            line = capsys.readouterr().err.splitlines()[-1]
+            assert complaint in line
+            assert advice in line
+            if verb in {"pretrain", "evaluate"}:
+                assert complaint in str(read_failure(run))
+    work = Path("work") / run
+    assert files(prepared) - before <= {work / "failed.json", work / "metrics.jsonl"}
+
+
+def test_a_trial_that_takes_too_much_is_left_out(
+    prepared: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Experiment.load(Path("config/config.yaml")).runs()[0].id
+    monkeypatch.setattr("gessl.training.run.try_out", lambda trial: by_torch())
+    assert main(["pretrain", run]) == 0
+    assert "too little memory to try simclr before the first step" in capsys.readouterr().err
