@@ -19,6 +19,7 @@ from gessl.failed import read_failure
 from gessl.files import atomic_json, open_regular, read_json, sha256_json
 from gessl.identity import DIGITS, earlier_runs, found_science
 from gessl.layout import RECORD, WORK, lease_dir, run_dir, scores_dir, work_dir
+from gessl.training.climb import CLIMBS, MEANING
 from gessl.training.lease import BEAT, MISSED
 
 GRIDS = WORK / "grids"
@@ -57,6 +58,7 @@ class Seen:
         scoring: seconds of the evaluation.
         finished: time stamp of the scores, or 0.
         note: why it failed.
+        climbs: its inner loop was found to raise the loss (`gessl.training.climb`).
     """
 
     state: str
@@ -65,6 +67,7 @@ class Seen:
     scoring: float = 0.0
     finished: float = 0.0
     note: str = ""
+    climbs: bool = False
 
 
 def note_grid(source: str, listing: Mapping[str, Any]) -> None:
@@ -127,21 +130,23 @@ def _look(run: str, facts: Listed, now: float) -> Seen:
     if trained.is_file():
         if (found_science(run) or facts.science) != facts.science:
             return Seen(FAILED, note=f"{run_dir(run)}: made with other settings, although the id is the same")
-        seconds = _number("seconds", _tail(run_dir(run) / "metrics.jsonl"))
+        line = _tail(run_dir(run) / "metrics.jsonl")
+        seconds, climbs = _number("seconds", line), bool(_number(CLIMBS, line))
         if not scores.is_file():
             note = read_failure(run)
-            return Seen(TRAINED if note is None else FAILED, facts.steps, seconds, note=note or "")
+            return Seen(TRAINED if note is None else FAILED, facts.steps, seconds, note=note or "", climbs=climbs)
         finished = scores.stat().st_mtime
-        return Seen(DONE, facts.steps, seconds, _number("gessl_seconds", _tail(scores)), finished)
+        return Seen(DONE, facts.steps, seconds, _number("gessl_seconds", _tail(scores)), finished, climbs=climbs)
     line = _tail(work / "metrics.jsonl")
     step, seconds = min(int(_number("step", line)) + 1, facts.steps) if line else 0, _number("seconds", line)
+    climbs = bool(_number(CLIMBS, line))
     if _held(lease_dir(run), now):
-        return Seen(RUNNING, step, seconds)
+        return Seen(RUNNING, step, seconds, climbs=climbs)
     note = read_failure(run)
     if note is not None:
-        return Seen(FAILED, step, seconds, note=note)
+        return Seen(FAILED, step, seconds, note=note, climbs=climbs)
     started = work.is_dir() or Path(f"logs/pretrain/{run}.log").is_file()
-    return Seen(STOPPED if started else WAITING, step, seconds)
+    return Seen(STOPPED if started else WAITING, step, seconds, climbs=climbs)
 
 
 def _held(lease: Path, now: float) -> bool:
@@ -223,6 +228,7 @@ def status(config: Path | None) -> dict[str, Any]:
         "running": {run: [one.step, runs[run].steps] for run, one in seen.items() if one.state == RUNNING},
         "failed": {run: one.note for run, one in seen.items() if one.state == FAILED},
         "earlier": earlier_runs(),
+        "climbing": [run for run, one in seen.items() if one.climbs],
         "stopped": [run for run, one in seen.items() if one.state == STOPPED],
     }
 
@@ -244,6 +250,8 @@ def format_status(found: Mapping[str, Any], most: int = 8) -> str:
     )
     lines += _some("failed", [f"{run}: {note}" for run, note in found["failed"].items()], most)
     lines += _some("stopped", [f"{run}: see logs/pretrain/{run}.log" for run in found["stopped"]], most)
+    if found["climbing"]:
+        lines += _some(f"warning, of {len(found['climbing'])} runs: {MEANING}", found["climbing"], most)
     return "\n".join(map(printable, lines))
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from gessl.cli import main
 from gessl.config import Batch
-from gessl.status import note_grid
+from gessl.status import format_status, note_grid, status
 from tests.conftest import copy_project
 
 RUNS = {f"digits-simclr-s{seed}-{seed:08x}": ["digits-simclr", 100, 0, 2, ""] for seed in range(6)}
@@ -45,6 +45,16 @@ def grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         '{"step": 21, "reason": "the loss is not finite"}', encoding="utf-8"
     )
     return tmp_path
+
+
+def test_an_inner_loop_that_climbs_is_shown_whatever_the_run_does(grid: Path) -> None:
+    assert status(None)["climbing"] == []
+    for path in (*grid.glob("results/runs/*/metrics.jsonl"), *grid.glob("work/*/metrics.jsonl")):
+        with open(path, "a", encoding="utf-8") as file:
+            file.write('{"step": 99, "seconds": 50.0, "inner_rises": 0.0, "inner_loop_climbs": 1}\n')
+    found = status(None)
+    assert set(found["climbing"]) == {DONE, TRAINED, RUNNING, FAILED, STOPPED}
+    assert "warning, of 5 runs: the inner loop raises the base loss" in format_status(found)
 
 
 def metrics(folder: Path, steps: int) -> None:

@@ -6,10 +6,12 @@ P keeps the parameters that adapt; α is one number or one learned rate per tens
 https://arxiv.org/abs/1707.09835, there per entry).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from gessl.bilevel.field import Field, Point
 from gessl.bilevel.settings import GesslSettings
@@ -17,6 +19,7 @@ from gessl.bilevel.vectors import add
 from gessl.methods.base import Tensors
 
 RATE = "inner_lr."  # parameters of this prefix are learned rates, not weights
+RISE = 1e-3  # relative: a rise that is more than rounding, in bfloat16 too
 GUIDE = "guide."  # parameters of this prefix never adapt: see support_query.py
 
 
@@ -114,6 +117,20 @@ def adapt(field: Field, theta: Tensors, rule: Rule, settings: GesslSettings, *, 
         theta, velocity = rule.step(theta, start, velocity, gradient)
         steps.append(Step(point, gradient if keep else {}, velocity if keep else {}))
     return Path(rule, steps, field.at(theta, settings.compared_views), velocity, first)
+
+
+def rises(path: Path, settings: GesslSettings, later: Sequence[Tensor] = ()) -> Tensor:
+    """1 if the base loss is higher at θ_K, or at the last of the target's `later` points, than at θ; else 0.
+
+    The target's last point counts where it sees the views of θ, or where there is no θ_K but θ.
+    """
+    start = path.start.loss.detach()
+    ends = [path.end.loss.detach()] if path.steps else []
+    if len(later) > 1 and (settings.views == "fixed" or not ends):
+        ends.append(later[-1])
+    if not ends:
+        return torch.zeros_like(start)
+    return (torch.stack(ends) > start + RISE * start.abs()).any().to(start)
 
 
 def split_rates(params: Tensors) -> tuple[Tensors, Tensors]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gessl.bilevel.field import Field, grad
-from gessl.bilevel.inner import Path, Rule, adapt, split_rates
+from gessl.bilevel.inner import Path, Rule, adapt, rises, split_rates
 from gessl.bilevel.settings import GesslSettings
 from gessl.bilevel.solvers import SOLVERS
 from gessl.bilevel.target import Target, embedding, self_motivated_target
@@ -77,6 +77,7 @@ def task_hypergradient(field: Field, params: Tensors, settings: GesslSettings) -
         "divergence": distance,
         "ssl_loss": path.start.loss,
         "ssl_loss_adapted": path.end.loss,
+        "inner_rises": rises(path, settings, target.losses),
         "pi_entropy": posterior_entropy(log_pi).mean(),
         "inner_shift": norm(add(path.end.theta, theta, -1.0)) / norm(theta),
     }

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gessl.bilevel.field import Field
-from gessl.bilevel.inner import GUIDE, Rule, adapt, split_rates
+from gessl.bilevel.inner import GUIDE, Rule, adapt, rises, split_rates
 from gessl.bilevel.outer import TaskResult
 from gessl.bilevel.settings import GesslSettings, SupportQuery
 from gessl.bilevel.solvers import SOLVERS
@@ -103,4 +103,5 @@ def support_query_hypergradient(field: Field, params: Tensors, settings: GesslSe
     loss = settings.ssl_weight * method.base.loss(judged.outputs, judged.targets)
     hypergradient = SOLVERS[settings.solver](path, judged.differentiate(of=loss), settings)
     logs = {"loss": loss, "ssl_loss": path.start.loss, "ssl_loss_adapted": path.end.loss}
+    logs["inner_rises"] = rises(path, settings)
     return TaskResult.of(support, path, hypergradient, logs, [loss.detach()])

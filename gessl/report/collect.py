@@ -19,13 +19,17 @@ from gessl.lineage.record import read_record
 from gessl.npz import DAMAGE, load_npz
 from gessl.report.items import per_item, resolution
 from gessl.report.plan import PlannedRun, ReportPlan
+from gessl.training.climb import CLIMBS
 
 FINISHED, FAILED, UNSCORED, ABSENT = "finished", "failed", "not evaluated", "not run"
 TEXTS = ("id", "run", "dataset", "method", "protocol", "task", "metric", "unit", "better", "split")
 NOTES = ("feature", "selection", "ci_kind", "data_version")
 NUMBERS = ("seed", "value", "n")
 ITEMS = ("items", "resolution")
-CURVES = ("step", "images", "seconds", "loss", "ssl_loss", "divergence", "feature_std", "effective_rank", "pi_entropy")
+CURVES = (
+    "step", "images", "seconds", "loss", "ssl_loss", "divergence", "feature_std", "effective_rank", "pi_entropy",
+    CLIMBS,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Collected:
 
     Attributes:
         runs: one row per planned run: `id`, `dataset`, `method`, `variant`, `seed`, `state`, `detail` (why it failed),
-            `seconds` (training, as logged), `images` (drawn).
+            `seconds` (training, as logged), `images` (drawn), `climbs` (its inner loop was found to raise the loss).
         scores: the rows of all `scores.csv` of finished runs, each with its `items` and the `resolution` of its test
             images (`gessl.report.items`).
         curves: the rows of all `metrics.jsonl` of finished runs, with the columns of the run.
@@ -95,14 +99,15 @@ def collect(plan: ReportPlan) -> Collected:
     views: dict[tuple[str, str], np.ndarray] = {}
     cards = read_cards(plan)
     for run in plan.runs:
-        row = {**_keys(run), "state": run_state(run), "detail": "", "seconds": np.nan, "images": np.nan}
+        row = {**_keys(run), "state": run_state(run), "detail": "", "climbs": False}
+        row |= {"seconds": np.nan, "images": np.nan}
         rows.append(row)
         if row["state"] == FAILED:
             row["detail"] = read_failure(run.id) or ""
         if row["state"] != FINISHED:
             continue
         curve = _curves(run)
-        row |= curve[["seconds", "images"]].iloc[-1].to_dict()
+        row |= curve[["seconds", "images"]].iloc[-1].to_dict() | {"climbs": bool(curve[CLIMBS].gt(0).any())}
         curves.append(curve)
         outcomes = _outcomes(run)
         scores.append(_with_items(run, _scores(run), outcomes, cards.get(run.dataset, {})))
@@ -113,7 +118,7 @@ def collect(plan: ReportPlan) -> Collected:
             views[run.dataset, run.method] = _parse(run_dir(run.id) / "views.npy", _array)
         records[run.id] = {"run": read_record(run_dir(run.id)), "scores": read_record(scores_dir(run.id))}
     collected = Collected(
-        _frame(rows, ["id", "dataset", "method", "variant", "seed", "state", "detail", "seconds", "images"]),
+        _frame(rows, ["id", "dataset", "method", "variant", "seed", "state", "detail", "seconds", "images", "climbs"]),
         _concatenate(scores, ["variant", *TEXTS, *NOTES, *NUMBERS, *ITEMS]),
         _concatenate(curves, ["run", "dataset", "method", "variant", "seed", *CURVES]),
         _concatenate(sigma, ["dataset", "method", "variant", "seed", "key", "item", "value"]),

@@ -73,6 +73,11 @@ def failures(collected: Collected) -> list[dict[str, str]]:
     return [{"id": run.id, "detail": run.detail} for run in failed.itertuples()]
 
 
+def climbing(collected: Collected) -> list[str]:
+    """Runs whose inner loop was found to raise the loss that it is to lower."""
+    return list(collected.runs.loc[collected.runs["climbs"].astype(bool), "id"])
+
+
 def settings(plan: ReportPlan, collected: Collected) -> list[dict[str, Any]]:
     """Per (data set, method): resolved settings of each variant's first finished run, one row per key."""
     blocks = []

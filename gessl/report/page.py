@@ -16,6 +16,7 @@ from gessl.report.protocols import describe
 from gessl.report.style import CONTROLS, THEME, TREATMENTS, Drawing, inline
 from gessl.report.tables import Table, heading, number
 from gessl.report.verdict import RULE
+from gessl.training.climb import MEANING
 
 TEMPLATES = Path(__file__).parent / "templates"
 # The same colours on a dark page, in the order of the light ones.
@@ -53,6 +54,8 @@ def render(plan: ReportPlan, collected: Collected, tables: list[Table], drawings
         status=facts.status(plan, collected),
         matrix=facts.run_matrix(plan, collected),
         failures=facts.failures(collected),
+        climbing=facts.climbing(collected),
+        climbing_means=MEANING,
         verdicts=wording.verdicts(plan, tables),
         testing=wording.testing(tables),
         rule=RULE,

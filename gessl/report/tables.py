@@ -37,6 +37,7 @@ class Cell:
         p, min_p: sign-flip test of a difference, and the least p that its n can give.
         p_holm: p adjusted over all differences of the report.
         seconds, images: per run of the variant; for a difference treatment ÷ control. None where unknown.
+        climbing: runs behind it whose inner loop was found to raise the loss.
         scores: ids of the score rows behind the number, sorted.
     """
 
@@ -56,6 +57,7 @@ class Cell:
     p_holm: float | None = None
     seconds: float | None = None
     images: float | None = None
+    climbing: int = 0
     scores: tuple[str, ...] = ()
 
 
@@ -179,6 +181,7 @@ def _mean_cell(variant: str, scores: pd.DataFrame, runs: pd.DataFrame, unit: str
     cell = Cell(
         variant, "mean", planned=len(runs), lost=len(scores) - len(used),
         seconds=_finite_mean(finished["seconds"]), images=_finite_mean(finished["images"]),
+        climbing=int(finished["climbs"].sum()),
     )  # fmt: skip
     if used.empty:
         return cell
@@ -201,6 +204,7 @@ def _difference_cell(
     cell = Cell(
         heading(pair), "difference", planned=len(planned), lost=len(both) - len(used),
         seconds=_ratio(treatment.seconds, control.seconds), images=_ratio(treatment.images, control.images),
+        climbing=treatment.climbing + control.climbing,
     )  # fmt: skip
     if used.empty:
         return cell

@@ -36,6 +36,8 @@ def cost(cell: Cell) -> str:
     parts = [f"n {cell.n}" if cell.n == cell.planned else f"n {cell.n} of {cell.planned}"]
     if cell.lost:
         parts.append(f"{cell.lost} not finite")
+    if cell.climbing:
+        parts.append(f"⚠ {cell.climbing} with a climbing inner loop")
     if cell.kind == "mean":
         parts += [duration(cell.seconds), f"{count(cell.images)} img"] if cell.seconds is not None else []
     else:

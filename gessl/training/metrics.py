@@ -4,6 +4,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,10 +30,11 @@ class Metrics:
     Args:
         path: the JSON-lines file; rows at or behind `step` (of a run that was killed later) are dropped.
         step: outer steps done so far.
+        see: is shown each row before it is written, and may add to it.
     """
 
-    def __init__(self, path: Path, step: int) -> None:
-        self._path = path
+    def __init__(self, path: Path, step: int, see: Callable[[dict[str, Any]], None] = lambda row: None) -> None:
+        self._path, self._see = path, see
         kept = [row for row in read_metrics(path) if row["step"] < step]
         atomic_text(path, "".join(json.dumps(row) + "\n" for row in kept))
         self._seconds: float = kept[-1]["seconds"] if kept else 0.0
@@ -71,6 +73,7 @@ class Metrics:
             row["seconds"] = round(self._seconds + elapsed * (index + 1) / len(self._rows), 4)
             row["images_per_second"] = round(images / elapsed, 1)
             row |= {name: value if math.isfinite(value) else None for name, value in scalars.items()}
+            self._see(row)
             lines.append(json.dumps(row) + "\n")
             if not math.isfinite(scalars["loss"]) or not math.isfinite(scalars["grad_norm"]):
                 losses, norms = self._tasks[index]

@@ -25,6 +25,7 @@ from gessl.lineage.record import Step, read_record
 from gessl.nets.encoder import save_encoder
 from gessl.nets.parallel import anywhere, join, processes, wait
 from gessl.training.checkpoint import Owner, load_checkpoint, pack, save_checkpoint
+from gessl.training.climb import Climb
 from gessl.training.failure import diverging, explain
 from gessl.training.lease import Lease
 from gessl.training.metrics import Metrics, read_metrics
@@ -33,6 +34,7 @@ from gessl.training.settings import Efficiency, Science
 from gessl.training.signals import Notice
 
 METRICS = "metrics.jsonl"
+LESS = "lower train.batch, widths of the method or gessl.tasks, or take a smaller backbone; or reserve more memory"
 SINGULAR = torch.linalg.LinAlgError  # type: ignore[attr-defined]  # what whitening meets when embeddings collapse
 
 
@@ -52,7 +54,7 @@ def pretrain(run_id: str, science: Science, efficiency: Efficiency) -> None:
             follow(run_id, science, set_up(efficiency), notice)
             return
         waiting = Lease(lease_dir(run_id), run_id, on_wait=_say, stop=lambda: notice.given)
-        with waiting as lease, failures_noted(run_id, "pretraining"):
+        with waiting as lease, failures_noted(run_id, "pretraining", LESS):
             lead(run_id, science, efficiency, notice, lease)
 
 
@@ -154,7 +156,8 @@ def train(
         Unfinished: told to stop, with a checkpoint of this step; or another job has taken over.
     """
     total, run_id = run.science.train.steps, owner.run
-    metrics = Metrics(work / METRICS, run.step)
+    climb = Climb(run.science, (row for row in read_metrics(work / METRICS) if row["step"] < run.step))
+    metrics = Metrics(work / METRICS, run.step, climb.see)
     watched = sys.stderr.isatty()
     bar = tqdm(total=total, initial=run.step, desc=run_id, unit="step", mininterval=0.2 if watched else 15)
     with bar:
@@ -167,11 +170,14 @@ def train(
             bar.update()
             leaving = anywhere(bool(told())) and run.step < total
             at_checkpoint = leaving or run.step % efficiency.checkpoint_every == 0 or run.step == total
-            if at_checkpoint or run.step % efficiency.log_every == 0:
+            judged = run.step == climb.last
+            if at_checkpoint or judged or run.step % efficiency.log_every == 0:
                 before_write()
                 broken = metrics.flush()
                 if broken:
                     _stop(run_id, work, broken.step, explain(broken.losses, broken.norms, run.science))
+            if judged and climb.found:
+                bar.write(f"{run_id}: {climb.warning}", file=sys.stderr)
             if at_checkpoint:
                 save_checkpoint(work, owner, run.checkpoint())
             if leaving:

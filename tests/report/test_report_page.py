@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from PIL import Image
-from tree import INVALID, METHODS, NUMBERS, PAIRS, SIGMA, Tree, folder_bytes
+from tree import CLIMBING, INVALID, METHODS, NUMBERS, PAIRS, SIGMA, Tree, folder_bytes
 
 from gessl.errors import UserError
 from gessl.evaluation import fewshot, knn, linear, scarce
@@ -110,6 +110,16 @@ def test_states_reasons_and_hardware_are_on_the_page(demo):
     assert text.count('class="state failed"') == 1 and text.count('class="state not-run"') == 1
     environment = next(iter(collect(Tree().plan()).records.values()))["run"]["environment"]
     assert environment["processor"] in text and environment["libraries"]["numpy"] in text
+
+
+def test_cells_with_a_climbing_inner_loop_are_marked_and_told_of(demo):
+    text = (demo / PAGE).read_text(encoding="utf-8")
+    (told,) = re.findall(r"<p>⚠ Climbing inner loop: .*?</ul>", text, flags=re.DOTALL)
+    assert "the inner loop raises the base loss, so its targets are worse than where it starts" in told
+    assert re.findall(r"<code>(.*?)</code>", told) == [Tree().run(*CLIMBING).id]
+    rows = [row for row in re.findall(r"<tr.*?</tr>", text, flags=re.DOTALL) if "⚠ 1 with a climbing inner loop" in row]
+    assert len(rows) == len(NUMBERS)
+    assert all('<th scope="row">simclr</th>' in row and row.count("⚠") == 3 for row in rows), "gessl, and Δ to both"
 
 
 def test_verdicts_count_what_the_tables_say(demo):

@@ -24,6 +24,8 @@ from gessl.failed import read_failure
 from gessl.files import sha256_file
 from gessl.lineage.record import parse_record
 from gessl.nets.encoder import load_encoder
+from gessl.training import pretrain
+from gessl.training.climb import MEANING
 from gessl.training.metrics import read_metrics
 from gessl.training.run import Run
 from tests.conftest import ROOT, SMALL
@@ -187,6 +189,38 @@ def test_an_inner_loop_that_runs_away_in_finite_numbers_is_warned_of(
     assert "times their own length; gessl.inner_lr is too large" in warning
     assert main(["pretrain", gessl_run(inner_lr=1e-4)]) == 0
     assert "warning" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("log_every", [1, 1000])
+def test_an_inner_loop_that_raises_the_loss_is_told_within_twenty_steps(
+    log_every: int, prepared: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On stderr once, at step 20; in the metrics from there on; in `gessl status`. A fine rate says nothing."""
+    steps: list[int] = []
+    said: list[int] = []
+    advance, write = Run.advance, pretrain.tqdm.write
+    monkeypatch.setattr(Run, "advance", lambda self, metrics: (advance(self, metrics), steps.append(self.step)))
+    told = staticmethod(lambda text, **more: (said.append(steps[-1]), write(text, **more)))
+    monkeypatch.setattr(pretrain.tqdm, "write", told)
+    for rate, climbs in ((1e-3, False), (1.0, True)):
+        variants = {"gessl": {"gessl": {"tasks": 2, "target_steps": 2, "inner_lr": rate}}}
+        (run,) = run_ids(
+            seeds=[0],
+            recipe={"train": {"steps": 40, "batch": 32}},
+            methods={"barlow_twins": {"hidden": 16, "dim": 8}},
+            variants=variants,
+            comparisons=[],
+            efficiency={"log_every": log_every, "checkpoint_every": 1000},
+        ).values()
+        assert main(["pretrain", run]) == 0
+        lines = [line for line in capsys.readouterr().err.splitlines() if "the inner loop raises the base loss" in line]
+        assert (said, len(lines)) == (([20], 1) if climbs else ([], 0))
+        assert all(f"{run}: warning: in " in line and "lower gessl.inner_lr (now 1)" in line for line in lines)
+        rows = read_metrics(Path("results/runs") / run / "metrics.jsonl")
+        assert [row["step"] for row in rows if row.get("inner_loop_climbs")] == (list(range(19, 40)) if climbs else [])
+        assert (sum(row["inner_rises"] for row in rows[:20]) > 10) is climbs
+    assert main(["status", "config/config.yaml"]) == 0
+    assert f"warning, of 1 runs: {MEANING}:\n  {run}" in capsys.readouterr().out
 
 
 def test_a_solver_that_gives_up_names_step_and_task(prepared: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,62 @@
+"""Whether the inner loop raises the loss that it is to lower: judged once, over the first steps of a run.
+
+The rule: a task counts if its base loss is higher at θ_K, or at the last point that led to θ*, than at θ. More than
+half of the tasks of the first steps are too many. Where a loop sees new views at each step, chance alone makes half of
+them count; there, two standard deviations of a fair coin come on top.
+"""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # `gessl status` reads what is found, and is to start without torch
+    from gessl.training.settings import Science
+
+EARLY = 20  # outer steps
+RISES = "inner_rises"  # column of the metrics: share of the step's tasks that count
+CLIMBS = "inner_loop_climbs"  # column from the judgement on, where it says so: 1
+MEANING = "the inner loop raises the base loss, so its targets are worse than where it starts; lower gessl.inner_lr"
+
+
+class Climb:
+    """The judgement, row by row of the metrics.
+
+    Args:
+        science: of the run.
+        rows: those that are there already.
+
+    Attributes:
+        last: the step after which it is judged; 0 where there is no inner loop.
+        found: whether it climbs, as far as was judged.
+    """
+
+    def __init__(self, science: "Science", rows: Iterable[dict[str, Any]]) -> None:
+        gessl, rows = science.gessl, list(rows)
+        self.last = min(EARLY, science.train.steps) if gessl else 0
+        self.found = any(row.get(CLIMBS) for row in rows)
+        self._shares = [row[RISES] for row in rows if row["step"] < self.last and row.get(RISES) is not None]
+        self._tasks = gessl.tasks if gessl else 0
+        self._rate = gessl.inner_lr if gessl else 0.0
+        self._by_chance = gessl is not None and (
+            gessl.views == "fresh" or (gessl.views == "fresh_targets" and not gessl.inner_steps)
+        )
+
+    def see(self, row: dict[str, Any]) -> None:
+        """Count a row in, and mark it if the loop was found to climb."""
+        if row["step"] < self.last and row.get(RISES) is not None:
+            self._shares.append(row[RISES])
+        if row["step"] + 1 == self.last and self._shares:
+            chance = (len(self._shares) * self._tasks) ** -0.5 if self._by_chance else 0.0
+            self.found = self._share > 0.5 + chance
+        if self.found:
+            row[CLIMBS] = 1
+
+    @property
+    def _share(self) -> float:
+        return sum(self._shares) / len(self._shares)
+
+    @property
+    def warning(self) -> str:
+        """One line."""
+        return (
+            f"warning: in {self._share:.0%} of the tasks of the first {self.last} steps {MEANING} (now {self._rate:g})"
+        )
