@@ -75,7 +75,9 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument("--config", type=Path, default=CONFIG, help="experiment file (default: %(default)s)")
         return sub
 
-    verb("check", check, "validate an experiment file and list its runs", config=True)
+    sub = verb("check", check, "validate an experiment file and list its runs, or try a method's contract", config=True)
+    sub.add_argument("--method", metavar="NAME", help="a base method, or package.module:Class of your own")
+    sub.add_argument("--values", type=Path, metavar="FILE", help="with --method: a yaml of its hyper-parameters")
     sub = verb("plan", plan, "what grids ask for: cells, runs, jobs, hours and disk, before anything starts")
     sub.add_argument("config", nargs="+", type=Path, help="experiment files, or batches of them")
     sub.add_argument("--json", action="store_true", help="print the plan as JSON")
@@ -152,12 +154,32 @@ def experiments(config: Path) -> "Mapping[str, Experiment]":
     return batch.experiments
 
 
-def check(options: argparse.Namespace) -> None:
+def check_method(name: str, values: Path | None) -> int:
+    """Print each clause of the contract; 1 if one fails."""
+    import torch
+
+    from gessl.config.values import method_at
+    from gessl.training.contract import report
+
+    torch.set_num_threads(1)  # the network is tiny
+    failed = 0
+    for clause, problem in report(name, method_at(name, values)):
+        print(f"✗ {clause}: {problem}" if problem else f"✓ {clause}")
+        failed += bool(problem)
+    return int(failed > 0)
+
+
+def check(options: argparse.Namespace) -> int | None:
+    if options.method:
+        return check_method(options.method, options.values)
+    if options.values:
+        raise UserError("--values: goes with --method; an experiment names its values itself")
     planned = [cell for experiment in experiments(options.config).values() for cell in experiment.runs()]
     for cell in planned:
         print(f"{cell.id}\t{cell.variant}")
     shared = len(planned) - len({cell.id for cell in planned})
     print(f"{options.config}: valid; {len(planned)} cells, {shared} of them shared", file=sys.stderr)
+    return None
 
 
 def plan(options: argparse.Namespace) -> None:

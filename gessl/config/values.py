@@ -1,13 +1,16 @@
 """Values that stand in files of their own: hyper-parameters of methods, published numbers."""
 
 import dataclasses
+import os
+import sys
+from pathlib import Path
 from typing import Any
 
 from gessl.config.reading import Fault, Findings, Layer, attempt, unknown
 from gessl.documents import Document, Tree, read_document
 from gessl.errors import UserError
 from gessl.layout import METHODS, REFERENCES
-from gessl.methods import method_class, method_names
+from gessl.methods import method_class, method_class_at, method_names
 from gessl.methods.base import Method
 from gessl.methods.contract import require_file, require_heads, require_values
 from gessl.report.reference import Reference
@@ -53,6 +56,25 @@ def _tried(cls: type[Any], values: Tree) -> tuple[Any, list[Fault]]:
     known = {field.name for field in dataclasses.fields(cls)}
     made, faults = attempt(cls, {key: value for key, value in values.items() if key in known})
     return made, [*(Fault(((key,),), unknown("key", key, known)) for key in values if key not in known), *faults]
+
+
+def method_at(name: str, values: Path | None) -> Method:
+    """A base method by name, or by "package.module:Class" (found from the working directory, too), with these values.
+
+    Without any it has those of its yaml, or the defaults of its class.
+
+    Raises:
+        UserError: no such method, or values that it does not take.
+    """
+    given = read_yaml(values) if values else {}
+    source = values.as_posix() if values else name
+    if ":" not in name:
+        return load_method(name, given, source)
+    sys.path.insert(0, os.getcwd())
+    cls = method_class_at(name)
+    method = checked(TypeAdapter[Method](cls).validate_python, given, cls, source)
+    require_heads(name, method)
+    return method
 
 
 def load_references() -> tuple[Reference, ...]:

@@ -191,9 +191,8 @@ def test_an_inner_loop_that_runs_away_in_finite_numbers_is_warned_of(
     assert "warning" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("log_every", [1, 1000])
 def test_an_inner_loop_that_raises_the_loss_is_told_within_twenty_steps(
-    log_every: int, prepared: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    prepared: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """On stderr once, at step 20; in the metrics from there on; in `gessl status`. A fine rate says nothing."""
     steps: list[int] = []
@@ -206,18 +205,18 @@ def test_an_inner_loop_that_raises_the_loss_is_told_within_twenty_steps(
         variants = {"gessl": {"gessl": {"tasks": 2, "target_steps": 2, "inner_lr": rate}}}
         (run,) = run_ids(
             seeds=[0],
-            recipe={"train": {"steps": 40, "batch": 32}},
+            recipe={"train": {"steps": 23, "batch": 16}},
             methods={"barlow_twins": {"hidden": 16, "dim": 8}},
             variants=variants,
             comparisons=[],
-            efficiency={"log_every": log_every, "checkpoint_every": 1000},
+            efficiency={"log_every": 1000, "checkpoint_every": 1000},
         ).values()
         assert main(["pretrain", run]) == 0
         lines = [line for line in capsys.readouterr().err.splitlines() if "the inner loop raises the base loss" in line]
         assert (said, len(lines)) == (([20], 1) if climbs else ([], 0))
         assert all(f"{run}: warning: in " in line and "lower gessl.inner_lr (now 1)" in line for line in lines)
         rows = read_metrics(Path("results/runs") / run / "metrics.jsonl")
-        assert [row["step"] for row in rows if row.get("inner_loop_climbs")] == (list(range(19, 40)) if climbs else [])
+        assert [row["step"] for row in rows if row.get("inner_loop_climbs")] == (list(range(19, 23)) if climbs else [])
         assert (sum(row["inner_rises"] for row in rows[:20]) > 10) is climbs
     assert main(["status", "config/config.yaml"]) == 0
     assert f"warning, of 1 runs: {MEANING}:\n  {run}" in capsys.readouterr().out
