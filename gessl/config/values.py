@@ -66,13 +66,14 @@ def method_at(name: str, values: Path | None) -> Method:
     Raises:
         UserError: no such method, or values that it does not take.
     """
-    given = read_yaml(values) if values else {}
-    source = values.as_posix() if values else name
+    given = read_document(values) if values else Document({}, name)
     if ":" not in name:
-        return load_method(name, given, source)
+        return load_method(name, given.tree, given.source)
     sys.path.insert(0, os.getcwd())
-    cls = method_class_at(name)
-    method = checked(TypeAdapter[Method](cls).validate_python, given, cls, source)
+    method, faults = _tried(method_class_at(name), given.tree)
+    findings = Findings(given)
+    findings.extend(faults)
+    findings.stop()
     require_heads(name, method)
     return method
 
