@@ -22,7 +22,7 @@ from gessl.methods.contract import tensors_of
 from gessl.nets.parallel import processes
 
 FEW = 4  # images that the network is tried on
-CUT = "a part of it is cut off, by detach(), no_grad, .data, .item(), or a backward of its own"
+CUT = "a part of it is cut off, by detach(), no_grad, data, item(), or a backward of its own"
 
 
 class Trial(NamedTuple):
