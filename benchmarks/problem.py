@@ -120,13 +120,14 @@ def build(
     dtype: torch.dtype = torch.float32,
     device: str = "cpu",
     smooth: bool = False,
+    seed: int = 0,
 ) -> Problem:
-    """A problem on `batch` random RGB images of `size` x `size` per task, in two views each."""
-    torch.manual_seed(0)
+    """A problem on `batch` random RGB images of `size` x `size` per task, in two views each, with random weights."""
+    torch.manual_seed(seed)
     encoder = Encoder(backbone, [0.5] * 3, [0.25] * 3, (size, size))
     method = (SmoothSimCLR if smooth else SimCLR)(hidden=WIDTH, dim=WIDTH, temperature=TEMPERATURE)
     plain = copy.deepcopy(smoothed(encoder) if smooth else encoder)
-    learner = Learner(method, encoder, generator(0, "heads"))
+    learner = Learner(method, encoder, generator(seed, "heads"))
     learner._net.to(device)
     variables = Variables(*(_cast(group, dtype, device) for group in learner.init()))
 
@@ -136,7 +137,7 @@ def build(
     network.load_state_dict({**variables.params, **variables.buffers})
     network.to(device, dtype).train()
 
-    rng = generator(0, "views")
+    rng = generator(seed, "views")
     images = torch.rand(case.tasks, 1, batch, 3, size, size, generator=rng)
     views = images + 0.1 * torch.randn(case.tasks, 2, batch, 3, size, size, generator=rng)
     return Problem(case, learner, variables, network, views.to(device, dtype))

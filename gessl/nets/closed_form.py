@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from gessl.nets.batch_norm import mix, normalise, normalise_backward
+
 aten = torch.ops.aten
 
 
@@ -126,7 +128,7 @@ class _BatchNorm(Function):
         momentum: float,
         eps: float,
     ) -> Tensor:
-        y, mean, r = torch.native_batch_norm(x, w, b, running_mean, running_var, True, momentum, eps)
+        y, mean, r = normalise(x, w, b, running_mean, running_var, momentum, eps)
         ctx.save_for_backward(x, w, mean, r)
         return y
 
@@ -134,7 +136,7 @@ class _BatchNorm(Function):
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, w, mean, r = ctx.saved_tensors
         wants_dx, _, wants_db, *_ = ctx.needs_input_grad
-        backward = _BatchNormBackward.apply if torch.is_grad_enabled() else _sums
+        backward = _BatchNormBackward.apply if torch.is_grad_enabled() else normalise_backward
         dx, dw, db = backward(dy, x, w, mean, r, wants_dx)
         return dx, dw, db if wants_db else None, None, None, None, None
 
@@ -163,7 +165,7 @@ class _BatchNormBackward(Function):
     def forward(
         ctx: Any, dy: Tensor, x: Tensor, w: Tensor, mean: Tensor, r: Tensor, wants_dx: bool
     ) -> tuple[Tensor | None, ...]:
-        dx, dw, db = _sums(dy, x, w, mean, r, wants_dx)
+        dx, dw, db = normalise_backward(dy, x, w, mean, r, wants_dx)
         ctx.save_for_backward(dy, x, w, mean, r, dw, db)
         return dx, dw, db
 
@@ -173,46 +175,26 @@ class _BatchNormBackward(Function):
         dy, x, w, mean, r, dw, db = ctx.saved_tensors
         by_dy, by_x, by_w = ctx.needs_input_grad[:3]
         if u is None:  # x needs no gradient, so there is no dx
-            return _mix(x.dtype, c - a * r * mean, (x, a * r)) if by_dy else None, None, None, None, None, None
+            return mix(x.dtype, c - a * r * mean, (x, a * r)) if by_dy else None, None, None, None, None, None
         n = x.numel() // x.shape[1]
-        _, q, sum_u = _sums(u, x, w, mean, r)
-        _, sum_u_dy, _ = _sums(u, dy, w, torch.zeros_like(mean), torch.ones_like(r))
+        _, q, sum_u = normalise_backward(u, x, w, mean, r)
+        _, sum_u_dy, _ = normalise_backward(u, dy, w, torch.zeros_like(mean), torch.ones_like(r))
         s = w * r
         t = sum_u_dy - (db * sum_u + dw * q) / n
         a = a - s * q / n
         grads: list[Tensor | None] = [None] * 6
         if by_dy:
             x_factor = a * r
-            grads[0] = _mix(dy.dtype, c - s * sum_u / n - x_factor * mean, (x, x_factor), (u, s))
+            grads[0] = mix(dy.dtype, c - s * sum_u / n - x_factor * mean, (x, x_factor), (u, s))
         if by_x:
             u_factor = -s * dw / n
             sum_h, sum_hx = a * db + u_factor * sum_u, a * dw + u_factor * q
             x_factor = -r * r * (sum_hx + s * t) / n
             shift = -r * sum_h / n - x_factor * mean
-            grads[1] = _mix(x.dtype, shift, (x, x_factor), (u, r * u_factor), (dy, r * a))
+            grads[1] = mix(x.dtype, shift, (x, x_factor), (u, r * u_factor), (dy, r * a))
         if by_w:
             grads[2] = (r * t).to(w.dtype)
         return tuple(grads)
-
-
-def _sums(
-    g: Tensor, x: Tensor, w: Tensor, mean: Tensor, r: Tensor, wants_dx: bool = False
-) -> tuple[Tensor | None, Tensor, Tensor]:
-    """(dx if wanted, Σ g (x - mean) r, Σ g) in one pass over g and x; w weighs dx only.
-
-    ε plays no part: the kernel takes r as given.
-    """
-    return aten.native_batch_norm_backward.default(g, x, w, None, None, mean, r, True, 0.0, [wants_dx, True, True])
-
-
-def _mix(dtype: torch.dtype, shift: Tensor, *terms: tuple[Tensor, Tensor]) -> Tensor:
-    """shift + Σ tensor · factor, with shift and factors per channel; laid out in memory like the first tensor."""
-    shape = [1, -1] + [1] * (terms[0][0].dim() - 2)
-    (first, factor), *others = terms
-    mixed = torch.addcmul(shift.view(shape), first, factor.view(shape))
-    for tensor, factor in others:
-        mixed.addcmul_(tensor, factor.view(shape))
-    return mixed.to(dtype)
 
 
 def _refuse_third_derivative() -> None:

@@ -3,7 +3,7 @@
 With reverse over reverse, torch differentiates the backward pass of a layer by general rules: BatchNorm's becomes some
 25 pointwise passes over the activations, and the convolution's weight gradient becomes a convolution whose kernel is as
 large as an image. Here the backward pass of either layer is an `autograd.Function` of its own, whose derivative is
-written down in closed form. Values and gradients stay torch's.
+written down in closed form. Values and gradients stay torch's, but for BatchNorm's sums on a CPU (batch_norm.py).
 
 The Functions have no rule for a third derivative (asking for it raises RuntimeError), nor for forward mode,
 `torch.func` transforms and `torch.compile`: under these, the modules fall back on torch's own layers.
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
+from gessl.nets.batch_norm import long_sums
 from gessl.nets.closed_form import Geometry, batch_norm, convolution
 from gessl.nets.parallel import processes, summed
 
@@ -45,7 +46,7 @@ class SecondOrderConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Maps `[B, C', H', W']` of images `[B, C, H, W]`."""
-        if input.dim() != 4 or _defer(input, self.weight, self.bias):
+        if input.dim() != 4 or _lacks_rules(input, self.weight, self.bias) or _differentiated_once():
             return super().forward(input)
         padding = cast(tuple[int, ...], self.padding)  # else `second_order` leaves it alone
         geometry = Geometry(self.stride, padding, self.dilation, self.groups)
@@ -53,16 +54,18 @@ class SecondOrderConv2d(nn.Conv2d):
 
 
 class _SecondOrderNorm(nn.modules.batchnorm._BatchNorm):
-    """BatchNorm with the derivatives of `_BatchNormBackward` in train mode; in eval mode torch's."""
+    """BatchNorm with accurate sums and the derivatives of `_BatchNormBackward` in train mode; in eval mode torch's."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalised `input` `[B, C, ...]`; in train mode also updates the running statistics in place."""
+        self._check_input_dim(input)
         if self.training and processes() > 1:
             return self._across_processes(input)
-        alone = input.dim() > 1 and input.numel() == input.shape[1]  # torch refuses one value per channel
-        if not self.training or alone or _defer(input, self.weight, self.bias):
+        alone = input.numel() == input.shape[1]  # torch refuses one value per channel
+        if not self.training or alone or _lacks_rules(input, self.weight, self.bias):
             return super().forward(input)
-        self._check_input_dim(input)
+        if _differentiated_once() and not long_sums(input):  # torch's is quicker by some Python, and as accurate
+            return super().forward(input)
         tracks = self.track_running_stats
         if tracks and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
@@ -116,7 +119,8 @@ _plain = ContextVar("plain", default=False)
 def plain_layers() -> Iterator[None]:
     """Within the block, the swapped layers are torch's own: for passes whose gradient nobody will differentiate.
 
-    They compute the same; what is saved is a few dozen microseconds of Python per layer and pass.
+    They compute the same; what is saved is a few dozen microseconds of Python per layer and pass. A BatchNorm over so
+    many values that torch's sums lose digits stays as it is.
     """
     token = _plain.set(True)
     try:
@@ -125,12 +129,15 @@ def plain_layers() -> Iterator[None]:
         _plain.reset(token)
 
 
-def _defer(*tensors: Tensor | None) -> bool:
-    """Whether torch's own layer must serve: no graph is built, or one is built by rules that a Function lacks."""
+def _differentiated_once() -> bool:
+    # never asked while compiling: up to torch 2.11 at least, the compiler cannot trace a context variable
+    return _plain.get() or not torch.is_grad_enabled()
+
+
+def _lacks_rules(*tensors: Tensor | None) -> bool:
+    """Whether torch's own layer must serve, for a graph is built by rules that a Function lacks."""
     return (
         torch.compiler.is_compiling()
-        or _plain.get()
-        or not torch.is_grad_enabled()
         or torch._C._are_functorch_transforms_active()  # what Function.apply itself asks
         or any(tensor is not None and forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)
     )
