@@ -15,8 +15,8 @@ def markdown(report: dict) -> str:
             ),
             _headline(report),
             "### The same hyper-gradient, in base steps of the same images\n\n"
-            "float32 error: against the plain loop in float64. The peers run in NCHW, `exact` and `unroll` in channels-last; "
-            "ReLUs that rounding flips magnify the error of either.\n\n" + _arms(report["rows"]),
+            "float32 error: against the plain loop in float64. The peers run in NCHW, `exact` and `unroll` "
+            "in channels-last; ReLUs that rounding flips magnify the error of either.\n\n" + _arms(report["rows"]),
             "### Solvers at K = 3, λ = 5\n\n" + _solvers(report["solvers"]),
             "### Agreement in float64, relative to the plain loop\n\n" + _agreement(report["agreement"]),
         ]

@@ -137,7 +137,7 @@ def lars_direction(
     if not chosen:
         return directions
     weights, slopes = [params[place] for place in chosen], [gradients[place] for place in chosen]
-    size, slope = (torch.stack(list(torch._foreach_norm(tensors))) for tensors in (weights, slopes))
+    size, slope = norms(weights), norms(slopes)
     trust = eta * size / (slope + weight_decay * size + 1e-8)
     if clip_lr:
         trust = (trust / lr).clamp(max=1)
@@ -150,5 +150,13 @@ def lars_direction(
 
 def clipped(gradients: list[Tensor], most: float) -> list[Tensor]:
     """The gradients scaled by min(1, most / ‖all of them‖), as `torch.nn.utils.clip_grad_norm_` does."""
-    total = torch.stack(list(torch._foreach_norm(gradients))).norm()
+    total = norms(gradients).norm()
     return list(torch._foreach_mul(gradients, (most / (total + 1e-6)).clamp(max=1)))
+
+
+def norms(tensors: list[Tensor]) -> Tensor:
+    """‖x‖ of each tensor, `[len(tensors)]`, in the tensors' type.
+
+    In float64: on a CPU torch adds squares one after the other, which in float32 is 4e-4 off at 11 million values.
+    """
+    return torch.stack(list(torch._foreach_norm(tensors, dtype=torch.float64))).to(tensors[0].dtype)

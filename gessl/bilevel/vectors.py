@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gessl.methods.base import Tensors
+from gessl.optimizer import norms
 
 
 @torch.no_grad()
@@ -45,4 +46,4 @@ def dot(x: Tensors, y: Tensors) -> Tensor:
 @torch.no_grad()
 def norm(x: Tensors) -> Tensor:
     """‖x‖ as a scalar on the device."""
-    return torch.stack(torch._foreach_norm(list(x.values()))).norm()
+    return norms(list(x.values())).norm()
