@@ -36,7 +36,7 @@ def _headline(report: dict) -> str:
         ("on the small ones against finite differences of J", report["max_rel_error_exact_slope"], ".1e"),
         ("memory of replay, K = 5 / K = 1", report["replay_memory_k5_over_k1"], ".2f"),
     ]
-    return _table(("figure", "value"), ((name, _number(value, form)) for name, value, form in rows))
+    return table(("figure", "value"), ((name, _number(value, form)) for name, value, form in rows))
 
 
 def _arms(rows: list[dict]) -> str:
@@ -54,7 +54,7 @@ def _arms(rows: list[dict]) -> str:
         "time / unroll",
         "memory / base",
     )
-    return _table(
+    return table(
         (*head, "float32 error"),
         (
             (
@@ -83,7 +83,7 @@ def _solvers(rows: list[dict]) -> str:
         for row in rows
         if "refused" not in row
     ]
-    return _table(
+    return table(
         head,
         [*measured, *((row["solver"], row["refused"], *["–"] * (len(head) - 2)) for row in rows if "refused" in row)],
     )
@@ -92,7 +92,7 @@ def _solvers(rows: list[dict]) -> str:
 def _agreement(rows: list[dict]) -> str:
     head = ("net", "K", "λ", "M", "arm", "error", "slope against finite differences")
     keys = ("net", "K", "lambda", "M", "arm")
-    return _table(
+    return table(
         head,
         (
             (*(row[key] for key in keys), f"{row['rel_error']:.1e}", _number(row.get("rel_error_slope"), ".1e"))
@@ -109,6 +109,7 @@ def _number(value: float | None, form: str) -> str:
     return "–" if value is None else format(value, form)
 
 
-def _table(head: tuple[str, ...], rows: Iterable[tuple]) -> str:
+def table(head: tuple[str, ...], rows: Iterable[tuple]) -> str:
+    """A Markdown table."""
     lines = [head, tuple("---" for _ in head), *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
