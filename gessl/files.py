@@ -2,7 +2,9 @@
 somebody else wrote takes time or memory without end."""
 
 import codecs
+import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import math
@@ -164,22 +166,45 @@ def named_errors(path: Path) -> Iterator[None]:
 
 
 def atomic_write(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Call `write(file)` on a file beside `path`, flush it to the disk, then rename it to `path`.
+    """Call `write(file)` on a file next to `path`, flush it to the disk, then rename it to `path`.
 
-    On any error (a full disk too) `path` is left as it was and the unfinished file is removed.
+    On any error (a full disk too) `path` is left as it was and the unfinished file is removed. A killed process leaves
+    it, and the next one that writes `path` takes it over.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with named_errors(path), open(unfinished, "wb") as file:
+    file, unfinished = _open_beside(path)
+    with named_errors(path), file:
+        try:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
+            os.replace(unfinished, path)
+        except BaseException:
+            unfinished.unlink(missing_ok=True)
+            raise
     sync_folder(path.parent)
+
+
+def _open_beside(path: Path) -> tuple[BinaryIO, Path]:
+    """An empty file next to `path`, and its name, to which no other process writes."""
+    unfinished = path.with_name(f".{path.name}.tmp")
+    with contextlib.suppress(OSError):  # a file system without locks
+        file = open(unfinished, "wb", opener=_as_it_is)  # noqa: SIM115 (the caller's)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(unfinished)):
+                file.truncate()
+                return file, unfinished
+        except OSError:  # another process writes to it, or has just renamed it
+            pass
+        file.close()
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    return open(unfinished, "wb"), unfinished
+
+
+def _as_it_is(name: str, flags: int) -> int:
+    """Open without emptying what another process may be writing, and no link that somebody laid there."""
+    return os.open(name, flags & ~os.O_TRUNC | os.O_NOFOLLOW, 0o666)
 
 
 def atomic_text(path: Path, text: str) -> None:

@@ -1,6 +1,7 @@
-"""Open what `gessl prepare` wrote (docs/formats.md)."""
+"""Write arrays, and open what `gessl prepare` wrote (docs/formats.md)."""
 
 import csv
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,24 @@ from gessl.data.node_cache import node_copy
 from gessl.errors import UserError
 from gessl.files import read_json, reason
 from gessl.layout import RECORD, data_dir
+
+
+def save_array(path: Path, array: NDArray[Any]) -> None:
+    """Write `array` to `path` as `np.save` does."""
+    stream_array(path, array.dtype, array.shape, [array])
+
+
+def stream_array(path: Path, dtype: Any, shape: tuple[int, ...], blocks: Iterable[NDArray[Any]]) -> None:
+    """Write an array to `path` as `np.save` does, in blocks along its first axis.
+
+    All of it goes through Python's own file: on a full disk a memory map is killed by a signal, and numpy's `tofile`
+    forgets the system's reason.
+    """
+    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
+    with open(path, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for block in blocks:
+            file.write(block.astype(dtype, copy=False).tobytes())
 
 
 def open_images(dataset: str) -> NDArray[np.uint8]:

@@ -49,8 +49,6 @@ def _copy(path: Path, folder: Path) -> Path:
     with open(folder / f".{expected}.lock", "w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not copy.is_file() or copy.stat().st_size != size:
-            for left in folder.glob(f".{copy.name}.*.tmp"):  # by one that was killed: we hold the lock
-                left.unlink()
             with open(path, "rb") as source:
                 atomic_write(copy, lambda file: _transfer(source, file, path, expected))
     return copy

@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from gessl.data.arrays import stream_array
 from gessl.data.pin import data_version, verify_raw
 from gessl.data.readers import UNLABELLED, Chunk, RawImages, open_raw
 from gessl.data.registry import Dataset, dataset
@@ -112,16 +113,17 @@ def _refuse_constant(entry: Dataset, moments: _Moments) -> None:
 def _write_images(path: Path, entry: Dataset, raw: RawImages, split: NDArray[np.object_]) -> _Moments:
     """Stream the images that are not left out into `path`; returns the moments of the train images."""
     shape = (int((split != LEFT_OUT).sum()), entry.channels, *entry.size)
-    out = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
     moments = _Moments(0, np.zeros(entry.channels, np.int64), np.zeros(entry.channels, np.int64))
-    read = written = 0
-    for chunk in _chunks(entry, raw, "write"):
-        places = split[read : read + len(chunk.images)]
-        kept = chunk.images[places != LEFT_OUT]
-        out[written : written + len(kept)] = kept
-        moments.add(chunk.images[places == "train"])
-        read, written = read + len(chunk.images), written + len(kept)
-    out.flush()
+
+    def kept() -> Iterator[NDArray[np.uint8]]:
+        read = 0
+        for chunk in _chunks(entry, raw, "write"):
+            places = split[read : read + len(chunk.images)]
+            moments.add(chunk.images[places == "train"])
+            read += len(chunk.images)
+            yield chunk.images[places != LEFT_OUT]
+
+    stream_array(path, np.uint8, shape, kept())
     return moments
 
 

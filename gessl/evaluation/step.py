@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gessl.data.arrays import open_images, read_card, read_index
+from gessl.data.arrays import open_images, read_card, read_index, save_array
 from gessl.errors import UserError
 from gessl.evaluation import fewshot, knn, linear, scarce, universality
 from gessl.evaluation.embed import embed, frozen, position_tensor
@@ -125,7 +125,7 @@ def evaluate(run: str, *, science: str, dataset: str, method: str, seed: int, se
         write_scores(step.path("scores.csv"), scores, shared)
         outcomes: dict[str, Any] = {f"{score.protocol}/{score.task}": score.outcomes for score in scores}
         np.savez(step.path("outcomes.npz"), **outcomes)
-        np.save(step.path("features.npy"), features.cpu().numpy())
+        save_array(step.path("features.npy"), features.cpu().numpy())
 
 
 def _labelled(index: dict[str, NDArray[Any]], split: str) -> set[int]:

@@ -9,7 +9,7 @@ import base64
 import io
 import os
 import re
-import tempfile
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -59,10 +59,13 @@ def write_crate(grid: str, out: Path) -> int:
     if not WORKFLOW.is_file():
         raise UserError(f"{WORKFLOW}: no such file here; run this in the project's root")
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as unfinished:
-        folder = Path(unfinished) / "crate"
-        _Builder(grid, records).build().write(folder)
-        os.rename(folder, out)
+    unfinished = out.with_name(f".{out.name}.part")
+    shutil.rmtree(unfinished, ignore_errors=True)  # which a killed attempt left
+    try:
+        _Builder(grid, records).build().write(unfinished)
+        os.rename(unfinished, out)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
     return len(records)
 
 

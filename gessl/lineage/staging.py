@@ -37,10 +37,14 @@ class Staging:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = self._take(self.folder / "lock")
-        with contextlib.suppress(OSError, ValueError, TypeError):
-            self._left = {name for name in read_json(self._claims) if _inside(name)}
-        shutil.rmtree(self._files, ignore_errors=True)
-        self._files.mkdir()
+        try:
+            with contextlib.suppress(OSError, ValueError, TypeError):
+                self._left = {name for name in read_json(self._claims) if _inside(name)}
+            shutil.rmtree(self._files, ignore_errors=True)
+            self._files.mkdir()
+        except BaseException:
+            self.close()
+            raise
 
     def _take(self, path: Path) -> int:
         busy = UserError(f"{self._out}: another process is making it; wait for that one, or stop it")

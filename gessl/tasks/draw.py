@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gessl.data.arrays import read_index
+from gessl.data.arrays import read_index, stream_array
 from gessl.errors import UserError, memory_for
 from gessl.files import atomic_json
 from gessl.layout import data_dir, tasks_dir
@@ -165,11 +165,8 @@ def _by_class(labels: Positions, rows: Positions) -> dict[int, Positions]:
 
 def _write_order(path: Path, seed: int, train: Positions, epochs: int) -> dict[str, int]:
     """Row e depends on the seed and e alone."""
-    shape = (epochs, len(train))
-    order = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint32, shape=shape)
-    for epoch in range(epochs):
-        order[epoch] = numpy_generator(seed, "order", epoch).permutation(train)
-    order.flush()
+    rows = (numpy_generator(seed, "order", epoch).permutation(train) for epoch in range(epochs))
+    stream_array(path, np.uint32, (epochs, len(train)), rows)
     return {"epochs": epochs, "train_images": len(train)}
 
 

@@ -99,11 +99,12 @@ def open_store(uri: str) -> "MlflowClient":
 
 
 def _create(database: Path) -> None:
-    """Make an empty store beside its place, then rename it: MLflow leaves a half-made one unusable."""
+    """Make an empty store next to its place, then rename it: MLflow leaves a half-made one unusable."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    unfinished = database.with_name(f".{database.name}.{os.getpid()}.tmp")
-    unfinished.unlink(missing_ok=True)
+    unfinished = database.with_name(f".{database.name}.tmp")  # one writer at a time: this function's caller is it
+    for left in database.parent.glob(f"{unfinished.name}*"):  # by one that was killed, its journal, too
+        left.unlink()
     store: Any = SqlAlchemyStore(  # type: ignore[no-untyped-call]
         f"sqlite:///{unfinished}", (database.parent / "artifacts").as_uri()
     )

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-import numpy as np
 import torch
 from safetensors.torch import save
 from tqdm import tqdm
 
 from gessl.allocator import keep_freed_memory
 from gessl.bilevel.solvers import SolverError
+from gessl.data.arrays import save_array
 from gessl.errors import Unfinished, UserError, out_of_memory
 from gessl.failed import failures_noted, note_failure
 from gessl.files import atomic_json, sha256_file
@@ -199,7 +199,7 @@ def publish(run: Run, step: Step, work: Path, described: dict[str, Any]) -> None
     save_encoder(run.trained(), step.path("encoder.safetensors"))
     step.path("model.safetensors").write_bytes(save(pack(run.variables, {})))
     views = run.task(0, 0)[0].views[:, :16]
-    np.save(step.path("views.npy"), (views * 255).round().to(torch.uint8).cpu().numpy())
+    save_array(step.path("views.npy"), (views * 255).round().to(torch.uint8).cpu().numpy())
     shutil.copyfile(work / METRICS, step.path(METRICS))
     atomic_json(step.path("config.json"), described)
 
