@@ -165,6 +165,9 @@ class Lease:
             if self._folder.is_file():
                 raise UserError(f"{self._folder}: must be a folder; {move_away(self._folder, 'start again')}") from None
             return False
+        except OSError:  # a full disk: a lease that names nobody would be waited for
+            path.unlink(missing_ok=True)
+            raise
         self._number = number
         # what we stepped over must be what we saw: it may have ended and another begun anew meanwhile
         as_seen = seen is None or _holder(self._path(seen.number)).token == seen.holder.token

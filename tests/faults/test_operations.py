@@ -54,6 +54,8 @@ WRITING = {
     "track": Case(lambda: ["track"], ("mlflow",)),
 }
 CONVENIENCE = "cache/"  # what lies there may be missing: the verb has said so, or works without
+REMOVES = re.compile(r"\((remove|rmdir)")
+HOLDS = re.compile("(open|write|fsync) .*work/leases")  # killed there, nobody knows who it was: waited for two minutes
 SLOW = ("track",)  # a store has two thousand operations and takes seconds
 
 
@@ -130,7 +132,10 @@ class Tree:
         again = self.attempt()
         refused = "exists already" in again.err and self.finished()  # a crate that was whole is not written twice
         assert again.code == 0 or refused, f"{where}, and then: {again.err}"
-        assert not (lost := self._difference()), f"{where}, and then: {lost}"
+        lost = self._difference()
+        if REMOVES.search(where):  # what could not be removed may stay, if it is hidden
+            lost = [path for path in lost if path in self.after or not _hidden(path)]
+        assert not lost, f"{where}, and then: {lost}"
 
     def _check_verdict(self, fault: Fault, met: Attempt, told: str) -> None:
         if fault.code is None:
@@ -146,9 +151,9 @@ class Tree:
 
     def _strays(self, found: dict[str, Any], fault: Fault) -> list[str]:
         """What a failed attempt left that is none of its results; a killed one may leave what is hidden."""
-        removal = self.operations[fault.at].startswith(("remove", "rmdir"))
+        removal = REMOVES.search(f"({self.operations[fault.at]}")
         strays = [path for path in found if path not in self.before and path not in self.after]
-        hidden = [path for path in strays if any(part.startswith(".") for part in Path(path).parts)]
+        hidden = filter(_hidden, strays)
         kept = [path for path in strays if path.startswith("work/")]  # what a run goes on from
         allowed = {*hidden, *kept} if fault.code is None or removal else set(kept)
         return sorted(set(strays) - allowed)
@@ -156,6 +161,10 @@ class Tree:
     def _difference(self) -> list[str]:
         found = self._without_clocks(self.content())
         return sorted(path for path in found.keys() | self.after.keys() if found.get(path) != self.after.get(path))
+
+
+def _hidden(path: str) -> bool:
+    return any(part.startswith(".") for part in Path(path).parts)
 
 
 def _at_home() -> None:
@@ -210,4 +219,5 @@ def test_each_operation_fails_and_kills(finished: Path, here: Path, verb: str) -
     places = _kinds(tree.operations)
     for turn, at in enumerate(places[:: max(1, len(places) // 200)]):
         tree.check(Fault(at, CODES[turn % len(CODES)]))
-        tree.check(Fault(at))
+        if not HOLDS.match(tree.operations[at]):
+            tree.check(Fault(at))

@@ -7,14 +7,21 @@ Compiled libraries that write by themselves (numpy's `tofile`, memory maps) are 
 
 import builtins
 import errno
+import importlib
 import io
 import os
+import pkgutil
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import gessl
 from gessl.cli import main
+
+for module in pkgutil.walk_packages(gessl.__path__, "gessl."):  # before processes are forked: theirs start at once
+    if module.name != "gessl.__main__":
+        importlib.import_module(module.name)
 
 KILLED = -signal.SIGKILL
 CODES = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EIO)
