@@ -1,0 +1,5 @@
+"""The project of the fault tests."""
+
+from tests.faults.conftest import finished
+
+__all__ = ["finished"]
