@@ -69,7 +69,7 @@ ODDITIES = (
     "\tname: tab\n", "a: &a [*a]\n", "? [1, 2]\n: x\n", "!!python/object/apply:os.system ['touch hacked']\n", "\ufeff",
     "<<: {seeds: [3]}\n", "%YAML 9.9\n---\n", "---\na: 1\n---\nb: 2\n", "name: *nowhere\n", "seeds: [0o10]\n",
     "title: 2026-13-45\n", "extra: " + "[" * DEEP + "\n", "extra: " + "{a: " * DEEP + "\n", '"\\uD800": 1\n',
-    "x: !!binary '*'\n", "x: !!float 'abc'\n", "x: !!timestamp 'x'\n", "x: !!set [1]\n", "\x00", "\x1b[31m: 1\n", "[]", "3",
+    "x: !!binary '*'\n", "x: !!float 'abc'\n", "x: !!timestamp 'x'\n", "x: !!set [1]\n", "\x00", "\x1b[31m: 1\n", "[]",
     "a: &a {x: 1}\n" + "".join(f"b{n}: &b{n} [{', '.join([f'*b{n - 1}' if n else '*a'] * 9)}]\n" for n in range(12)),
 )  # fmt: skip
 

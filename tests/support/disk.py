@@ -6,6 +6,7 @@ Compiled libraries that write by themselves (numpy's `tofile`, memory maps) are 
 """
 
 import builtins
+import contextlib
 import errno
 import importlib
 import io
@@ -149,6 +150,8 @@ def attempt(
     if not child:
         _be_the_child(words, fault, before, seconds, names)
     _, status = os.waitpid(child, 0)
+    with contextlib.suppress(ProcessLookupError):  # what it started and did not end
+        os.killpg(child, signal.SIGKILL)
     texts = []
     for handle in names:
         os.lseek(handle, 0, os.SEEK_SET)
@@ -166,6 +169,7 @@ def _be_the_child(
     code = 1
     disk = Disk(fault)
     try:
+        os.setsid()
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(seconds)
         os.dup2(handles[0], 1)
