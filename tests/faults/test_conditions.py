@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,9 +17,14 @@ from tests.faults.test_operations import READ_ONLY, WRITING
 from tests.support.disk import Attempt, attempt
 
 NOBODY = 65534
-SLOW = dict.fromkeys(("evaluate", "report"), pytest.mark.slow)
+FAST = ("prepare", "pretrain", "sign")  # the rest is slow; they write by the same code
 MAKES = [name for name in WRITING if name not in ("track", "audit", "prepare again")]
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount or to change the user")
+
+
+def some_slow(verbs: list[str]) -> list[Any]:
+    """As parameters."""
+    return [pytest.param(verb, marks=() if verb in FAST else pytest.mark.slow) for verb in verbs]
 
 
 def take_away(verb: str) -> list[str]:
@@ -58,10 +64,10 @@ def fill(disk: Path, rest: int) -> None:
 
 
 @root_only
-@pytest.mark.parametrize("verb", [pytest.param(verb, marks=SLOW.get(verb, ())) for verb in MAKES])
+@pytest.mark.parametrize("verb", some_slow(MAKES))
 def test_a_disk_that_is_full_in_the_middle(disk: Path, verb: str) -> None:
     words = take_away(verb)
-    fill(disk, 0 if verb == "sign" else 3 * 4096)
+    fill(disk, 0 if verb in ("fetch", "sign") else 3 * 4096)
     check_one_line(attempt(words), "No space left")
     assert not [path for path in Path().rglob("*") if path.name.endswith((".tmp", ".part", ".staging"))]
     (disk / "filler").unlink()
@@ -94,7 +100,7 @@ def test_a_file_that_may_not_grow(project: Path, verb: str) -> None:
     assert attempt(words).code == 0
 
 
-@pytest.mark.parametrize("verb", ["prepare", "tasks", "pretrain", "evaluate", "report", "audit"])
+@pytest.mark.parametrize("verb", some_slow(["prepare", "tasks", "pretrain", "evaluate", "report", "audit"]))
 @pytest.mark.parametrize("more", [4, 24])
 def test_no_memory_is_one_line(project: Path, verb: str, more: int) -> None:
     words = take_away(verb)
