@@ -103,7 +103,7 @@ def is_nonsense(text: str) -> bool:
             return False
         jsonschema.validate(tree, json.loads(schema()))
         return not finite(tree)
-    except (yaml.YAMLError, jsonschema.ValidationError, ValueError, TypeError, RecursionError):
+    except (yaml.YAMLError, jsonschema.ValidationError, ValueError, TypeError, AttributeError, RecursionError):
         return True
 
 
