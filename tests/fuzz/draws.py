@@ -6,14 +6,6 @@ from typing import Any
 
 DEEP = 2000
 
-
-def nested(depth: int) -> list[Any]:
-    value: list[Any] = []
-    for _ in range(depth):
-        value = [value]
-    return value
-
-
 NONSENSE: tuple[Any, ...] = (
     None, True, False, 0, -1, 1, 2.5, 1e300, -1e-300, 10**30, 2**63, float("nan"), float("inf"), -float("inf"),
     "", " ", "nan", "yes", "010", "1:30", "\0", "ü\u2028\u202e", "../../x", "/etc/passwd", "x" * 5000, "\ud83d\ude00",

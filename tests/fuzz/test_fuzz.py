@@ -22,7 +22,7 @@ import yaml
 from gessl.config import schema
 from gessl.lineage.record import parse_record, record_id, record_text
 from tests.conftest import SMALL
-from tests.fuzz.draws import DEEP, NONSENSE, mutate, nested
+from tests.fuzz.draws import DEEP, NONSENSE, mutate
 from tests.lineage.toy_project import RUN, make_data, make_raw, make_report, make_run
 from tests.support.disk import Attempt, attempt
 
@@ -178,9 +178,10 @@ def alter_record(draw: random.Random) -> tuple[str, bool]:
     told = json.loads(path.read_bytes())
     was, how = copy.deepcopy(told), f"{path}: {mutate(told, draw)}"
     if draw.random() < 0.1:
-        told, how = nested(DEEP), f"{path}: deep"
+        path.write_text("[" * DEEP + "]" * DEEP, encoding="utf-8")
+        return f"{path}: deep", True
     text = json.dumps(told, indent=2, sort_keys=True)
-    if draw.random() < 0.5 and isinstance(told, dict):
+    if draw.random() < 0.5:
         try:
             record = parse_record(text.encode())
             record["id"] = record_id(record)
