@@ -48,7 +48,10 @@ def run(words: list[str], case: str) -> Attempt:
         most = pages * resource.getpagesize() + MEMORY
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
-    met = attempt(words, before=limit, seconds=SECONDS)
+    try:
+        met = attempt(words, before=limit, seconds=SECONDS)
+    except AssertionError as error:
+        raise AssertionError(f"{case}: {error}") from None
     told = f"{case}\n$ gessl {' '.join(words)}\n{met.err[-1500:]}"
     if "Traceback" in met.err:
         raise AssertionError(told)
