@@ -206,7 +206,7 @@ def test_a_comparison_of_equal_runs(tmp_path: Path, capsys: pytest.CaptureFixtur
     text = EXPERIMENT.replace("  base: {}\n", "  base: {}\n  again: {train: {steps: 40}}\n")
     lines = refused(text + "comparisons:\n  - {treatment: again, control: base, label: l}\n", tmp_path, capsys)
     assert lines == [
-        "x.yaml:18: comparisons.0: again and base are the same runs, so nothing differs; change or remove one"
+        "x.yaml:18: comparisons.0: again and base are the same runs, so nothing differs; change one, or leave it out"
     ]
 
 

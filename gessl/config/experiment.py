@@ -163,7 +163,7 @@ class Experiment(Model):
                 findings.add(("comparisons", place), f"{treatment} and {control} are compared already; remove one")
             pairs.add(frozenset(pair))
             if treatment in runs and runs[treatment] == runs.get(control):
-                text = f"{treatment} and {control} are the same runs, so nothing differs; change or remove one"
+                text = f"{treatment} and {control} are the same runs, so nothing differs; change one, or leave it out"
                 findings.add(("comparisons", place), text)
 
     def runs(self) -> tuple[PlannedScience, ...]:
