@@ -211,7 +211,7 @@ class _Reading:
             line = node.start_mark.line + 1
             raise UserError(f"{Mark(self.source, line)}: too much to read, once each alias is replaced by its anchor")
         if node.tag not in PLAIN_TAGS and node.tag != "!":
-            self.problem(loc, f"tag {node.tag.replace('tag:yaml.org,2002:', '!!')} is not supported; remove it")
+            self.problem(loc, f"tag {node.tag.replace('tag:yaml.org,2002:', '!!')} is not supported; take it out")
             return None
         if isinstance(node, yaml.MappingNode):
             return self.mapping(node, loc)
@@ -234,7 +234,7 @@ class _Reading:
                 continue
             if key in tree or (key == MERGE and merged):
                 first = self.marks[*loc, key].line
-                self.problem((*loc, key), f"given twice, in lines {first} and {line}; remove one of them")
+                self.problem((*loc, key), f"given twice, in lines {first} and {line}; keep one of them")
                 continue
             self.marks[*loc, key] = Mark(self.source, line)
             if key == MERGE:

@@ -70,8 +70,8 @@ def test_text_in_quotes_is_text() -> None:
 def test_a_key_twice_is_refused_with_both_lines() -> None:
     document = parse("a:\n  b: 1\n  c: 2\n  b: 3\nd: {e: 1, e: 2}\n", "f")
     assert document.lines(document.problems) == [
-        "f:2: a.b: given twice, in lines 2 and 4; remove one of them",
-        "f:5: d.e: given twice, in lines 5 and 5; remove one of them",
+        "f:2: a.b: given twice, in lines 2 and 4; keep one of them",
+        "f:5: d.e: given twice, in lines 5 and 5; keep one of them",
     ]
 
 

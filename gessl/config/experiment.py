@@ -160,7 +160,7 @@ class Experiment(Model):
                 if known and name not in known:
                     findings.add(("comparisons", place, role), unknown("variant", name, known))
             if frozenset(pair) in pairs:
-                findings.add(("comparisons", place), f"{treatment} and {control} are compared already; remove one")
+                findings.add(("comparisons", place), f"{treatment} and {control} are compared already; keep one")
             pairs.add(frozenset(pair))
             if treatment in runs and runs[treatment] == runs.get(control):
                 text = f"{treatment} and {control} are the same runs, so nothing differs; change one, or leave it out"

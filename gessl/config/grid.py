@@ -111,9 +111,9 @@ class Grid:
     def _check_axes(self) -> None:
         for key, values in self.axes.items():
             if not values:
-                self.findings.add(("axes", key), "has no values; give one or more, or remove it")
+                self.findings.add(("axes", key), "has no values; give one or more, or take it out")
             if any(value in values[:place] for place, value in enumerate(values)):
-                self.findings.add(("axes", key), f"{list(values)!r:.100} holds a value twice; remove one")
+                self.findings.add(("axes", key), f"{list(values)!r:.100} holds a value twice; keep one")
 
     def _entry(self, name: str) -> Entry | None:
         given = self.methods[name] or {}

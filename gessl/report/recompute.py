@@ -41,6 +41,9 @@ def recompute(config: Mapping[str, Any], tables: Set[str], wanted: Set[str]) -> 
     if not read:
         return {}
     found = [rows[rows["id"].isin(wanted)] for rows in read]
-    rows = [{**vars(run), "state": FINISHED, "detail": "", "seconds": math.nan, "images": math.nan} for run in runs]
+    rows = [
+        {**vars(run), "state": FINISHED, "detail": "", "seconds": math.nan, "images": math.nan, "climbs": False}
+        for run in runs
+    ]
     nothing = pd.DataFrame()
     return ids(build_tables(plan, Collected(pd.DataFrame(rows), pd.concat(found), nothing, nothing, {}, {}, {}, {})))

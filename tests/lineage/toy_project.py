@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import yaml
 
 from gessl.data.pin import folder_hashes, folder_md5
@@ -91,7 +92,8 @@ def train_and_score(run: str, name: str = "toy") -> None:
     inputs = [run_dir(run) / "encoder.safetensors", data / "images.npy"]
     with Step("evaluate", run, scores_dir(run), inputs=inputs, config={}, seed=0) as step:
         step.path("scores.csv").write_text(SCORES_CSV.replace(RUN, run), encoding="utf-8")
-        step.path("outcomes.npz").write_bytes(b"outcomes" * 30)
+        right = {"linear/wmse-v1/all": np.arange(360) < 328, "knn/5nn-euclid/all": np.arange(360) < 326}
+        np.savez(step.path("outcomes.npz"), **right)
 
 
 def make_report(grid: str, *runs: str) -> None:
