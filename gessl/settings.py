@@ -12,7 +12,7 @@ import types
 import typing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,8 @@ class Settings:
     Raises:
         SettingsError: on construction, with all that is wrong.
     """
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}  # read by pydantic where it is: no unknown keys
 
     def __post_init__(self) -> None:
         misfits = list(self._out_of_range()) or list(self.contradictions())
