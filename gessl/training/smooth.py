@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gessl.bilevel.learner import Learner, Variables, seeded_init
+from gessl.bilevel.learner import Learner, Variables
 from gessl.methods.base import TEACHER, Batch, Clock, Method, Seen, Tensors
 from gessl.nets.vit import ViT
 from gessl.rng import generator
@@ -73,7 +73,8 @@ ENCODERS: dict[str, Callable[[], Any]] = {
 
 def learner(method: Method) -> tuple[Learner, Variables]:
     """A method bound to a smooth encoder, ReLU replaced by tanh, everything in float64."""
-    with seeded_init(generator(0, "encoder")):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
         encoder = ENCODERS[method.needs]()
     bound = Learner(method, encoder, generator(0, "heads"), images=IMAGES)
     for module in bound._net.modules():

@@ -131,7 +131,7 @@ def test_what_could_not_be_looked_up_is_counted_and_told(
 def test_a_record_of_no_library_cannot_be_verified(project: Path, libraries: dict[str, None]) -> None:
     forge(REPORT, lambda record: record["environment"].update(libraries=libraries))
     (line,) = _unverifiable()
-    assert line.startswith("its record tells of no library that it was made with; make env, then delete ")
+    assert line.startswith("its record tells of no library that it was made with; make env, then move ")
 
 
 def test_a_library_that_the_lock_has_must_be_told(project: Path) -> None:

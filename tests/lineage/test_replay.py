@@ -316,7 +316,10 @@ def names(path: str) -> Callable[[dict[str, Any]], None]:
 
 
 REFUSED |= {
-    path: (names(path), f"{re.escape(str(Path(path)))}: (no step reads such a file|input of .* from outside)")
+    path: (
+        names(path),
+        f"{re.escape(str(Path(path)))}: (no step reads such a file|input of .* from outside)|broken lineage record",
+    )
     for path in (
         *("yaml.py", "./yaml.py", "sitecustomize.py", "usercustomize.py", "evil.pth", "torch/__init__.py"),
         *("gessl/rng.py", "gessl/tasks/draw/__init__.py", "gessl/__pycache__/rng.cpython-311.pyc", "replay.json"),

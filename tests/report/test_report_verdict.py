@@ -42,7 +42,9 @@ def compared(base, gessl, protocol=LINEAR, unit="%", better="higher"):
                  "split": "test", "value": items.mean(), "items": items,
                  "resolution": resolution(unit, "test", items, {})}
             )  # fmt: skip
-    rows = [{**vars(run), "state": "finished", "detail": "", "seconds": 1.0, "images": 1.0} for run in runs]
+    rows = [
+        {**vars(run), "state": "finished", "detail": "", "seconds": 1.0, "images": 1.0, "climbs": False} for run in runs
+    ]
     collected = Collected(pd.DataFrame(rows), pd.DataFrame(scores), *[pd.DataFrame()] * 2, {}, {}, {}, {})
     plan = ReportPlan("grid", "title", tuple(runs), (PAIR,))
     return plan, build_tables(plan, collected)

@@ -1,5 +1,4 @@
 import json
-import math
 import os
 import shutil
 import signal
@@ -391,7 +390,7 @@ def test_points_are_the_rising_steps_after_the_last(
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "metrics.jsonl"
     path.write_text(
-        "".join(json.dumps({"step": step, "loss": math.nan}) + "\n" for step in steps) + '{"step": 99', encoding="utf-8"
+        "".join(json.dumps({"step": step, "loss": None}) + "\n" for step in steps) + '{"step": 99', encoding="utf-8"
     )
     found = [point.step for point in values.points(path, after)]
     assert found == sorted(set(found))

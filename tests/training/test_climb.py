@@ -45,7 +45,9 @@ def test_a_task_counts_whose_loss_is_higher_after_the_inner_steps(path: tuple, s
 
 def judged(shares: list[float], before: int = 0, **gessl: Any) -> tuple[bool, list[int]]:
     """The judgement, and the steps whose rows are marked; the first `before` rows are there from an earlier start."""
-    science = SimpleNamespace(gessl=dataclasses.replace(BASE, **gessl), train=TrainSettings(steps=len(shares)))
+    science = SimpleNamespace(
+        gessl=dataclasses.replace(BASE, **gessl), train=TrainSettings(steps=len(shares), warmup=0)
+    )
     rows: list[dict[str, Any]] = [{"step": step, "inner_rises": share} for step, share in enumerate(shares)]
     climb = Climb(science, [])
     for row in rows[:before]:
@@ -65,7 +67,7 @@ def test_more_than_half_of_the_first_tasks_decide_also_after_a_kill(before: int)
 
 def test_a_short_run_is_judged_at_its_end_and_a_base_run_never() -> None:
     assert judged([1.0, 1.0, 0.0]) == (True, [2])
-    science = SimpleNamespace(gessl=None, train=TrainSettings(steps=3))
+    science = SimpleNamespace(gessl=None, train=TrainSettings(steps=3, warmup=0))
     climb, row = Climb(science, []), {"step": 2, "loss": 1.0}
     climb.see(row)
     assert (climb.found, climb.last, CLIMBS in row) == (False, 0, False)
