@@ -10,7 +10,7 @@ DECIDED = (BETTER, WORSE)
 LEAST_PAIRS = next(n for n in count(1) if least_p(n) <= SIGNIFICANT)
 
 RULE = (
-    f"Ahead or behind: the 95 % interval of the paired difference excludes zero, and so does the sign-flip test at "
+    f"Ahead or behind: the 95 % interval of the paired difference excludes zero, and the sign-flip test gives "
     f"p ≤ {SIGNIFICANT}. Not judged: fewer than {LEAST_PAIRS} pairs of seeds, with which no such p is attainable."
 )
 
