@@ -24,7 +24,7 @@ from gessl.lineage.provenance import fingerprint, step_fingerprint
 from gessl.lineage.record import Step, read_record
 from gessl.nets.encoder import save_encoder
 from gessl.nets.parallel import anywhere, join, processes, wait
-from gessl.training.checkpoint import Owner, load_checkpoint, pack, save_checkpoint
+from gessl.training.checkpoint import POINTER, Owner, load_checkpoint, pack, save_checkpoint
 from gessl.training.climb import Climb
 from gessl.training.failure import diverging, explain
 from gessl.training.lease import Lease
@@ -83,6 +83,7 @@ def lead(run_id: str, science: Science, efficiency: Efficiency, notice: Notice, 
         publish(run, step, work, described)
         lease.require()
     lease.require()
+    (work / POINTER).unlink()  # first: nobody may go on from a checkpoint whose metrics are gone already
     shutil.rmtree(work)
 
 
