@@ -103,10 +103,19 @@ def _create(database: Path) -> None:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     unfinished = database.with_name(f".{database.name}.tmp")  # one writer at a time: this function's caller is it
-    for left in database.parent.glob(f"{unfinished.name}*"):  # by one that was killed, its journal, too
+    _remove(unfinished)  # which a killed process left
+    try:
+        store: Any = SqlAlchemyStore(  # type: ignore[no-untyped-call]
+            f"sqlite:///{unfinished}", (database.parent / "artifacts").as_uri()
+        )
+        store.engine.dispose()
+        os.replace(unfinished, database)
+    except BaseException:
+        _remove(unfinished)
+        raise
+
+
+def _remove(unfinished: Path) -> None:
+    """Remove a half-made store, its journal, too."""
+    for left in unfinished.parent.glob(f"{unfinished.name}*"):
         left.unlink()
-    store: Any = SqlAlchemyStore(  # type: ignore[no-untyped-call]
-        f"sqlite:///{unfinished}", (database.parent / "artifacts").as_uri()
-    )
-    store.engine.dispose()
-    os.replace(unfinished, database)
