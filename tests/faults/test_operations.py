@@ -56,7 +56,7 @@ WRITING = {
 CONVENIENCE = "cache/"  # what lies there may be missing: the verb has said so, or works without
 REMOVES = re.compile(r"\((remove|rmdir)")
 HOLDS = re.compile("(open|write|fsync) .*work/leases")  # killed there, nobody knows who it was: waited for two minutes
-SLOW = ("track",)  # a store has two thousand operations and takes seconds
+OPEN = ("track",)  # not yet: a store has two thousand operations, most of them SQLite's and MLflow's, not ours
 
 
 class Tree:
@@ -205,7 +205,7 @@ def test_verbs_that_read_write_nothing(project: Path, verb: str) -> None:
     assert done.operations == []
 
 
-@pytest.mark.parametrize("verb", sorted(WRITING.keys() - set(SLOW)))
+@pytest.mark.parametrize("verb", sorted(WRITING.keys() - set(OPEN)))
 def test_some_operation_fails_or_kills(finished: Path, here: Path, verb: str) -> None:
     tree = Tree(finished, here, WRITING[verb])
     for fault in _faults(tree.operations, SAMPLED.get(verb, 3)):
@@ -213,7 +213,7 @@ def test_some_operation_fails_or_kills(finished: Path, here: Path, verb: str) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("verb", WRITING)
+@pytest.mark.parametrize("verb", sorted(WRITING.keys() - set(OPEN)))
 def test_each_operation_fails_and_kills(finished: Path, here: Path, verb: str) -> None:
     tree = Tree(finished, here, WRITING[verb])
     places = _kinds(tree.operations)
