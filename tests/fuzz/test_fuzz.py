@@ -196,20 +196,6 @@ def alter_record(draw: random.Random) -> tuple[str, bool]:
     return how, told != was
 
 
-@pytest.mark.parametrize("group", range(4))
-def test_records(toy: Path, tmp_path: Path, group: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """200 of them."""
-    monkeypatch.chdir(tmp_path)
-    failed = []
-    for number in range(group * GROUP, (group + 1) * GROUP):
-        draw = random.Random(1000 + number)
-        fresh(toy, tmp_path / "project")
-        how, betrayed = alter_record(draw)
-        failed += check_verbs(f"record {number}: {how}", betrayed, draw)
-    if failed:
-        pytest.fail("\n\n".join(failed), pytrace=False)
-
-
 def check_verbs(case: str, altered: bool, draw: random.Random) -> list[str]:
     """The audit and two other verbs."""
 
@@ -266,14 +252,23 @@ HARMS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("group", range(4))
-def test_trees(toy: Path, tmp_path: Path, group: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """200 of them."""
+@pytest.mark.parametrize(("what", "seed", "alter"), [("record", 1000, alter_record), ("tree", 2000, alter_tree)])
+def test_altered_results(
+    toy: Path,
+    tmp_path: Path,
+    group: int,
+    what: str,
+    seed: int,
+    alter: Callable[[random.Random], tuple[str, bool]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """200 records and 200 trees."""
     monkeypatch.chdir(tmp_path)
     failed = []
     for number in range(group * GROUP, (group + 1) * GROUP):
-        draw = random.Random(2000 + number)
+        draw = random.Random(seed + number)
         fresh(toy, tmp_path / "project")
-        how, altered = alter_tree(draw)
-        failed += check_verbs(f"tree {number}: {how}", altered, draw)
+        how, altered = alter(draw)
+        failed += check_verbs(f"{what} {number}: {how}", altered, draw)
     if failed:
         pytest.fail("\n\n".join(failed), pytrace=False)
