@@ -1,4 +1,4 @@
-"""Advice never destroys: to delete is told only of what a step makes again, and only by one module."""
+"""Advice never destroys: deleting is advised only for what a step makes again, and only by one module."""
 
 import ast
 import inspect

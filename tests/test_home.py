@@ -1,4 +1,4 @@
-"""A copied project runs its own code or nothing, and libraries are told who everybody is."""
+"""A copied project runs its own code or nothing, and libraries can tell who the user is."""
 
 import io
 import sys

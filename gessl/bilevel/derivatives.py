@@ -131,7 +131,7 @@ def seeded(tensors: Tensors, seed: int = 0) -> Iterator[None]:
 
 @contextmanager
 def _default(dtype: torch.dtype) -> Iterator[None]:
-    """Within the block, new tensors of real numbers are of `dtype` unless told otherwise."""
+    """Within the block, new tensors of real numbers are of `dtype` unless they are given another."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:

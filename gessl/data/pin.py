@@ -70,7 +70,7 @@ def folder_hashes(folder: Path, pinned: Pin | None = None) -> dict[str, str]:
 def within_pin(sizes: dict[str, int], pinned: Pin) -> set[str]:
     """Which files of a raw folder are worth reading: the smallest, up to twice as many bytes as are pinned.
 
-    So a file that was replaced by one of any size is found without reading it, and the others are still told apart.
+    So a file that was replaced by one of any size is found without reading it, and the other files keep their hashes.
     """
     total = itertools.accumulate(sorted(sizes.values()))
     fitting = sum(so_far <= 2 * pinned.size + SLACK for so_far in total)
@@ -127,13 +127,13 @@ def verify_raw(name: str, *, partial: bool = False) -> None:
     if not faults:
         return
     first = min(faults)
-    mend = {
+    fix = {
         "is missing": refetch(name),
         "does not belong there": move_away(folder / first),
         "was altered": refetch(name, folder / first),
     }[faults[first]]
     others = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-    raise UserError(f"{folder / first}: {faults[first]}{others}, differs from {pin(name)}; {mend}")
+    raise UserError(f"{folder / first}: {faults[first]}{others}, differs from {pin(name)}; {fix}")
 
 
 def check_untouched(name: str) -> None:

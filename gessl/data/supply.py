@@ -31,7 +31,7 @@ class Supply:
     counted: bool
 
     def classes_with(self, split: str, images: int) -> int:
-        """How many classes of a split have so many images or more."""
+        """How many classes of a split have at least that many images."""
         return sum(count >= images for count in self.classes[split])
 
 

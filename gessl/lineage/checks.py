@@ -30,18 +30,18 @@ def _difference(entry: dict[str, Any], content: Content) -> str | None:
 def check_outputs(ledger: Ledger, contents: dict[str, Content]) -> Iterator[Finding]:
     """Every output that a record claims is there, byte for byte."""
     for held in ledger.held:
-        mend = redo(held.folder, WORKFLOW)
+        fix = redo(held.folder, WORKFLOW)
         for output in held.record["outputs"]:
             path = output["path"]
             if path not in held.claims:
                 continue
             content = contents.get(path)
             if content is None:
-                yield Finding("missing", path, "recorded, but not there", mend)
+                yield Finding("missing", path, "recorded, but not there", fix)
             elif content.error:
                 yield Finding("unverifiable", path, content.error, "make it readable")
             elif fault := _difference(output, content):
-                yield Finding("altered", path, fault, mend)
+                yield Finding("altered", path, fault, fix)
 
 
 def check_strays(ledger: Ledger, present: Iterable[str]) -> Iterator[Finding]:
@@ -55,8 +55,8 @@ def check_strays(ledger: Ledger, present: Iterable[str]) -> Iterator[Finding]:
             yield Finding("orphaned", path, "no record claims it", move_away(Path(path)))
             folder = str(ledger.root.joinpath(*Path(path).relative_to(ledger.root).parts[:2]))
             if folder != path and folder not in recorded:
-                mend = move_away(Path(folder), WORKFLOW)
-                yield Finding("missing", f"{folder}/{RECORD}", "files without their record", mend)
+                fix = move_away(Path(folder), WORKFLOW)
+                yield Finding("missing", f"{folder}/{RECORD}", "files without their record", fix)
 
 
 def check_inputs(ledger: Ledger, contents: dict[str, Content]) -> Iterator[Finding]:
@@ -96,9 +96,9 @@ def _outside(ledger: Ledger, held: Held, entry: dict[str, Any], content: Content
     elif content.error:
         yield Finding("unverifiable", path, content.error, "make it readable")
     elif fault := _difference(entry, content):
-        what, mend = f"{fault}; {used}", f"restore it, or {again}"
+        what, fix = f"{fault}; {used}", f"restore it, or {again}"
         raw = Path(path).is_relative_to(RAW)
-        yield Finding("altered", path, what, mend) if raw else Finding("stale", path, what, mend, "inputs")
+        yield Finding("altered", path, what, fix) if raw else Finding("stale", path, what, fix, "inputs")
 
 
 def check_present(ledger: Ledger) -> Iterator[Finding]:
@@ -109,13 +109,13 @@ def check_present(ledger: Ledger) -> Iterator[Finding]:
     lock = sha256_file(LOCK) if LOCK.is_file() else None
     for held in ledger.held:
         code, folder = held.record["code"], str(held.folder)
-        recorded, mend = code.get("fingerprint"), "run the workflow again"
+        recorded, fix = code.get("fingerprint"), "run the workflow again"
         if code.get("commit"):
-            mend += f", or go back to commit {str(code['commit'])[:12]}"
+            fix += f", or go back to commit {str(code['commit'])[:12]}"
         if recorded is not None and recorded != _fingerprint_now(held.record):
-            yield Finding("stale", folder, "the sources that its step uses changed since", mend, "code")
+            yield Finding("stale", folder, "the sources that its step uses changed since", fix, "code")
         if held.record["environment"].get("lock") != lock:
-            yield Finding("stale", folder, f"made in another environment than {LOCK} states", mend, "environment")
+            yield Finding("stale", folder, f"made in another environment than {LOCK} states", fix, "environment")
 
 
 def _fingerprint_now(record: dict[str, Any]) -> str | None:
@@ -165,16 +165,16 @@ def check_raw(contents: dict[str, Content], raw: Iterable[str]) -> Iterator[Find
         if not hashes and manifest is None:
             continue  # never fetched here; whatever was made of it misses it as an input
         if manifest is None or not hashes:
-            mend = refetch(top.name, top if hashes else None)
-            yield Finding("altered" if hashes else "missing", str(top), f"differs from {pins[top]}", mend)
+            fix = refetch(top.name, top if hashes else None)
+            yield Finding("altered" if hashes else "missing", str(top), f"differs from {pins[top]}", fix)
             continue
         listed = {entry["path"]: entry["md5"] for entry in manifest["files"]}
         for name in sorted(listed.keys() | hashes.keys()):
             if listed.get(name) != hashes.get(name):
                 kind: Kind = "missing" if name not in hashes else "altered" if name in listed else "orphaned"
                 stray, lost = kind == "orphaned", kind == "missing"
-                mend = move_away(top / name) if stray else refetch(top.name, None if lost else top / name)
-                yield Finding(kind, str(top / name), f"differs from {pins[top]}", mend)
+                fix = move_away(top / name) if stray else refetch(top.name, None if lost else top / name)
+                yield Finding(kind, str(top / name), f"differs from {pins[top]}", fix)
 
 
 def check_ancestry(ledger: Ledger) -> Iterator[Finding]:

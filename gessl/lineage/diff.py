@@ -87,15 +87,15 @@ def _data(record: Record) -> dict[str, str]:
 def _pins(record: Record) -> dict[str, str]:
     """Content hashes of the pins that a record leads to, through the makers of its inputs as they are now."""
     found: dict[str, str] = {}
-    told: set[Path] = set()
+    listed: set[Path] = set()
     waiting = [record]
     for reached in waiting:
         for entry in reached["inputs"]:
             path = Path(entry["path"])
             if path.parent == RAW and path.suffix == ".dvc":
                 found[path.as_posix()] = entry["sha256"]
-            elif entry["record"] and path.parent not in told:
-                told.add(path.parent)
+            elif entry["record"] and path.parent not in listed:
+                listed.add(path.parent)
                 with suppress(UserError):  # a broken record is an audit's matter
                     maker = read_record(path.parent)
                     waiting += [maker] if maker and maker["id"] == entry["record"] else []

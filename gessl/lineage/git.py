@@ -1,4 +1,4 @@
-"""The one door to git, and its objects read raw: what git was told locally decides nothing of what comes out.
+"""The one door to git, and its objects read raw: local settings of git decide nothing of what comes out.
 
 An object is named by the hash of its bytes, and that hash is computed here: replaced, grafted or damaged objects cannot
 pass for the ones that a commit names. Nothing that a repository's own settings name (hooks, filters, monitors, remote
@@ -39,7 +39,7 @@ class Entry(NamedTuple):
 
 
 def environment() -> dict[str, str]:
-    """That of this process, without what a hook or a shell told git."""
+    """That of this process, without the variables that a hook or a shell sets for git."""
     return {name: value for name, value in os.environ.items() if not name.startswith("GIT_")} | {
         "GIT_NO_REPLACE_OBJECTS": "1",
         "GIT_GRAFT_FILE": os.devnull,

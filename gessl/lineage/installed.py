@@ -22,7 +22,7 @@ from gessl.lineage.seen import Seen
 
 CODE = re.compile(r"\.(py|pyc|pth|pyd|dylib|so(\.[\d.]+)?)$")
 OF_VENV = {"_virtualenv.py", "_virtualenv.pth"}  # of the tool that made the environment
-SHOWN = 3  # faults that are told
+SHOWN = 3  # most faults in one line
 
 
 class Installed(NamedTuple):
@@ -73,10 +73,10 @@ class Installed(NamedTuple):
             shown = ", ".join(f"{path} ({fault})" for path, fault in [*self.faults.items()][:SHOWN])
             more = f" and {len(self.faults) - SHOWN} more" if len(self.faults) > SHOWN else ""
             return f"installed files are not as they were installed: {shown}{more}"
-        told = f"{self.files} installed files are as they were installed"
+        text = f"{self.files} installed files are as they were installed"
         bare = f"; nothing tells of those of {', '.join(self.unchecked[:SHOWN])}" if self.unchecked else ""
         more = f" and {len(self.unchecked) - SHOWN} more" if len(self.unchecked) > SHOWN else ""
-        return f"{told}{bare}{more}"
+        return f"{text}{bare}{more}"
 
 
 def _list(one: metadata.Distribution) -> str | None:

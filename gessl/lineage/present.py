@@ -20,7 +20,7 @@ FILE = "100644"  # whether a file may be executed decides nothing
 def is_source(path: PurePath) -> bool:
     """Whether a path in the package is that of a source, or a template: no cache of Python's, no editor's hidden file.
 
-    No commit holds the latter, and what was made beside one is still what its commit makes.
+    No commit holds the latter, and what was made next to one is still what its commit makes.
     """
     return not any(part == "__pycache__" or part.startswith(".") for part in path.parts)
 
@@ -47,7 +47,7 @@ def digest(path: Path, link: bool, hashed: Callable[[int], Any] = lambda size: h
     Args:
         path: of the file.
         link: whether to take the link itself.
-        hashed: begins the hash of so many bytes.
+        hashed: begins the hash of that many bytes.
     """
     try:
         if link:
@@ -67,7 +67,7 @@ def digest(path: Path, link: bool, hashed: Callable[[int], Any] = lambda size: h
 
 
 def blobs_in(home: Path, names: Iterable[str], like: str) -> dict[PurePosixPath, Entry]:
-    """What git would hold of these files, whatever it was told to leave out or to convert.
+    """What git would hold of these files, whatever it is set to leave out or to convert.
 
     `like` is the name of an object of the repository, whose length tells the kind of hash.
     """

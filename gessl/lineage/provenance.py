@@ -179,10 +179,10 @@ def _source(name: str) -> Path | None:
         return None
     path = PACKAGE.parent.joinpath(*name.split("."))
     inside = [file for suffix in _SUFFIXES if (file := path / f"__init__{suffix}").is_file()]
-    beside = [file for suffix in _SUFFIXES if (file := path.with_name(path.name + suffix)).is_file()]
-    if beside and path.is_dir():
-        raise UserError(f"{path}: a folder with the name of {beside[0].name} next to it; move one of them away")
-    found = next(iter(inside + beside), None)
+    siblings = [file for suffix in _SUFFIXES if (file := path.with_name(path.name + suffix)).is_file()]
+    if siblings and path.is_dir():
+        raise UserError(f"{path}: a folder with the name of {siblings[0].name} next to it; move one of them away")
+    found = next(iter(inside + siblings), None)
     if found and found.suffix != ".py":
         raise UserError(f"{found}: Python imports it as {name}, and it is no source; move it away")
     return found

@@ -141,8 +141,8 @@ def _verified_inputs(record: Record) -> list[Path]:
 def _may_be_read(path: Path) -> bool:
     """Whether a step reads files of that place: results, raw data, and what a report quotes or says of failed runs."""
     below = any(path != folder and path.is_relative_to(folder) for folder in (RESULTS, RAW))
-    told = path.parent == REFERENCES or (path.parts[:1] == WORK.parts and len(path.parts) == 3)
-    return below or (told and path.suffix in (".yaml", ".json"))
+    listed = path.parent == REFERENCES or (path.parts[:1] == WORK.parts and len(path.parts) == 3)
+    return below or (listed and path.suffix in (".yaml", ".json"))
 
 
 @contextmanager

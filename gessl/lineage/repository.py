@@ -45,10 +45,10 @@ def recorded_code(code: dict[str, Any], what: str) -> Iterator[tuple[Scratch, st
         scratch = Scratch(Path(place).resolve() / "code", Path(place).resolve() / "project")
         scratch.project.mkdir()
         try:
-            told = _lay_commit(code, scratch)
+            said = _lay_commit(code, scratch)
         except _NoCommitError as error:
-            told = _lay_present(code, scratch, error, what)
-        yield scratch, told
+            said = _lay_present(code, scratch, error, what)
+        yield scratch, said
 
 
 class _NoCommitError(Exception):

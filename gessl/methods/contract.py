@@ -137,7 +137,7 @@ def require_values(name: str, cls: type[Method], values: Mapping[str, Any], path
 def require_heads(name: str, method: Method) -> None:
     """Refuse, before any run, a method whose heads are no modules, or have no projector among them.
 
-    They are asked for without memory behind them; where that fails, the start of the run will say why.
+    They are made on the meta device, which takes no memory; where that fails, the start of the run will say why.
 
     Raises:
         UserError: the heads are wrong.

@@ -134,7 +134,7 @@ def read_cards(plan: ReportPlan) -> dict[str, dict[str, Any]]:
 
 
 def read_scores(run: PlannedRun, card: dict[str, Any]) -> pd.DataFrame:
-    """The rows of the run's `scores.csv`, with the test items behind each; `card` is its data set's."""
+    """The rows of the run's `scores.csv`, with the test items of each; `card` is its data set's."""
     return _with_items(run, _scores(run), _outcomes(run), card)
 
 

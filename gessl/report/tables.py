@@ -37,7 +37,7 @@ class Cell:
         p, min_p: sign-flip test of a difference, and the least p that its n can give.
         p_holm: p adjusted over all differences of the report.
         seconds, images: per run of the variant; for a difference treatment ÷ control. None where unknown.
-        climbing: runs behind it whose inner loop was found to raise the loss.
+        climbing: how many of its runs have an inner loop that was found to raise the loss.
         scores: ids of the score rows behind the number, sorted.
     """
 
@@ -250,7 +250,7 @@ def differences(tables: list[Table]) -> list[Cell]:
 
 
 def cell_id(kind: str, scores: tuple[str, ...]) -> str:
-    """16 hex digits that name a number: SHA-256 over its kind and the sorted ids of the scores behind it."""
+    """16 hex digits that name a number: SHA-256 over its kind and the sorted ids of its scores."""
     return sha256_json({"kind": kind, "scores": sorted(scores)})[:16]
 
 

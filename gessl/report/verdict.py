@@ -1,4 +1,4 @@
-"""When a difference counts as decided: the one rule behind bold, colour, counts and sentences."""
+"""When a difference counts as decided: the one rule for bold, colour, counts and sentences."""
 
 from itertools import count
 

@@ -85,7 +85,7 @@ def follow(plans: Sequence[TrackingPlan], command: list[str], *, interval: float
     Raises:
         UserError: the command cannot be started, or MLFLOW_TRACKING_URI names no store.
     """
-    tracking_uri()  # that it names no store is told now, before the command starts
+    tracking_uri()  # refuses what names no store before the command starts
     warned: set[str] = set()
     mirrored = None
 

@@ -94,7 +94,7 @@ def learner(method: Method) -> tuple[Learner, Variables]:
 
 
 def _open(state: Tensors) -> Tensors:
-    """The same behind what holds prototypes still and keeps a queue closed in the first epochs."""
+    """The same after what holds prototypes still and keeps a queue closed in the first epochs."""
     opened = dict(state)
     if "frozen" in state:
         opened["frozen"] = torch.zeros_like(state["frozen"])
@@ -106,7 +106,7 @@ def _open(state: Tensors) -> Tensors:
 
 
 def _past_an_epoch(bound: Learner, variables: Variables) -> Variables:
-    """The same behind an epoch's end, for a method that learns nothing before."""
+    """The same after an epoch's end, for a method that learns nothing before."""
     if "assignments" not in variables.state:
         return variables
     params, buffers, state = variables

@@ -1,4 +1,4 @@
-"""What git was told locally decides nothing of what a record says, and runs nothing."""
+"""What git is set to locally decides nothing of what a record says, and runs nothing."""
 
 import os
 import socket

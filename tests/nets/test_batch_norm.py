@@ -1,4 +1,4 @@
-"""BatchNorm where a channel has so many values that adding them one by one in float32 loses digits."""
+"""BatchNorm where a channel has more values than can be added one by one in float32 without losing digits."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -144,7 +144,7 @@ def test_it_takes_no_more_memory_than_torchs(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_gradient_laid_out_otherwise_is_summed_all_the_same() -> None:
-    """Behind a spatial mean, a gradient is one value seen many times."""
+    """After a spatial mean, a gradient is one value seen many times."""
     results = []
     for dtype in (torch.float32, torch.float64):
         one = layer(dtype)

@@ -56,7 +56,7 @@ def difference(*arguments, **words):
 
 
 def right(seeds, images, *, first):
-    """The first so many of the test images right, the same for each seed."""
+    """That many of the test images right, the first ones, the same for each seed."""
     return np.broadcast_to(np.arange(images) < first, (seeds, images))
 
 

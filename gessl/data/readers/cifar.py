@@ -19,7 +19,7 @@ from gessl.errors import UserError
 
 SHAPE = (3, 32, 32)
 PIXELS = 3 * 32 * 32
-BESIDE = 512  # most bytes of an image beside its pixels: its label, its file's name
+LABEL = 512  # most bytes that an image takes next to its pixels: its label, its file's name
 EXTRA = 1 << 20  # and of a batch, whatever its images
 OPCODES = 32  # most operations of a pickle per image: two labels and a name take a dozen
 OTHERS = 1 << 16  # and of a batch, whatever its images
@@ -74,7 +74,7 @@ def read_cifar100(entry: Dataset, path: Path) -> RawImages:
 def _read(entry: Dataset, path: Path, layout: _Layout) -> RawImages:
     counts = dict.fromkeys(layout.train, entry.parts["train"] // len(layout.train))
     counts |= {layout.test: entry.parts["test"], layout.meta: 0}
-    limits = {f"{layout.folder}/{name}": count * (PIXELS + BESIDE) + EXTRA for name, count in counts.items()}
+    limits = {f"{layout.folder}/{name}": count * (PIXELS + LABEL) + EXTRA for name, count in counts.items()}
     with open_members(path, limits) as members:
         content = {name: members[f"{layout.folder}/{name}"].read() for name in counts}
     names = _unpickle(content[layout.meta], 0, f"{path}: {layout.meta}").get(layout.names)
