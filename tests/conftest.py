@@ -66,6 +66,17 @@ def copy_project(to: Path) -> Path:
     return to
 
 
+@pytest.fixture
+def unprepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Configuration and pins of this checkout, without results that lie in it; it is the working directory."""
+    project = tmp_path / "unprepared"
+    (project / "data/raw").mkdir(parents=True)
+    for name in ("config", "requirements.lock", *(f"data/raw/{pin.name}" for pin in (ROOT / "data/raw").glob("*.dvc"))):
+        (project / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(project)
+    return project
+
+
 @pytest.fixture(scope="session")
 def prepared_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project whose digits are fetched, prepared and drawn into tasks for seed 0."""

@@ -11,7 +11,7 @@ import yaml
 from gessl.cli import main
 from gessl.config import Batch, Experiment
 from gessl.errors import UserError
-from tests.conftest import ROOT, SMALL
+from tests.conftest import SMALL
 
 # as given before: nothing that is made from an unchanged setting may get another id (SimCLR got a setting more since,
 # and ids had these 8 digits of the hash only)
@@ -31,9 +31,7 @@ IDS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def project(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
+pytestmark = pytest.mark.usefixtures("unprepared")
 
 
 @pytest.fixture

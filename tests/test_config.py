@@ -15,10 +15,7 @@ from gessl.errors import UserError
 from gessl.methods import method_names
 from tests.conftest import ROOT, SMALL, copy_project
 
-
-@pytest.fixture(autouse=True)
-def project(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
+pytestmark = pytest.mark.usefixtures("unprepared")
 
 
 def changed(*path: str | int, to: object) -> dict:
@@ -411,7 +408,6 @@ def test_the_published_schema_is_current() -> None:
     assert path.read_text(encoding="utf-8") == schema(), f"run `gessl schema > {path.relative_to(ROOT)}`"
 
 
-def test_supervised_protocols_on_classes_that_training_lacks_are_refused_at_once(monkeypatch) -> None:
-    monkeypatch.chdir(ROOT)
+def test_supervised_protocols_on_classes_that_training_lacks_are_refused_at_once() -> None:
     with pytest.raises(UserError, match=r"glyphs: no class of its test split has training images, so linear/wmse-v1"):
         Experiment.parse({**SMALL, "datasets": ["glyphs"], "recipe": {"views": "glyphs"}}, "here")

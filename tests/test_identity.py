@@ -41,17 +41,15 @@ def test_an_id_shows_16_digits_of_the_hash_of_the_science() -> None:
     assert run_id("digits-simclr", 3, science) == f"digits-simclr-s3-{science[:16]}"
 
 
-def test_rates_that_shared_an_id_of_8_digits_are_two_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
+def test_rates_that_shared_an_id_of_8_digits_are_two_runs(tmp_path: Path, unprepared: Path) -> None:
     batch = Batch.load([grid(tmp_path)])
     assert len(batch.runs) == 2
     assert len({run[:-8] for run in batch.runs}) == 1, "choose other rates: these tell nothing"
 
 
 def test_two_runs_of_one_id_are_refused_by_the_planner(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, unprepared: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(ROOT)
     monkeypatch.setattr(identity, "DIGITS", 0)  # what a collision would look like
     assert main(["check", "--config", str(grid(tmp_path))]) == 2
     (line,) = capsys.readouterr().err.splitlines()

@@ -28,10 +28,7 @@ from gessl.tasks.draw import TaskSettings
 from gessl.training.settings import TrainSettings
 from tests.conftest import ROOT, SMALL
 
-
-@pytest.fixture(autouse=True)
-def project(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
+pytestmark = pytest.mark.usefixtures("unprepared")
 
 
 def refused(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
