@@ -190,7 +190,7 @@ def _notes(ledger: Ledger, seen: Seen | None) -> Iterator[str]:
 
 
 def format_verdict(verdict: Verdict) -> str:
-    """The verdict for people: one line, the head, then one per note and one per finding (kind, path, what, mend)."""
+    """The verdict for people: one line, the head, then one per note and one per finding (kind, path, what, fix)."""
     scope = f"{verdict.records} records, {verdict.files} files, {verdict.bytes / 1e6:.1f} MB"
     if verdict.cached_files:
         scope += f", of which {verdict.cached_files} files, {verdict.cached_bytes / 1e6:.1f} MB not read again"
@@ -198,7 +198,7 @@ def format_verdict(verdict: Verdict) -> str:
     kinds = ", ".join(f"{count[kind]} {kind}" for kind in KINDS if count[kind])
     lines = [f"{_HEADLINES[verdict.exit_code]}{f'{kinds}; ' if kinds else ''}{scope}", f"head: {verdict.head}"]
     lines += [f"note: {note}" for note in verdict.notes]
-    lines += [f"{finding.kind}: {finding.path}: {finding.what}; {finding.mend}" for finding in verdict.findings]
+    lines += [f"{finding.kind}: {finding.path}: {finding.what}; {finding.fix}" for finding in verdict.findings]
     return "\n".join(line if line.isprintable() else ascii(line) for line in lines)
 
 

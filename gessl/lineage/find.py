@@ -73,8 +73,8 @@ def folder_of_record(prefix: str) -> Path:
     """
     found = [path.parent for path in sorted(RESULTS.rglob(RECORD)) if _id_in(path).startswith(prefix)]
     if len(found) != 1:
-        mend = "give more digits" if found else f"nothing under {RESULTS} has this id"
-        raise UserError(f"{prefix}: id of {len(found)} records; {mend}")
+        fix = "give more digits" if found else f"nothing under {RESULTS} has this id"
+        raise UserError(f"{prefix}: id of {len(found)} records; {fix}")
     return found[0]
 
 

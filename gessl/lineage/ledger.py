@@ -21,12 +21,12 @@ COST = 1 << 20  # as many bytes could be hashed in the time that it takes to che
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong: with which path, what, and how to mend it; for what is stale, what changed since."""
+    """One thing that is wrong: with which path, what, and how to fix it; for what is stale, what changed since."""
 
     kind: Kind
     path: str
     what: str
-    mend: str
+    fix: str
     cause: Cause = ""
 
 

@@ -20,7 +20,7 @@ def _unverifiable() -> list[str]:
     """What is said of the report, which is all that is altered here."""
     found = [finding for finding in audit().findings if finding.kind != "stale"]
     assert {(finding.kind, finding.path) for finding in found} <= {("unverifiable", str(REPORT))}
-    return [f"{finding.what}; {finding.mend}" for finding in found]
+    return [f"{finding.what}; {finding.fix}" for finding in found]
 
 
 def _lock(*lines: str) -> None:

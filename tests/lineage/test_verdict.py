@@ -216,7 +216,7 @@ def test_json_has_the_documented_fields(project: Path, capsys: pytest.CaptureFix
     assert told.err == ""
     passed = json.loads(told.out)
     documented = (Path(__file__).parents[2] / "docs/audit.md").read_text(encoding="utf-8")
-    assert all(f"`{key}`" in documented for key in (*passed, "kind", "path", "what", "mend", "cause"))
+    assert all(f"`{key}`" in documented for key in (*passed, "kind", "path", "what", "fix", "cause"))
     assert passed["schema"] == "gessl/audit/1"
     assert (passed["ok"], passed["exit_code"], passed["findings"], passed["records"]) == (True, 0, [], 6)
     assert len(passed["head"]) == 64
@@ -230,7 +230,7 @@ def test_json_has_the_documented_fields(project: Path, capsys: pytest.CaptureFix
     assert failed.keys() == passed.keys()
     assert (failed["ok"], failed["exit_code"]) == (False, 1)
     first = failed["findings"][0]
-    assert first.keys() == {"kind", "path", "what", "mend", "cause"}
+    assert first.keys() == {"kind", "path", "what", "fix", "cause"}
     assert (first["kind"], first["path"], first["cause"]) == ("altered", str(SCORES), "")
     assert {finding["cause"] for finding in failed["findings"]} == {"", "environment"}
 
