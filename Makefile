@@ -30,7 +30,7 @@ run: env
 test: env .peers/.locked
 	$(BIN)/python -m pytest
 
-# the slow ones: workflows beside and behind each other, the compiler, two processes
+# the slow ones: workflows at once and in turn, the compiler, two processes
 test-slow: env .peers/.locked
 	$(BIN)/python -m pytest -m slow
 
@@ -42,7 +42,7 @@ test-team: env
 test-slurm: env
 	$(BIN)/python -m pytest -n 0 -m slurm tests/cluster
 
-# every command that the documentation shows, behind `make run`
+# every command that the documentation shows, after `make run`
 documented: env
 	$(BIN)/python -m pytest tests/documented --override-ini testpaths= -n 0
 
@@ -67,7 +67,7 @@ report: env
 audit: env
 	$(BIN)/gessl audit
 
-# the hyper-gradient's cost, beside Betty, TorchOpt and a plain loop, in one run
+# the hyper-gradient's cost, against Betty, TorchOpt and a plain loop, in one run
 bench-bilevel: env .peers/.locked
 	PYTHONPATH=.peers $(BIN)/python -m benchmarks.bilevel $(BENCH)
 
@@ -77,7 +77,7 @@ learn: env
 	$(BIN)/python -m benchmarks.learn $(LEARN); learns=$$?; \
 	$(BIN)/python -m benchmarks.explanations $(LEARN) && exit $$learns
 
-# what each base method costs, alone and under GeSSL, in one run (behind `make learn`, whose data it uses)
+# what each base method costs, alone and under GeSSL, in one run (after `make learn`, whose data it uses)
 bench-methods: env
 	$(BIN)/python -m benchmarks.methods $(LEARN)
 

@@ -1,4 +1,4 @@
-"""Throughput of `gessl audit` beside that of `sha256sum`, run in parallel, on the same files.
+"""Throughput of `gessl audit` against that of `sha256sum`, run in parallel, on the same files.
 
     python -m benchmarks.audit [--runs 1000] [--megabytes 2] [--rounds 5] [--folder DIR]
 

@@ -1,4 +1,4 @@
-"""What an exact GeSSL hyper-gradient costs, beside Betty, TorchOpt and a plain loop, on one problem in one run.
+"""What an exact GeSSL hyper-gradient costs, against Betty, TorchOpt and a plain loop, on one problem in one run.
 
     python -m benchmarks.bilevel [--quick] [--repeats 3] [--threads 1]
 

@@ -1,6 +1,6 @@
 """Why some methods learn less than raw pixels on digits, and why CMC's images have few colours: explanations, tested.
 
-`make learn` runs this behind its grids, whose runs it uses. Each explanation says what should happen if it is true;
+`make learn` runs this after its grids, whose runs it uses. Each explanation says what should happen if it is true;
 what happens is measured over the grid's seeds. The exit status is 1 if one of them is refuted.
 """
 
@@ -146,7 +146,7 @@ def free_colours(name: str) -> NDArray[np.uint8]:
 
 
 def pretrained(science: Science, images: NDArray[np.uint8] | None = None) -> float:
-    """Accuracy (%) with one label per class behind pretraining on the data set's images or on others."""
+    """Accuracy (%) with one label per class after pretraining on the data set's images or on others."""
     run = Run(science, CPU)
     if images is not None:
         run.images = images
@@ -156,7 +156,7 @@ def pretrained(science: Science, images: NDArray[np.uint8] | None = None) -> flo
 
 
 def fine_tuned(encoder: Encoder, science: Science) -> float:
-    """Accuracy (%) on the test images behind training encoder and a linear head on the first draw of `SUBSET`."""
+    """Accuracy (%) on the test images after training encoder and a linear head on the first draw of `SUBSET`."""
     index, images = read_index(science.dataset), open_images(science.dataset)
     labels = torch.from_numpy(np.array(index["label"], np.int64))
     chosen = torch.from_numpy(np.array(load_label_subsets(science.dataset, science.seed)[SUBSET][0], np.int64))

@@ -112,7 +112,7 @@ def where(run: str) -> str:
     if (run_dir(run) / STAGING / "claims.json").is_file() or (run_dir(run) / RECORD).is_file():
         return "publishing"
     if (work_dir(run) / "checkpoint.json").is_file():
-        return "training, behind its first checkpoint"
+        return "training, after its first checkpoint"
     return "training, before its first checkpoint" if read_metrics(work_dir(run) / "metrics.jsonl") else "starting"
 
 

@@ -4,7 +4,7 @@
 
 Step times are measured side by side on the grids that `make learn` trains (whose data must be prepared), in units of a
 step of SimCLR alone on digits: gradients only, without drawing views and without the optimiser's
-update. Sizes are given for the papers' own values (config/methods/*.yaml) behind a ResNet-18 on 50,000 images as well.
+update. Sizes are given for the papers' own values (config/methods/*.yaml) on a ResNet-18 and 50,000 images as well.
 Prints a Markdown table and writes benchmarks/out/methods.json.
 """
 

@@ -34,7 +34,7 @@ def run_rounds(base: Arm, arms: Mapping[str, Arm], count: int, device: str, done
     """In every round each arm runs once, in an order that moves on, between two runs of the base step.
 
     An arm's time is divided by the mean of its two neighbours. What takes less than `LEAST` is called several times in
-    a row, as often as a warm-up says. `done` is called behind each arm's run.
+    a row, as often as a warm-up says. `done` is called after each arm's run.
     """
     names = list(arms)
     everything = {"": base, **arms}

@@ -1,4 +1,4 @@
-"""What a large grid costs before its jobs do anything: ours beside a bare Snakemake grid with as many jobs.
+"""What a large grid costs before its jobs do anything: ours against a bare Snakemake grid with as many jobs.
 
 Ours is a grid of the paper's kind (all base methods, alone and under GeSSL, on CIFAR-10) with more seeds: experiment
 read, validated and expanded, every job with its inputs, outputs, resources and params. The bare grid has the same jobs
@@ -104,7 +104,7 @@ def project(folder: Path) -> Path:
 
 
 def interpreter(folder: Path) -> Path:
-    """This Python, in an environment where `gessl`, which the rules look for beside it, is the stand-in."""
+    """This Python, in an environment where `gessl`, which the rules look for next to it, is the stand-in."""
     venv.create(folder, symlinks=True)
     (folder / "bin/gessl").write_text(STAND_IN, encoding="utf-8")
     (folder / "bin/gessl").chmod(0o755)

@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         place = f"{printable(os.fsdecode(error.filename))}: " if isinstance(error.filename, str | bytes) else ""
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
         reason = f"cannot write ({error.strerror})" if full else error.strerror
-        print(f"gessl: {place}{reason}; mend that and start again", file=sys.stderr)
+        print(f"gessl: {place}{reason}; fix that and start again", file=sys.stderr)
         return BAD_INPUT
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):

@@ -14,7 +14,7 @@ def printable(text: str) -> str:
 
 
 class UserError(Exception):
-    """Bad input: the message is one line that says what is wrong, where, and how to mend it; several faults, as many.
+    """Bad input: the message is one line that says what is wrong, where, and how to fix it; several faults, as many.
 
     `gessl` prints it without a traceback and exits with code 2.
     """

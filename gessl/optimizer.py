@@ -20,7 +20,7 @@ class Optimizer:
     Args:
         params: what to update.
         kind: "adam", "adamw" (weight decay apart from the gradient), "sgd" or "lars" (see `lars_direction`).
-        weight_decay: coefficient of the L2 term in the gradient; of "adamw", of the decay beside it.
+        weight_decay: coefficient of the L2 term in the gradient; of "adamw", of the decay apart from it.
         momentum: of SGD and LARS.
         beta2: decay of the second moment of Adam and AdamW.
         eta: trust coefficient of LARS.

@@ -22,10 +22,10 @@ def failing(error: Exception) -> Callable[[object], None]:
 @pytest.mark.parametrize(
     ("error", "line"),
     [
-        (OSError(errno.ENOSPC, "No space left", "x"), "x: cannot write (No space left); mend that and start again"),
-        (PermissionError(errno.EACCES, "Permission denied", "x"), "x: Permission denied; mend that and start again"),
-        (NotADirectoryError(errno.ENOTDIR, "Not a directory", b"a\nb"), r"a\nb: Not a directory; mend that and start"),
-        (OSError(errno.EIO, "Input/output error"), "Input/output error; mend that and start again"),
+        (OSError(errno.ENOSPC, "No space left", "x"), "x: cannot write (No space left); fix that and start again"),
+        (PermissionError(errno.EACCES, "Permission denied", "x"), "x: Permission denied; fix that and start again"),
+        (NotADirectoryError(errno.ENOTDIR, "Not a directory", b"a\nb"), r"a\nb: Not a directory; fix that and start"),
+        (OSError(errno.EIO, "Input/output error"), "Input/output error; fix that and start again"),
         (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"), "a file holds no text to be read ("),
         (csv.Error("line contains NUL"), "a file holds no text to be read (line contains NUL); `gessl audit` names"),
         (UserError("a\nb: wrong"), r"a\nb: wrong"),

@@ -141,6 +141,6 @@ def split_rates(params: Tensors) -> tuple[Tensors, Tensors]:
 
 
 def initial_rates(params: Tensors, settings: GesslSettings) -> Tensors:
-    """One rate per tensor that adapts, all α, to be trained beside the weights `params`."""
+    """One rate per tensor that adapts, all α, to be trained with the weights `params`."""
     adapted = Rule.of(settings, params, {}).adapted
     return {RATE + name: torch.full_like(params[name].flatten()[0], settings.inner_lr) for name in adapted}

@@ -201,7 +201,7 @@ class _Call(nn.Module):
 
 @contextlib.contextmanager
 def seeded_init(generator: torch.Generator) -> Iterator[None]:
-    """Within the block, torch's global CPU generator follows `generator`; behind it, all is as before."""
+    """Within the block, torch's global CPU generator follows `generator`; after it, all is as before."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
         yield

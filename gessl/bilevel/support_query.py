@@ -39,7 +39,7 @@ def discrimination(z: Tensor, threshold: Tensor, temperature: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Guided(Method):
-    """A base method whose loss has L_disc added and whose network has g beside its heads."""
+    """A base method whose loss has L_disc added and whose network has g besides its heads."""
 
     base: Method
     settings: SupportQuery

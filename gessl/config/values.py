@@ -79,7 +79,7 @@ def method_at(name: str, values: Path | None) -> Method:
 
 
 def load_references() -> tuple[Reference, ...]:
-    """The published numbers of `config/reference/*.yaml`; keys beside `values` hold for each of a file's values.
+    """The published numbers of `config/reference/*.yaml`; keys next to `values` hold for each of a file's values.
 
     Raises:
         UserError: unknown or missing key, wrong type or value, unknown method, or the same number twice.

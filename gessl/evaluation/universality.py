@@ -7,7 +7,7 @@ Two references stand for the optimal model, each with its own protocol id, which
 * `sigma/finetuned30-lr0.003-kl-tau0.5`: the encoder fine-tuned on the task's train images, 30 steps at that rate.
 
 `-cal` after either: posteriors calibrated by temperature on the val images, since uncalibrated σ mostly measures
-confidence. `gap/finetuned…` is the accuracy that fine-tuning gains, for reading σ beside it. Test images are scored,
+confidence. `gap/finetuned…` is the accuracy that fine-tuning gains, for reading σ next to it. Test images are scored,
 never fitted. σ uses labels: it must never select a run that is called label-free.
 """
 

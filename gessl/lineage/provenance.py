@@ -31,7 +31,7 @@ STEPS = {
 }
 """The module that makes each step, as in the workflow's rules: what it imports re-runs the step."""
 _SUFFIXES = EXTENSION_SUFFIXES + SOURCE_SUFFIXES + BYTECODE_SUFFIXES  # in Python's order
-TRACKED = ("gessl", "config", "workflow", "Snakefile")  # what, beside the settings, may decide a result
+TRACKED = ("gessl", "config", "workflow", "Snakefile")  # what, besides the settings, may decide a result
 
 
 @functools.cache

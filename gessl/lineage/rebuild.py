@@ -285,5 +285,5 @@ def _require_same_step(record: Record, made: Record, what: str) -> None:
 
 
 def _sources(record: Record) -> str:
-    """What the step imports, as its own code hashed it: a stray file beside it makes it no other step."""
+    """What the step imports, as its own code hashed it: a stray file next to it makes it no other step."""
     return str(record["code"].get("fingerprint") or record["code"]["sources"])

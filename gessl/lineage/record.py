@@ -1,4 +1,4 @@
-"""The record that every step leaves beside its outputs, written last.
+"""The record that every step leaves next to its outputs, written last.
 
 A record names its inputs by content hash and by the record that made them, so records form a hash chain from the raw
 data to the report: whoever alters one byte, or one record, breaks a link. Its file is an in-toto Statement

@@ -20,7 +20,7 @@ GOOD: tuple[Status, ...] = ("same", "same but for clocks")
 
 @dataclass(frozen=True)
 class Compared:
-    """One output: the file here beside the one made again.
+    """One output: the file here next to the one made again.
 
     Attributes:
         path: of the output.

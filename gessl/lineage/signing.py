@@ -1,6 +1,6 @@
 """A signature of the results' head by an SSH key: who vouches for every byte that the records name.
 
-Made and checked by `ssh-keygen -Y` (OpenSSH 8.1 or later), without network. The head and its signature lie beside
+Made and checked by `ssh-keygen -Y` (OpenSSH 8.1 or later), without network. The head and its signature lie next to
 `results/`, not in it, where they would belong to no record, and are small enough for git.
 """
 
@@ -32,7 +32,7 @@ def sign(key: Path) -> Path:
         raise UserError(f"{key}: no such key; `ssh-keygen -t ed25519 -f {key}` makes one")
     verdict = audit()
     if verdict.exit_code == FOUND:
-        raise UserError(f"{RESULTS}: not signed, the audit found faults; `gessl audit` names them and how to mend them")
+        raise UserError(f"{RESULTS}: not signed, the audit found faults; `gessl audit` names them and how to fix them")
     text = f"{verdict.head}\n"
     with tempfile.TemporaryDirectory() as folder:
         message = Path(folder) / HEAD.name
@@ -56,7 +56,7 @@ def signed_head(project: Path, allowed_signers: Path) -> tuple[str, str]:
     """
     root = project_root(project)
     if not (root / SIGNATURE).is_file() or not (root / HEAD).is_file():
-        raise UserError(f"{project}: no {SIGNATURE} beside the results; `gessl sign` makes it")
+        raise UserError(f"{project}: no {SIGNATURE} next to the results; `gessl sign` makes it")
     if not allowed_signers.is_file():
         raise UserError(f"{allowed_signers}: no such file; it names those whose signatures count, with their keys")
     path, message = root / SIGNATURE, read_bounded(root / HEAD, HEAD_BYTES).decode(errors="replace")

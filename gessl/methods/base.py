@@ -98,7 +98,7 @@ class Method(Settings):
         yield from ()
 
     def heads(self, features: int) -> dict[str, nn.Module]:
-        """Modules behind the encoder by name; "projector" is required."""
+        """Modules after the encoder by name; "projector" is required."""
         raise TypeError(f"{type(self).__name__} must define heads(features)")
 
     def draw(self, batch: Batch, images: int, generator: torch.Generator) -> Tensors:

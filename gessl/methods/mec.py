@@ -38,7 +38,7 @@ def log_det_series(c: Tensor, order: int) -> Tensor:
 
 
 def warm_up(step: int, length: int, start: float) -> float:
-    """The `step`-th of `length` equal steps from `start` to 1, both ends reached; 1 behind them."""
+    """The `step`-th of `length` equal steps from `start` to 1, both ends reached; 1 after them."""
     if step >= length:
         return 1.0
     return start + (1 - start) * step / max(length - 1, 1)

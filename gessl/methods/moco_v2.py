@@ -32,7 +32,7 @@ class MoCoV2(Method):
     """The first view, a query, finds its key, the second view seen by a moving average of the network, in a queue.
 
     One-sided and with one queue, as the official code (https://github.com/facebookresearch/moco/blob/main/moco/builder.py);
-    solo-learn's "MoCo v2+" is symmetric with two queues. The keys enter the queue behind the loss. The official code
+    solo-learn's "MoCo v2+" is symmetric with two queues. The keys enter the queue after the loss. The official code
     shuffles the keys' images over GPUs so that batch statistics do not give the positive away; here queries and keys
     never share a batch. Its hidden layer has no BatchNorm.
     """

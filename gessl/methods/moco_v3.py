@@ -37,7 +37,7 @@ class MoCoV3(Method):
 
     No queue; both directions; the loss is scaled by 2T, as algorithm 1 and the official code
     (https://github.com/facebookresearch/moco-v3/blob/main/moco/builder.py) do. The heads are that code's for ResNets:
-    two layers each, none with a bias, and a BatchNorm without scale and shift behind the projector only.
+    two layers each, none with a bias, and a BatchNorm without scale and shift after the projector only.
     """
 
     source: ClassVar[Literal["none", "state", "outputs"]] = "state"

@@ -25,7 +25,7 @@ class NNCLR(Method):
 
     There is no official code; this is the paper's algorithm 1, which solo-learn follows, too
     (https://github.com/vturrisi/solo-learn/blob/main/solo/methods/nnclr.py). lightly's differs: its loss also has the
-    negatives within each of its two inputs. The first view's projections enter the queue behind the loss.
+    negatives within each of its two inputs. The first view's projections enter the queue after the loss.
     The neighbours are held as targets; between the jumps of that choice their derivative is zero anyway.
     """
 

@@ -33,7 +33,7 @@ class ReSSL(Method):
 
     View 0 is the student's, strongly augmented; view 1 the teacher's, only cropped and flipped: the view policy has to
     say so. As the official code (https://github.com/mingkai-zheng/ReSSL/blob/main/ressl.py and network/): one-sided,
-    no BatchNorm in the head, a constant momentum, the teacher's projections enter the queue behind the loss.
+    no BatchNorm in the head, a constant momentum, the teacher's projections enter the queue after the loss.
     """
 
     source: ClassVar[Literal["none", "state", "outputs"]] = "state"

@@ -25,7 +25,7 @@ def nt_xent(z: Tensor, temperature: float) -> Tensor:
 
 
 def projection_head(features: int, hidden: int, dim: int, norm_last: bool) -> nn.Sequential:
-    """Two layers; `norm_last` puts a BatchNorm behind them, with a scale and without a shift."""
+    """Two layers; `norm_last` puts a BatchNorm after them, with a scale and without a shift."""
     head = mlp(features, hidden, dim, norm_last=norm_last)
     if norm_last:
         head[-1] = nn.BatchNorm1d(dim)

@@ -69,7 +69,7 @@ class Encoder(nn.Module):
         return self._whole.maps(self._normalised(images))
 
     def tokens(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
-        """A ViT's tokens behind its last norm, `[B, 1 + kept, D]`; the first, the class token, is the features.
+        """A ViT's tokens after its last norm, `[B, 1 + kept, D]`; the first, the class token, is the features.
 
         Args:
             images: `[B, C, H, W]`.

@@ -11,9 +11,9 @@ def mlp(*widths: int, norm: bool = True, norm_last: bool = False, bias_last: boo
     Args:
         widths: input, hidden and output widths.
         norm: False leaves the BatchNorms out.
-        norm_last: put a BatchNorm without scale and shift behind the last Linear (SimSiam's projector).
+        norm_last: put a BatchNorm without scale and shift after the last Linear (SimSiam's projector).
         bias_last: False leaves out the last Linear's bias. A loss that standardises z over the batch, or a predictor
-            behind a BatchNorm, is blind to that bias; π, which compares z's directions, is not, so GeSSL would move it.
+            after a BatchNorm, is blind to that bias; π, which compares z's directions, is not, so GeSSL would move it.
     """
     layers: list[nn.Module] = []
     for before, after in pairwise(widths[:-1]):

@@ -1,4 +1,4 @@
-"""Data parallelism: each process passes its share of a mini-batch through the network, all see everything behind it.
+"""Data parallelism: each process passes its share of a mini-batch through the network, all see everything after it.
 
 Where `torch.distributed` is initialised with W processes, outputs are gathered, BatchNorm's statistics span all shares,
 and losses are computed by every process on the joined outputs. The sum over processes below is its own adjoint, to any

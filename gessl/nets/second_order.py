@@ -29,7 +29,7 @@ def second_order(net: nn.Module) -> nn.Module:
     Parameters, buffers and the names in the state dict stay. Left alone: subclasses, convolutions with `padding` given
     as a word or with another `padding_mode` than zeros, and BatchNorm with `momentum=None`.
 
-    Behind a stored gradient, a Hessian-vector product costs 6 forward passes of each convolution, and 2 of one whose
+    After a stored gradient, a Hessian-vector product costs 6 forward passes of each convolution, and 2 of one whose
     images need no gradient (torch's own: 6 and 3, some of them with kernels of the size of an image).
     """
     for module in net.modules():
@@ -71,7 +71,7 @@ class _SecondOrderNorm(nn.modules.batchnorm._BatchNorm):
             self.num_batches_tracked.add_(1)
         mean, var = (self.running_mean, self.running_var) if tracks else (None, None)
         weight = self.weight
-        if weight is None:  # CUDA's kernels return the sums of a backward pass only beside a weight
+        if weight is None:  # CUDA's kernels return the sums of a backward pass only together with a weight
             weight = input.new_ones(input.shape[1], dtype=torch.promote_types(input.dtype, torch.float32))
         assert self.momentum is not None  # else `second_order` leaves it alone
         return batch_norm(input, weight, self.bias, mean, var, self.momentum, self.eps)

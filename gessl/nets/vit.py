@@ -23,7 +23,7 @@ class TokenWidth(int):
 
 
 class ViT(VisionTransformer):  # type: ignore[misc]  # torchvision has no types
-    """A Vision Transformer with class token and pre-norm blocks; features are the class token behind the last norm.
+    """A Vision Transformer with class token and pre-norm blocks; features are the class token after the last norm.
 
     The class token is what the official linear probes of MAE, MoCo v3 and DINO (its last one) read. Names and shapes in
     the state dict are torchvision's (https://docs.pytorch.org/vision/stable/models/vision_transformer.html), less
@@ -62,7 +62,7 @@ class ViT(VisionTransformer):  # type: ignore[misc]  # torchvision has no types
         return F.unfold(images, self.patch_size, stride=self.patch_size).transpose(1, 2)
 
     def tokens(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Tokens behind the last norm, `[B, 1 + kept, D]`, class token first.
+        """Tokens after the last norm, `[B, 1 + kept, D]`, class token first.
 
         Args:
             images: `[B, C, H, W]`, of another size than the encoder's as well: positions are then interpolated.
@@ -142,6 +142,6 @@ class Blocks(nn.Module):
         self.norm = nn.LayerNorm(width, eps=1e-6)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Tokens behind the last norm."""
+        """Tokens after the last norm."""
         with sdpa_kernel(SDPBackend.MATH):
             return self.norm(self.layers(x))

@@ -1,4 +1,4 @@
-"""Published numbers, quoted beside ours: never averaged or compared, and shown under the same protocol only."""
+"""Published numbers, quoted next to ours: never averaged or compared, and shown under the same protocol only."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -91,12 +91,12 @@ class Table:
 
     @property
     def quotes(self) -> tuple[Reference, ...]:
-        """All published numbers beside its rows."""
+        """All published numbers next to its rows."""
         return tuple(quote for row in self.rows for quote in row.quotes)
 
     @property
     def is_sigma(self) -> bool:
-        """Whether it belongs to universality: a σ-measurement, or the accuracy gap to read beside it."""
+        """Whether it belongs to universality: a σ-measurement, or the accuracy gap to read next to it."""
         return self.protocol.startswith(("sigma/", "gap/"))
 
     @property

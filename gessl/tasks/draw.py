@@ -135,9 +135,7 @@ def draw(dataset: str, seed: int, settings: TaskSettings) -> None:
         index = read_index(dataset)
         train = np.flatnonzero(index["split"] == "train")
         if not len(train):
-            raise UserError(
-                f"{inputs[0]}: no image is in split 'train'; mend the data set's split and prepare it again"
-            )
+            raise UserError(f"{inputs[0]}: no image is in split 'train'; fix the data set's split and prepare it again")
         group, labels = _group_numbers(index["group"]), index["label"]
         pools = {
             split: Pool(dataset, split, _by_class(labels, np.flatnonzero(index["split"] == split)), group)

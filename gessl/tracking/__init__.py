@@ -49,7 +49,7 @@ def sync(plan: TrackingPlan, *, stopped: bool = False) -> SyncSummary:
     except Exception as error:  # whatever a database or a network can raise
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise UserError(
-            f"{public(uri)}: cannot mirror ({public(reason)}); the results are whole without it, mend it and run"
+            f"{public(uri)}: cannot mirror ({public(reason)}); the results are whole without it, fix it and run"
             " `gessl track`, or `gessl track --rebuild`"
         ) from error
 

@@ -42,7 +42,7 @@ def explain(losses: list[list[float]], norms: list[float], science: Science) -> 
 def diverging(rows: list[dict[str, Any]]) -> str | None:
     """A warning if the inner loop ran away over a run, though in finite numbers, from the rows of the metrics file.
 
-    Behind a BatchNorm the loss does not tell: it does not see how long the weights have become.
+    After a BatchNorm the loss does not tell: it does not see how long the weights have become.
     """
     names = ("ssl_loss", "ssl_loss_adapted", "inner_shift")
     seen = [row for row in rows if all(row.get(name) is not None for name in names)]

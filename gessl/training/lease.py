@@ -152,7 +152,7 @@ class Lease:
             raise Unfinished(f"{self._what}: this job was taken for dead and its lease was taken{by}; nothing is lost")
 
     def _take(self, seen: _Seen | None) -> bool:
-        """Create the number behind `seen`; whether that gave us the lease."""
+        """Create the number after `seen`; whether that gave us the lease."""
         number = seen.number + 1 if seen else 1
         path = self._path(number)
         try:

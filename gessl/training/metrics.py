@@ -28,7 +28,7 @@ class Metrics:
     """Buffers rows until `flush`, so that a step never waits for the device.
 
     Args:
-        path: the JSON-lines file; rows at or behind `step` (of a run that was killed later) are dropped.
+        path: the JSON-lines file; rows at or after `step` (of a run that was killed later) are dropped.
         step: outer steps done so far.
         see: is shown each row before it is written, and may add to it.
     """

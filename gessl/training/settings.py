@@ -21,7 +21,7 @@ class TrainSettings(Settings):
     Attributes:
         steps: outer steps.
         batch: N, images per mini-batch task.
-        optimizer: "adam" (weight decay as L2 term, as the W-MSE protocol has it), "adamw" (decay beside the gradient),
+        optimizer: "adam" (weight decay as L2 term, as the W-MSE protocol has it), "adamw" (decay apart from it),
             "sgd" (L2) or "lars" (L2; no adaptation and no decay of biases and normalisations).
         lr: peak learning rate (β under GeSSL).
         momentum: of SGD and LARS.
@@ -32,7 +32,7 @@ class TrainSettings(Settings):
         clip: largest norm of the whole gradient; 0 for no clipping.
         warmup: steps of linear warm-up.
         warmup_from: learning rate that the warm-up starts from.
-        schedule: behind the warm-up: "cosine" to `min_lr`, "constant", or "drops".
+        schedule: after the warm-up: "cosine" to `min_lr`, "constant", or "drops".
         min_lr: where the cosine ends.
         drops: so many steps before the end the rate is multiplied by 0.2 (schedule "drops").
         precision: of the network's passes; "bfloat16" under autocast, with parameters, losses and the outer loss's own

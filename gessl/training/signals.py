@@ -35,5 +35,5 @@ class Notice:
     def _note(self, number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
         if self.given:
-            raise Unfinished(f"ended at once by {name} behind {self.given}; the run goes on from its last checkpoint")
+            raise Unfinished(f"ended at once by {name} after {self.given}; the run goes on from its last checkpoint")
         self.given = name

@@ -10,7 +10,7 @@ from gessl.files import sha256_file
 from gessl.lineage.record import parse_record
 
 CLOCKS = {"seconds", "images_per_second"}  # of a row of the metrics, or of a table of the report
-SCIENCE = ("schema", "step", "name", "config", "seed", "environment")  # of a record, beside inputs and outputs
+SCIENCE = ("schema", "step", "name", "config", "seed", "environment")  # of a record, besides inputs and outputs
 TELL_TIME = ("metrics.jsonl", "record.json", "sigma-report.html", "results/report/*/*/*")  # by their bytes
 
 

@@ -89,7 +89,7 @@ def test_told_to_stop_it_saves_its_step_and_goes_on_from_there(
     process.join(30)
     assert process.exitcode == TRY_AGAIN == 75
     step = json.loads((work_dir(run) / "checkpoint.json").read_text(encoding="utf-8"))["step"]
-    assert 5 <= step < 50, "behind the step it was in, not at the next checkpoint"
+    assert 5 <= step < 50, "after the step it was in, not at the next checkpoint"
     assert said() == [
         f"gessl: {run}: told to stop by {number.name} at step {step} of {STEPS}; the same command goes on"
     ]

@@ -142,7 +142,7 @@ def test_a_check_that_failed_is_an_exit_code(
     assert main(["trace", CELL, *form]) == 1
     told = capsys.readouterr().out
     assert json.loads(told)["title"] == f"cell {CELL} = 91.25" if form else told.endswith("checks failed\n")
-    assert main(["trace", "results/data/toy"]) == 0, "what lies beside it does not count"
+    assert main(["trace", "results/data/toy"]) == 0, "what lies next to it does not count"
 
 
 def test_a_folder_that_no_step_made_is_refused(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -46,7 +46,7 @@ SCHEDULES: dict[str, Callable[[Method, int], float]] = {
 BLIND: dict[str, set[str]] = defaultdict(
     set,
     {
-        "nnclr": {"projector.7.bias"},  # of the BatchNorm behind the projector: the predictor has one, too
+        "nnclr": {"projector.7.bias"},  # of the BatchNorm after the projector: the predictor has one, too
         "w_mse": {"projector.3.bias"},  # whitening takes the mean away
     },
 )

@@ -355,7 +355,7 @@ def test_the_head_sees_all_views_as_one_batch_and_the_encoder_each_by_itself() -
             "projector": nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3, affine=False)),
         }
     )
-    for number in range(2):  # other weights, so that views differ behind the encoder
+    for number in range(2):  # other weights, so that views differ after the encoder
         nn.init.normal_(net["projector"][0].weight, generator=generator(number, "w"))
         outputs = WMSE().forward(net, Batch(draw("views", 4, N, 3, 1, 1).float().square()))
         assert outputs["h"].shape == outputs["z"].shape == (4, N, 3)

@@ -60,7 +60,7 @@ def science(name: str, gessl: GesslSettings | None) -> Science:
 
 
 def run_to_the_end(work: Path, settings: Science, killed: int = 0) -> Run:
-    """Train in `work`, from its checkpoint if it has one; `killed` by SIGKILL behind that step if that is not 0."""
+    """Train in `work`, from its checkpoint if it has one; `killed` by SIGKILL after that step if that is not 0."""
     torch.set_num_threads(1)
     run = Run(settings, torch.device("cpu"), load_checkpoint(work, OWNER, torch.device("cpu")))
 

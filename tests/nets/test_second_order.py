@@ -110,7 +110,7 @@ def test_batch_norm_against_finite_differences(shape: tuple[int, ...], eps: floa
     def call(x: Tensor, *values: Tensor) -> Tensor:
         return functional_call(norm, dict(zip(params, values, strict=True)), (x,))
 
-    # a far mean, as behind a ReLU
+    # a far mean, as after a ReLU
     inputs = ((draw(*shape) + 2).requires_grad_(), *params.values())
     assert gradcheck(call, inputs)
     assert gradgradcheck(call, inputs)

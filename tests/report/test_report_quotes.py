@@ -1,4 +1,4 @@
-"""Published numbers: beside ours under the same protocol, data set and method; marked; recorded; nowhere else."""
+"""Published numbers: next to ours under the same protocol, data set and method; marked; recorded; nowhere else."""
 
 import csv
 import dataclasses

@@ -1,4 +1,4 @@
-"""Grids beside, behind and on top of each other: what a group does to one project in a week."""
+"""Grids at once, in turn and on top of each other: what a group does to one project in a week."""
 
 import json
 import os

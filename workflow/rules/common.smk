@@ -106,7 +106,7 @@ def force_outdated():
 
 @functools.cache
 def state(*modules):
-    """What re-runs a step beside its inputs: the sources that it uses, and the environment's lock."""
+    """What re-runs a step besides its inputs: the sources that it uses, and the environment's lock."""
     try:
         return [fingerprint(*modules), sha256_file(layout.LOCK)]
     except UserError as error:

@@ -6,7 +6,7 @@ rule report:
     input:
         lambda w: scores({cell.id: None for cell in BATCH.experiments[w.grid].runs()}),
     output:
-        # tables/ and figures/ lie beside these and in the record: as directories, Snakemake would put files of its own
+        # tables/ and figures/ lie next to these and in the record: as directories, Snakemake would put files of its own
         # into them, and how many there are depends on the scores
         page=report(
             layout.report_dir("{grid}") / "sigma-report.html",

@@ -31,7 +31,7 @@ FINE = 2  # characters are drawn on a grid this much finer than the image, then 
 LARGE = 4  # drawings are made this much larger, then averaged: fonts round small characters to whole pixels
 EM = 256  # pixels of the em at which a character is measured
 INKS = 6  # colours drawn for a character, of which the one with most contrast is taken
-POSE = 10  # uniform draws of an image beside its colours
+POSE = 10  # uniform draws of an image besides its colours
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 NONCHARACTER = "\uffff"  # no face has it, so it shows the face's sign for a missing character
 
@@ -61,7 +61,7 @@ def read_glyphs(entry: Dataset, folder: Path) -> RawImages:
 def _font(path: Path, characters: str) -> "FreeTypeFont":
     from PIL import ImageFont
 
-    try:  # the basic layout needs no library beside FreeType
+    try:  # the basic layout needs no library but FreeType
         font = ImageFont.truetype(path, EM, layout_engine=ImageFont.Layout.BASIC)
         small = font.font_variant(size=16)
         missing = _ink(small, NONCHARACTER).tobytes()

@@ -121,7 +121,7 @@ document.addEventListener("click", (event) => {
   if (dialog.open) choose(entry);
   else open(entry);
 });
-dialog.addEventListener("click", (event) => event.target === dialog && dialog.close()); // beside it
+dialog.addEventListener("click", (event) => event.target === dialog && dialog.close()); // outside of it
 dialog.addEventListener("close", () => history.replaceState(null, "", location.href.split("#")[0]));
 document.getElementById("show-ids").addEventListener("change", (event) => {
   document.body.classList.toggle("ids", event.target.checked);
