@@ -47,7 +47,13 @@ SETTINGS = GesslSettings(inner_steps=2, target_steps=2, inner_lr=1e-3, proximal=
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize(("name", "solver"), [*((name, "exact") for name in KINDS), ("simclr", "implicit_cg")])
+@pytest.mark.parametrize(
+    ("name", "solver"),
+    [
+        *(pytest.param(name, "exact", marks=() if name == "byol" else pytest.mark.slow) for name in KINDS),
+        pytest.param("simclr", "implicit_cg", marks=pytest.mark.slow),
+    ],
+)
 def test_traced_whole_equals_eager(name: str, device: str, solver: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The compiler's front end, which decides what is differentiated; `aot_eager` runs its graphs without fusing."""
     settings = dataclasses.replace(SETTINGS, solver=solver)

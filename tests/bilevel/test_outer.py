@@ -58,8 +58,9 @@ def test_exact_hypergradient_equals_central_differences(name: str, choice: str) 
         found = dot(result.hypergradient, direction)
         # the slope along a random direction can be near 0 by chance, hence the norm; where J itself is tiny, rounding
         # rules the shortest differences, where it is steep, curvature the longest: one of them must agree
-        gaps = [abs(found - loss.slope(params, direction, h)) for h in (3e-7, 1e-5, 1e-4)]
-        assert min(gaps) < max(1e-7 * norm(result.hypergradient), 1e-12)
+        gaps = (abs(found - loss.slope(params, direction, h)) for h in (3e-7, 1e-5, 1e-4))
+        allowed = max(1e-7 * norm(result.hypergradient), 1e-12)
+        assert any(gap < allowed for gap in gaps)
 
 
 @pytest.mark.parametrize("name", KINDS)

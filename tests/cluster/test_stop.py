@@ -156,6 +156,7 @@ def test_who_lost_the_lease_writes_nothing_more(run: str) -> None:
     assert (lease_dir(run) / "2.json").is_file(), "the other's lease is not ours to remove"
 
 
+@pytest.mark.slow
 def test_killed_at_three_random_moments(capsys: pytest.CaptureFixture[str]) -> None:
     assert kills.report(kills=3, steps=12, seed=1, methods=["byol"]) == 0
     assert "3 of 3 kills" in capsys.readouterr().out

@@ -1,5 +1,6 @@
 """Every verb where the machine itself lacks something: room, rights, memory, git, a home, a network."""
 
+import ctypes
 import os
 import re
 import resource
@@ -18,7 +19,7 @@ from tests.support.disk import Attempt, attempt
 
 NOBODY = 65534
 FAST = ("prepare", "pretrain", "sign")  # the rest is slow; they write by the same code
-MAKES = [name for name in WRITING if name not in ("track", "audit", "prepare again")]
+MAKES = [name for name in WRITING if name not in ("track", "replay", "audit", "prepare again")]
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount or to change the user")
 
 
@@ -126,6 +127,24 @@ def test_without_git_and_home(project: Path, monkeypatch: pytest.MonkeyPatch) ->
         met = attempt(words())
         assert met.code == 0, f"{verb}: {met.err}"
     check_one_line(attempt(["sign", "key"]), "ssh-keygen: cannot be started")
+
+
+@root_only
+@pytest.mark.slow
+def test_without_a_network(project: Path) -> None:
+    """Not even a loopback that is up: no verb asks for one but the fetching of what lies elsewhere."""
+
+    def alone() -> None:
+        if ctypes.CDLL(None, use_errno=True).unshare(0x40000000):  # CLONE_NEWNET
+            raise OSError(ctypes.get_errno(), "unshare")
+
+    for verb in WRITING:
+        met = attempt(take_away(verb), before=alone)
+        assert met.code == 0, f"{verb}: {met.err}"
+    for verb, words in READ_ONLY.items():
+        met = attempt(words(), before=alone)
+        assert met.code == 0, f"{verb}: {met.err}"
+    check_one_line(attempt(["fetch", "cifar10"], before=alone), "https://www.cs.toronto.edu/.*: cannot download")
 
 
 def test_no_server_to_track_to(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

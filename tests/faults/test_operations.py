@@ -1,12 +1,13 @@
-"""Every verb, with each of its file operations failing in turn, or the process killed there.
+"""Every verb, with each of its file operations failing in turn, or the process killed or interrupted there.
 
-What must hold: one line and exit code 2 (or 0, where only a convenience failed), nothing half-written in the way of
-earlier results, and the same command, started again, ends as if nothing had happened.
+What must hold: one line and exit code 2 (130 if interrupted, 0 where only a convenience failed), nothing half-written
+in the way of earlier results, and the same command, started again, ends as if nothing had happened.
 """
 
 import os
 import re
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +21,8 @@ from tests.cluster.results import content
 from tests.faults.conftest import run_id
 from tests.support.disk import CODES, KILLED, Attempt, Fault, attempt
 
-SAMPLED = {"evaluate": 1, "report": 1}  # operations of a verb in the normal suite, spread evenly; 3 of any other
+SAMPLED = {"evaluate": 1, "report": 1, "track": 0, "replay": 0}  # operations in the normal suite; 3 of any other verb
+MOST = {"track": 8, "replay": 6}  # in the slow suite, 200 of any other verb: these take seconds, and few are ours
 
 
 class Case(NamedTuple):
@@ -52,11 +54,13 @@ WRITING = {
     "crate": Case(lambda: ["crate", "small", "crate"], ("crate",)),
     "sign": Case(lambda: ["sign", "key"], ("signatures",)),
     "track": Case(lambda: ["track"], ("mlflow",)),
+    "replay": Case(lambda: ["replay", "results/tasks/digits-s0", "--here"]),
 }
 CONVENIENCE = "cache/"  # what lies there may be missing: the verb has said so, or works without
 REMOVES = re.compile(r"\((remove|rmdir)")
 HOLDS = re.compile("(open|write|fsync) .*work/leases")  # killed there, nobody knows who it was: waited for two minutes
-OPEN = ("track",)  # not yet: a store has two thousand operations, most of them SQLite's and MLflow's, not ours
+INTERRUPTED = 130
+MLFLOWS_OWN = re.compile(r"mlflow/.*/\.artifact\.uploading\.")  # a killed upload's, hidden; MLflow leaves it
 
 
 class Tree:
@@ -135,13 +139,14 @@ class Tree:
         lost = self._difference()
         if REMOVES.search(where):  # what could not be removed may stay, if it is hidden
             lost = [path for path in lost if path in self.after or not _hidden(path)]
+        lost = [path for path in lost if not MLFLOWS_OWN.match(path)]
         assert not lost, f"{where}, and then: {lost}"
 
     def _check_verdict(self, fault: Fault, met: Attempt, told: str) -> None:
-        if fault.code is None:
+        if fault.code is None and fault.sent == signal.SIGKILL:
             assert met.code == KILLED, told
             return
-        assert met.code in (0, 2), told
+        assert met.code in ((0, 2) if fault.code else (0, INTERRUPTED)), told
         assert "Traceback" not in met.err, told
         if met.code:
             assert len(met.said) == 1 and met.said[0].startswith("gessl: "), told
@@ -186,10 +191,16 @@ def _kinds(operations: list[str]) -> list[int]:
 
 
 def _faults(operations: list[str], most: int) -> list[Fault]:
-    """Failures, whose reasons take turns, and kills, in turns, at `most` operations or fewer."""
+    """Failures, whose reasons take turns, kills and interrupts, in turns, at `most` operations or fewer."""
     places = _kinds(operations)
     chosen = places[:: max(1, -(-len(places) // most))]
-    return [Fault(at, None if turn % 2 else CODES[turn // 2 % len(CODES)]) for turn, at in enumerate(chosen)]
+    kinds = (lambda at, turn: Fault(at, CODES[turn // 3 % len(CODES)]), lambda at, _: Fault(at), _interrupt)
+    return [kinds[turn % 3](at, turn) for turn, at in enumerate(chosen)]
+
+
+def _interrupt(at: int, _: int) -> Fault:
+    """As Ctrl-C does."""
+    return Fault(at, sent=signal.SIGINT)
 
 
 @pytest.fixture
@@ -205,7 +216,7 @@ def test_verbs_that_read_write_nothing(project: Path, verb: str) -> None:
     assert done.operations == []
 
 
-@pytest.mark.parametrize("verb", sorted(WRITING.keys() - set(OPEN)))
+@pytest.mark.parametrize("verb", sorted(verb for verb in WRITING if SAMPLED.get(verb, 3)))
 def test_some_operation_fails_or_kills(finished: Path, here: Path, verb: str) -> None:
     tree = Tree(finished, here, WRITING[verb])
     for fault in _faults(tree.operations, SAMPLED.get(verb, 3)):
@@ -213,11 +224,12 @@ def test_some_operation_fails_or_kills(finished: Path, here: Path, verb: str) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("verb", sorted(WRITING.keys() - set(OPEN)))
+@pytest.mark.parametrize("verb", sorted(WRITING))
 def test_each_operation_fails_and_kills(finished: Path, here: Path, verb: str) -> None:
     tree = Tree(finished, here, WRITING[verb])
     places = _kinds(tree.operations)
-    for turn, at in enumerate(places[:: max(1, len(places) // 200)]):
+    for turn, at in enumerate(places[:: max(1, len(places) // MOST.get(verb, 200))]):
         tree.check(Fault(at, CODES[turn % len(CODES)]))
         if not HOLDS.match(tree.operations[at]):
             tree.check(Fault(at))
+        tree.check(Fault(at, sent=signal.SIGINT))

@@ -22,6 +22,7 @@ import yaml
 from gessl.config import schema
 from gessl.lineage.record import parse_record, record_id, record_text
 from tests.conftest import SMALL
+from tests.faults.test_operations import READ_ONLY, WRITING
 from tests.fuzz.draws import DEEP, NONSENSE, mutate
 from tests.lineage.toy_project import RUN, make_data, make_raw, make_report, make_run
 from tests.support.disk import Attempt, attempt
@@ -270,5 +271,33 @@ def test_altered_results(
         fresh(toy, tmp_path / "project")
         how, altered = alter(draw)
         failed += check_verbs(f"{what} {number}: {how}", altered, draw)
+    if failed:
+        pytest.fail("\n\n".join(failed), pytrace=False)
+
+
+@pytest.mark.parametrize("group", range(4))
+def test_damaged_files(finished: Path, tmp_path: Path, group: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each file of a project in which every verb has run, damaged; the verbs that read, and two that write."""
+    monkeypatch.chdir(tmp_path)
+    files = sorted(path.relative_to(finished) for path in finished.rglob("*") if path.is_file())
+    harms = [kind for kind in HARMS if not kind.startswith("new")]
+    fresh(finished, tmp_path / "project")
+    verbs = {name: words() for name, words in READ_ONLY.items()} | {name: WRITING[name].words() for name in WRITING}
+    failed = []
+    for number in range(group, len(files), 4):
+        draw, path = random.Random(3000 + number), files[number]
+        kind = draw.choice(harms)
+        for writes in (None, *draw.sample(sorted(WRITING.keys() - READ_ONLY.keys()), 2)):
+            fresh(finished, tmp_path / "project")
+            if writes:
+                for made in WRITING[writes].makes:
+                    shutil.rmtree(made, ignore_errors=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if kind != "truncated":
+                path.unlink(missing_ok=True)
+            if kind != "truncated" or path.exists():
+                HARMS[kind](path)
+            for verb in [writes] if writes else READ_ONLY:
+                failed += failures(functools.partial(run, verbs[verb], f"damaged file {number}: {kind}: {path}"))
     if failed:
         pytest.fail("\n\n".join(failed), pytrace=False)

@@ -125,6 +125,7 @@ def test_a_score_is_replayed_by_its_id(home: Path) -> None:
     assert len(outcome["outputs"]) == 3
 
 
+@pytest.mark.slow
 def test_a_report_is_replayed_by_its_cell_though_its_experiment_is_gone(home: Path) -> None:
     """Its page tells of every record behind it, back to the raw data."""
     shutil.copy("config/config.yaml", "plan.yaml")

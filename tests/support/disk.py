@@ -24,7 +24,8 @@ for module in pkgutil.walk_packages(gessl.__path__, "gessl."):  # before process
     if module.name != "gessl.__main__":
         importlib.import_module(module.name)
 
-KILLED = -signal.SIGKILL
+KILL = signal.SIGKILL
+KILLED = -KILL
 CODES = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EIO)
 EVENTS = {"os.rename": 1, "os.remove": 0, "os.mkdir": 0, "os.rmdir": 0, "os.symlink": 1, "os.link": 1, "os.truncate": 0}
 """Audit events of Python, with the argument that names what is changed."""
@@ -33,13 +34,14 @@ SECONDS = 120  # until an attempt counts as hanging
 
 
 class Fault(NamedTuple):
-    """At operation number `at` (from 0) fail with the system's error `code`, or, without one, be killed."""
+    """At operation number `at` (from 0) fail with the system's error `code`, or, without one, get a signal."""
 
     at: int
     code: int | None = None
+    sent: int = KILL
 
     def __str__(self) -> str:
-        return f"operation {self.at}: {errno.errorcode[self.code] if self.code else 'killed'}"
+        return f"operation {self.at}: {errno.errorcode[self.code] if self.code else signal.Signals(self.sent).name}"
 
 
 class Attempt(NamedTuple):
@@ -125,9 +127,11 @@ class Disk:
             number, fault = len(self.operations), self._fault
             self.operations.append(f"{what} {path}")
             if fault and number == fault.at:
-                torn()
+                if fault.sent == KILL:
+                    torn()
                 if fault.code is None:
-                    os.kill(os.getpid(), signal.SIGKILL)
+                    signal.raise_signal(fault.sent)
+                    return  # in another thread than the main one, which is told
                 raise OSError(fault.code, os.strerror(fault.code), *([] if what in ("write", "fsync") else [path]))
         finally:
             self._busy = False
@@ -171,6 +175,7 @@ def _be_the_child(
     try:
         os.setsid()
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.alarm(seconds)
         os.dup2(handles[0], 1)
         os.dup2(handles[1], 2)
