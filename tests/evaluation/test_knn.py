@@ -1,13 +1,32 @@
-"""Nearest neighbours against scikit-learn."""
+"""Nearest neighbours against scikit-learn, and against distances to the whole bank."""
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 from sklearn.neighbors import KNeighborsClassifier
 
 from gessl.errors import UserError
 from gessl.evaluation import knn
+from gessl.evaluation.distances import distances, products
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+
+
+def whole_bank(bank, queries, k):
+    """Distances [q, k] and places in the order of the bank [q, k], from all distances at once."""
+    found = torch.cdist(queries, bank, compute_mode="donot_use_mm_for_euclid_dist").topk(k, largest=False)
+    return found.values, found.indices.sort().values
+
+
+def assert_same(found, bank, queries, k):
+    values, places = whole_bank(bank, queries, k)
+    assert torch.equal(found.distances, values)
+    assert torch.equal(found.places.sort().values, places)
+    later = found.places[:, 1:] > found.places[:, :-1]
+    assert torch.all(later | (values[:, 1:] > values[:, :-1])), "equal distances are in the order of the bank"
 
 
 def test_agrees_with_scikit_learn_on_digits(monkeypatch):
@@ -17,7 +36,8 @@ def test_agrees_with_scikit_learn_on_digits(monkeypatch):
     data, known = torch.from_numpy(features), torch.from_numpy(labels)
     whole = knn.knn_predict(data[:1000], known[:1000], data[1000:], classes=10)
     np.testing.assert_array_equal(whole, expected)
-    monkeypatch.setattr(knn, "CHUNK_BYTES", 300_000)
+    monkeypatch.setattr(knn, "ROWS", 100)
+    monkeypatch.setattr(knn, "COLUMNS", 77)
     assert torch.equal(knn.knn_predict(data[:1000], known[:1000], data[1000:], classes=10), whole)
     (score,) = knn.evaluate_knn(data, known, torch.arange(1000), torch.arange(1000, len(data)), classes=10)
     assert score.interval.mean == pytest.approx(100 * np.mean(expected == labels[1000:]))
@@ -38,6 +58,84 @@ def test_features_far_from_zero_keep_their_neighbours():
     data = torch.from_numpy(offset)
     found = knn.knn_predict(data[:200], torch.from_numpy(labels), data[200:], classes=4)
     np.testing.assert_array_equal(found, exact.predict(offset[200:].astype(np.float64)))
+
+
+@st.composite
+def searches(draw):
+    """A bank, queries and k: whole numbers with many ties, or noise; near 0 or far from it; of any size of number."""
+    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    features, bank, queries = draw(st.integers(1, 5)), draw(st.integers(1, 90)), draw(st.integers(1, 30))
+    kinds = draw(st.integers(1, 6))
+    data = random.integers(0, kinds, (bank + queries, features)).astype(np.float64)
+    data += draw(st.sampled_from([0, 1e-4, 1])) * random.normal(size=data.shape)
+    data = (data + draw(st.sampled_from([0, 1000, 1e7]))) * draw(st.sampled_from([1, 1e-25, 1e19, 1e35]))
+    data = torch.from_numpy(data).to(draw(st.sampled_from([torch.float32, torch.float64])))
+    data = data.nan_to_num(posinf=1e38)
+    return data[:bank], data[bank:], draw(st.integers(1, min(bank, 20)))
+
+
+@settings(max_examples=150, deadline=None)
+@given(searches(), st.sampled_from([2, 7, 1000]), st.sampled_from([3, 10, 8192]))
+def test_neighbours_are_those_of_the_whole_bank_however_it_is_cut(search, rows, columns):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(knn, "ROWS", rows)
+        patch.setattr(knn, "COLUMNS", columns)
+        patch.setattr(knn, "GATHERED_BYTES", 100 * columns)
+        assert_same(knn.nearest(*search), *search)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("noise", [0, 1e-3])
+def test_a_query_does_not_depend_on_the_others(noise, device):
+    random = torch.Generator().manual_seed(0)
+    data = 100 + torch.randint(0, 3, (700, 6), generator=random) + noise * torch.randn(700, 6, generator=random)
+    bank, queries = data[:600].to(device), data[600:].to(device)
+    together = knn.nearest(bank, queries, 5)
+    for cut in (1, 3, 64):
+        parts = zip(*(knn.nearest(bank, block, 5) for block in queries.split(cut)), strict=True)
+        assert all(torch.equal(torch.cat(part), whole) for part, whole in zip(parts, together, strict=True))
+    mixed = torch.randperm(100, generator=random).to(device)
+    others = torch.cat([queries[mixed], 1000 * torch.randn(50, 6, generator=random).to(device)])
+    assert torch.equal(knn.nearest(bank, others, 5).places[:100], together.places[mixed])
+
+
+def tight(random, scale, images=3000):
+    """Clusters whose width is `scale` of the distance between them, far from 0."""
+    centres = 300 + 100 * torch.randn(6, 32, generator=random)
+    return centres[torch.arange(images) % 6] + scale * 100 * torch.randn(images, 32, generator=random)
+
+
+@pytest.mark.parametrize("scale", [1, 1e-2, 1e-4])
+def test_no_neighbour_is_missed_where_products_in_float32_cannot_tell(scale):
+    data = tight(torch.Generator().manual_seed(0), scale)
+    found = knn.nearest(data[:2900], data[2900:], 5)
+    assert_same(found, data[:2900], data[2900:], 5)
+    squares = torch.cdist(data[2900:], data[:2900], compute_mode="use_mm_for_euclid_dist")
+    hits = (squares.topk(5, largest=False).indices.sort().values == found.places.sort().values).double().mean()
+    assert scale == 1 or hits < 0.9, "products alone would do: this test is too easy"
+
+
+@pytest.mark.parametrize("scale", [1, 1e-2, 1e-4])
+def test_the_whole_bank_is_not_needed_without_ties(scale, monkeypatch):
+    seen = []
+    monkeypatch.setattr(knn, "distances", lambda a, b: seen.append(b.shape[-2]) or distances(a, b))
+    data = tight(torch.Generator().manual_seed(0), scale).double()  # no equal distances
+    data[:, 0] += 1e-3 * torch.arange(3000)
+    knn.nearest(data[:2900].float(), data[2900:].float(), 5)
+    assert sum(compared == 2900 for compared in seen) <= 2
+
+
+def test_what_is_compared_at_once_is_bounded(monkeypatch):
+    compared, gathered = [], []
+    monkeypatch.setattr(knn, "ROWS", 50)
+    monkeypatch.setattr(knn, "COLUMNS", 400)
+    monkeypatch.setattr(knn, "GATHERED_BYTES", 5000)
+    monkeypatch.setattr(knn, "products", lambda a, b: compared.append(len(a[0]) * len(b[0])) or products(a, b))
+    monkeypatch.setattr(knn, "distances", lambda a, b: gathered.append(b.nbytes) or distances(a, b))
+    data = torch.randn(4100, 4, generator=torch.Generator().manual_seed(0))
+    knn.nearest(data[:4000], data[4000:], 20)
+    assert compared == [50 * 400] * 20, "two blocks of queries with ten of the bank"
+    assert max(gathered) <= 5000
 
 
 def test_features_are_not_normalised():
