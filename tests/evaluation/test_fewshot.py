@@ -5,6 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.neighbors import NearestCentroid
 
 from gessl.evaluation import fewshot
@@ -25,7 +27,7 @@ def draw(episodes=7, way=5, shot=3, queries=4, images=400, seed=0):
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # scikit-learn: spread of one example
 @pytest.mark.parametrize("shot", [1, 3])
 def test_agrees_with_scikit_learn_per_episode(shot, monkeypatch):
-    monkeypatch.setattr(fewshot, "CHUNK", 3)
+    monkeypatch.setattr(fewshot, "BLOCK_BYTES", 3 * 20 * 24)  # three episodes
     features, episodes = draw(shot=shot)
     found = fewshot.episode_accuracies(features, episodes)
     data = features.double().numpy()
@@ -39,20 +41,35 @@ def test_agrees_with_scikit_learn_per_episode(shot, monkeypatch):
 def test_prediction_is_the_least_squared_distance_to_the_class_mean():
     random = np.random.default_rng(0)
     support, queries = random.normal(size=(4, 2, 3)), random.normal(size=(9, 3))
-    found = fewshot.prototype_predict(torch.from_numpy(support), torch.from_numpy(queries))
+    found = fewshot.prototype_predict(torch.from_numpy(support)[None], torch.from_numpy(queries)[None])[0]
     for query, place in zip(queries, found.tolist(), strict=True):
         distances = [sum((query - examples.mean(0)) ** 2) for examples in support]
         assert place == int(np.argmin(distances))
 
 
 def test_a_query_does_not_depend_on_the_others():
-    support = torch.randn(5, 2, 16, generator=torch.Generator().manual_seed(0))
-    queries = torch.randn(75, 16, generator=torch.Generator().manual_seed(1))
+    support = torch.randn(1, 5, 2, 16, generator=torch.Generator().manual_seed(0))
+    queries = torch.randn(1, 75, 16, generator=torch.Generator().manual_seed(1))
     together = fewshot.prototype_predict(support, queries)
-    alone = torch.cat([fewshot.prototype_predict(support, query[None]) for query in queries])
-    others = torch.cat([queries, 100 * torch.randn(500, 16)])
+    alone = torch.cat([fewshot.prototype_predict(support, query) for query in queries.split(1, 1)], 1)
+    others = torch.cat([queries, 100 * torch.randn(1, 500, 16)], 1)
     assert torch.equal(together, alone)
-    assert torch.equal(fewshot.prototype_predict(support, others)[:75], together)
+    assert torch.equal(fewshot.prototype_predict(support, others)[:, :75], together)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_prediction_is_that_of_all_distances_with_ties_to_the_first(data):
+    random = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    way, shot, features = (data.draw(st.integers(1, most)) for most in (6, 4, 5))
+    drawn = random.integers(0, data.draw(st.integers(1, 4)), (3, way * shot + 10, features)).astype(np.float64)
+    drawn += data.draw(st.sampled_from([0, 1e-4, 1])) * random.normal(size=drawn.shape)
+    drawn = (drawn + data.draw(st.sampled_from([0, 1000, 1e7]))) * data.draw(st.sampled_from([1, 1e-25, 1e19, 1e35]))
+    tensor = torch.from_numpy(drawn).to(data.draw(st.sampled_from([torch.float32, torch.float64])))
+    tensor = tensor.nan_to_num(posinf=1e37)
+    support, queries = tensor[:, : way * shot].unflatten(1, (way, shot)), tensor[:, way * shot :]
+    all_distances = torch.cdist(queries, support.mean(-2), compute_mode="donot_use_mm_for_euclid_dist")
+    assert torch.equal(fewshot.prototype_predict(support, queries), all_distances.argmin(-1))
 
 
 def test_order_of_classes_does_not_matter():
