@@ -1,0 +1,157 @@
+"""Protocols on frozen features beside others, in one run: neighbours, episodes, and the linear probe's time.
+
+    python -m benchmarks.frozen [--images 60000] [--test 10000] [--features 512] [--rounds 3] [--threads 2]
+
+Neighbours stand beside scikit-learn's brute force, episodes beside a loop that takes them one by one with torch's own
+`cdist`, as easyfsl's prototypical networks do with features. Each pair runs in turns on the same features: ten classes,
+rectified noise with a common mean. The probe, which is trained once, has nothing beside it. The table has medians, and
+what share of the results is the same. Prints Markdown; with one thread, seconds are processor time.
+"""
+
+import argparse
+import os
+import platform
+import statistics
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import sklearn
+import torch
+import torch.nn.functional as F
+from sklearn.neighbors import NearestNeighbors
+from threadpoolctl import threadpool_limits
+from torch import Tensor
+
+from benchmarks.meter import timed
+from benchmarks.tables import table
+from gessl.evaluation.embed import position_tensor
+from gessl.evaluation.fewshot import episode_accuracies
+from gessl.evaluation.knn import NEIGHBOURS, nearest
+from gessl.evaluation.linear import linear_probe
+from gessl.rng import generator, numpy_generator
+from gessl.tasks.read import Episodes
+
+CLASSES, SHOT, QUERIES, WAY = 10, 5, 15, 5
+SIGNAL = 0.3  # of a class's mean, in units of the noise's spread
+
+
+class Problem(NamedTuple):
+    """Features float32 [n, F] with labels [n], of which the last `test` are tested, and episodes of those."""
+
+    features: Tensor
+    labels: Tensor
+    test: int
+    episodes: Episodes
+
+
+class Row(NamedTuple):
+    """Of one protocol: seconds of ours and of the other, the median of their ratios, the share of equal results."""
+
+    protocol: str
+    ours: float
+    other: str = "–"
+    seconds: float | None = None
+    ratio: float | None = None
+    same: float | None = None
+
+
+def problem(images: int, test: int, features: int, episodes: int) -> Problem:
+    random, numbers = generator(0, "frozen", "features"), numpy_generator(0, "frozen", "episodes")
+    labels = torch.randint(CLASSES, (images,), generator=random)
+    means = SIGNAL * torch.randn(CLASSES, features, generator=random)
+    data = F.relu(means[labels] + torch.randn(images, features, generator=random))
+    tested = np.arange(images - test, images)
+    pools = [tested[labels[-test:].numpy() == label] for label in range(CLASSES)]
+    classes = np.stack([numbers.permutation(CLASSES)[:WAY] for _ in range(episodes)])
+    drawn = np.stack([[numbers.choice(pools[c], SHOT + QUERIES, replace=False) for c in row] for row in classes])
+    return Problem(data, labels, test, Episodes(classes, drawn[..., :SHOT], drawn[..., SHOT:]))
+
+
+def plain_loop(features: Tensor, episodes: Episodes) -> Tensor:
+    """Accuracy of each episode, taken one by one: means class by class, `torch.cdist` as it comes."""
+    supports, queries = (position_tensor(part, features.device) for part in (episodes.support, episodes.query))
+    way, shot, per_class = *supports.shape[1:], queries.shape[2]
+    known, truth = (torch.arange(way).repeat_interleave(images) for images in (shot, per_class))
+    accuracies = []
+    for support, query in zip(supports, queries, strict=True):
+        examples = features[support.flatten()]
+        prototypes = torch.stack([examples[known == place].mean(0) for place in range(way)])
+        scores = -torch.cdist(features[query.flatten()], prototypes)
+        accuracies.append((scores.argmax(1) == truth).double().mean())
+    return torch.stack(accuracies)
+
+
+def brute_force(bank: Tensor, queries: Tensor) -> Tensor:
+    """scikit-learn's neighbours: places [q, k]."""
+    search = NearestNeighbors(n_neighbors=NEIGHBOURS, algorithm="brute").fit(bank.numpy())
+    return torch.from_numpy(search.kneighbors(queries.numpy(), return_distance=False))
+
+
+def in_turns(ours: Callable[[], Tensor], other: Callable[[], Tensor], rounds: int) -> tuple[float, float, float, float]:
+    """Median seconds of both, the median of their ratios, and the share of entries of their results that are equal."""
+    pairs = []
+    for _ in range(rounds):
+        (first, found), (second, expected) = timed(ours, "cpu"), timed(other, "cpu")
+        pairs.append((first, second))
+    same = (found == expected).reshape(len(found), -1).all(1).double().mean()
+    times = (statistics.median(column) for column in zip(*pairs, strict=True))
+    return *times, statistics.median(first / second for first, second in pairs), float(same)
+
+
+def measured(given: Problem, rounds: int) -> Iterator[Row]:
+    """One row per protocol."""
+    bank, queries = given.features[: -given.test], given.features[-given.test :]
+    ours, other, ratio, same = in_turns(
+        lambda: nearest(bank, queries, NEIGHBOURS).places.sort().values,
+        lambda: brute_force(bank, queries).sort().values,
+        rounds,
+    )
+    yield Row(f"{NEIGHBOURS}-nn", ours, f"scikit-learn {sklearn.__version__}, brute force", other, ratio, same)
+    ours, other, ratio, same = in_turns(
+        lambda: episode_accuracies(given.features, given.episodes),
+        lambda: plain_loop(given.features, given.episodes),
+        rounds,
+    )
+    name = f"{len(given.episodes.classes)} episodes, {WAY}-way {SHOT}-shot"
+    yield Row(name, ours, "plain loop", other, ratio, same)
+    seconds, _ = timed(lambda: linear_probe(bank, given.labels[: -given.test], CLASSES, 0), "cpu")
+    yield Row("linear", seconds)
+
+
+def markdown(rows: list[Row]) -> str:
+    total = Row("all", sum(row.ours for row in rows))
+    head = ("protocol", "ours (s)", "beside", "its time (s)", "ours / it", "same results")
+    forms = ("", ".2f", "", ".2f", ".2f", ".2%")
+    return table(
+        head,
+        (
+            ["–" if value is None else format(value, form) for value, form in zip(row, forms, strict=True)]
+            for row in (*rows, total)
+        ),
+    )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--images", type=int, default=60_000)
+    options.add_argument("--test", type=int, default=10_000, help="how many of the images are tested")
+    options.add_argument("--features", type=int, default=512)
+    options.add_argument("--episodes", type=int, default=2000)
+    options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--threads", type=int, default=2)
+    chosen = options.parse_args(arguments)
+    torch.set_num_threads(chosen.threads)
+    load = os.getloadavg()[0]
+    given = problem(chosen.images, chosen.test, chosen.features, chosen.episodes)
+    with threadpool_limits(chosen.threads):
+        rows = list(measured(given, chosen.rounds))
+    print(
+        f"{platform.machine()}, {chosen.threads} CPU thread(s), load {load:.1f} before, torch {torch.__version__}; "
+        f"{chosen.test} tested of {chosen.images} x {chosen.features} features, {chosen.rounds} rounds\n"
+    )
+    print(markdown(rows))
+
+
+if __name__ == "__main__":
+    main()
