@@ -12,8 +12,8 @@ their absolute values, in any order, with or without fused multiply-add.
 * The square of a distance that counts is d² (1 + θ) with |θ| ≤ (n + 4) u: two roundings of the squared difference, one
   of the square, n - 1 of the sum, two of the root.
 * A product is off by at most (n + 8) u (‖a‖ + ‖b‖)²: n from three sums, whose terms add up to no more than that square,
-  three from squared norms, two from adding up, three because a and b are differences from a centre, each rounded. That
-  centre is common to all: features far from 0 have large norms, and small distances.
+  three from squared norms, two from adding up, three if a and b are differences from a centre, each rounded. A centre
+  that is common to all makes the bound small where features are far from 0: norms shrink, distances stay.
 
 Both are doubled below, which covers the terms of higher order while n < 1 / 8u, two million in float32. `tiny` covers
 underflow. Where something overflows, the error is infinite or NaN: nothing is proven.
@@ -43,8 +43,8 @@ def products(queries: Tensor, others: Tensor) -> Products:
     """Squared Euclidean distances by matrix products.
 
     Args:
-        queries: features [e, q, F], less a centre.
-        others: features [e, m, F], less the same centre.
+        queries: features [e, q, F], as they are or less a centre.
+        others: features [e, m, F], as they are or less the same centre.
     """
     ours, theirs = (torch.linalg.vector_norm(features, dim=-1) for features in (queries, others))
     squares = (ours.square()[:, :, None] + theirs.square()[:, None]).baddbmm_(queries, others.mT, alpha=-2)
