@@ -1,10 +1,10 @@
-"""Protocols on frozen features beside others, in one run: neighbours, episodes, and the linear probe's time.
+"""Protocols on frozen features against others, in one run: neighbours, episodes, and the linear probe's time.
 
     python -m benchmarks.frozen [--images 60000] [--test 10000] [--features 512] [--rounds 3] [--threads 2]
 
-Neighbours stand beside scikit-learn's brute force, episodes beside a loop that takes them one by one with torch's own
+Neighbours are held against scikit-learn's brute force, episodes beside a loop that takes them one by one with torch's own
 `cdist`, as easyfsl's prototypical networks do with features. Each pair runs in turns on the same features: ten classes,
-rectified noise with a common mean. The probe, which is trained once, has nothing beside it. The table has medians, and
+rectified noise with a common mean. The probe, which is trained once, has no rival. The table has medians, and
 what share of the results is the same. Prints Markdown; with one thread, seconds are processor time.
 """
 
@@ -121,7 +121,7 @@ def measured(given: Problem, rounds: int) -> Iterator[Row]:
 
 def markdown(rows: list[Row]) -> str:
     total = Row("all", sum(row.ours for row in rows))
-    head = ("protocol", "ours (s)", "beside", "its time (s)", "ours / it", "same results")
+    head = ("protocol", "ours (s)", "against", "its time (s)", "ours / it", "same results")
     forms = ("", ".2f", "", ".2f", ".2f", ".2%")
     return table(
         head,
