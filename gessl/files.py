@@ -116,9 +116,12 @@ def sha256_file(path: Path) -> str:
     """Hex SHA-256 of a plain file's bytes.
 
     Raises:
-        OSError: it cannot be read, or is no plain file.
+        OSError: it cannot be read, is no plain file, or is large and nearly all holes.
     """
     with open_regular(path) as file:
+        if is_hollow(file):  # of any size without taking room: reading it could take for ever
+            raise OSError(errno.EFBIG, "a large file with next to nothing in it", os.fspath(path))
+        file.seek(0)
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -1,12 +1,13 @@
 """Files that appear complete or not at all."""
 
 import fcntl
+import hashlib
 import os
 from pathlib import Path
 
 import pytest
 
-from gessl.files import atomic_text, atomic_write
+from gessl.files import atomic_text, atomic_write, sha256_file
 
 
 def test_what_a_killed_writer_left_is_taken_over(tmp_path: Path) -> None:
@@ -47,3 +48,15 @@ def test_an_error_leaves_what_was_there(tmp_path: Path) -> None:
         atomic_write(tmp_path / "x", fail)
     assert (tmp_path / "x").read_text(encoding="utf-8") == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_a_file_of_holes_is_not_read_to_be_hashed(tmp_path: Path) -> None:
+    path = tmp_path / "images.npy"
+    with open(path, "wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(OSError, match="next to nothing in it") as met:
+        sha256_file(path)
+    assert met.value.filename == str(path)
+    with open(path, "wb") as file:
+        file.truncate(2**20)  # a small one is read as it is
+    assert sha256_file(path) == hashlib.sha256(bytes(2**20)).hexdigest()
