@@ -2,9 +2,9 @@
 
     python -m benchmarks.frozen [--images 60000] [--test 10000] [--features 512] [--rounds 3] [--threads 2]
 
-Neighbours are held against scikit-learn's brute force, episodes beside a loop that takes them one by one with torch's own
-`cdist`, as easyfsl's prototypical networks do with features. Each pair runs in turns on the same features: ten classes,
-rectified noise with a common mean. The probe, which is trained once, has no rival. The table has medians, and
+Neighbours are held against scikit-learn's brute force, episodes against a loop that takes them one by one with torch's
+own `cdist`, as easyfsl's prototypical networks do with features. Each pair runs in turns on the same features: ten
+classes, rectified noise with a common mean. The probe, which is trained once, has no rival. The table has medians, and
 what share of the results is the same. Prints Markdown; with one thread, seconds are processor time.
 """
 
