@@ -241,7 +241,6 @@ def evaluate(options: argparse.Namespace) -> None:
     batch = Batch.load([options.config])
     cell = batch.cell(options.run)
     science = cell.science
-    set_up(batch.owner(options.run).efficiency)
     run(
         options.run,
         science=cell.hash,
@@ -249,6 +248,7 @@ def evaluate(options: argparse.Namespace) -> None:
         method=science.method_name,
         seed=science.seed,
         settings=batch.evaluation(options.run),
+        device=set_up(batch.owner(options.run).efficiency),
     )
     print(scores_dir(options.run))
 

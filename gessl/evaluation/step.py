@@ -80,7 +80,16 @@ def require_shared_classes(dataset: str, protocols: Sequence[str]) -> None:
         )
 
 
-def evaluate(run: str, *, science: str, dataset: str, method: str, seed: int, settings: EvaluationSettings) -> None:
+def evaluate(
+    run: str,
+    *,
+    science: str,
+    dataset: str,
+    method: str,
+    seed: int,
+    settings: EvaluationSettings,
+    device: torch.device,
+) -> None:
     """Write `results/scores/<run>/`: `scores.csv`, `outcomes.npz`, `features.npy` (docs/formats.md).
 
     Args:
@@ -90,6 +99,7 @@ def evaluate(run: str, *, science: str, dataset: str, method: str, seed: int, se
         method: written into the rows.
         seed: the run's seed, which also names the task files and seeds the probe.
         settings: what to measure.
+        device: where to embed and to score.
 
     Raises:
         UserError: an input is missing, altered or damaged, the encoder gives features that are not finite, or a
@@ -110,7 +120,6 @@ def evaluate(run: str, *, science: str, dataset: str, method: str, seed: int, se
         index = read_index(dataset)
         if not _labelled(index, "train") & _labelled(index, "test"):
             require_shared_classes(dataset, settings.protocols)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         with frozen(load_encoder(encoder_file).to(device)) as encoder:
             images = open_images(dataset)
             features = embed(encoder, images, batch=settings.batch, device=device)

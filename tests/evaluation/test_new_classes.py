@@ -48,8 +48,13 @@ def project(tmp_path, monkeypatch, images):
         step.path("config.json").write_text("{}", encoding="utf-8")
 
 
+def go(settings):
+    given = {"science": science_hash({}), "dataset": "toy", "method": "simclr", "seed": 0, "settings": settings}
+    evaluate(RUN, **given, device=torch.device("cpu"))
+
+
 def test_episodes_and_sigma_are_scored(project):
-    evaluate(RUN, science=science_hash({}), dataset="toy", method="simclr", seed=0, settings=SETTINGS)
+    go(SETTINGS)
     with open(scores_dir(RUN) / "scores.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert {row["protocol"].split("/")[0] for row in rows} == {"fewshot", "sigma", "gap"}
@@ -62,7 +67,7 @@ def test_what_needs_training_images_is_refused_before_any_pass(name, project, mo
     monkeypatch.setattr(module, "embed", lambda *arguments, **more: pytest.fail("a pass was made"))
     settings = dataclasses.replace(SETTINGS, protocols=("fewshot/proto-v1", name))
     with pytest.raises(UserError, match=rf"^toy: no class of its test split .* {name} cannot be scored; .*fewshot"):
-        evaluate(RUN, science=science_hash({}), dataset="toy", method="simclr", seed=0, settings=settings)
+        go(settings)
     assert not (scores_dir(RUN) / "scores.csv").exists()
 
 

@@ -23,6 +23,7 @@ from gessl.nets.encoder import Encoder, load_encoder, save_encoder
 
 RUN = "toy-simclr-s3-00000000"
 SETTINGS = EvaluationSettings(sigma=SigmaSettings(finetune_steps=3))
+CPU = torch.device("cpu")
 OUTPUTS = ("scores.csv", "outcomes.npz", "features.npy")
 
 
@@ -75,12 +76,12 @@ def project(tmp_path, monkeypatch, images, suite):
 
 
 def go(settings=SETTINGS):
-    evaluate(RUN, science=science_hash({}), dataset="toy", method="simclr", seed=3, settings=settings)
+    evaluate(RUN, science=science_hash({}), dataset="toy", method="simclr", seed=3, settings=settings, device=CPU)
 
 
 def test_a_run_of_other_settings_is_not_scored(project):
     with pytest.raises(UserError, match=f"{RUN}: made with other settings"):
-        evaluate(RUN, science="0" * 64, dataset="toy", method="simclr", seed=3, settings=SETTINGS)
+        evaluate(RUN, science="0" * 64, dataset="toy", method="simclr", seed=3, settings=SETTINGS, device=CPU)
     assert not (scores_dir(RUN) / RECORD).exists()
 
 
@@ -112,7 +113,7 @@ def test_writes_what_the_formats_page_says(project, images):
     assert {f"{row['protocol']}/{row['task']}" for row in table} == set(outcomes)
     features = np.load(scores_dir(RUN) / "features.npy")
     encoder = load_encoder(run_dir(RUN) / "encoder.safetensors")
-    np.testing.assert_array_equal(features, embed(encoder, images, batch=512, device=torch.device("cpu")).numpy())
+    np.testing.assert_array_equal(features, embed(encoder, images, batch=512, device=CPU).numpy())
 
 
 def test_values_are_the_means_of_their_outcomes_in_full_precision(project):

@@ -20,6 +20,8 @@ from safetensors.torch import load_file
 
 from gessl.cli import main
 from gessl.config import Experiment
+from gessl.evaluation import step
+from gessl.evaluation.embed import embed
 from gessl.failed import read_failure
 from gessl.files import sha256_file
 from gessl.lineage.record import parse_record
@@ -323,6 +325,20 @@ def test_cuda_is_refused_where_there_is_none(prepared: Path, capsys: pytest.Capt
     run = run_ids(efficiency={"device": "cuda"})["base"]
     assert main(["pretrain", run]) == 2
     assert "efficiency.device" in capsys.readouterr().err
+
+
+def test_a_run_that_is_to_stay_on_the_cpu_is_scored_there_too(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = run_ids(efficiency={"device": "cpu"}, recipe={"train": {"steps": 2, "batch": 32, "warmup": 0}})["base"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "GPU")  # for the record, as is the next line
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91)
+    assert main(["pretrain", run]) == 0
+    seen = []
+    monkeypatch.setattr(
+        step, "embed", lambda *given, device, **more: seen.append(device) or embed(*given, device=device, **more)
+    )
+    assert main(["evaluate", run]) == 0
+    assert seen == [torch.device("cpu")]
 
 
 def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(
