@@ -103,7 +103,7 @@ def evaluate(
 
     Raises:
         UserError: an input is missing, altered or damaged, the encoder gives features that are not finite, or a
-            protocol cannot be scored on this data set.
+            protocol cannot be scored on this data set or gives no score.
     """
     encoder_file, tasks = run_dir(run) / "encoder.safetensors", tasks_dir(dataset, seed)
     inputs = [
@@ -161,17 +161,21 @@ def _run_protocols(
     suite = load_sigma_suite(dataset, seed)
     scores: list[Score] = []
     for name in settings.protocols:
+        found: list[Score] = []
         match name:
             case linear.PROTOCOL:
-                scores += linear.evaluate_linear(features, labels, train, test, classes=classes, seed=seed)
+                found = linear.evaluate_linear(features, labels, train, test, classes=classes, seed=seed)
             case knn.PROTOCOL:
-                scores += knn.evaluate_knn(features, labels, train, test, classes=classes)
+                found = knn.evaluate_knn(features, labels, train, test, classes=classes)
             case fewshot.PROTOCOL:
-                scores += fewshot.evaluate_fewshot(features, load_episodes(dataset, seed))
+                found = fewshot.evaluate_fewshot(features, load_episodes(dataset, seed))
             case scarce.PROTOCOL:
-                scores += scarce.evaluate_scarce(features, labels, train, test, load_label_subsets(dataset, seed))
+                found = scarce.evaluate_scarce(features, labels, train, test, load_label_subsets(dataset, seed))
             case universality.ONEHOT:
-                scores += universality.evaluate_onehot(features, suite, settings.sigma)
+                found = universality.evaluate_onehot(features, suite, settings.sigma)
             case universality.FINETUNED:
-                scores += universality.evaluate_finetuned(encoder, images, features, suite, settings.sigma)
+                found = universality.evaluate_finetuned(encoder, images, features, suite, settings.sigma)
+        if not found:
+            raise UserError(f"{dataset}: {name} gives no score; leave it out of evaluation.protocols")
+        scores += found
     return scores

@@ -155,8 +155,9 @@ def test_same_inputs_give_the_same_bytes(project):
 
 def test_unlabelled_images_are_never_used(project, monkeypatch):
     seen = []
+    score = module.knn.evaluate_knn
     monkeypatch.setattr(
-        module.knn, "evaluate_knn", lambda f, labels, train, test, *, classes: seen.append((train, test)) or []
+        module.knn, "evaluate_knn", lambda *given, **more: seen.append(given[2:]) or score(*given, **more)
     )
     go(EvaluationSettings(protocols=("knn/5nn-euclid",)))
     assert seen[0][0].tolist() == list(range(3, 84))
@@ -170,6 +171,17 @@ def test_only_the_protocols_asked_for(project):
         "sigma/onehot-eps0.1-kl-tau0.5",
         "sigma/onehot-eps0.1-kl-tau0.5-cal",
     }
+
+
+def test_a_protocol_that_nothing_scores_is_refused(project, monkeypatch):
+    """Also where others do give scores: a job that ends well has scored all that it was asked for."""
+    monkeypatch.setattr(module, "PROTOCOLS", (*PROTOCOLS, "forgotten/v1"))
+    with pytest.raises(UserError, match=r"^toy: forgotten/v1 gives no score; leave it out of evaluation\.protocols$"):
+        go(EvaluationSettings(protocols=("knn/5nn-euclid", "forgotten/v1")))
+    monkeypatch.setattr(module.knn, "evaluate_knn", lambda *given, **more: [])
+    with pytest.raises(UserError, match=r"^toy: knn/5nn-euclid gives no score"):
+        go(EvaluationSettings(protocols=("knn/5nn-euclid",)))
+    assert not (scores_dir(RUN) / RECORD).exists()
 
 
 def test_an_encoder_that_diverged_leaves_nothing(project):
