@@ -1,5 +1,6 @@
 """The chain as its user runs it: Snakemake over the small experiment, then the auditor's verbs, then mischief."""
 
+import html
 import json
 import os
 import re
@@ -13,7 +14,7 @@ import yaml
 
 from gessl.cli import main
 from gessl.config import Experiment
-from tests.conftest import ROOT, copy_project
+from tests.conftest import ROOT, SMALL, copy_project
 
 SNAKEMAKE = [sys.executable, "-m", "snakemake", "--profile", "workflow/profiles/local"]
 
@@ -135,12 +136,21 @@ def test_a_failed_cell_keeps_no_other_from_the_report(project: Path) -> None:
     assert all(run in page for run in runs[1:])
 
 
-def test_snakemakes_own_report(project: Path) -> None:
-    made = snakemake("--report", "report.html")
+def test_snakemakes_own_report_names_each_grid_of_a_batch(project: Path) -> None:
+    twin = {**SMALL, "name": "twin", "title": "Those *two* of `x_`\n\n.. raw:: html", "comparisons": []}
+    Path("twin.yaml").write_text(yaml.safe_dump(twin), encoding="utf-8")
+    Path("both.yaml").write_text(yaml.safe_dump({"experiments": ["config/config.yaml", "twin.yaml"]}), encoding="utf-8")
+    assert main(["report", "--config", "twin.yaml"]) == 0
+    made = snakemake("--report", "report.html", "--configfile", "both.yaml")
     assert made.returncode == 0, made.stderr
-    page = (project / "report.html").read_text(encoding="utf-8")
-    assert "sigma-report.html" in page
-    assert "equal outer" in page, "captions"
+    page = html.unescape((project / "report.html").read_text(encoding="utf-8"))
+    for grid in ("small", "twin"):
+        assert f"results/report/{grid}/sigma-report.html" in page
+    small, twin = "(A small experiment)", "(Those *two* of `x_` .. raw:: html)"
+    assert f"<strong>small</strong> {small}, with" in page
+    assert "it compares gessl against base (equal outer steps)." in page
+    assert f"<strong>twin</strong> {twin}, with" in page
+    assert "Experiment <strong>twin</strong>: Those" in page
 
 
 def test_a_wrong_configfile_is_refused_with_lines_and_leaves_nothing(

@@ -9,6 +9,7 @@ import functools
 import itertools
 import json
 import os
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -60,6 +61,20 @@ if line := earlier_runs():
 
 RUNS = BATCH.runs
 
+
+def words(text):
+    """Text for a caption: on one line, and with no sign that reStructuredText takes for its own."""
+    return re.sub(r"([^\w\s])", r"\\\1", " ".join(text.split()))
+
+
+# what the captions in workflow/report/ say of each grid
+config["grids"] = {
+    name: {
+        "title": words(one.title),
+        "comparisons": [words(f"{each.treatment} against {each.control} ({each.label})") for each in one.comparisons],
+    }
+    for name, one in BATCH.experiments.items()
+}
 
 PLANNED = {}  # text by path
 
