@@ -193,6 +193,14 @@ def test_no_text_depends_on_the_locale(room: str) -> None:
         assert not list(calls_in_the_locales_encoding(path)), path
 
 
+def test_no_process_is_ended_by_its_name() -> None:
+    """It may be somebody else's: end what you started, by its number or its group."""
+    places = [*(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py"), *(ROOT / "workflow").rglob("*")]
+    for path in (*sources(), *places, ROOT / "Makefile", ROOT / ".ci/run"):
+        if path.is_file() and path.suffix != ".pyc" and path != Path(__file__):
+            assert not re.search(r"pkill|killall|fuser", path.read_text(encoding="utf-8")), path
+
+
 def test_the_lock_has_hashes_and_no_addresses() -> None:
     lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
     assert "://" not in lock + (ROOT / "benchmarks/requirements.lock").read_text(encoding="utf-8")

@@ -1,6 +1,9 @@
 """Runs every command of the documentation's `sh` blocks, in order, where `make run` has finished."""
 
+import os
 import re
+import signal
+import socket
 import subprocess
 from pathlib import Path
 
@@ -23,11 +26,13 @@ def commands() -> list[str]:
 @pytest.mark.parametrize("command", commands())
 def test_the_command_does_what_it_says(command: str) -> None:
     if command == "make mlflow":  # a server: it must come up, and is then told to stop
-        server = subprocess.Popen(["make", "mlflow"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        with socket.socket() as port:
+            assert port.connect_ex(("127.0.0.1", 5000)), "somebody's server is at port 5000: stop it first"
+        server = subprocess.Popen(command.split(), cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True)
         try:
             wait_for("http://127.0.0.1:5000/health")
         finally:
-            subprocess.run(["pkill", "-f", "mlflow.*--port 5000"], check=False)
+            os.killpg(server.pid, signal.SIGTERM)  # make, the server and its workers, and nobody else's
             server.wait(30)
         return
     done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, encoding="utf-8", timeout=600)
