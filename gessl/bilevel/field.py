@@ -166,6 +166,12 @@ class Field:
         return self._teacher[views]
 
 
+def halves(images: int) -> tuple[slice, slice]:
+    """The first and the second half of so many images; the first has one more of an odd number."""
+    middle = images - images // 2
+    return slice(0, middle), slice(middle, images)
+
+
 def _halves(batch: Batch) -> tuple[Batch, Batch]:
     assert not batch.draws, "what is drawn for a mini-batch cannot be cut in halves"
     images = batch.views.shape[1]
@@ -176,7 +182,8 @@ def _halves(batch: Batch) -> tuple[Batch, Batch]:
         assert views is not None
         return Batch(views, crops, boxes, flips, index[images])
 
-    return part(slice(images - images // 2)), part(slice(images - images // 2, None))
+    first, second = halves(images)
+    return part(first), part(second)
 
 
 def grad(scalar: Tensor, theta: Tensors, *, twice: bool = False, retain_graph: bool = False) -> Tensors:

@@ -24,7 +24,8 @@ class Batch(NamedTuple):
     """One mini-batch of N images, as drawn views.
 
     Attributes:
-        views: `[V, N, C, H, W]` in [0, 1].
+        views: `[V, N, C, H, W]` in [0, 1]. Where processes share the mini-batch, only what passes images through the
+            network may read pixels: outside of it, those of the images that others pass are NaN.
         crops: small crops of the same images, `[v, N, C, h, w]`, where the view policy has any.
         boxes: int64 `[V + v, N, 4]`: top, left, height and width of each view in its image, in pixels.
         flips: bool `[V + v, N]`: which views are mirrored.

@@ -199,7 +199,7 @@ def publish(run: Run, step: Step, work: Path, described: dict[str, Any]) -> None
     """Write the run's outputs to the step's staging folder."""
     save_encoder(run.trained(), step.path("encoder.safetensors"))
     step.path("model.safetensors").write_bytes(save(pack(run.variables, {})))
-    views = run.task(0, 0)[0].views[:, :16]
+    views = run.task(0, 0, whole=True)[0].views[:, :16]
     save_array(step.path("views.npy"), (views * 255).round().to(torch.uint8).cpu().numpy())
     shutil.copyfile(work / METRICS, step.path(METRICS))
     atomic_json(step.path("config.json"), described)

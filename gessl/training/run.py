@@ -5,15 +5,17 @@ import copy
 import numpy as np
 import torch
 
+from gessl.bilevel.field import halves
 from gessl.bilevel.inner import initial_rates, split_rates
 from gessl.bilevel.learner import Learner, Variables, channels_last, seeded_init
 from gessl.bilevel.support_query import Guided
 from gessl.bilevel.trial import Trial, try_out
 from gessl.bilevel.vectors import norm
 from gessl.data.arrays import open_images, read_card
-from gessl.data.views import POLICIES, make_views
+from gessl.data.views import POLICIES, Part, make_views
 from gessl.methods.base import Batch, Clock
 from gessl.nets.encoder import Encoder
+from gessl.nets.parallel import processes, share
 from gessl.optimizer import Optimizer
 from gessl.rng import generator
 from gessl.tasks.read import batch_positions, load_order
@@ -84,19 +86,34 @@ class Run:
         """M; 1 for the base method alone."""
         return self.science.gessl.tasks if self.science.gessl else 1
 
-    def task(self, step: int, task: int) -> list[Batch]:
-        """The sets of views of one task of one outer step: a function of the seed and these two alone."""
+    def task(self, step: int, task: int, *, whole: bool = False) -> list[Batch]:
+        """The sets of views of one task of one outer step: a function of the seed and these two alone.
+
+        Where processes share the mini-batch, each makes the views of its own images, and all of them only if `whole`.
+        """
         science = self.science
         positions = batch_positions(self._order, science.train.batch, step * self.tasks_per_step + task)
-        images = torch.from_numpy(np.ascontiguousarray(self.images[positions])).to(self.device, non_blocking=True)
+        part = None if whole else self._part()
+        own = positions if part is None else positions[part.rows.numpy()]
+        images = torch.from_numpy(np.ascontiguousarray(self.images[own])).to(self.device, non_blocking=True)
         sets = science.gessl.view_sets if science.gessl else 1
         index = torch.from_numpy(np.searchsorted(self._train, positions)).to(self.device, non_blocking=True)
         batches = []
         for s in range(sets):
-            views = make_views(images, POLICIES[science.views], generator(science.seed, "views", step, task, s))
+            rng = generator(science.seed, "views", step, task, s)
+            views = make_views(images, POLICIES[science.views], rng, part)
             draws = generator(science.seed, "draws", step, task, s)
             batches.append(self.learner.draw(Batch(*views, index=index), draws))
         return batches
+
+    def _part(self) -> Part | None:
+        """The images of a mini-batch that this process passes through the network; None for all of them."""
+        if processes() == 1:
+            return None
+        count, gessl = self.science.train.batch, self.science.gessl
+        together = halves(count) if gessl and gessl.support_query else (slice(0, count),)
+        rows = [torch.arange(count)[images] for images in together]
+        return Part(torch.cat([images[share(len(images))] for images in rows]), count)
 
     def try_out(self) -> None:
         """Try the method's functions on the first mini-batch; changes nothing. All processes of a run must call it.
@@ -106,7 +123,7 @@ class Run:
             RuntimeError: memory ran out.
         """
         weights = self.variables._replace(params=split_rates(self.variables.params)[0])
-        try_out(Trial(self.science.method_name, self.learner, weights, self.task(0, 0)[0]))
+        try_out(Trial(self.science.method_name, self.learner, weights, self.task(0, 0, whole=True)[0]))
 
     def advance(self, metrics: Metrics | None) -> None:
         """One outer step, told to `metrics` if this process keeps any."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as reference
 
-from gessl.data.views import POLICIES, ViewPolicy, apply_parameters, make_views
+from gessl.data.views import POLICIES, Part, ViewPolicy, apply_parameters, make_views
 from gessl.data.views.parameters import NEUTRAL, ViewParameters, draw_parameters
 
 
@@ -87,6 +87,20 @@ def test_small_crops_come_behind_the_views_and_share_their_draws() -> None:
         expected = apply_parameters(images, parameters, policy.size)
         view = drawn.views[place] if place < 2 else drawn.crops[place - 2]
         torch.testing.assert_close(view, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["cifar-asym", "cifar-crops"])
+def test_views_of_a_part_are_those_of_the_whole(name: str) -> None:
+    images, rows = pictures(20), torch.tensor([3, 4, 11, 12, 19])
+    whole = make_views(images, POLICIES[name], seeded(5))
+    part = make_views(images[rows], POLICIES[name], seeded(5), Part(rows, 20))
+    others = torch.ones(20, dtype=torch.bool).index_fill(0, rows, False)
+    for ours, theirs in zip(part[:2], whole[:2], strict=True):
+        assert (ours is None) == (theirs is None)
+        if ours is not None and theirs is not None:
+            assert torch.equal(ours[:, rows], theirs[:, rows])
+            assert ours[:, others].isnan().all()
+    assert torch.equal(part.boxes, whole.boxes) and torch.equal(part.flips, whole.flips)
 
 
 def test_white_stays_white() -> None:

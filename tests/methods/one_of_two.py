@@ -10,6 +10,8 @@ import torch
 import torch.distributed as dist
 
 from gessl.bilevel.settings import GesslSettings
+from gessl.methods.base import Batch
+from gessl.nets.parallel import share
 from gessl.training.step import outer_gradient
 from tests.bilevel.smooth import KINDS, METHODS, learner, task
 
@@ -27,11 +29,19 @@ def gradients(name: str) -> dict[str, torch.Tensor]:
     for label, settings in SETTINGS.items():
         if label == "replay" and name not in KINDS:
             continue  # the replay is the engine's, the same for every method
-        outer = outer_gradient(bound, variables, [task(bound)], settings)
+        outer = outer_gradient(bound, variables, [[with_own_pixels(batch) for batch in task(bound)]], settings)
         found |= {f"{label}.gradient.{key}": tensor for key, tensor in outer.gradient.items()}
         found |= {f"{label}.buffer.{key}": tensor for key, tensor in outer.buffers.items()}
         found |= {f"{label}.{key}": tensor for key, tensor in outer.logs.items()}
     return found
+
+
+def with_own_pixels(batch: Batch) -> Batch:
+    """As a run makes it: another process's images are NaN, so that whoever reads them shows."""
+    own = torch.zeros(batch.views.shape[1], 1, 1, 1, dtype=torch.bool)
+    own[share(len(own))] = True
+    views, crops = (None if t is None else t.where(own, torch.nan) for t in (batch.views, batch.crops))
+    return batch._replace(views=views, crops=crops)
 
 
 if __name__ == "__main__":

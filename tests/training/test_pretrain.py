@@ -25,6 +25,7 @@ from gessl.evaluation.embed import embed
 from gessl.failed import read_failure
 from gessl.files import sha256_file
 from gessl.lineage.record import parse_record
+from gessl.nets import parallel
 from gessl.nets.encoder import load_encoder
 from gessl.training import pretrain
 from gessl.training.climb import MEANING
@@ -362,6 +363,37 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(
     assert not list((Path("results/runs") / run).glob("*"))
     assert not list((Path("work") / run).glob(".*.tmp"))
     assert main(["pretrain", run]) == 0
+
+
+@pytest.mark.parametrize(
+    "gessl",
+    [None, {"support_query": {}, "target_steps": 0, "kl_weight": 0, "ssl_at": "adapted"}],
+    ids=["whole", "halves"],
+)
+def test_each_process_makes_its_own_views_only(
+    prepared: Path, monkeypatch: pytest.MonkeyPatch, gessl: dict[str, object] | None
+) -> None:
+    run_ids(
+        recipe={"train": {"steps": 4, "batch": 24, "warmup": 0}}, variants={"base": {"gessl": gessl}}, comparisons=[]
+    )
+    run = Run(Experiment.load(CONFIG).runs()[0].science, torch.device("cpu"))
+    whole = run.task(1, 0)[0]
+    shares: list[list[int]] = []
+    for rank in range(3):
+        with monkeypatch.context() as patch:
+            patch.setattr(parallel, "processes", lambda: 3)
+            patch.setattr("gessl.training.run.processes", lambda: 3)
+            patch.setattr(parallel, "rank", lambda rank=rank: rank)
+            (batch, *_), everything = run.task(1, 0), run.task(1, 0, whole=True)[0]
+        assert torch.equal(everything.views, whole.views)
+        made = batch.views.isfinite().flatten(2).all(2).all(0)
+        assert torch.equal(batch.views[:, made], whole.views[:, made])
+        assert batch.views[:, ~made].isnan().all()
+        for ours, theirs in zip(batch[2:5], whole[2:5], strict=True):
+            assert ours is not None and theirs is not None and torch.equal(ours, theirs)
+        shares.append(made.nonzero().squeeze(1).tolist())
+    assert sorted(row for rows in shares for row in rows) == list(range(24))
+    assert shares[0] == (list(range(8)) if gessl is None else [*range(4), *range(12, 16)])
 
 
 @pytest.mark.slow

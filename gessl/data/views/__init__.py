@@ -4,6 +4,7 @@ Sampling follows torchvision.transforms.v2 (tests hold both against each other);
 where torchvision on uint8 rounds after each.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -17,11 +18,12 @@ from gessl.data.views.parameters import (
     blur_width,
     concatenate,
     draw_parameters,
+    picked,
 )
 from gessl.data.views.policies import POLICIES
 from gessl.data.views.policy import ViewPolicy
 
-__all__ = ["POLICIES", "ViewPolicy", "Views", "apply_parameters", "make_views"]
+__all__ = ["POLICIES", "Part", "ViewPolicy", "Views", "apply_parameters", "make_views"]
 
 _JITTER = (ops.brightness, ops.contrast, ops.saturation, ops.hue)
 
@@ -42,7 +44,16 @@ class Views(NamedTuple):
     flips: Tensor
 
 
-def make_views(images: Tensor, policies: tuple[ViewPolicy, ...], generator: torch.Generator) -> Views:
+class Part(NamedTuple):
+    """Some images of a mini-batch of `of`: those at `rows`, int64 `[n]` on the CPU."""
+
+    rows: Tensor
+    of: int
+
+
+def make_views(
+    images: Tensor, policies: tuple[ViewPolicy, ...], generator: torch.Generator, part: Part | None = None
+) -> Views:
     """Draw one view per policy of every image.
 
     Every random number comes from the CPU `generator`, and nothing waits for the device.
@@ -52,6 +63,8 @@ def make_views(images: Tensor, policies: tuple[ViewPolicy, ...], generator: torc
             nothing.
         policies: one per view; small crops (policies with a size) come last and share one size.
         generator: determines the views, whatever the device.
+        part: which images of a mini-batch these are. Their views are those that they have in the whole, at their
+            rows; views of the others are not made, and NaN. Boxes and flips are those of the whole.
 
     Raises:
         ValueError: images of another kind, no policy of a view, or small crops of several sizes or before a view.
@@ -64,19 +77,25 @@ def make_views(images: Tensor, policies: tuple[ViewPolicy, ...], generator: torc
         raise ValueError("policies: no view; give one or more without a size")
     if any(sizes[:full]) or len(set(sizes[full:])) > 1:
         raise ValueError(f"policies: sizes {sizes}; give views (None) first, then small crops of one size")
-    count, _, height, width = images.shape
+    height, width = images.shape[2:]
+    count = part.of if part else len(images)
     drawn = [draw_parameters(policy, count, (height, width), generator) for policy in policies]
-    views = _apply_each(images, drawn[:full])
-    crops = _apply_each(images, drawn[full:], sizes[full]) if drawn[full:] else None
+    views = _apply_each(images, drawn[:full], part)
+    crops = _apply_each(images, drawn[full:], part, sizes[full]) if drawn[full:] else None
     every = concatenate(drawn)
     shape = (len(policies), count)
     return Views(views, crops, *(_to(each, images.device).unflatten(0, shape) for each in (every.box, every.flip)))
 
 
-def _apply_each(images: Tensor, drawn: list[ViewParameters], size: int | None = None) -> Tensor:
+def _apply_each(images: Tensor, drawn: list[ViewParameters], part: Part | None, size: int | None = None) -> Tensor:
     """One view per element of `drawn` of every image, `[len(drawn), N, …]`."""
     repeated = images.repeat(len(drawn), 1, 1, 1)
-    return apply_parameters(repeated, concatenate(drawn), size).unflatten(0, (len(drawn), len(images)))
+    parameters = concatenate([picked(each, part.rows) for each in drawn] if part else drawn)
+    views = apply_parameters(repeated, parameters, size).unflatten(0, (len(drawn), len(images)))
+    if part is None:
+        return views
+    whole = views.new_full((len(drawn), part.of, *views.shape[2:]), math.nan)
+    return whole.index_copy_(1, _to(part.rows, images.device), views)
 
 
 def apply_parameters(images: Tensor, parameters: ViewParameters, size: int | None = None) -> Tensor:

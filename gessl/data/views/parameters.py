@@ -68,6 +68,11 @@ def draw_parameters(
     )
 
 
+def picked(parameters: ViewParameters, rows: Tensor) -> ViewParameters:
+    """The views at `rows`, int64 `[n]`."""
+    return ViewParameters(**{field.name: getattr(parameters, field.name)[rows] for field in fields(ViewParameters)})
+
+
 def concatenate(parts: list[ViewParameters]) -> ViewParameters:
     """The views of all parts as one batch."""
     return ViewParameters(
