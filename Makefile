@@ -24,7 +24,7 @@ export DO_NOT_TRACK := 1
 run: env
 	$(BIN)/python -m gessl track --config "$$CONFIG" -- \
 	  $(BIN)/python -m snakemake --profile "$(PROFILE)" --configfile "$$CONFIG"
-	@$(BIN)/python -m gessl audit || [ $$? -eq 3 ] # 3: other grids' results are outdated
+	@$(BIN)/python -m gessl audit --config "$$CONFIG" || [ $$? -eq 3 ] # 3: sources were edited while it ran
 	@echo "report: results/report/*/sigma-report.html   browse: make mlflow   lineage: $(BIN)/gessl trace ID"
 
 test: env .peers/.locked

@@ -105,6 +105,9 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "path", nargs="?", type=Path, default=Path("results"), help="a project's root, or its results (default: here)"
     )
+    sub.add_argument(
+        "--config", type=Path, metavar="FILE", help="only what the reports of this experiment or batch are made of"
+    )
     expected = sub.add_mutually_exclusive_group()
     expected.add_argument(
         "--head", metavar="HEX", help="the results must have this head, which an earlier audit printed"
@@ -276,12 +279,15 @@ def audit(options: argparse.Namespace) -> int:
     from gessl.lineage.audit import format_verdict, verdict_json
 
     expected = options.head
+    grids = experiments(options.config) if options.config else ()
     if options.signed:
+        if grids:
+            raise UserError("--signed: the head of all results is signed, not that of some; leave out --config")
         from gessl.lineage.signing import signed_head
 
         expected, signer = signed_head(options.path, options.signed)
         print(f"{expected}: signed by {signer}", file=sys.stderr)
-    verdict = run(options.path, cached=options.cached, expected=expected, environment=options.environment)
+    verdict = run(options.path, cached=options.cached, expected=expected, environment=options.environment, grids=grids)
     print(json.dumps(verdict_json(verdict), indent=2) if options.json else format_verdict(verdict))
     if options.json and not verdict.ok:
         print(format_verdict(verdict), file=sys.stderr)

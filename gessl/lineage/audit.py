@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from gessl.errors import UserError
-from gessl.layout import RAW, RESULTS
+from gessl.layout import RESULTS
 from gessl.lineage.checks import (
     check_ancestry,
     check_inputs,
@@ -20,14 +20,14 @@ from gessl.lineage.checks import (
     check_raw,
     check_strays,
     in_order,
-    is_pin,
     worth_reading,
 )
 from gessl.lineage.claims import Claims
-from gessl.lineage.contents import files_below, read_contents
+from gessl.lineage.contents import read_contents
 from gessl.lineage.installed import Installed
 from gessl.lineage.isolated import installed_in
 from gessl.lineage.ledger import Finding, Kind, Ledger, head
+from gessl.lineage.scope import Scope
 from gessl.lineage.seen import Seen
 
 SCHEMA = "gessl/audit/1"
@@ -49,6 +49,7 @@ class Verdict:
         bytes: how many bytes they hold.
         cached_files: how many of the files were not read now but by an earlier audit, and
         cached_bytes: how many bytes those hold.
+        grids: those whose reports' chain was all that was looked at; none for everything.
     """
 
     findings: tuple[Finding, ...]
@@ -59,6 +60,7 @@ class Verdict:
     bytes: int
     cached_files: int = 0
     cached_bytes: int = 0
+    grids: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -74,9 +76,14 @@ class Verdict:
 
 
 def audit(
-    path: Path = RESULTS, *, cached: bool = False, expected: str | None = None, environment: bool = False
+    path: Path = RESULTS,
+    *,
+    cached: bool = False,
+    expected: str | None = None,
+    environment: bool = False,
+    grids: Iterable[str] = (),
 ) -> Verdict:
-    """Check every result and all raw data of a project.
+    """Check every result and all raw data of a project, or what the reports of some grids are made of.
 
     Each file is read once. What goes unnoticed without `expected`: a chain whose records were all written anew, down to
     its last result, and a result that nothing was made from (a report, say) removed together with its record.
@@ -86,14 +93,16 @@ def audit(
         cached: do not read the files again that an earlier audit with `cached` read (see `gessl.lineage.seen`).
         expected: the head that the tree had at another time, from where nobody could alter it.
         environment: check the installed packages, too (see `gessl.lineage.installed`).
+        grids: look only at their reports and at all that these lead to, as strictly.
 
     Raises:
-        UserError: there is nothing to audit, or `expected` is no head.
+        UserError: there is nothing to audit, a grid has no report, or `expected` is no head.
     """
     if expected is not None and not re.fullmatch("[0-9a-f]{64}", expected):
         raise UserError(f"--head {expected}: not the 64 hex digits that an audit prints as the head")
     with contextlib.chdir(project_root(path)):
-        return _audit(cached, expected, Installed.check(installed_in(sys.executable)) if environment else None)
+        installed = Installed.check(installed_in(sys.executable)) if environment else None
+        return _audit(cached, expected, installed, tuple(grids))
 
 
 def project_root(path: Path) -> Path:
@@ -117,12 +126,9 @@ def project_root(path: Path) -> Path:
     raise UserError(f"{path}: no folder {RESULTS} in it; run the pipeline first, or name a project's root")
 
 
-def _audit(cached: bool, expected: str | None, installed: Installed | None) -> Verdict:
-    present = files_below(RESULTS)
-    if not present:
-        raise UserError(f"{RESULTS}: nothing in it to audit; run the pipeline first")
-    ledger = Ledger(RESULTS, present)
-    raw = [path for path in files_below(RAW) if not is_pin(path)] if RAW.is_dir() else []
+def _audit(cached: bool, expected: str | None, installed: Installed | None, grids: tuple[str, ...]) -> Verdict:
+    scope = Scope.all().behind(grids) if grids else Scope.all()
+    ledger, present, raw, left = scope
     seen = Seen(RESULTS) if cached else None
     wanted = ledger.wanted()
     contents = read_contents(wanted, sizes=wanted, md5=worth_reading(raw), seen=seen)
@@ -142,13 +148,19 @@ def _audit(cached: bool, expected: str | None, installed: Installed | None) -> V
     known = [content.bytes for content in contents.values() if content.cached]
     return Verdict(
         findings=_merge(findings),
-        notes=(*_notes(ledger, seen), *claims.notes(), *([installed.summary()] if installed else [])),
+        notes=(
+            *([left] if left else []),
+            *_notes(ledger, seen),
+            *claims.notes(),
+            *([installed.summary()] if installed else []),
+        ),
         head=found,
         records=len(ledger.held),
         files=len(contents) + len(ledger.held),
         bytes=sum(content.bytes for content in contents.values()) + sum(held.bytes for held in ledger.held),
         cached_files=len(known),
         cached_bytes=sum(known),
+        grids=grids,
     )
 
 
@@ -191,7 +203,8 @@ def _notes(ledger: Ledger, seen: Seen | None) -> Iterator[str]:
 
 def format_verdict(verdict: Verdict) -> str:
     """The verdict for people: one line, the head, then one per note and one per finding (kind, path, what, fix)."""
-    scope = f"{verdict.records} records, {verdict.files} files, {verdict.bytes / 1e6:.1f} MB"
+    scope = f"{', '.join(verdict.grids)}: " if verdict.grids else ""
+    scope += f"{verdict.records} records, {verdict.files} files, {verdict.bytes / 1e6:.1f} MB"
     if verdict.cached_files:
         scope += f", of which {verdict.cached_files} files, {verdict.cached_bytes / 1e6:.1f} MB not read again"
     count = Counter(finding.kind for finding in verdict.findings)

@@ -2,8 +2,9 @@
 
 import contextlib
 import functools
+import itertools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -128,7 +129,7 @@ def _fingerprint_now(record: dict[str, Any]) -> str | None:
 def worth_reading(raw: Iterable[str]) -> list[str]:
     """Which of the raw files to compare with their pins: without a pin, or far beyond its size, there is no need."""
     below: dict[Path, dict[str, int]] = {}
-    for path in raw:
+    for path in itertools.filterfalse(is_pin, raw):
         top = RAW / path.removeprefix(f"{RAW}/").partition("/")[0]
         with contextlib.suppress(OSError):
             below.setdefault(top, {})[path] = os.stat(path).st_size
@@ -139,11 +140,11 @@ def worth_reading(raw: Iterable[str]) -> list[str]:
     return found
 
 
-def check_raw(contents: dict[str, Content], raw: Iterable[str]) -> Iterator[Finding]:
-    """Compare the raw data with their pins; the fetch step's manifest names the single file."""
-    pins = {path.with_suffix(""): path for path in RAW.glob("*.dvc")}
+def check_raw(contents: dict[str, Content], raw: Sequence[str]) -> Iterator[Finding]:
+    """Compare raw data with their pins, which are among `raw`; the fetch step's manifest names the single file."""
+    pins = {Path(path).with_suffix(""): Path(path) for path in filter(is_pin, raw)}
     md5s: dict[Path, dict[str, str]] = {top: {} for top in pins}
-    for path in raw:
+    for path in itertools.filterfalse(is_pin, raw):
         first, _, rest = path.removeprefix(f"{RAW}/").partition("/")
         content = contents.get(path)  # none of a broken link
         md5s.setdefault(RAW / first, {})[rest] = content.md5 if content else ""

@@ -62,8 +62,17 @@ class Ledger:
         self.maker: dict[str, Held] = {}
         self.by_id: dict[str, Held] = {}
         paths = [path for path in present if os.path.basename(path) == RECORD and not is_staged(path)]
-        for path, read in sorted(in_parallel(_examine_all, paths, lambda path: COST), key=lambda pair: pair[0]):
+        self._read = dict(sorted(in_parallel(_examine_all, paths, lambda path: COST), key=lambda pair: pair[0]))
+        for path, read in self._read.items():
             self._take(Path(path).parent, path, read)
+
+    def only(self, present: Iterable[str]) -> "Ledger":
+        """The ledger of some of the files, without reading a record again."""
+        ledger = Ledger(self.root, ())
+        ledger._read = {path: self._read[path] for path in present if path in self._read}
+        for path, read in ledger._read.items():
+            ledger._take(Path(path).parent, path, read)
+        return ledger
 
     def _take(self, folder: Path, path: str, read: "_Examined") -> None:
         again = redo(folder)

@@ -111,6 +111,29 @@ def test_one_flipped_byte_is_named(project: Path, capsys: pytest.CaptureFixture[
     assert main(["audit"]) == 0
 
 
+def test_a_grid_is_judged_by_what_it_is_made_of(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    staging = Path("results/runs/killed/.staging")
+    staging.mkdir(parents=True)
+    (staging / "lock").touch()
+    shutil.copytree("results/report/small", "results/report/copied")
+    done = snakemake("--forcerun", "audit")
+    assert done.returncode == 0, done.stdout + done.stderr
+    verdict = json.loads(Path("logs/audit.json").read_text(encoding="utf-8"))
+    assert (verdict["ok"], verdict["grids"]) == (True, ["small"])
+    assert verdict["notes"][0].startswith("2 other things lie in results (1 of them half made: .staging)")
+    capsys.readouterr()
+    assert main(["audit"]) == 1
+    said = capsys.readouterr().out
+    assert str(staging) in said and "results/report/copied/record.json" in said
+    own = ["audit", "--config", "config/config.yaml"]
+    assert main(own) == 0
+    assert main([*own, "--signed", "signers"]) == 2
+    images = Path("results/data/digits/images.npy")
+    images.write_bytes(images.read_bytes() + b"x")
+    assert main(own) == 1
+    assert f"altered: {images}" in capsys.readouterr().out
+
+
 def test_bad_experiments_stop_before_any_job(project: Path) -> None:
     config = project / "config/config.yaml"
     config.write_text(config.read_text(encoding="utf-8").replace("seeds:", "sedes:"), encoding="utf-8")

@@ -2,7 +2,7 @@
 
 
 rule audit:
-    """Passes, or names the file that was altered."""
+    """Passes, or names the file that was altered among those that the reports are made of."""
     input:
         lambda w: reports(),
     output:
@@ -12,6 +12,8 @@ rule audit:
     resources:
         mem_mb=1000,
         runtime=60,
+    params:
+        plan=PLAN,
     shell:
-        # 3: nothing is wrong but that results of other grids, or of earlier code, lie here, too
-        "gessl audit --json > {output:q} 2> {log:q} || [ $? -eq 3 ]"
+        # what else lies in results/ is no matter of these grids; 3: nothing is wrong but that sources were edited meanwhile
+        "gessl audit --json --config {params.plan:q} > {output:q} 2> {log:q} || [ $? -eq 3 ]"
