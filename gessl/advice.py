@@ -37,6 +37,18 @@ def move_away(path: Path, again: str = "") -> str:
     return f"move {path} away" + (f" and {again}" if again else "")
 
 
+def in_the_way(path: Path) -> str:
+    """What stands where `path` needs a folder, or a folder of its own, and what to do; "" where nothing does."""
+    for place in (*reversed(path.parents), path):
+        if place.is_dir() or not os.path.lexists(place):
+            continue
+        if place.is_symlink() and not place.exists():
+            target = os.readlink(place)
+            return f"{place}: a link to {target}, which is not there; make or mount that, or point the link elsewhere"
+        return f"{place}: no folder, but one is needed here; {move_away(place)}"
+    return ""
+
+
 def leftover(staging: Path) -> str:
     """What a step had staged when it was killed. It may also be at work, and then the folder is needed."""
     return f"wait if a step is running, else {remake(staging, WORKFLOW)}"

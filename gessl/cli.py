@@ -6,10 +6,12 @@ import errno
 import io
 import os
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
+from gessl.advice import in_the_way
 from gessl.errors import Unfinished, UserError, out_of_memory, printable
 from gessl.home import require_own_code
 from gessl.layout import data_dir, pin, raw_dir, report_dir, run_dir, scores_dir, tasks_dir
@@ -30,37 +32,69 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         require_own_code()
-        return int(options.verb(options) or 0)
+        code = int(options.verb(options) or 0)
+        _flush()
+        return code
     except UserError as error:
-        print(f"gessl: {error}", file=sys.stderr)
+        _tell(str(error))
         return BAD_INPUT
     except Unfinished as notice:
-        print(f"gessl: {notice}", file=sys.stderr)
+        _tell(str(notice))
         return TRY_AGAIN
     except BrokenPipeError:  # the reader of our output (head, less) has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up(sys.stdout)
         return 0
     except OSError as error:
         if error.errno is None:  # not the system's word: a bug
             raise
-        place = f"{printable(os.fsdecode(error.filename))}: " if isinstance(error.filename, str | bytes) else ""
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-        reason = f"cannot write ({error.strerror})" if full else error.strerror
-        print(f"gessl: {place}{reason}; fix that and start again", file=sys.stderr)
+        _tell(_words(error))
         return BAD_INPUT
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
-        print("gessl: out of memory; give this step more, or free some, and start it again", file=sys.stderr)
+        _tell("out of memory; give this step more, or free some, and start it again")
         return BAD_INPUT
     except (UnicodeDecodeError, csv.Error) as error:
-        print(
-            f"gessl: a file holds no text to be read ({error}); `gessl audit` names what was altered", file=sys.stderr
-        )
+        _tell(f"a file holds no text to be read ({error}); `gessl audit` names what was altered")
         return BAD_INPUT
     except KeyboardInterrupt:
-        print("gessl: interrupted; a run goes on from its last checkpoint when started again", file=sys.stderr)
+        _tell("interrupted; a run goes on from its last checkpoint when started again")
         return 130
+
+
+def _tell(line: str) -> None:
+    """Print to stderr; where that cannot be written, the exit code has to do."""
+    try:
+        if sys.stderr is not None:  # closed by the caller
+            print(f"gessl: {line}", file=sys.stderr)
+    except OSError:
+        _give_up(sys.stderr)
+
+
+def _words(error: OSError) -> str:
+    """What the system has against a file, or against the output that was to be printed."""
+    place = error.filename
+    if place is None and traceback.extract_tb(error.__traceback__)[-1].filename == __file__:  # the verbs print here
+        _give_up(sys.stdout)
+        place = "standard output"
+    obstacle = in_the_way(Path(os.fsdecode(place))) if isinstance(place, str | bytes) else ""
+    if obstacle and error.errno in (errno.EEXIST, errno.ENOTDIR, errno.ENOENT):
+        return f"{printable(obstacle)} and start again"
+    where = f"{printable(os.fsdecode(place))}: " if isinstance(place, str | bytes) else ""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+    reason = f"cannot write ({error.strerror})" if full else error.strerror
+    return f"{where}{reason}; fix that and start again"
+
+
+def _flush() -> None:
+    """Write now what Python would write when it ends, too late for a word about a full disk."""
+    if sys.stdout is not None:  # closed by the caller
+        sys.stdout.flush()
+
+
+def _give_up(stream: TextIO) -> None:
+    """Let nothing more be written to a stream that fails: Python would try once more when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def parser() -> argparse.ArgumentParser:
@@ -153,7 +187,7 @@ def experiments(config: Path) -> "Mapping[str, Experiment]":
 
     batch = Batch.load([config])
     for line in batch.skipped:
-        print(f"gessl: skipped: {line}", file=sys.stderr)
+        _tell(f"skipped: {line}")
     return batch.experiments
 
 
@@ -173,7 +207,7 @@ def check_method(name: str, values: Path | None) -> int:
 
 
 def check(options: argparse.Namespace) -> int | None:
-    if options.method:
+    if options.method is not None:
         return check_method(options.method, options.values)
     if options.values:
         raise UserError("--values: goes with --method; an experiment names its values itself")
@@ -181,7 +215,7 @@ def check(options: argparse.Namespace) -> int | None:
     for cell in planned:
         print(f"{cell.id}\t{cell.variant}")
     shared = len(planned) - len({cell.id for cell in planned})
-    print(f"{options.config}: valid; {len(planned)} cells, {shared} of them shared", file=sys.stderr)
+    print(printable(f"{options.config}: valid; {len(planned)} cells, {shared} of them shared"), file=sys.stderr)
     return None
 
 
@@ -341,12 +375,15 @@ def diff(options: argparse.Namespace) -> None:
 def track(options: argparse.Namespace) -> int:
     from gessl.tracking import TrackingPlan, follow, rebuild, sync
 
+    command = options.command[options.command[:1] == ["--"] :]
+    if options.command and not command:
+        raise UserError("track: no command after --; give one, or leave out the --")
     plans = [
         TrackingPlan(name, tuple(dict.fromkeys(cell.id for cell in experiment.runs())))
         for name, experiment in experiments(options.config).items()
     ]
-    if options.command and not options.rebuild:
-        return follow(plans, options.command[options.command[0] == "--" :])
+    if command and not options.rebuild:
+        return follow(plans, command)
     for index, plan in enumerate(plans):
         print(rebuild(plan) if options.rebuild and not index else sync(plan))
     return 0

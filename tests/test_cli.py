@@ -3,6 +3,8 @@
 import csv
 import errno
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -59,3 +61,55 @@ def test_what_may_not_be_read_is_said_so(tmp_path: Path, capsys: pytest.CaptureF
     path.touch(0o000)
     assert cli.main(["check", "--config", str(path)]) == 2
     assert "cannot be read (Permission denied)" in capsys.readouterr().err
+
+
+# as users start it: Python itself writes what is left of the output when it ends
+CLI = [sys.executable, "-c", "import sys; from gessl.cli import main; sys.exit(main())"]
+
+
+def started(words: list[str], **streams: object) -> "subprocess.CompletedProcess[str]":
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    return subprocess.run([*CLI, *words], env=environment, encoding="utf-8", check=False, **streams)  # type: ignore[call-overload, no-any-return]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
+def test_output_that_cannot_be_written_is_one_line() -> None:
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        done = started(["schema"], stdout=full, stderr=subprocess.PIPE)
+        assert done.returncode == 2
+        (line,) = done.stderr.splitlines()
+        assert line.startswith("gessl: standard output: cannot write (No space left on device); ")
+        done = started(["export", "x", "y"], stdout=subprocess.PIPE, stderr=full)
+        assert (done.returncode, done.stdout) == (2, "")
+
+
+def test_track_wants_a_command_after_the_dashes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["track", "--"]) == 2
+    assert "gessl: track: no command after --; " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("stands", "line"),
+    [
+        (
+            lambda path: path.symlink_to("/nonexistent/disk"),
+            "gessl: results: a link to /nonexistent/disk, which is not ",
+        ),
+        (
+            lambda path: path.write_text("mine", encoding="utf-8"),
+            "gessl: results: no folder, but one is needed here; move ",
+        ),
+    ],
+)
+def test_what_stands_where_a_folder_is_needed_is_named(
+    stands: Callable[[Path], object], line: str, unprepared: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def verb(options: object) -> None:
+        Path("results/raw/digits").mkdir(parents=True, exist_ok=True)
+
+    stands(unprepared / "results")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli, "schema", verb)
+        assert cli.main(["schema"]) == 2
+    (told,) = capsys.readouterr().err.splitlines()
+    assert told.startswith(line) and told.endswith(" and start again")

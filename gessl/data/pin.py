@@ -7,6 +7,7 @@ A pin holds the content hash of the raw folder: the MD5 of the JSON list of its 
 import hashlib
 import itertools
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ def read_pin(path: Path) -> Pin:
     Raises:
         UserError: missing, or not such a file.
     """
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise UserError(f"{path}: no such pin; run `gessl fetch {path.stem}`")
     try:
         (out,) = read_document(path).tree["outs"]
