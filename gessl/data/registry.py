@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import re
+import urllib.parse
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar, get_args
@@ -45,13 +46,18 @@ class RawFile(Settings):
 
     def contradictions(self) -> Iterator[Misfit]:
         """Names, addresses and checksums of another form."""
-        yield from _unless(re.fullmatch(r"\w[\w.-]*", str(self.name)), "name", "not a plain file name")
-        known = re.match(r"(https?://|sklearn:|matplotlib:)\w", str(self.source))
+        plain = isinstance(self.name, str) and re.fullmatch(r"\w[\w.-]{0,199}", self.name)
+        yield from _unless(plain, "name", "not a plain file name, of at most 200 letters, digits, dots, hyphens and _")
+        source = str(self.source)
+        known = re.match(r"(https?://|sklearn:|matplotlib:)[\w\[]", source)
         yield from _unless(known, "source", "must start with https://, http://, sklearn: or matplotlib:")
+        if known:
+            yield from _unless(_is_address(source), "source", "not an address: no spaces, no .., no user or password")
         for field, digits in (("sha256", 64), ("md5", 32)):
             value = getattr(self, field)
-            valid = value is None or re.fullmatch(rf"[0-9a-f]{{{digits}}}", str(value))
-            yield from _unless(valid, field, f"must be {digits} lower-case hex digits or null")
+            written = isinstance(value, str)  # digits alone are a number, unless they stand in quotes
+            valid = value is None or (written and re.fullmatch(rf"[0-9a-f]{{{digits}}}", value))
+            yield from _unless(valid, field, f"must be {digits} lower-case hex digits, in quotes, or null")
 
 
 @dataclass(frozen=True)
@@ -165,11 +171,12 @@ class Dataset(Settings):
 
     def contradictions(self) -> Iterator[Misfit]:
         """What is of another form, and what does not go with the reader or the rule."""
-        yield from _unless(re.fullmatch(r"[a-z0-9][a-z0-9-]*", self.name), "name", "only a-z, 0-9 and hyphens")
+        plain = re.fullmatch(r"[a-z0-9][a-z0-9-]{0,99}", self.name)
+        yield from _unless(plain, "name", "only a-z, 0-9 and hyphens, at most 100 of them")
         for field in ("title", "licence", "citation"):
             yield from _unless(isinstance(getattr(self, field), str), field, "must be text")
         yield from _unless(self.reader in get_args(Reader), "reader", f"must be one of {', '.join(get_args(Reader))}")
-        names = [file.name for file in self.files]
+        names = [file.name.casefold() for file in self.files]  # some file systems make no difference
         yield from _unless(names and len(set(names)) == len(names), "files", "must name at least one file, each once")
         count = Range(ge=1, le=10**9)
         counted = all(key in get_args(Part) and not count.refusal(int, images) for key, images in self.parts.items())
@@ -181,6 +188,9 @@ class Dataset(Settings):
         yield from _unless(self.channels != 2, "channels", "must be 1 or 3")
         yield from _unless(isinstance(self.flip, bool), "flip", "must be true or false")
         yield from _unless(self.access in get_args(Access), "access", f"must be one of {', '.join(get_args(Access))}")
+        if counted and fit:
+            least = min(self.parts[part] for part in wanted)
+            yield from _unless(self.classes <= least, "classes", f"{self.classes} are more than the {least} images")
         drawn = self.reader == "glyphs"
         yield from _unless((self.glyphs is not None) == drawn, "glyphs", "goes with reader glyphs alone")
         if self.glyphs is not None and counted and fit:
@@ -224,15 +234,16 @@ def dataset(name: str) -> Dataset:
 
 @dataclass
 class _Reading:
-    """From a document to entries; `problems` takes in what is wrong, and what is wrong becomes None."""
+    """From a document to entries; `problems` takes in what is wrong, `wrong` counts it, and it becomes None."""
 
     document: Document
     problems: list[Problem]
+    wrong: int = 0
 
     def entry(self, name: str, values: Any) -> Dataset | None:
         if not self._shaped(values, (name,), {"files": list, "size": list, "parts": dict}):
             return None
-        values, known = dict(values), len(self.problems)
+        values, known = dict(values), self.wrong
         if "name" in values:
             self._wrong((name, "name"), "unknown key; the entry's own key is its name")
         if "files" in values:
@@ -244,8 +255,7 @@ class _Reading:
             values["glyphs"] = self._glyphs(values["glyphs"], (name, "glyphs"))
         if "size" in values:
             values["size"] = tuple(values["size"])
-        whole = len(self.problems) == known
-        return self._build(Dataset, values | {"name": name}, (name,), make=whole)
+        return self._build(Dataset, values | {"name": name}, (name,), make=self.wrong == known)
 
     def _glyphs(self, values: Any, loc: Loc) -> Glyphs | None:
         """White space in `characters` is layout: a list of hundreds takes several lines."""
@@ -289,6 +299,7 @@ class _Reading:
         return not others
 
     def _wrong(self, loc: Loc, text: str) -> None:
+        self.wrong += 1
         if not any(read.loc and loc[: len(read.loc)] == read.loc for read in self.document.problems):  # once is enough
             self.problems.append(Problem(loc, text))
 
@@ -301,6 +312,17 @@ def _nearest(name: str, valid: list[str]) -> str:
 def _unless(holds: Any, field: str, problem: str) -> Iterator[Misfit]:
     if not holds:
         yield Misfit((field,), problem)
+
+
+def _is_address(source: str) -> bool:
+    """Whether an address, or the place of a bundled file, leads where it says, and nowhere else."""
+    try:
+        parts = urllib.parse.urlsplit(source)
+        bare = parts.port is None or parts.port > 0  # raises where it is none
+    except ValueError:
+        return False
+    plain = source.isprintable() and " " not in source and ".." not in parts.path.split("/")
+    return bare and plain and "@" not in parts.netloc and bool(parts.hostname or not parts.scheme.startswith("http"))
 
 
 def _colour(value: Any) -> bool:

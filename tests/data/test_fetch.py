@@ -333,11 +333,17 @@ def test_a_length_that_is_no_number(
 
 
 @pytest.mark.parametrize(
-    "source", ["http://a[::1/a.bin", "http://a b/c", "http://127.0.0.1:port/x", f"http://{'a' * 70}.org/x"]
+    ("source", "complaint"),
+    [
+        ("http://a[::1/a.bin", r"files\.0\.source: not an address"),
+        ("http://a b/c", r"files\.0\.source: not an address"),
+        ("http://127.0.0.1:port/x", r"files\.0\.source: not an address"),
+        (f"http://{'a' * 70}.org/x", r"cannot download \(.*\); try again"),
+    ],
 )
-def test_an_address_that_is_none(source: str, project: Path, register: Callable[..., None]) -> None:
+def test_an_address_that_is_none(source: str, complaint: str, project: Path, register: Callable[..., None]) -> None:
     register("mine", "digits", files=[published(b"x", "http://x") | {"source": source}])
-    with pytest.raises(UserError, match=r"cannot download \(.*\); try again"):
+    with pytest.raises(UserError, match=complaint):
         fetch("mine")
 
 
@@ -414,6 +420,10 @@ def test_a_broken_pin(text: str, message: str, project: Path) -> None:
     path.parent.mkdir(parents=True)
     path.write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=message):
+        data_version("digits")
+    path.unlink()
+    path.symlink_to("nowhere")
+    with pytest.raises(UserError, match=r"not the DVC pin of one folder; restore it from git"):
         data_version("digits")
     path.unlink()
     with pytest.raises(UserError, match=r"no such pin; run `gessl fetch digits`"):

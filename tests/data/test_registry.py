@@ -8,6 +8,9 @@ import yaml
 
 from gessl.data.registry import Dataset, dataset, load_registry
 from gessl.errors import UserError
+from tests.conftest import ROOT
+
+DIGITS = yaml.safe_load((ROOT / "config/datasets.yaml").read_text(encoding="utf-8"))["digits"]
 
 
 def change(project: Path, *keys: Any, value: Any = None, delete: bool = False) -> None:
@@ -100,6 +103,23 @@ def test_an_unknown_name_gets_the_nearest(project: Path) -> None:
         (("glyphs", "channels"), 1, r"glyphs\.channels: must be 3"),
         (("glyphs", "reader"), "digits-csv", r"glyphs\.glyphs: goes with reader glyphs alone"),
         (("glyphs", "split", "rule"), "published", r"glyphs\.split\.test: must be null"),
+        (("digits", "files", 0, "sha256"), 10**63, r"digits\.files\.0\.sha256: must be 64 .* in quotes"),
+        (("digits", "files", 0, "md5"), 10**31, r"digits\.files\.0\.md5: must be 32 .* in quotes"),
+        (("digits", "files", 0, "name"), 3, r"digits\.files\.0\.name: not a plain file name"),
+        (("digits", "files", 0, "name"), None, r"digits\.files\.0\.name: not a plain file name"),
+        (("digits", "files", 0, "name"), "x" * 300, r"digits\.files\.0\.name: not a plain file name, of at most 200"),
+        (("digits", "files", 0, "source"), "sklearn:x/../../y", r"digits\.files\.0\.source: not an address"),
+        (("digits", "files", 0, "source"), "http://x/y\nz", r"digits\.files\.0\.source: not an address"),
+        (("digits", "files", 0, "source"), "https://me:pw@x/y", r"digits\.files\.0\.source: not an address"),
+        (("digits", "files", 0, "source"), "https://x:99999999/y", r"digits\.files\.0\.source: not an address"),
+        (("digits", "files", 0, "source"), "http://[::1/y", r"digits\.files\.0\.source: not an address"),
+        (("digits", "classes"), 1798, r"digits\.classes: 1798 are more than the 1797 images"),
+        (("x" * 101,), {**DIGITS}, r"x+\.name: only a-z, 0-9 and hyphens, at most 100"),
+        (
+            ("digits", "files"),
+            [{"name": "a.gz", "source": "http://x/a"}, {"name": "A.gz", "source": "http://x/b"}],
+            r"digits\.files: must name at least one file, each once",
+        ),
         (("digits",), 7, r"digits: must be a mapping"),
     ],
 )
@@ -108,6 +128,16 @@ def test_a_fault_is_named_with_its_place(project: Path, keys: tuple[Any, ...], v
     with pytest.raises(UserError, match=r"^config/datasets\.yaml:\d+: " + message) as caught:
         load_registry()
     assert len(caught.value.args) == (2 if keys[-1] == "characters" and value == "AB" else 1)  # twice in the registry
+
+
+@pytest.mark.parametrize(("old", "new"), [("bytes: 57523", "bytes: 57_523"), ("seed: 0}", "seed: 0_1}")])
+def test_what_no_number_is_to_the_reader_is_said_once(project: Path, old: str, new: str) -> None:
+    path = project / "config/datasets.yaml"
+    path.write_text(path.read_text(encoding="utf-8").replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(
+        UserError, match=r"^config/datasets\.yaml:\d+: digits\.[^\n]*: readers of YAML differ on [^\n]*$"
+    ):
+        load_registry()
 
 
 def test_names_are_safe_in_paths(project: Path) -> None:
