@@ -99,13 +99,33 @@ def read_document(path: Path, missing: str = "") -> Document:
             content = file.read(BYTES + 1)
         if len(content) > BYTES:
             raise UserError(f"{path}: larger than {BYTES} bytes; give a YAML file that a person wrote")
-        return parse(content.decode("utf-8"), path.as_posix())
+        return parse(_decoded(content, path.as_posix()), path.as_posix())
     except FileNotFoundError:
         raise UserError(f"{path}: no such file{missing}") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); give a YAML file") from None
-    except ValueError as error:  # not text in UTF-8, or a name with a NUL
+    except ValueError as error:  # a name with a NUL
         raise UserError(f"{path}: not valid YAML ({error})") from None
+
+
+def _decoded(content: bytes, source: str) -> str:
+    """The text of a file.
+
+    Raises:
+        UserError: it is not in UTF-8, or holds a character that no YAML file may; names the line.
+    """
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{Mark(source, line)}: not in UTF-8 ({error.reason}); save the file in UTF-8") from None
+    odd = yaml.reader.Reader.NON_PRINTABLE.search(text)
+    if odd:
+        line, sign = text.count("\n", 0, odd.start()) + 1, f"U+{ord(odd.group()):04X}"
+        raise UserError(
+            f"{Mark(source, line)}: holds the character {sign}; save the file in UTF-8, without it"
+        ) from None
+    return text
 
 
 def read_tree(path: Path) -> Tree:
@@ -129,6 +149,9 @@ def parse(text: str, source: str) -> Document:
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         what = getattr(error, "problem", None) or getattr(error, "reason", None) or " ".join(str(error).split())
+        begun = getattr(error, "context_mark", None)
+        if begun and where and begun.line < where.line:  # a quote or bracket that is never closed
+            what += f", {getattr(error, 'context', None)} that begins in line {begun.line + 1}"
         raise UserError(f"{Mark(source, where.line + 1 if where else 0)}: not valid YAML ({what})") from None
     if not isinstance(node, yaml.MappingNode):
         raise UserError(f"{source}: must be a mapping of keys to values")

@@ -155,7 +155,7 @@ def test_bad_input_is_one_line_with_exit_code_2(
         (b"a: [1", "not valid YAML"),
         (b"- 1", "must be a mapping"),
         (None, "no such file"),
-        (b"\xff\xfe\0", "not valid YAML .*decode"),
+        (b"\xff\xfe\0", "not in UTF-8 .*; save the file in UTF-8"),
         (b"a: 2020-13-45", ":1: a: readers of YAML differ on 2020-13-45"),
     ],
 )
@@ -177,7 +177,12 @@ def test_a_registry_that_is_no_text_is_one_line(pinned: Path, capsys: pytest.Cap
     (pinned / "config/datasets.yaml").write_bytes(b"\xff\xfe\0")
     assert main(["check"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("gessl: config/datasets.yaml: not valid YAML")
+    assert line.startswith("gessl: config/datasets.yaml:1: not in UTF-8")
+
+
+def test_locks_of_editors_do_not_count_as_published_numbers(pinned: Path) -> None:
+    (pinned / "config/reference/.#gessl.yaml").symlink_to("me@here.1:2")
+    assert main(["check"]) == 0
 
 
 def ids(tree: dict) -> dict[tuple[str, str, int], str]:

@@ -123,6 +123,31 @@ def test_only_regular_files_of_a_bearable_size_are_read(tmp_path: Path) -> None:
         read_document(tmp_path / "none.yaml", "; run x")
 
 
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("title: Größe\n".encode("utf-16"), ":1: not in UTF-8 (invalid start byte); save the file in UTF-8"),
+        ("a: 1\ntitle: Größe\n".encode("latin-1"), ":2: not in UTF-8 (invalid start byte); save the file in UTF-8"),
+        (b"a: 1\r\nb: 2\0", ":2: holds the character U+0000; save the file in UTF-8, without it"),
+        ("a: 1".encode("utf-16-le"), ":1: holds the character U+0000; save the file in UTF-8, without it"),
+        (b"a: 1\nb: 'x\nc: 3\n", ":4: not valid YAML (found unexpected end of stream, while scanning a quoted scalar"
+         " that begins in line 2)"),
+    ],
+)  # fmt: skip
+def test_what_is_no_text_is_named_with_its_line(tmp_path: Path, content: bytes, complaint: str) -> None:
+    path = tmp_path / "f.yaml"
+    path.write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        read_document(path)
+    assert str(caught.value) == f"{path}{complaint}"
+
+
+@pytest.mark.parametrize("content", [b"\xef\xbb\xbfa: 1\n", b"a: 1\r\n", b"a: 1\r", b"a: 1"])
+def test_line_ends_and_a_byte_order_mark_change_nothing(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "f.yaml").write_bytes(content)
+    assert read_document(tmp_path / "f.yaml").tree == {"a": 1}
+
+
 def test_what_lies_over_another_document_keeps_its_own_lines() -> None:
     whole = (
         parse("a: {x: 1, y: 2}", "one")

@@ -25,8 +25,12 @@ def load_method(name: str, overrides: Tree, source: str) -> Method:
     Raises:
         UserError: unknown method or key, wrong type or value.
     """
-    method, faults = tried_method(name, overrides)
-    findings = Findings(Document(overrides, source))
+    return _loaded(name, Document(overrides, source))
+
+
+def _loaded(name: str, overrides: Document) -> Method:
+    method, faults = tried_method(name, overrides.tree)
+    findings = Findings(overrides)
     findings.extend(faults)
     findings.stop()
     return method
@@ -68,7 +72,7 @@ def method_at(name: str, values: Path | None) -> Method:
     """
     given = read_document(values) if values else Document({}, name)
     if ":" not in name:
-        return load_method(name, given.tree, given.source)
+        return _loaded(name, given)
     sys.path.insert(0, os.getcwd())
     method, faults = _tried(method_class_at(name), given.tree)
     findings = Findings(given)
@@ -86,7 +90,7 @@ def load_references() -> tuple[Reference, ...]:
     """
     found: dict[tuple[Any, ...], Reference] = {}
     wrong: list[str] = []
-    for path in sorted(REFERENCES.glob("*.yaml")):
+    for path in sorted(REFERENCES.glob("[!.]*.yaml")):  # no notes of editors and file systems
         try:
             _read_references(read_document(path), found)
         except UserError as error:

@@ -90,7 +90,7 @@ def rebuilt(folder: Path, record: Record, *, here: bool = False) -> Iterator[Reb
     with _gone_when_stopped(), recorded_code(record["code"], what) as (scratch, code):
         tree = scratch.project
         interpreter, environment = interpreter_for(record["environment"], tree, here=here)
-        for path in {*RAW.glob("*.dvc"), *_records_behind(record)}:
+        for path in {*RAW.glob("[!.]*.dvc"), *_records_behind(record)}:
             _bring(path, tree)  # the commit may lack the pin of a data set of one's own
         for path in inputs:
             _bring(path, tree, needed=True)

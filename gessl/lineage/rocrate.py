@@ -182,7 +182,7 @@ class _Builder:
         kinds = ["File", "SoftwareSourceCode", "ComputationalWorkflow", "HowTo"]
         text = {"@type": kinds, "name": "The workflow of gessl", "encodingFormat": "text/plain"}
         workflow = self._crate.add_file(WORKFLOW, WORKFLOW.as_posix(), properties=text)
-        for path in sorted(Path("workflow/rules").glob("*.smk")):
+        for path in sorted(Path("workflow/rules").glob("[!.]*.smk")):
             text = {"name": f"Rules of the workflow: {path.stem}", "encodingFormat": "text/plain"}
             self._crate.add_file(path, path.as_posix(), properties=text)
         tools = list(reversed(self._tools.values()))  # from the raw data on

@@ -36,7 +36,7 @@ class Scope(NamedTuple):
         present = files_below(RESULTS)
         if not present:
             raise UserError(f"{RESULTS}: nothing in it to audit; run the pipeline first")
-        raw = {*files_below(RAW), *map(str, RAW.glob("*.dvc"))} if RAW.is_dir() else set()
+        raw = {*files_below(RAW), *map(str, RAW.glob("[!.]*.dvc"))} if RAW.is_dir() else set()
         return cls(Ledger(RESULTS, present), present, sorted(raw))
 
     def behind(self, grids: Sequence[str]) -> "Scope":
