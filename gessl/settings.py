@@ -85,6 +85,15 @@ Depth = Annotated[int, Range(ge=1, le=256)]
 Epochs = Annotated[int, Range(ge=0, le=1_000_000)]
 
 
+LONGEST_NAME = 200
+
+
+def refused_name(text: str) -> str | None:
+    """What is wrong with a name for people, which tables, plots and terminals show in one line, or None."""
+    fits = 0 < len(text) <= LONGEST_NAME and text.isprintable() and text == text.strip()
+    return None if fits else f"must be one line of 1 to {LONGEST_NAME} visible characters, got {text!r:.100}"
+
+
 class Misfit(NamedTuple):
     """Something wrong with settings: the fields that it is about, the first of them at fault, and what to do."""
 

@@ -76,7 +76,7 @@ def test_the_tasks_of_a_batch_are_as_many_as_the_longest_needs(write: Callable[.
     [
         ({"tasks": {"epochs": 4, "episodes": 21}}, "share the data set digits but not its tasks"),
         ({"evaluation": {"batch": 7}}, "share runs but not evaluation"),
-        ({"name": "one"}, "another experiment of this batch is called 'one'"),
+        ({"name": "one"}, "two.yaml: name: .*one.yaml is called 'one', too; rename one of them"),
     ],
 )
 def test_what_does_not_go_together_is_refused(
@@ -85,7 +85,7 @@ def test_what_does_not_go_together_is_refused(
     files = [write("one"), write("two", **changes)]
     assert main(["plan", *map(str, files)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert complaint in line
+    assert re.search(complaint, line)
 
 
 def test_a_batch_skips_what_is_invalid_only_where_it_is_told_to(write: Callable[..., Path], tmp_path: Path) -> None:
@@ -119,6 +119,30 @@ def test_a_batch_skips_what_is_invalid_only_where_it_is_told_to(write: Callable[
 def test_a_wrong_batch_is_refused(tree: dict, complaint: str) -> None:
     with pytest.raises(UserError, match=complaint):
         Batch.parse(tree, "batch")
+
+
+def test_one_file_by_several_names_is_one_experiment(write: Callable[..., Path], tmp_path: Path) -> None:
+    one = write("one")
+    (tmp_path / "link.yaml").symlink_to(one)
+    assert list(Batch.load([one, tmp_path / "link.yaml", tmp_path / "../" / tmp_path.name / "one.yaml"]).runs)
+    assert len(Batch.parse({"experiments": [f"{tmp_path}/*.yaml", str(one)]}, "batch").experiments) == 1
+
+
+def test_a_pattern_means_files_that_a_shell_would_name(write: Callable[..., Path], tmp_path: Path) -> None:
+    write("one")
+    (tmp_path / "folder.yaml").mkdir()
+    (tmp_path / ".#one.yaml").symlink_to("me@here.1:2")  # the lock of an editor
+    assert list(Batch.parse({"experiments": [f"{tmp_path}/*.yaml"]}, "batch").experiments) == ["one"]
+
+
+def test_a_batch_within_a_batch_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "itself.yaml"
+    path.write_text(f"experiments: [{path}]\n", encoding="utf-8")
+    assert main(["check", "--config", str(path)]) == 2
+    assert (
+        capsys.readouterr().err
+        == f"gessl: {path}:1: experiments: a batch within a batch; name its experiments instead\n"
+    )
 
 
 def test_tasks_of_a_data_set_that_nobody_asks_for_are_refused(

@@ -78,7 +78,7 @@ CASES: dict[str, tuple[str, str, str]] = {
     "base-60": ("steps: 40", "steps: 1:30", ":9: recipe.train.steps: readers of YAML differ on 1:30"),
     "text-for-a-number": ("steps: 40", "steps: '40'", ":9: recipe.train.steps: must be a whole number"),
     "no-whole-number": ("steps: 40", "steps: 40.0", ":9: recipe.train.steps: must be a whole number"),
-    "text-for-a-boolean": ("batch: 32", "clip_lr: 'true'", ":10: recipe.train.clip_lr: must be a valid boolean"),
+    "text-for-a-boolean": ("batch: 32", "clip_lr: 'true'", ":10: recipe.train.clip_lr: must be true or false"),
     "hidden-below-0": ("hidden: 16", "hidden: -3", ":5: methods.simclr.hidden: must be a whole number, at least 1"),
     "no-dim": ("dim: 8", "dim: 0", ":5: methods.simclr.dim: must be a whole number, at least 1"),
     "no-temperature": ("dim: 8", "temperature: 0", ":5: methods.simclr.temperature: must be a number, at least 0.001"),
@@ -189,6 +189,42 @@ CASES: dict[str, tuple[str, str, str]] = {
     ),
     "no-title": ("title: X\n", "", ": title: is missing"),
     "name-beyond-a-folder's": ("name: x", "name: " + "x" * 300, ":1: name: string should have at most 100"),
+    "empty-section": (
+        "  train:\n    steps: 40\n    batch: 32\n",
+        "  train:\n",
+        ":8: recipe.train: must be a mapping, got nothing; fill it in, or take the key out",
+    ),
+    "list-for-a-mapping": ("{epochs: 9}", "[9]", ":15: tasks: must be a mapping, got [9]"),
+    "number-for-a-list": ("seeds: [0]", "seeds: 0", ":6: seeds: must be a list, got 0"),
+    "value-twice-as-text": (
+        "tasks: {epochs",
+        "axes: {train.lr: [0.1, 0.10]}\ntasks: {epochs",
+        ":15: axes.train.lr: [0.1, 0.1] holds a value twice; keep one",
+    ),
+    "axis-of-sections": (
+        "tasks: {epochs",
+        "axes: {train: [1]}\ntasks: {epochs",
+        ":15: axes.train.0: must be a mapping",
+    ),
+    "title-of-two-lines": ("title: X", 'title: "a\\nb"', ":2: title: must be one line of 1 to 200 visible characters"),
+    "no-variant's-name": ("  base: {}", "  '': {}", ":12: variants.: its name must be one line of 1 to 200"),
+    "terminal-codes": ("  base: {}", '  "a\\e[2Jb": {}', r":12: variants.a\x1b[2Jb: its name must be one line"),
+    "long-name": ("  base: {}", f"  {'x' * 201}: {{}}", f":12: variants.{'x' * 201}: its name must be one line"),
+    "look-alike": (
+        "  base: {}",
+        "  caf\u00e9: {}\n  cafe\u0301: {}",
+        ":13: variants.cafe\u0301: looks like 'caf\u00e9' but is another name",
+    ),
+    "empty-label": (
+        "tasks: {epochs",
+        "comparisons: [{treatment: gessl, control: base, label: ''}]\ntasks: {epochs",
+        ":15: comparisons.0.label: must be one line of 1 to 200 visible characters",
+    ),
+    "unsorted-drops": (
+        "batch: 32",
+        "schedule: drops\n    drops: [5, 10]",
+        ":11: recipe.train.drops: [5, 10] must fall, each once",
+    ),
     "nothing-in-a-list": ("datasets: [digits]", "datasets: []", ":3: datasets: "),
 }
 

@@ -4,6 +4,7 @@ A batch is a file like an experiment's, with `experiments:` (paths, shell patter
 """
 
 import dataclasses
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -72,12 +73,13 @@ class Batch:
             if "experiments" in document.tree:
                 paths, skips = _members(document)
                 skip_invalid = skip_invalid or skips
-                members |= {path.as_posix(): path for path in paths}
+                members |= {os.path.realpath(path): path for path in paths}
             else:
-                members[document.source] = document
+                members[os.path.realpath(document.source)] = document
         found: dict[str, Experiment] = {}
         faults: list[str] = []
-        for source, member in members.items():
+        for member in members.values():
+            source = str(member) if isinstance(member, Path) else member.source
             try:
                 found[source] = Experiment.load(member) if isinstance(member, Path) else Experiment.of(member)
             except UserError as error:
@@ -85,9 +87,11 @@ class Batch:
         if faults and not (skip_invalid and found):
             raise UserError(*faults)
         experiments: dict[str, Experiment] = {}
+        sources: dict[str, str] = {}
         for path, experiment in found.items():
-            if experiment.name in experiments:
-                raise UserError(f"{path}: name: another experiment of this batch is called {experiment.name!r}, too")
+            named = sources.setdefault(experiment.name, path)
+            if named != path:
+                raise UserError(f"{path}: name: {named} is called {experiment.name!r}, too; rename one of them")
             experiments[experiment.name] = experiment
         runs: dict[str, PlannedScience] = {}
         owners: dict[str, tuple[str, ...]] = {}
@@ -219,6 +223,7 @@ def _matches(pattern: str) -> Iterable[Path]:
         found = sorted(Path(path.anchor or ".").glob(str(path.relative_to(path.anchor))))
     except (ValueError, NotImplementedError, IndexError) as error:
         raise ValueError(f"{pattern!r} is no pattern ({error})") from None
+    found = [path for path in found if not path.is_dir() and not path.name.startswith(".")]  # as a shell has it
     if not found:
         raise ValueError(f"no file matches {pattern!r}")
     return found

@@ -6,6 +6,7 @@ unknown keys.
 
 import difflib
 import json
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -15,7 +16,7 @@ from pydantic import Field, PrivateAttr
 from gessl.config.grid import Entry, Grid, PlannedScience, cells, check_together
 from gessl.config.misfits import misfits_of_protocols, misfits_of_tasks
 from gessl.config.reading import Fault, Findings, Layer, attempt, hint, unknown
-from gessl.config.recipe import Model, Recipe
+from gessl.config.recipe import Model, Name, Recipe
 from gessl.config.values import load_references
 from gessl.data.pin import data_version
 from gessl.data.registry import Dataset, load_registry
@@ -24,7 +25,7 @@ from gessl.documents import Document, Tree, read_document
 from gessl.errors import UserError
 from gessl.evaluation.step import EvaluationSettings
 from gessl.report.plan import Comparison, PlannedRun, ReportPlan
-from gessl.settings import Range
+from gessl.settings import Range, refused_name
 from gessl.tasks.draw import TaskSettings
 from gessl.training.settings import Efficiency, Science
 
@@ -53,7 +54,7 @@ class Experiment(Model):
     """One experiment file: axes, recipe, tasks, protocols and comparisons."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=100)
-    title: str
+    title: Name
     datasets: tuple[str, ...] = Field(min_length=1)
     methods: dict[str, Tree | None] = Field(
         min_length=1,
@@ -92,6 +93,9 @@ class Experiment(Model):
             UserError: a line for each fault.
         """
         findings = Findings(document)
+        if "experiments" in document.tree:
+            findings.add(("experiments",), "a batch within a batch; name its experiments instead")
+            findings.stop()
         experiment = cls._typed(document.tree, findings)
         recipe = experiment.recipe.model_dump(mode="json")
         grid = Grid(experiment.methods, recipe, experiment.variants, experiment.axes, findings)
@@ -119,6 +123,13 @@ class Experiment(Model):
             findings.extend([fault.under(name) for fault in faults])
             neutral = NEUTRAL[name] if info.is_required() else info.get_default()
             values[name] = neutral if part is None and (faults or name not in tree) else part
+        looks: dict[str, str] = {}
+        for name in values["variants"]:
+            if refusal := refused_name(name):
+                findings.add(("variants", name), f"its name {refusal}")
+            first = looks.setdefault(unicodedata.normalize("NFKC", name), name)
+            if first != name:
+                findings.add(("variants", name), f"looks like {first!r} but is another name; rename one of them")
         for name in ("datasets", "seeds"):
             if len(set(values[name])) < len(values[name]):
                 findings.add((name,), f"{list(values[name])!r:.100} names one of them twice")

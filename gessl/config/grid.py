@@ -112,7 +112,7 @@ class Grid:
         for key, values in self.axes.items():
             if not values:
                 self.findings.add(("axes", key), "has no values; give one or more, or take it out")
-            if any(value in values[:place] for place, value in enumerate(values)):
+            if len(_distinct(values)) < len(values):
                 self.findings.add(("axes", key), f"{list(values)!r:.100} holds a value twice; keep one")
 
     def _entry(self, name: str) -> Entry | None:
@@ -161,7 +161,7 @@ class Grid:
                     ("axes", key), f"no variant has a section {'.'.join(parents)!r}{hint(parents[0], known)}"
                 )
                 continue
-            arms = [grown for arm in arms for grown in _grown(arm, key, values)]
+            arms = [grown for arm in arms for grown in _grown(arm, key, _distinct(values))]
         names: set[str] = set()
         for arm in arms:
             if arm.name in names:
@@ -171,13 +171,22 @@ class Grid:
         return arms
 
 
-def _grown(arm: Arm, key: str, values: tuple[Any, ...]) -> Iterator[Arm]:
+def _distinct(values: tuple[Any, ...]) -> list[tuple[int, Any]]:
+    """Values and their places, without those that equal an earlier one, or would be called as that is."""
+    return [
+        (place, value)
+        for place, value in enumerate(values)
+        if value not in values[:place] and str(value) not in map(str, values[:place])
+    ]
+
+
+def _grown(arm: Arm, key: str, values: list[tuple[int, Any]]) -> Iterator[Arm]:
     """`arm` under each value of an axis, or as it is where it lacks the section."""
     *parents, leaf = key.split(".")
     if not _has(arm.tree, parents):
         yield arm
         return
-    for place, value in enumerate(values):
+    for place, value in values:
         override: Tree = {leaf: value}
         for parent in reversed(parents):
             override = {parent: override}

@@ -15,6 +15,12 @@ from gessl.errors import UserError
 from gessl.settings import SettingsError
 
 UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
+KINDS = {
+    **dict.fromkeys(("dict_type", "model_type", "dataclass_type", "model_attributes_type"), "a mapping"),
+    **dict.fromkeys(("tuple_type", "list_type"), "a list"),
+    "string_type": "text",
+    "bool_type": "true or false",
+}
 ROUNDS = 3  # what is wrong by itself, what then contradicts each other, and once more
 
 
@@ -78,8 +84,22 @@ def _faults(kind: Any, complaint: Any) -> Iterator[Fault]:
     elif cause:
         yield Fault((loc,), str(cause))
     else:
-        message = complaint["msg"].replace("Input should be", "must be").replace(" object", " mapping")
-        yield Fault((loc,), f"{message[0].lower()}{message[1:]}, got {complaint['input']!r:.100}")
+        yield Fault((loc,), f"{_words(complaint)}, got {_shown(complaint['input'])}")
+
+
+def _words(complaint: Any) -> str:
+    """Pydantic's message, in the words of a YAML file."""
+    if complaint["type"] in KINDS:
+        return f"must be {KINDS[complaint['type']]}"
+    if complaint["type"] == "too_short":
+        return "must not be empty"
+    message = complaint["msg"].replace("Input should be", "must be")
+    return f"{message[0].lower()}{message[1:]}"
+
+
+def _shown(value: Any) -> str:
+    """What stands there instead."""
+    return "nothing; fill it in, or take the key out" if value is None else f"{value!r:.100}"
 
 
 def _without(value: Any, loc: Loc) -> Any:
@@ -132,8 +152,15 @@ class Findings:
             self.add(next(iter(origins(self.document.tree, fault.locs, layers)), otherwise), fault.text)
 
     def sound(self, locs: tuple[Loc, ...], layers: tuple["Layer", ...]) -> bool:
-        """Whether nothing that stands at one of these places was wrong by itself, so that a default stands for it."""
-        return not self._replaced.intersection(origins(self.document.tree, locs, layers))
+        """Whether nothing at, or around, one of these places was wrong by itself, so that a default stands for it."""
+        found = {
+            place
+            for loc in locs
+            for base, at in layers
+            if loc[: len(at)] == at
+            for place in _around(base, loc[len(at) :])
+        }
+        return not self._replaced.intersection(found)
 
     def stop(self) -> None:
         """Raise what was found, if anything was.
@@ -165,6 +192,11 @@ def origins(tree: Tree, locs: tuple[Loc, ...], layers: tuple[Layer, ...]) -> lis
                 found.append((rank, place))
                 break
     return [place for _, place in sorted(found, key=lambda each: each[0])]
+
+
+def _around(base: Loc, inner: Loc) -> Iterator[Loc]:
+    """The place `inner` below `base`, and those that hold it."""
+    return ((*base, *inner)[:length] for length in range(1, len(base) + len(inner) + 1))
 
 
 def _stands(tree: Any, loc: Loc) -> bool:

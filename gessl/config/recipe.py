@@ -8,6 +8,7 @@ from gessl.bilevel.settings import GesslSettings
 from gessl.config.reading import unknown
 from gessl.data.views import POLICIES
 from gessl.nets.backbones import BACKBONES
+from gessl.settings import refused_name
 from gessl.training.settings import TrainSettings
 
 
@@ -24,6 +25,16 @@ def _known(what: str, valid: dict[str, Any]) -> AfterValidator:
         return name
 
     return AfterValidator(check)
+
+
+def _check_name(text: str) -> str:
+    if refusal := refused_name(text):
+        raise ValueError(refusal)
+    return text
+
+
+Name = Annotated[str, AfterValidator(_check_name)]
+"""For people: one line, not too long, nothing invisible."""
 
 
 class Recipe(Model):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gessl.report.reference import Reference
-from gessl.settings import Misfit, Settings
+from gessl.settings import Misfit, Settings, refused_name
 
 LABEL_SCARCE = ("*/1-per-class", "*/1pct", "*/*w1s")  # where a better representation shows first
 
@@ -32,7 +32,9 @@ class Comparison(Settings):
     label: str
 
     def contradictions(self) -> Iterator[Misfit]:
-        """A variant against itself."""
+        """A variant against itself, and a label that no table could show."""
+        if refusal := refused_name(self.label):
+            yield Misfit(("label",), refusal)
         if self.treatment == self.control:
             yield Misfit(("treatment", "control"), f"{self.treatment!r} is compared with itself; name two variants")
 

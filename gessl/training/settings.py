@@ -70,6 +70,9 @@ class TrainSettings(Settings):
         if (self.schedule == "drops") != bool(self.drops):
             text = f"{list(self.drops)} does not go with schedule {self.schedule}; give both or neither"
             yield Misfit(("drops", "schedule"), text)
+        if list(self.drops) != sorted(set(self.drops), reverse=True):
+            text = f"{list(self.drops)} must fall, each once: steps before the end, the earliest drop first"
+            yield Misfit(("drops",), text)
         if not all(before < self.steps for before in self.drops):
             text = f"{list(self.drops)} must lie between 0 and steps ({self.steps}), both excluded"
             yield Misfit(("drops", "steps"), text)
