@@ -140,6 +140,17 @@ def read_tree(path: Path) -> Tree:
     return document.tree
 
 
+def names_in(folder: Path) -> list[str]:
+    """What the YAML files of a folder are called, without the ending, sorted; an editor's hidden files do not count.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; run gessl in the project's root")
+    return sorted(path.stem for path in folder.glob("*.yaml") if not path.name.startswith("."))
+
+
 def parse(text: str, source: str) -> Document:
     """The document `text`; `source` names it in errors, which are those of `read_document`."""
     try:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gessl.config import Batch
-from gessl.data.registry import load_registry
+from gessl.data.registry import dataset
 from gessl.files import sha256_file
 from gessl.layout import LOCK, RAW, RECORD, data_dir, manifest_dir, report_dir, run_dir, scores_dir, tasks_dir
 from gessl.lineage.provenance import step_fingerprint
@@ -30,7 +30,7 @@ def results(batch: Batch) -> Iterator[Made]:
     """Every result that the batch asks for, made or not, those that others are made from first."""
     sciences = [cell.science for cell in batch.runs.values()]
     for name in dict.fromkeys(science.dataset for science in sciences):
-        entry = {"dataset": asdict(load_registry()[name])}
+        entry = {"dataset": asdict(dataset(name))}
         yield Made("fetch", manifest_dir(name), entry)
         yield Made("prepare", data_dir(name), entry)
     for name, seed in dict.fromkeys((science.dataset, science.seed) for science in sciences):

@@ -173,11 +173,28 @@ def test_a_folder_is_no_experiment(words: list[str], capsys: pytest.CaptureFixtu
     assert capsys.readouterr().err == "gessl: config: cannot be read (no regular file); give a YAML file\n"
 
 
-def test_a_registry_that_is_no_text_is_one_line(pinned: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (pinned / "config/datasets.yaml").write_bytes(b"\xff\xfe\0")
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        (b"title", b"\xff\xfe\0", "config/datasets/digits.yaml:3: not in UTF-8"),
+        (b"title", b"titel", "config/datasets/digits.yaml:3: titel: unknown key; did you mean 'title'?"),
+        (b"classes: 10", b"classes: 1", "config/datasets/digits.yaml:12: classes: must be a whole number, at least 2"),
+    ],
+)
+def test_a_broken_data_set_breaks_the_experiments_that_name_it(
+    old: bytes, new: bytes, complaint: str, pinned: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    others = ("cifar10", "stl10", "glyphs")
+    entry = (pinned / "config/datasets/digits.yaml").read_bytes()
+    for name in others:
+        (pinned / f"config/datasets/{name}.yaml").write_bytes(entry.replace(old, new))
+    assert main(["check"]) == 0
+    capsys.readouterr()
+    (pinned / "config/datasets/digits.yaml").write_bytes(entry.replace(old, new))
     assert main(["check"]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("gessl: config/datasets.yaml:1: not in UTF-8")
+    error = capsys.readouterr().err
+    assert re.search(r"config/config.yaml:\d+: datasets.0: " + re.escape(complaint), error)
+    assert all(": datasets.0: config/datasets/digits.yaml:" in line for line in error.splitlines())
 
 
 def test_locks_of_editors_do_not_count_as_published_numbers(pinned: Path) -> None:
@@ -290,8 +307,7 @@ PAPER = [name for name in FILES if name not in MISSING]
 def pinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the project in which every data set of the registry looks fetched."""
     project = copy_project(tmp_path / "project")
-    pins = yaml.safe_load((ROOT / "config/datasets.yaml").read_text(encoding="utf-8"))
-    for name in pins:
+    for name in (path.stem for path in (project / "config/datasets").glob("*.yaml")):
         outs = [{"md5": "0123456789abcdef0123456789abcdef.dir", "size": 1, "nfiles": 1, "hash": "md5", "path": name}]
         (project / f"data/raw/{name}.dvc").write_text(yaml.safe_dump({"outs": outs}), encoding="utf-8")
     monkeypatch.chdir(project)

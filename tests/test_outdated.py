@@ -58,6 +58,26 @@ def test_other_settings(project: Path) -> None:
     assert outdated(batch()) == {tasks_dir("digits", 0): "its settings changed since"}
 
 
+def edit_entry(name: str, old: str, new: str) -> None:
+    path = Path(f"config/datasets/{name}.yaml")
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def test_a_data_set_s_own_entry_and_nothing_of_the_others(project: Path) -> None:
+    """Neither a new data set, nor a changed, broken or lost one, has anything of another made again."""
+    folder = Path("config/datasets")
+    (folder / "new.yaml").write_bytes((folder / "digits.yaml").read_bytes())
+    edit_entry("cifar10", "flip: true", "flip: false")
+    edit_entry("stl10", "flip: true", "flap: true")
+    (folder / "glyphs.yaml").unlink()
+    assert outdated(batch()) == {}
+    edit_entry("digits", "seed: 0", "seed: 1")
+    found = outdated(batch())
+    assert found == dict.fromkeys((manifest_dir("digits"), data_dir("digits")), "its settings changed since")
+
+
 def test_an_input_that_was_made_again(project: Path) -> None:
     rewrite(data_dir("digits"), lambda record: record.update(host="another"))
     found = outdated(batch())

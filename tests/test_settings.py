@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from gessl.bilevel.settings import GesslSettings
 from gessl.cli import main
 from gessl.config import Batch, Experiment, load_method, schema
-from gessl.data.registry import load_registry
+from gessl.data.registry import dataset
 from gessl.data.supply import supply
 from gessl.errors import UserError
 from gessl.layout import data_dir
@@ -368,7 +368,7 @@ def pinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_prepared_data_set_is_counted_by_its_card(prepared: Path) -> None:
-    digits = load_registry()["digits"]
+    digits = dataset("digits")
     counted = supply(digits)
     card = json.loads((data_dir("digits") / "card.json").read_text(encoding="utf-8"))
     assert counted.counted and counted.shared and counted.train == sum(card["counts"]["train"].values()) < 1207

@@ -19,7 +19,7 @@ from gessl.config.reading import Fault, Findings, Layer, attempt, hint, unknown
 from gessl.config.recipe import Model, Name, Recipe
 from gessl.config.values import load_references
 from gessl.data.pin import data_version
-from gessl.data.registry import Dataset, load_registry
+from gessl.data.registry import Dataset, dataset, dataset_names
 from gessl.data.supply import supply
 from gessl.documents import Document, Tree, read_document
 from gessl.errors import UserError
@@ -137,13 +137,22 @@ class Experiment(Model):
 
     def _data(self, findings: Findings) -> Iterator[Dataset]:
         """The data sets that there are."""
-        registry = load_registry()
-        absent = [name for name in self.datasets if name not in registry]
+        known = dataset_names()
+        absent = [name for name in self.datasets if name not in known]
         if absent:
-            near = difflib.get_close_matches(absent[0], registry, n=1, cutoff=0.8)
-            advice = f"; did you mean {near[0]!r}?" if near else f" (there are {', '.join(registry)})"
+            near = difflib.get_close_matches(absent[0], known, n=1, cutoff=0.8)
+            advice = f"; did you mean {near[0]!r}?" if near else f" (there are {', '.join(known)})"
             findings.add(("datasets",), f"no data set {', '.join(map(repr, absent))}{advice}")
-        yield from (registry[name] for name in dict.fromkeys(self.datasets) if name in registry)
+        for place, name in enumerate(self.datasets):
+            if name not in known or name in self.datasets[:place]:
+                continue
+            try:
+                entry = dataset(name)
+            except UserError as error:
+                for line in error.args:
+                    findings.add(("datasets", place), line)
+            else:
+                yield entry
 
     def _planned(self, data: Dataset, entries: list[Entry], findings: Findings) -> Iterator[PlannedScience]:
         """The cells on a data set; what it cannot give is noted."""

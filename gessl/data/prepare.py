@@ -19,7 +19,7 @@ from gessl.data.registry import Dataset, dataset
 from gessl.data.split import LEFT_OUT, draw_split
 from gessl.errors import UserError, memory_for
 from gessl.files import atomic_json
-from gessl.layout import REGISTRY, data_dir, manifest_dir, pin, raw_dir
+from gessl.layout import DATASETS, data_dir, manifest_dir, pin, raw_dir
 from gessl.lineage.record import Step
 
 COLUMNS = ["id", "label", "class", "split", "group", "sha256"]
@@ -106,7 +106,7 @@ def _refuse_constant(entry: Dataset, moments: _Moments) -> None:
         channels = ", ".join(constant)
         raise UserError(
             f"{raw_dir(entry.name)}: channel {channels} of {entry.channels} is the same in every training pixel; check "
-            f"the raw files, and the reader and channels of {entry.name} in {REGISTRY}"
+            f"the raw files, and reader and channels in {DATASETS / entry.name}.yaml"
         )
 
 

@@ -1,24 +1,22 @@
-"""The registry of data sets (`config/datasets.yaml`), typed and checked."""
+"""The registry of data sets (`config/datasets/<name>.yaml`, one each), typed and checked."""
 
-import dataclasses
-import difflib
 import re
 import urllib.parse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from gessl.documents import Document, Loc, Problem, read_document
+from gessl.data.reading import Reading, nearest
+from gessl.documents import names_in, read_document
 from gessl.errors import UserError
-from gessl.layout import REGISTRY
-from gessl.settings import Misfit, Range, Settings, SettingsError, Share
+from gessl.layout import DATASETS
+from gessl.settings import Misfit, Range, Settings, Share
 
 Reader = Literal["digits-csv", "cifar10-pickle", "cifar100-pickle", "stl10-binary", "glyphs"]
 Access = Literal["open", "registration", "manual"]
 Rule = Literal["stratified", "published", "classes"]
 Part = Literal["all", "train", "test", "unlabelled"]
 
-T = TypeVar("T")
 Whole = Annotated[int, Range(ge=0, le=2**53 - 1)]
 Unit = Annotated[float, Range(ge=0, le=1)]
 Pixels = Annotated[int, Range(ge=1, le=10_000)]
@@ -138,7 +136,7 @@ class Dataset(Settings):
     """One entry of the registry.
 
     Attributes:
-        name: the entry's key; lower-case letters, digits and hyphens.
+        name: of the entry's file; lower-case letters, digits and hyphens.
         title: name for people.
         reader: the on-disk format; one of `Reader`.
         files: the published files.
@@ -172,7 +170,7 @@ class Dataset(Settings):
     def contradictions(self) -> Iterator[Misfit]:
         """What is of another form, and what does not go with the reader or the rule."""
         plain = re.fullmatch(r"[a-z0-9][a-z0-9-]{0,99}", self.name)
-        yield from _unless(plain, "name", "only a-z, 0-9 and hyphens, at most 100 of them")
+        yield from _unless(plain, "name", "only a-z, 0-9 and hyphens, at most 100 of them; rename the file")
         for field in ("title", "licence", "citation"):
             yield from _unless(isinstance(getattr(self, field), str), field, "must be text")
         yield from _unless(self.reader in get_args(Reader), "reader", f"must be one of {', '.join(get_args(Reader))}")
@@ -206,107 +204,53 @@ class Dataset(Settings):
         yield from _unless(self.channels == 3, "channels", "must be 3")
 
 
-def load_registry() -> dict[str, Dataset]:
-    """All entries of `config/datasets.yaml` by name.
-
-    Raises:
-        UserError: the file is missing or not YAML, or entries have unknown keys, missing keys or bad values; all of it.
-    """
-    document = read_document(REGISTRY, "; run gessl in the project's root")
-    reading = _Reading(document, list(document.problems))
-    entries = {name: reading.entry(name, entry) for name, entry in document.tree.items()}
-    if reading.problems:
-        raise UserError(*document.lines(reading.problems))
-    return {name: entry for name, entry in entries.items() if entry}
+def dataset_names() -> list[str]:
+    """Every data set of the registry, sorted. Whether its file is sound is not asked."""
+    return names_in(DATASETS)
 
 
 def dataset(name: str) -> Dataset:
-    """The entry called `name`.
+    """The entry `config/datasets/<name>.yaml`. No other entry is read.
 
     Raises:
-        UserError: no such entry; the message names the nearest one. Also as `load_registry`.
+        UserError: no such entry (names the nearest), or a line for each thing that is wrong with it.
     """
-    registry = load_registry()
-    if name not in registry:
-        raise UserError(f"{REGISTRY}: no data set {name!r}; {_nearest(name, list(registry))}")
-    return registry[name]
+    if name not in dataset_names():
+        raise UserError(f"{DATASETS}: no data set {name!r}; {nearest(name, dataset_names())}")
+    document = read_document(DATASETS / f"{name}.yaml")
+    reading = _Reading(document)
+    entry = reading.entry(name)
+    if entry is None or reading.problems:
+        raise UserError(*document.lines(reading.problems))
+    return entry
 
 
-@dataclass
-class _Reading:
-    """From a document to entries; `problems` takes in what is wrong, `wrong` counts it, and it becomes None."""
-
-    document: Document
-    problems: list[Problem]
-    wrong: int = 0
-
-    def entry(self, name: str, values: Any) -> Dataset | None:
-        if not self._shaped(values, (name,), {"files": list, "size": list, "parts": dict}):
+class _Reading(Reading):
+    def entry(self, name: str) -> Dataset | None:
+        values = dict(self.document.tree)
+        if not self.shaped(values, (), {"files": list, "size": list, "parts": dict}):
             return None
-        values, known = dict(values), self.wrong
         if "name" in values:
-            self._wrong((name, "name"), "unknown key; the entry's own key is its name")
+            self.wrong(("name",), "unknown key; the file's name is the data set's")
         if "files" in values:
             places = enumerate(values["files"])
-            values["files"] = tuple(self._build(RawFile, file, (name, "files", place)) for place, file in places)
+            values["files"] = tuple(self.build(RawFile, file, ("files", place)) for place, file in places)
         if "split" in values:
-            values["split"] = self._build(Split, values["split"], (name, "split"))
+            values["split"] = self.build(Split, values["split"], ("split",))
         if "glyphs" in values:
-            values["glyphs"] = self._glyphs(values["glyphs"], (name, "glyphs"))
+            values["glyphs"] = self._glyphs(values["glyphs"])
         if "size" in values:
             values["size"] = tuple(values["size"])
-        return self._build(Dataset, values | {"name": name}, (name,), make=self.wrong == known)
+        return self.build(Dataset, values | {"name": name}, (), make=not self.problems)
 
-    def _glyphs(self, values: Any, loc: Loc) -> Glyphs | None:
+    def _glyphs(self, values: Any) -> Glyphs | None:
         """White space in `characters` is layout: a list of hundreds takes several lines."""
-        if not self._shaped(values, loc, {"characters": str, "scale": list, "colours": list}):
+        if not self.shaped(values, ("glyphs",), {"characters": str, "scale": list, "colours": list}):
             return None
-        values = dict(values)
         if "characters" in values:
-            values["characters"] = "".join(values["characters"].split())
-        values |= {key: tuple(values[key]) for key in ("scale", "colours") if key in values}
-        return self._build(Glyphs, values, loc)
-
-    def _build(self, kind: type[T], values: Any, loc: Loc, *, make: bool = True) -> T | None:
-        """A dataclass from a mapping; unless `make`, its keys are looked at only."""
-        if not self._shaped(values, loc, {}):
-            return None
-        fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-        strangers = [key for key in values if key not in fields]
-        for key in strangers:
-            self._wrong((*loc, key), f"unknown key; {_nearest(key, list(fields))}")
-        lacking = [key for key, field in fields.items() if field.default is dataclasses.MISSING and key not in values]
-        if lacking:
-            self._wrong(loc, f"missing {', '.join(lacking)}")
-        if strangers or lacking or not make:
-            return None
-        try:
-            return kind(**values)
-        except SettingsError as error:
-            for keys, text in error.misfits:
-                self._wrong((*loc, keys[0]), text)
-            return None
-
-    def _shaped(self, values: Any, loc: Loc, kinds: Mapping[str, type]) -> bool:
-        """Whether `values` is a mapping, with parts of these kinds where it has them."""
-        if not isinstance(values, dict):
-            self._wrong(loc, "must be a mapping")
-            return False
-        names: dict[type, str] = {list: "a list", dict: "a mapping", str: "text"}
-        others = [key for key, kind in kinds.items() if key in values and not isinstance(values[key], kind)]
-        for key in others:
-            self._wrong((*loc, key), f"must be {names[kinds[key]]}")
-        return not others
-
-    def _wrong(self, loc: Loc, text: str) -> None:
-        self.wrong += 1
-        if not any(read.loc and loc[: len(read.loc)] == read.loc for read in self.document.problems):  # once is enough
-            self.problems.append(Problem(loc, text))
-
-
-def _nearest(name: str, valid: list[str]) -> str:
-    near = difflib.get_close_matches(name, valid, n=1, cutoff=0.4)
-    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(valid))}"
+            values = values | {"characters": "".join(values["characters"].split())}
+        values = values | {key: tuple(values[key]) for key in ("scale", "colours") if key in values}
+        return self.build(Glyphs, values, ("glyphs",))
 
 
 def _unless(holds: Any, field: str, problem: str) -> Iterator[Misfit]:

@@ -19,8 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty project with the real registry; it is the working directory."""
-    (tmp_path / "config").mkdir()
-    shutil.copy(ROOT / "config/datasets.yaml", tmp_path / "config/datasets.yaml")
+    shutil.copytree(ROOT / "config/datasets", tmp_path / "config/datasets")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -39,10 +38,9 @@ def register(project: Path) -> Callable[..., None]:
     import yaml  # not at the top: a bare GPU machine, which runs some tests of this folder, may lack it
 
     def add(name: str, like: str, **changes: Any) -> None:
-        path = project / "config/datasets.yaml"
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-        entries[name] = {**entries[like], **changes}
-        path.write_text(yaml.safe_dump(entries), encoding="utf-8")
+        folder = project / "config/datasets"
+        entry = yaml.safe_load((folder / f"{like}.yaml").read_text(encoding="utf-8"))
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump({**entry, **changes}), encoding="utf-8")
 
     return add
 
@@ -93,7 +91,7 @@ def draw_glyphs(register: Callable[..., None], project: Path) -> Callable[..., N
 
     from gessl.data.fetch import _copy_bundled
 
-    entries = yaml.safe_load((ROOT / "config/datasets.yaml").read_text(encoding="utf-8"))
+    small = yaml.safe_load((ROOT / "config/datasets/glyphs-small.yaml").read_text(encoding="utf-8"))
 
     def put(
         name: str,
@@ -102,7 +100,7 @@ def draw_glyphs(register: Callable[..., None], project: Path) -> Callable[..., N
         glyphs: dict[str, Any] | None = None,
         **changes: Any,
     ) -> None:
-        drawn = entries["glyphs-small"]["glyphs"] | {"characters": "AGKж∑"} | (glyphs or {})
+        drawn = small["glyphs"] | {"characters": "AGKж∑"} | (glyphs or {})
         files = [{"name": face, "source": f"matplotlib:fonts/ttf/{face}"} for face in faces]
         classes = len(drawn["characters"])
         counts = {"classes": classes, "parts": {"all": classes * per_class}}

@@ -104,9 +104,9 @@ def test_digits_come_pinned_and_survive_loss_and_tampering(dvc_project: Path) ->
 
     # lost raw folder: back from the cache; lost cache too: back from the remote; the source is not asked
     dvc("push", "-q")
-    registry = Path("config/datasets.yaml")
-    registry.write_text(
-        registry.read_text(encoding="utf-8").replace("sklearn:digits.csv.gz", "sklearn:gone.csv.gz"), encoding="utf-8"
+    entry = Path("config/datasets/digits.yaml")
+    entry.write_text(
+        entry.read_text(encoding="utf-8").replace("sklearn:digits.csv.gz", "sklearn:gone.csv.gz"), encoding="utf-8"
     )
     for lost in ([RAW.parent], [RAW.parent, Path(".dvc/cache"), Path("dvc-home"), Path("results")]):
         for folder in lost:
@@ -288,7 +288,7 @@ def test_a_wrong_download_leaves_nothing(
         (folder / "a.bin").write_bytes(served)
     with pytest.raises(UserError, match=message):
         fetch("mine")
-    assert not [path for path in project.rglob("*") if "mine" in path.name]
+    assert [path for path in project.rglob("*") if "mine" in path.name] == [project / "config/datasets/mine.yaml"]
 
 
 def test_a_connection_that_breaks_off(
@@ -382,8 +382,7 @@ def test_pinned_bytes_must_also_be_the_published_ones(
     place: Callable[..., Path], register: Callable[..., None]
 ) -> None:
     place("mine", "digits", b"pinned by mistake")
-    entries = yaml.safe_load(Path("config/datasets.yaml").read_text(encoding="utf-8"))
-    (file,) = entries["mine"]["files"]
+    (file,) = yaml.safe_load(Path("config/datasets/mine.yaml").read_text(encoding="utf-8"))["files"]
     register("mine", "mine", files=[file | {"md5": "0" * 32}])
     with pytest.raises(UserError, match=r"data/raw/mine/raw\.bin: MD5"):
         fetch("mine")

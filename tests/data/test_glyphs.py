@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from gessl.data.arrays import open_images, read_card, read_index
 from gessl.data.prepare import prepare
 from gessl.data.readers import Chunk, open_raw
-from gessl.data.registry import Dataset, dataset, load_registry
+from gessl.data.registry import Dataset, dataset, dataset_names
 from gessl.errors import UserError
 from gessl.rng import numpy_generator
 
@@ -254,7 +254,7 @@ def test_what_ships_can_be_drawn(project: Path) -> None:
     """Every face has every character, and the two domains differ in their faces alone."""
     from gessl.data.readers.glyphs import read_glyphs
 
-    drawn = {name: entry for name, entry in load_registry().items() if entry.glyphs}
+    drawn = {name: entry for name in dataset_names() if (entry := dataset(name)).glyphs}
     for entry in drawn.values():
         raw = read_glyphs(entry, bundled(""))
         chunk = next(raw.chunks())

@@ -324,7 +324,13 @@ REFUSED |= {
     for path in (
         *("yaml.py", "./yaml.py", "sitecustomize.py", "usercustomize.py", "evil.pth", "torch/__init__.py"),
         *("gessl/rng.py", "gessl/tasks/draw/__init__.py", "gessl/__pycache__/rng.cpython-311.pyc", "replay.json"),
-        *("config/datasets.yaml", "config/methods/simclr.yaml", "requirements.lock", "matplotlibrc", ".dvc/config"),
+        *(
+            "config/datasets/digits.yaml",
+            "config/methods/simclr.yaml",
+            "requirements.lock",
+            "matplotlibrc",
+            ".dvc/config",
+        ),
         *("results/../yaml.py", "results/data/../../gessl/rng.py", "data/raw.dvc", "work/x.json", "work/a/b/c.json"),
     )
 }
