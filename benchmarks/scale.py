@@ -12,6 +12,7 @@ grid's jobs do. Snakemake's settings are those of the profile for one machine, f
 """
 
 import argparse
+import contextlib
 import importlib.metadata
 import os
 import resource
@@ -25,6 +26,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+
+from gessl.config.shared import with_recipe
+from gessl.documents import read_document
 
 ROOT = Path(__file__).resolve().parents[1]
 GRID = "config/paper/methods-cifar10-wmse.yaml"
@@ -84,7 +88,8 @@ class Cost(NamedTuple):
 
 def blown_up(jobs: int) -> tuple[dict[str, Any], int]:
     """The experiment with as many seeds as `jobs` takes, a thread for each job, and its runs per seed."""
-    tree = yaml.safe_load((ROOT / GRID).read_text(encoding="utf-8"))
+    with contextlib.chdir(ROOT):
+        tree = with_recipe(read_document(Path(GRID))).tree
     kinds = len(tree["methods"]) * len(tree["variants"])
     tree["name"], tree["seeds"] = f"scale-{jobs}", list(range(max(1, round((jobs - FIXED) / (2 * kinds + 1)))))
     tree["efficiency"]["threads"] = 1

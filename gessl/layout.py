@@ -9,6 +9,7 @@ WORK = Path("work")  # checkpoints of unfinished runs: outside Snakemake's outpu
 LOCK = Path("requirements.lock")
 DATASETS = Path("config/datasets")
 METHODS = Path("config/methods")
+RECIPES = Path("config/recipes")
 REFERENCES = Path("config/reference")
 RECORD = "record.json"
 

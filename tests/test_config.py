@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from gessl.cli import main
-from gessl.config import Experiment, load_references, schema
+from gessl.config import Batch, Experiment, load_references, schema
 from gessl.errors import UserError
 from gessl.methods import method_names
 from tests.conftest import ROOT, SMALL, copy_project
@@ -338,6 +338,119 @@ def test_what_is_not_possible_yet_says_what_is_missing(
     assert all(re.match(rf"config/paper/{name}:\d+: [a-z.]+: ", line) and len(line) < 400 for line in lines)
     assert all(repr(what) in error for what in MISSING[name])
     assert len(lines) == len({line.split(": ")[1] for line in lines}) <= 4
+
+
+RECIPES = sorted(path.stem for path in (ROOT / "config/recipes").glob("*.yaml"))
+
+
+def test_every_recipe_is_used_by_a_grid_or_another_recipe() -> None:
+    files = [*(ROOT / "config/paper").glob("*.yaml"), *(ROOT / "config/recipes").glob("*.yaml")]
+    used = {yaml.safe_load(path.read_text(encoding="utf-8")).get("from") for path in files}
+    assert set(RECIPES) == used - {None}
+
+
+def whole(name: str) -> dict:
+    """A grid of the paper with its recipes merged in by hand."""
+
+    def over(below: dict, above: dict) -> dict:
+        both = {key: over(below[key], value) for key, value in above.items() if isinstance(below.get(key), dict)}
+        return {**below, **above, **{key: value for key, value in both.items() if isinstance(above[key], dict)}}
+
+    tree = yaml.safe_load((ROOT / f"config/paper/{name}.yaml").read_text(encoding="utf-8"))
+    while "from" in tree:
+        text = (ROOT / f"config/recipes/{tree.pop('from')}.yaml").read_text(encoding="utf-8")
+        tree = over(yaml.safe_load(text), tree)
+    return tree
+
+
+@pytest.mark.parametrize("name", ["efficiency", "methods-cifar100-wmse", "unsupervised-small"])
+def test_a_grid_is_what_it_is_with_its_recipes_written_out(name: str, pinned: Path) -> None:
+    short = Experiment.load(Path(f"config/paper/{name}.yaml"))
+    written_out = Experiment.parse(whole(name), "here")
+    assert [(cell.id, cell.variant) for cell in short.runs()] == [
+        (cell.id, cell.variant) for cell in written_out.runs()
+    ]
+    assert short.model_dump_json() == written_out.model_dump_json()
+
+
+def shared(project: Path, **recipes: str) -> None:
+    """Write these recipes, and an experiment that is `from: one`."""
+    (project / "config/recipes").mkdir(exist_ok=True)
+    for name, text in recipes.items():
+        (project / f"config/recipes/{name}.yaml").write_text(text, encoding="utf-8")
+    own = {key: value for key, value in SMALL.items() if key in ("name", "title", "datasets", "comparisons")}
+    text = f"from: one\n{yaml.safe_dump(own, sort_keys=False)}"
+    (project / "config/mine.yaml").write_text(text, encoding="utf-8")
+
+
+ONE_RECIPE = "from: two\nvariants:\n  gessl: {gessl: {tasks: 2}}\n"
+TWO = """methods: {simclr: {hidden: 16, dim: 8}}
+seeds: [0, 1]
+recipe:
+  train: {steps: 12, warmup: 2}
+variants:
+  base: {}
+"""
+
+
+def test_the_last_word_is_the_command_line_s_then_the_experiment_s(pinned: Path) -> None:
+    shared(pinned, one=ONE_RECIPE, two=TWO, three=TWO.replace("12", "24"))
+    path = Path("config/mine.yaml")
+
+    def steps(**overrides: object) -> set[int]:
+        batch = Batch.merged([path], dict(overrides))
+        return {cell.science.train.steps for cell in batch.runs.values()}
+
+    assert {cell.variant for cell in Experiment.load(path).runs()} == {"base", "gessl"}
+    assert (steps(), steps(recipe={"train": {"steps": "36"}})) == ({12}, {36})
+    assert steps(**{"from": "three", "comparisons": []}) == {24}
+    path.write_text(path.read_text(encoding="utf-8") + "seeds: [5]\nrecipe: {train: {steps: 48}}\n", encoding="utf-8")
+    assert steps() == {48}
+    assert {cell.science.seed for cell in Experiment.load(path).runs()} == {5}, "a list replaces a list"
+
+
+FAULTY = {
+    "missing": (
+        {"one": "from: tow\n", "two": TWO},
+        "config/recipes/one.yaml:1: from: unknown recipe 'tow'; did you mean",
+    ),
+    "cycle": ({"one": "from: two\n", "two": "from: one\n"}, "one -> two -> one: a recipe cannot be from itself"),
+    "itself": ({"one": "from: one\n"}, "one -> one: a recipe cannot be from itself"),
+    "no name": ({"one": "from: [two]\n", "two": TWO}, "config/recipes/one.yaml:1: from: unknown recipe \"['two']\""),
+    "a path": ({"one": "from: ../recipes/two\n", "two": TWO}, "unknown recipe '../recipes/two' (valid: "),
+    "unknown key": (
+        {"one": ONE_RECIPE, "two": TWO + "sedes: [1]\n"},
+        "config/recipes/one.yaml:1: from: config/recipes/two.yaml:7: sedes: unknown key 'sedes'; did you mean 'seeds'?",
+    ),
+    "wrong value": (
+        {"one": ONE_RECIPE, "two": TWO.replace("12", "0").replace("warmup: 2", "warmup: 0")},
+        "config/recipes/one.yaml:1: from: config/recipes/two.yaml:4: recipe.train.steps: must be a whole number",
+    ),
+    "own key": ({"one": TWO + "title: x\n"}, "config/recipes/one.yaml:7: title: is each experiment's own; take it out"),
+    "ambiguous": ({"one": TWO.replace("12", "0x12")}, "config/recipes/one.yaml:4: recipe.train.steps: readers of YAML"),
+    "no YAML": ({"one": "a: [1"}, "config/recipes/one.yaml:1: not valid YAML"),
+    "a batch": ({"one": TWO + "experiments: x\n"}, "config/recipes/one.yaml:7: experiments: unknown key 'experiments'"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTY)
+def test_a_fault_in_a_recipe_is_one_line_that_says_who_named_it(
+    fault: str, pinned: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipes, complaint = FAULTY[fault]
+    shared(pinned, **recipes)
+    tree = yaml.safe_load((pinned / "config/mine.yaml").read_text(encoding="utf-8")) | {"comparisons": []}
+    (pinned / "config/mine.yaml").write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
+    assert main(["check", "--config", "config/mine.yaml"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("gessl: config/mine.yaml:1: from: ")
+    assert complaint in line
+
+
+def test_a_broken_recipe_breaks_no_experiment_that_is_not_from_it(pinned: Path) -> None:
+    (pinned / "config/recipes/imagenet.yaml").write_bytes(b"\xff\xfe\0")
+    Experiment.load(Path("config/config.yaml"))
+    Experiment.load(Path("config/paper/unsupervised-small.yaml"))
 
 
 def test_every_ablation_is_possible_here_and_now(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from gessl.config.grid import Entry, Grid, PlannedScience, cells, check_together
 from gessl.config.misfits import misfits_of_protocols, misfits_of_tasks
 from gessl.config.reading import Fault, Findings, Layer, attempt, hint, unknown
 from gessl.config.recipe import Model, Name, Recipe
+from gessl.config.shared import FROM, OWN, with_recipe
 from gessl.config.values import load_references
 from gessl.data.pin import data_version
 from gessl.data.registry import Dataset, dataset, dataset_names
@@ -92,6 +93,7 @@ class Experiment(Model):
         Raises:
             UserError: a line for each fault.
         """
+        document = with_recipe(document)
         findings = Findings(document)
         if "experiments" in document.tree:
             findings.add(("experiments",), "a batch within a batch; name its experiments instead")
@@ -216,4 +218,11 @@ class Experiment(Model):
 
 def schema() -> str:
     """JSON schema of experiment files (`workflow/schemas/experiment.schema.json`)."""
-    return json.dumps(Experiment.model_json_schema(), indent=2, sort_keys=True) + "\n"
+    tree = Experiment.model_json_schema()
+    tree["properties"][FROM] = {
+        "type": "string",
+        "description": "a file of config/recipes, by its name: what stands there holds here, under what stands here",
+    }
+    shared = [key for key in tree["required"] if key not in OWN]
+    tree |= {"required": list(OWN), "anyOf": [{"required": [FROM]}, {"required": shared}]}
+    return json.dumps(tree, indent=2, sort_keys=True) + "\n"
