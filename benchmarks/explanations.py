@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -23,10 +22,10 @@ from tqdm import tqdm
 from benchmarks.learn import OUT, above, accuracy, scored, untrained
 from gessl.bilevel.learner import seeded_init
 from gessl.config import Experiment
+from gessl.config.policies import view_policy
 from gessl.data.arrays import open_images, read_index
 from gessl.data.readers import open_raw
 from gessl.data.registry import dataset
-from gessl.data.views import POLICIES
 from gessl.evaluation.embed import embed, load_images
 from gessl.layout import run_dir
 from gessl.methods.base import Batch, Tensors, each_view
@@ -94,16 +93,19 @@ class Viewing(CPC):
 def viewing(sciences: list[Science], runs: list[str]) -> Explanation:
     """CPC's patches are parts of one view, 2 pixels wide."""
     claim = "parts of one view do not ask for the digit: with views of the whole image in their place it learns"
-    others = [replace(science, method=Viewing(**_values(science.method)), views="viewings") for science in sciences]
-    with patch.dict(POLICIES, viewings=POLICIES["digits"][:1] * VIEWINGS):
-        return Explanation(
-            "cpc",
-            claim,
-            {
-                "views in place of patches": [pretrained(science) for science in others],
-                "its patches (as published)": [scored(run) for run in runs],
-            },
-        )
+    policies = view_policy("digits")[:1] * VIEWINGS
+    others = [
+        replace(science, method=Viewing(**_values(science.method)), views="viewings", policies=policies)
+        for science in sciences
+    ]
+    return Explanation(
+        "cpc",
+        claim,
+        {
+            "views in place of patches": [pretrained(science) for science in others],
+            "its patches (as published)": [scored(run) for run in runs],
+        },
+    )
 
 
 def fine_tuning(sciences: list[Science], runs: list[str]) -> Explanation:

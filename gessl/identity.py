@@ -18,8 +18,12 @@ EARLIER = re.compile(r"-s\d+-[0-9a-f]{8}$")  # how the ids of earlier versions e
 
 
 def science_hash(described: Mapping[str, Any]) -> str:
-    """SHA-256 of a run's resolved science settings, in hex; `described` as the run's `config.json` holds them."""
-    return sha256_json(described)
+    """SHA-256 of a run's resolved science settings, in hex; `described` as the run's `config.json` holds them.
+
+    They name the view policy; its numbers (`policies`) are left out. A run whose policy was edited keeps its id, and is
+    made again since its settings changed.
+    """
+    return sha256_json({key: value for key, value in described.items() if key != "policies"})
 
 
 def run_id(kind: str, seed: int, science: str) -> str:

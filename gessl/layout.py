@@ -10,6 +10,7 @@ LOCK = Path("requirements.lock")
 DATASETS = Path("config/datasets")
 METHODS = Path("config/methods")
 RECIPES = Path("config/recipes")
+VIEWS = Path("config/views")
 REFERENCES = Path("config/reference")
 RECORD = "record.json"
 

@@ -19,7 +19,7 @@ from gessl.lineage.record import parse_record
 
 
 class Made(NamedTuple):
-    """One result of a grid: its step, its folder, and the settings that decide it (None where its name does)."""
+    """One result of a grid: its step, its folder, and the settings that decide it (None of what is not there)."""
 
     step: str
     folder: Path
@@ -35,8 +35,9 @@ def results(batch: Batch) -> Iterator[Made]:
         yield Made("prepare", data_dir(name), entry)
     for name, seed in dict.fromkeys((science.dataset, science.seed) for science in sciences):
         yield Made("tasks", tasks_dir(name, seed), {"tasks": asdict(batch.tasks(name))})
-    for run in batch.runs:
-        yield Made("pretrain", run_dir(run), None)
+    for run, cell in batch.runs.items():
+        made = (run_dir(run) / RECORD).is_file()
+        yield Made("pretrain", run_dir(run), asdict(cell.science) if made else None)
         yield Made("evaluate", scores_dir(run), asdict(batch.evaluation(run)))
     for name, experiment in batch.experiments.items():
         yield Made("report", report_dir(name), asdict(experiment.report_plan()))

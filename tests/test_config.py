@@ -1,6 +1,7 @@
 """Experiment files: what is valid, what a run's id depends on, and one clear line for everything else."""
 
 import copy
+import dataclasses
 import json
 import re
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import yaml
 from gessl.cli import main
 from gessl.config import Batch, Experiment, load_references, schema
 from gessl.errors import UserError
+from gessl.identity import science_hash
 from gessl.methods import method_names
 from tests.conftest import ROOT, SMALL, copy_project
 
@@ -338,6 +340,56 @@ def test_what_is_not_possible_yet_says_what_is_missing(
     assert all(re.match(rf"config/paper/{name}:\d+: [a-z.]+: ", line) and len(line) < 400 for line in lines)
     assert all(repr(what) in error for what in MISSING[name])
     assert len(lines) == len({line.split(": ")[1] for line in lines}) <= 4
+
+
+def test_an_edited_view_policy_changes_the_settings_of_its_runs_and_no_id(pinned: Path) -> None:
+    tree = changed("methods", to={"simclr": {}, "byol": {"recipe": {"views": "digits-weak"}}})
+    path = Path("config/views/digits.yaml")
+
+    def cells() -> dict[str, dict]:
+        return {cell.id: dataclasses.asdict(cell.science) for cell in Experiment.parse(tree, "here").runs()}
+
+    before = cells()
+    path.write_text(path.read_text(encoding="utf-8") + "# a remark\n", encoding="utf-8")
+    assert cells() == before
+    path.write_text(path.read_text(encoding="utf-8").replace("blur_prob: 0.3", "blur_prob: 0.25"), encoding="utf-8")
+    after = cells()
+    assert list(after) == list(before)
+    assert {settings["views"] for run, settings in after.items() if settings != before[run]} == {"digits"}
+    for run, settings in after.items():
+        blurs = [policy["blur_prob"] for policy in settings["policies"]]
+        assert blurs == ([0.25, 0.25] if settings["views"] == "digits" else [0, 0])
+        assert run.endswith(science_hash({**settings, "policies": ()})[:16])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ("blur_prob: 0.3", "blur_prob: 3", ":9: views.0.blur_prob: must be a number, at least 0 and at most 1, got 3"),
+        ("blur_prob", "blur_pro", ":9: views.0.blur_pro: unknown key 'blur_pro'; did you mean 'blur_prob'?"),
+        ("[0.4, 1.0]", "[0.4, 0.2]", ":7: views.0.crop_scale: must be [low, high], got [0.4, 0.2]"),
+        ("[0.4, 1.0]", "[0.4]", ":7: views.0.crop_scale"),
+        ("count: 2", "count: 0", ":6: views.0.count: must be a whole number, at least 1 and at most 64, got 0"),
+        ("count: 2", "size: 4", ":5: views: holds no view; give one or more without a size"),
+        ("views:", "veiws:", ":5: veiws: unknown key 'veiws'; did you mean 'views'?"),
+        ("views:", "views: [", "not valid YAML"),
+    ],
+)
+def test_a_broken_view_policy_breaks_the_experiments_that_name_it(
+    old: str, new: str, complaint: str, pinned: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = Path("config/views/digits.yaml").read_text(encoding="utf-8")
+    assert old in text
+    for name in ("digits-crops", "cifar-wmse", "glyphs"):
+        Path(f"config/views/{name}.yaml").write_text(text.replace(old, new), encoding="utf-8")
+    assert main(["check"]) == 0
+    capsys.readouterr()
+    Path("config/views/digits.yaml").write_text(text.replace(old, new), encoding="utf-8")
+    assert main(["check"]) == 2
+    error = capsys.readouterr().err.removeprefix("gessl: ")
+    assert complaint in error
+    for line in error.splitlines():
+        assert re.match(r"config/config.yaml:\d+: variants.\w+.views: config/views/digits.yaml:", line), line
 
 
 RECIPES = sorted(path.stem for path in (ROOT / "config/recipes").glob("*.yaml"))

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,8 @@ import pytest
 
 from gessl import outdated as module
 from gessl.config import Batch
-from gessl.layout import data_dir, manifest_dir, tasks_dir
-from gessl.lineage.record import parse_record, record_id, record_text
+from gessl.layout import data_dir, manifest_dir, run_dir, tasks_dir
+from gessl.lineage.record import Step, parse_record, record_id, record_text
 from gessl.outdated import outdated
 
 CONFIG = Path("config/config.yaml")
@@ -76,6 +77,22 @@ def test_a_data_set_s_own_entry_and_nothing_of_the_others(project: Path) -> None
     edit_entry("digits", "seed: 0", "seed: 1")
     found = outdated(batch())
     assert found == dict.fromkeys((manifest_dir("digits"), data_dir("digits")), "its settings changed since")
+
+
+def test_a_run_whose_view_policy_was_edited(project: Path) -> None:
+    (run, cell), *_ = batch().runs.items()
+    folder = run_dir(run)
+    with Step("pretrain", run, folder, inputs=[], config=asdict(cell.science), seed=0):
+        pass
+    assert outdated(batch()) == {}
+    path = Path("config/views/digits.yaml")
+    text = path.read_text(encoding="utf-8")
+    Path("config/views/glyphs.yaml").write_text(text, encoding="utf-8")
+    path.write_text(text + "# a remark\n", encoding="utf-8")
+    assert outdated(batch()) == {}
+    path.write_text(text.replace("blur_prob: 0.3", "blur_prob: 0.25"), encoding="utf-8")
+    assert run in batch().runs
+    assert outdated(batch()) == {folder: "its settings changed since"}
 
 
 def test_an_input_that_was_made_again(project: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, Self
 
 from gessl.config.misfits import epochs_of, misfits_of
+from gessl.config.policies import view_policy
 from gessl.config.reading import Fault, Findings, Layer, attempt, hint, origins, unknown
 from gessl.config.recipe import Recipe
 from gessl.config.values import tried_method
@@ -130,9 +131,18 @@ class Grid:
         for arm in every:
             recipe, faults = attempt(Recipe, arm.tree)
             self.findings.extend(faults, *arm.layers)
-            if recipe is not None:
+            if recipe is not None and self._sound_views(recipe.views, arm):
                 arms.append((arm, recipe))
         return Entry(name, method, tuple(arms), tuple(arm.name for arm in every)) if method is not None else None
+
+    def _sound_views(self, name: str, arm: Arm) -> bool:
+        """Whether a view policy that a recipe names can be read; what is wrong with it is noted."""
+        try:
+            view_policy(name)
+        except UserError as error:
+            self.findings.extend([Fault((("views",),), line) for line in error.args], *arm.layers)
+            return False
+        return True
 
     def _own(self, name: str, given: Tree) -> Tree:
         """What the method overrides of the experiment's recipe."""
@@ -204,6 +214,7 @@ def cells(entries: list[Entry], data: Dataset, version: str, seeds: tuple[int, .
                 method_name=entry.name,
                 method=entry.method,
                 seed=0,
+                policies=view_policy(recipe.views),
                 **{part: getattr(recipe, part) for part in Recipe.model_fields},
             )
             described = dataclasses.asdict(science)  # once for all seeds: it costs more than the hash

@@ -1,13 +1,15 @@
 """What does not go together: a method with views, backbone, scheme or data; tasks with the data they are drawn from."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 from gessl.bilevel.settings import GesslSettings
+from gessl.config.policies import policy_names, view_policy
 from gessl.config.reading import Fault
 from gessl.config.recipe import Recipe
 from gessl.data.registry import Dataset
 from gessl.data.supply import Supply
-from gessl.data.views import POLICIES, ViewPolicy
+from gessl.data.views import ViewPolicy
 from gessl.errors import UserError
 from gessl.evaluation.knn import NEIGHBOURS
 from gessl.evaluation.knn import PROTOCOL as KNN
@@ -29,7 +31,7 @@ def misfits_of(name: str, method: Method, data: Dataset, recipe: Recipe, given: 
     except UserError as error:
         yield Fault((("backbone",),), f"{name}: on {data.name}: {error}")
     least = BACKBONES[recipe.backbone].least
-    small = [policy.size for policy in POLICIES[recipe.views] if policy.size and policy.size < least]
+    small = [policy.size for policy in view_policy(recipe.views) if policy.size and policy.size < least]
     if small:
         text = f"backbone {recipe.backbone} needs {least}x{least}, not crops of {small[0]} pixels ({recipe.views})"
         yield Fault((("views",), ("backbone",)), text)
@@ -101,14 +103,20 @@ def _misfit_of_views(method: Method, name: str) -> str | None:
         return least <= whole <= most and (method.crops or not small)
 
     least, most = method.views
-    whole, small = _count(POLICIES[name])
-    if fits(POLICIES[name]):
+    whole, small = _count(view_policy(name))
+    if fits(view_policy(name)):
         return None
-    advice = f"take {', '.join(known for known in POLICIES if fits(POLICIES[known])) or 'another method'}"
+    advice = f"take {', '.join(known for known, policies in _sound_policies() if fits(policies)) or 'another method'}"
     if least <= whole <= most:
         return f"it has no use for small crops, but view policy {name!r} draws {small}; {advice}"
     wanted = f"{least}" if least == most else f"{least} to {most}"
     return f"it takes {wanted} views, but view policy {name!r} draws {whole}; {advice}"
+
+
+def _sound_policies() -> Iterator[tuple[str, tuple[ViewPolicy, ...]]]:
+    for name in policy_names():
+        with suppress(UserError):  # nobody asked for it
+            yield name, view_policy(name)
 
 
 def _count(policies: tuple[ViewPolicy, ...]) -> tuple[int, int]:

@@ -1,12 +1,13 @@
 """The science that every run of an experiment shares."""
 
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from gessl.bilevel.settings import GesslSettings
+from gessl.config.policies import policy_names
 from gessl.config.reading import unknown
-from gessl.data.views import POLICIES
 from gessl.nets.backbones import BACKBONES
 from gessl.settings import refused_name
 from gessl.training.settings import TrainSettings
@@ -18,10 +19,10 @@ class Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def _known(what: str, valid: dict[str, Any]) -> AfterValidator:
+def _known(what: str, names: Callable[[], list[str]]) -> AfterValidator:
     def check(name: str) -> str:
-        if name not in valid:
-            raise ValueError(unknown(what, name, valid))
+        if name not in names():
+            raise ValueError(unknown(what, name, names()))
         return name
 
     return AfterValidator(check)
@@ -40,7 +41,7 @@ Name = Annotated[str, AfterValidator(_check_name)]
 class Recipe(Model):
     """The science that every run of the experiment shares; a variant may override any key."""
 
-    backbone: Annotated[str, _known("backbone", BACKBONES)] = "small-conv"
-    views: Annotated[str, _known("view policy", POLICIES)] = "digits"
+    backbone: Annotated[str, _known("backbone", lambda: list(BACKBONES))] = "small-conv"
+    views: Annotated[str, _known("view policy", policy_names)] = "digits"
     train: TrainSettings = TrainSettings()
     gessl: GesslSettings | None = None

@@ -31,7 +31,7 @@ class Checkpoint(NamedTuple):
 
 
 class Owner(NamedTuple):
-    """Whose a checkpoint is: the run's id, the hash of its science, and the fingerprint of the code that trains it."""
+    """Whose a checkpoint is: the run's id, the hash of its settings, and the fingerprint of the code that trains it."""
 
     run: str
     science: str

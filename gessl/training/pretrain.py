@@ -17,8 +17,7 @@ from gessl.bilevel.solvers import SolverError
 from gessl.data.arrays import save_array
 from gessl.errors import Unfinished, UserError, out_of_memory
 from gessl.failed import failures_noted, note_failure
-from gessl.files import atomic_json, sha256_file
-from gessl.identity import science_hash
+from gessl.files import atomic_json, sha256_file, sha256_json
 from gessl.layout import data_dir, lease_dir, run_dir, tasks_dir, work_dir
 from gessl.lineage.provenance import fingerprint, step_fingerprint
 from gessl.lineage.record import Step, read_record
@@ -134,7 +133,7 @@ def stopped(run_id: str, run: Run, by: str) -> Unfinished:
 def owner_of(run_id: str, science: Science) -> Owner:
     """Whose the run's checkpoints are."""
     code = fingerprint(__name__, f"gessl.methods.{science.method_name}")
-    return Owner(run_id, science_hash(describe(science)), code)
+    return Owner(run_id, sha256_json(describe(science)), code)
 
 
 def train(

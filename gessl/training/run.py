@@ -12,7 +12,7 @@ from gessl.bilevel.support_query import Guided
 from gessl.bilevel.trial import Trial, try_out
 from gessl.bilevel.vectors import norm
 from gessl.data.arrays import open_images, read_card
-from gessl.data.views import POLICIES, Part, make_views
+from gessl.data.views import Part, make_views
 from gessl.methods.base import Batch, Clock
 from gessl.nets.encoder import Encoder
 from gessl.nets.parallel import processes, share
@@ -101,7 +101,7 @@ class Run:
         batches = []
         for s in range(sets):
             rng = generator(science.seed, "views", step, task, s)
-            views = make_views(images, POLICIES[science.views], rng, part)
+            views = make_views(images, science.policies, rng, part)
             draws = generator(science.seed, "draws", step, task, s)
             batches.append(self.learner.draw(Batch(*views, index=index), draws))
         return batches

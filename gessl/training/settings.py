@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from gessl.bilevel.learner import Precision
 from gessl.bilevel.settings import GesslSettings
+from gessl.data.views import ViewPolicy
 from gessl.methods.base import Method
 from gessl.optimizer import Kind
 from gessl.settings import Count, Misfit, Range, Rate, Settings, Steps
@@ -80,16 +81,17 @@ class TrainSettings(Settings):
 
 @dataclass(frozen=True)
 class Science:
-    """Everything that decides the bits of a run; its hash is part of the run's id.
+    """Everything that decides the bits of a run; its hash, `policies` left out, is part of the run's id.
 
     Attributes:
         dataset, data_version: what it learns from.
         backbone: key of `BACKBONES`.
-        views: key of the view policies.
+        views: name of the view policy.
         method_name, method: the base method and its hyper-parameters.
         train: the outer loop.
         gessl: the bi-level scheme, or None for the base method alone.
         seed: of every draw.
+        policies: what `views` stands for: how each view of an image is drawn.
     """
 
     dataset: str
@@ -101,6 +103,7 @@ class Science:
     train: TrainSettings
     gessl: GesslSettings | None
     seed: int
+    policies: tuple[ViewPolicy, ...]
 
 
 @dataclass(frozen=True)

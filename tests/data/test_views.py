@@ -9,8 +9,11 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as reference
 
-from gessl.data.views import POLICIES, Part, ViewPolicy, apply_parameters, make_views
+from gessl.data.views import Part, ViewPolicy, apply_parameters, make_views
 from gessl.data.views.parameters import NEUTRAL, ViewParameters, draw_parameters
+from tests.support.policies import shipped
+
+POLICIES = shipped()
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -211,7 +214,9 @@ def test_nothing_reads_back_from_the_device() -> None:
 
 @pytest.mark.gpu
 def test_views_on_a_gpu_are_those_of_the_cpu_and_never_wait() -> None:
-    images, policies = pictures(64), POLICIES["cifar-crops"]
+    whole = ViewPolicy(jitter=(0.8, 0.8, 0.8, 0.2), gray_prob=0.2, blur_prob=0.5, solarize_prob=0.2, flip=0.5)
+    small = dataclasses.replace(whole, crop_scale=(0.08, 0.5), size=16)
+    images, policies = pictures(64), (whole, whole, small, small)
     there = images.cuda()
     torch.cuda.set_sync_debug_mode("error")
     try:

@@ -9,8 +9,10 @@ from scipy import stats
 from torchvision.transforms import v2
 
 from gessl.data.views.parameters import NEUTRAL, ViewParameters, blur_kernels, blur_width, draw_parameters
-from gessl.data.views.policies import POLICIES
 from gessl.data.views.policy import ViewPolicy
+from tests.support.policies import shipped
+
+POLICIES = shipped()
 
 SIZE = (32, 32)
 
@@ -128,5 +130,5 @@ def test_blur_kernels_are_sampled_gaussians() -> None:
     ],
 )  # fmt: skip
 def test_bad_policy_values_are_named(field: str, value: object) -> None:
-    with pytest.raises(ValueError, match=f"^{field}: .*; give "):
+    with pytest.raises(ValueError, match=f"^{field}: must be .*, got "):
         ViewPolicy(**{field: value})  # type: ignore[arg-type]

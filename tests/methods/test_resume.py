@@ -19,6 +19,7 @@ from gessl.training.checkpoint import Owner, load_checkpoint, pack
 from gessl.training.pretrain import Run, train
 from gessl.training.settings import Efficiency, Science, TrainSettings
 from tests.bilevel.smooth import IMAGES, METHODS, N
+from tests.support.policies import shipped
 
 STEPS, CHECKPOINT, KILLED = 9, 4, 6  # an epoch takes 3 steps (1 under GeSSL), so the checkpoint falls inside one
 OWNER = Owner("tiny-run", "science", "code")
@@ -56,7 +57,9 @@ def science(name: str, gessl: GesslSettings | None) -> Science:
         method = dataclasses.replace(method, queue=20, **{"queue_start": 1} if hasattr(method, "queue_start") else {})
     views = "digits-crops" if method.crops else "digits-4" if method.views[1] == 4 else "digits"
     backbone = "vit-tiny" if method.needs == "tokens" else "small-conv"
-    return Science("tiny", "-", backbone, views, name, method, TrainSettings(STEPS, N, warmup=2), gessl, seed=0)
+    return Science(
+        "tiny", "-", backbone, views, name, method, TrainSettings(STEPS, N, warmup=2), gessl, 0, shipped()[views]
+    )
 
 
 def run_to_the_end(work: Path, settings: Science, killed: int = 0) -> Run:

@@ -17,6 +17,7 @@ rule pretrain:
         gpu=resource("pretrain", "gpu"),
     params:
         plan=PLAN,
+        views=of_run(lambda run: repr(RUNS[run].science.policies)),
         state=lambda w: state(
             "gessl.training.pretrain",
             f"gessl.methods.{RUNS[w.run].science.method_name}",

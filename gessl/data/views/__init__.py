@@ -1,7 +1,9 @@
 """Views: random augmentations of a batch of images, made on the images' device.
 
 Sampling follows torchvision.transforms.v2 (tests hold both against each other); images stay float between operations,
-where torchvision on uint8 rounds after each.
+where torchvision on uint8 rounds after each. All policies (`config/views/`) share one order of operations, bilinear
+interpolation and torchvision's blur with SimCLR's width (`parameters.blur_width`), where some of their sources crop
+with bicubic interpolation or blur with Pillow's or OpenCV's Gaussian of another width.
 """
 
 import math
@@ -20,10 +22,9 @@ from gessl.data.views.parameters import (
     draw_parameters,
     picked,
 )
-from gessl.data.views.policies import POLICIES
 from gessl.data.views.policy import ViewPolicy
 
-__all__ = ["POLICIES", "Part", "ViewPolicy", "Views", "apply_parameters", "make_views"]
+__all__ = ["Part", "ViewPolicy", "Views", "apply_parameters", "make_views"]
 
 _JITTER = (ops.brightness, ops.contrast, ops.saturation, ops.hue)
 

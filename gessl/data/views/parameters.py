@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from gessl.data.views.policy import Range, ViewPolicy
+from gessl.data.views.policy import Bounds, ViewPolicy
 
 NEUTRAL = (1.0, 1.0, 1.0, 0.0)
 """Jitter factors (brightness, contrast, saturation, hue) that change nothing."""
@@ -104,7 +104,7 @@ def _boxes(policy: ViewPolicy, size: tuple[int, int], columns: dict[str, Tensor]
     return torch.stack([top, left, height, width], 1).long()
 
 
-def central_box(ratio: Range, size: tuple[int, int]) -> tuple[int, int, int, int]:
+def central_box(ratio: Bounds, size: tuple[int, int]) -> tuple[int, int, int, int]:
     """The largest central box (top, left, height, width) whose width / height lies within `ratio`."""
     height, width = size
     if width / height < ratio[0]:

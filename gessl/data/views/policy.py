@@ -1,13 +1,21 @@
-"""What a view may look like: the ranges and probabilities of the random augmentations."""
+"""What views may look like: the ranges and probabilities of the random augmentations."""
 
-import math
+import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
-Range = tuple[float, float]
+from gessl.settings import Misfit, Range, Settings
+
+Positive = Annotated[float, Range(gt=0, le=1000)]
+Bounds = tuple[Positive, Positive]
+Area = Annotated[float, Range(gt=0, le=1)]
+Chance = Annotated[float, Range(ge=0, le=1)]
+Strength = Annotated[float, Range(ge=0, le=1000)]
 
 
 @dataclass(frozen=True)
-class ViewPolicy:
+class ViewPolicy(Settings):
     """How one view of an image is drawn: crop, jitter, gray, blur, solarize, flip, in this order.
 
     A policy with a `size` makes small crops (multi-crop, https://arxiv.org/abs/2006.09882).
@@ -23,37 +31,60 @@ class ViewPolicy:
         blur_sigma: range of its standard deviation in pixels.
         solarize_prob: probability that pixels of at least one half are inverted.
         flip: probability of a horizontal flip.
-        size: height and width of the result in pixels; None for the image's own.
-
-    Raises:
-        ValueError: a value is out of range.
+        size: height and width of the result in pixels; None for the image's own. At least 2: the narrowest blur reaches
+            one pixel across the border, and a single pixel has nothing to reflect.
     """
 
-    crop_scale: Range = (0.08, 1.0)
-    crop_ratio: Range = (3 / 4, 4 / 3)
-    jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
-    jitter_prob: float = 0.8
-    gray_prob: float = 0.0
-    blur_prob: float = 0.0
-    blur_sigma: Range = (0.1, 2.0)
-    solarize_prob: float = 0.0
-    flip: float = 0.0
-    size: int | None = None
+    crop_scale: tuple[Area, Area] = (0.08, 1.0)
+    crop_ratio: Bounds = (3 / 4, 4 / 3)
+    jitter: tuple[Strength, Strength, Strength, Strength] = (0.0, 0.0, 0.0, 0.0)
+    jitter_prob: Chance = 0.8
+    gray_prob: Chance = 0.0
+    blur_prob: Chance = 0.0
+    blur_sigma: Bounds = (0.1, 2.0)
+    solarize_prob: Chance = 0.0
+    flip: Chance = 0.0
+    size: Annotated[int, Range(ge=2, le=10_000)] | None = None
 
-    def __post_init__(self) -> None:
+    def contradictions(self) -> Iterator[Misfit]:
+        """Ranges in the wrong order or of another length, and more than half a turn of the hue."""
         for name in ("crop_scale", "crop_ratio", "blur_sigma"):
             bounds = getattr(self, name)
-            if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1] < math.inf:
-                raise ValueError(f"{name}: {bounds} is not a range; give two numbers, 0 < low <= high")
-        if self.crop_scale[1] > 1:
-            raise ValueError(f"crop_scale: {self.crop_scale} goes beyond the image; give at most 1")
-        for name in ("jitter_prob", "gray_prob", "blur_prob", "solarize_prob", "flip"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}: {getattr(self, name)} is not a probability; give 0 to 1")
-        if len(self.jitter) != 4 or not all(0 <= strength < math.inf for strength in self.jitter):
-            raise ValueError(f"jitter: {self.jitter}; give four strengths >= 0: brightness, contrast, saturation, hue")
-        if self.jitter[3] > 0.5:
-            raise ValueError(f"jitter: hue {self.jitter[3]} is more than half a turn; give at most 0.5")
-        # the narrowest blur reaches one pixel across the border, and a single pixel has nothing to reflect
-        if self.size is not None and self.size < 2:
-            raise ValueError(f"size: {self.size} is too small; give 2 pixels or more, or none")
+            if len(bounds) != 2 or bounds[0] > bounds[1]:
+                yield Misfit((name,), f"must be [low, high], got {list(bounds)}")
+        if len(self.jitter) != 4 or self.jitter[3] > 0.5:
+            text = "must be the strengths of brightness, contrast, saturation and hue, the last at most 0.5"
+            yield Misfit(("jitter",), f"{text}, got {list(self.jitter)}")
+
+
+@dataclass(frozen=True)
+class Repeated(ViewPolicy):
+    """An element of a yaml: `count` views of each image that are drawn in the same way."""
+
+    count: Annotated[int, Range(ge=1, le=64)] = 1
+
+
+@dataclass(frozen=True)
+class ViewFile(Settings):
+    """A yaml of `config/views/`.
+
+    Attributes:
+        views: how the views of an image are drawn, those of small crops last.
+    """
+
+    views: tuple[Repeated, ...]
+
+    def contradictions(self) -> Iterator[Misfit]:
+        """No view, or small crops of several sizes or before a view."""
+        sizes = [each.size for each in self.views]
+        if None not in sizes:
+            yield Misfit(("views",), "holds no view; give one or more without a size")
+        small = sizes[sizes.count(None) :]
+        if None in small or len(set(small)) > 1:
+            yield Misfit(("views",), f"sizes are {sizes}; give views without one first, then small crops of one size")
+
+    def policies(self) -> tuple[ViewPolicy, ...]:
+        """One policy for each view of an image."""
+        names = [field.name for field in dataclasses.fields(ViewPolicy)]
+        each = [(ViewPolicy(**{name: getattr(view, name) for name in names}), view.count) for view in self.views]
+        return tuple(policy for policy, count in each for _ in range(count))
