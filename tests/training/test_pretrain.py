@@ -1,5 +1,6 @@
 """Runs from the outside: the same bits whatever happens on the way, and one clear line when something is wrong."""
 
+import dataclasses
 import errno
 import functools
 import json
@@ -48,6 +49,15 @@ def run_ids(**changes: object) -> dict[str, str]:
 def result_hashes(run: str) -> dict[str, str]:
     folder = Path("results/runs") / run
     return {name: sha256_file(folder / name) for name in ("encoder.safetensors", "model.safetensors", "views.npy")}
+
+
+def test_a_checkpoint_made_under_other_view_numbers_is_not_gone_on_from(unprepared: Path) -> None:
+    cell = Experiment.parse(SMALL, "here").runs()[0]
+    policies = tuple(dataclasses.replace(policy, blur_prob=0.25) for policy in cell.science.policies)
+    edited = dataclasses.replace(cell.science, policies=policies)
+    ours, theirs = (pretrain.owner_of(cell.id, science) for science in (cell.science, edited))
+    assert ours.run == theirs.run
+    assert ours.science != theirs.science
 
 
 def pretrain_and_die(run: str, at_step: int) -> None:
