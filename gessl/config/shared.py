@@ -15,14 +15,14 @@ FROM = "from"
 OWN = ("name", "title")
 
 
-def with_recipe(document: Document, behind: tuple[str, ...] = ()) -> Document:
+def with_recipe(document: Document, led: tuple[str, ...] = ()) -> Document:
     """An experiment (or recipe) over the recipe that it names, if any: mappings merge, everything else is replaced.
 
     What the recipe wrote keeps its own file and line, after the line of the `from` that brought it in.
 
     Args:
         document: as it was read.
-        behind: the recipes that led to it.
+        led: the recipes that led to it.
 
     Raises:
         UserError: no such recipe (names the nearest), one that is from itself, or a line for each thing wrong with it.
@@ -30,9 +30,9 @@ def with_recipe(document: Document, behind: tuple[str, ...] = ()) -> Document:
     if FROM not in document.tree:
         return document
     where = f"{document.mark((FROM,))}: {FROM}"
-    name = _name(document.tree[FROM], behind, where)
+    name = _name(document.tree[FROM], led, where)
     try:
-        recipe = with_recipe(_read(name), (*behind, name))
+        recipe = with_recipe(_read(name), (*led, name))
     except UserError as error:
         raise UserError(*(f"{where}: {line}" for line in error.args)) from None
     marks = {loc: Mark(f"{where}: {mark.source}", mark.line) for loc, mark in recipe.marks.items()}
@@ -41,14 +41,12 @@ def with_recipe(document: Document, behind: tuple[str, ...] = ()) -> Document:
     return below.under(dataclasses.replace(document, tree=own))
 
 
-def _name(given: Any, behind: tuple[str, ...], where: str) -> str:
+def _name(given: Any, led: tuple[str, ...], where: str) -> str:
     known = names_in(RECIPES)
     if not isinstance(given, str) or given not in known:
         raise UserError(f"{where}: {unknown('recipe', str(given), known)}")
-    if given in behind:
-        raise UserError(
-            f"{where}: {' -> '.join((*behind, given))}: a recipe cannot be from itself; take one of them out"
-        )
+    if given in led:
+        raise UserError(f"{where}: {' -> '.join((*led, given))}: a recipe cannot be from itself; take one of them out")
     return given
 
 
