@@ -275,6 +275,10 @@ BOMBS = {
     "a persistent object": _opcodes(b"Px\n"),
     "state of a function": _opcodes(b"c_codecs\nencode\n}U\x0b__defaults__)sb"),
     "bytes that are not there": _opcodes(b"}B\xff\xff\xff\x7f"),
+    "one text encoded again and again": _opcodes(
+        b"c_codecs\nencode\nq\x00X" + (500_000).to_bytes(4, "little") + b"a" * 500_000 + b"q\x01X\6\0\0\0latin1q\x02](",
+        b"h\x00h\x01h\x02\x86R" * 10_000 + b"e",
+    ),
     "a number of many digits": _opcodes(b"L" + b"9" * 100_000 + b"L\n"),
 }
 
@@ -369,4 +373,35 @@ def test_an_archive_of_many_files_is_refused(place: Callable[..., Path], formats
     many = {f"{number}": b"" for number in range(200)}
     place("mine", "cifar10", formats.archive(many | formats.cifar(10, 1)), parts={"train": 50, "test": 10})
     with pytest.raises(UserError, match="more than 100 files"):
+        read(dataset("mine"))
+
+
+def _header(kind: bytes, content: bytes) -> bytes:
+    """A member of tar that tells of the next one."""
+    entry = tarfile.TarInfo("header")
+    entry.type, entry.size = kind, len(content)
+    return entry.tobuf(tarfile.USTAR_FORMAT) + content + bytes(-len(content) % 512)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        _header(tarfile.GNUTYPE_LONGNAME, b"a") * 3000,
+        _header(tarfile.XHDTYPE, b"12 path=aaa\n") * 3000,
+        _header(tarfile.XHDTYPE, b"1" * 2_000_000),  # tarfile's search in it takes the square of its length
+    ],
+    ids=["names of names", "headers of headers", "digits"],
+)
+def test_headers_of_an_archive_are_few_and_short(headers: bytes, place: Callable[..., Path]) -> None:
+    place("mine", "cifar10", gzip.compress(headers), parts={"train": 50, "test": 10})
+    with pytest.raises(UserError, match="too many of them"):
+        read(dataset("mine"))
+
+
+@pytest.mark.parametrize("name", ["\ud800", "a\nb", "\x1b[31m"])
+def test_the_name_of_a_class_is_a_line_of_text(name: str, place: Callable[..., Path], formats: Any) -> None:
+    meta = pickle.dumps({"label_names": [name, *map(str, range(9))]}, 2)
+    members = formats.cifar(10, 1) | {"cifar-10-batches-py/batches.meta": meta}
+    place("mine", "cifar10", formats.archive(members), parts={"train": 50, "test": 10})
+    with pytest.raises(UserError, match="no line of text"):
         read(dataset("mine"))

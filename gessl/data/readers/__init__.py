@@ -88,4 +88,7 @@ def open_raw(entry: Dataset) -> RawImages:
     path = paths[0] if len(paths) == 1 else folder
     if len(set(raw.classes)) != entry.classes:
         raise UserError(f"{path}: names {len(set(raw.classes))} classes; the registry says {entry.classes}")
+    odd = [name for name in raw.classes if not name.isprintable()]  # a line feed, half of a character
+    if odd:
+        raise UserError(f"{path}: names a class {odd[0]!a}, which is no line of text; fetch it again")
     return RawImages(raw.classes, _Checked(entry, path, raw))

@@ -69,7 +69,7 @@ def load_plain(content: bytes, opcodes: int) -> Any:
     Raises:
         ValueError: it wants something else, or is none; the errors of a damaged one can be any.
     """
-    machine = _Machine()
+    machine = _Machine(len(content))
     for number, (opcode, argument, _) in enumerate(pickletools.genops(content)):
         if number == opcodes:
             raise ValueError(f"more than {opcodes} operations")
@@ -81,9 +81,10 @@ def load_plain(content: bytes, opcodes: int) -> Any:
 
 
 class _Machine:
-    def __init__(self) -> None:
+    def __init__(self, size: int) -> None:
         self.stack: list[Any] = []
         self._memo: dict[int, Any] = {}
+        self._encodable = size  # characters: each of the pickle's is encoded once, one that it remembers could be again
 
     def run(self, name: str, argument: Any) -> None:
         """Carry out one operation."""
@@ -179,7 +180,10 @@ class _Machine:
             text, codec = arguments
             if codec != "latin1":
                 raise ValueError(f"the pickle asks for the codec {codec!r}")
-            self.stack.append(_typed(text, str).encode("latin1"))
+            self._encodable -= len(_typed(text, str))
+            if self._encodable < 0:
+                raise ValueError("the pickle encodes the same text again and again")
+            self.stack.append(text.encode("latin1"))
         elif called == _DTYPE or called in _ARRAYS:
             self.stack.append(_Described(called, _typed(arguments, tuple)))
         else:

@@ -22,6 +22,8 @@ UNLABELLED = -1  # label of images of the part "unlabelled"
 PIECE = 32 << 20  # most bytes unpacked at a time
 SLACK = 16 << 20  # bytes of an archive that are no wanted file: headers, padding, the authors' notes
 MEMBERS = 100  # most files in an archive
+HEADERS = 1 << 18  # most bytes of the headers of those, and
+HEADER = 1 << 12  # of one of them: tarfile takes quadratic time for some
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,15 @@ def damage_reported(path: Path) -> Iterator[None]:
     """Turn the errors of damaged archives into a `UserError` that names the file."""
     try:
         yield
-    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError, OverflowError) as error:
+    except (
+        tarfile.TarError,
+        gzip.BadGzipFile,
+        zlib.error,
+        EOFError,
+        ValueError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         raise UserError(f"{path}: damaged or cut short ({error}); {move_away(path, 'get it again')}") from None
 
 
@@ -65,8 +75,10 @@ class _Bounded(io.RawIOBase):
     """What a gzip file unpacks to, up to `limit` bytes and at most `PIECE` at a time.
 
     tarfile takes the sizes in an archive's headers at their word: it would read a name of gigabytes, or look for a next
-    member far beyond the end of what is there.
+    member far beyond the end of what is there. While members are `listing`, only headers are read, which are small.
     """
+
+    listing = False
 
     def __init__(self, path: Path, limit: int) -> None:
         file = open_regular(path)
@@ -75,10 +87,13 @@ class _Bounded(io.RawIOBase):
             raise tarfile.ReadError(f"larger than the {limit} bytes that it should unpack to")
         self._packed, self._limit = gzip.GzipFile(fileobj=file), limit
         self._file = file
+        self._headers = HEADERS
 
     def read(self, size: int = -1) -> bytes:
-        if not 0 <= size <= PIECE:
-            raise tarfile.ReadError(f"a header or a name of {size} bytes")
+        if self.listing:
+            self._headers -= size
+        if not 0 <= size <= (HEADER if self.listing else PIECE) or self._headers < 0:
+            raise tarfile.ReadError(f"a header or a name of {size} bytes, or too many of them")
         data = self._packed.read(size)
         self._check(self._packed.tell())
         return data
@@ -134,14 +149,16 @@ def open_members(path: Path, limits: Mapping[str, int]) -> Iterator[dict[str, IO
         UserError: damaged, larger than it may be, or without one of the files.
     """
     whole = sum(limits.values()) + SLACK
-    with damage_reported(path), _Bounded(path, whole) as stream, tarfile.TarFile(fileobj=stream) as archive:
-        found: dict[str, IO[bytes]] = {}
+    with damage_reported(path), _Bounded(path, whole) as stream:
+        stream.listing = True
+        archive, found = tarfile.TarFile(fileobj=stream), dict[str, IO[bytes]]()
         for number, member in enumerate(archive):
             if number == MEMBERS:
                 raise tarfile.ReadError(f"more than {MEMBERS} files")
             plain = member.isreg() and not member.issparse() and member.size <= limits.get(member.name, 0)
             if plain and (file := archive.extractfile(member)):
                 found[member.name] = file
+        stream.listing = False
         for name in limits.keys() - found.keys():
             raise UserError(f"{path}: holds no file {name!r} of a fitting size; it is another archive or is incomplete")
         yield found
