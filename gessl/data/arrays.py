@@ -1,6 +1,7 @@
 """Write arrays, and open what `gessl prepare` wrote (docs/formats.md)."""
 
 import csv
+import io
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gessl.advice import redo
 from gessl.data.node_cache import node_copy
 from gessl.errors import UserError
-from gessl.files import read_json, reason
+from gessl.files import TABLE_BYTES, read_bounded, read_json, reason
 from gessl.layout import RECORD, data_dir
+from gessl.npz import DAMAGE, map_npy
 
 
 def save_array(path: Path, array: NDArray[Any]) -> None:
@@ -38,8 +41,13 @@ def open_images(dataset: str) -> NDArray[np.uint8]:
     Raises:
         UserError: the data set is not prepared.
     """
-    path = node_copy(_finished(dataset) / "images.npy")
-    images: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
+    path = _finished(dataset) / "images.npy"
+    try:
+        images: NDArray[np.uint8] = map_npy(node_copy(path))
+        if images.ndim != 4 or images.dtype != np.uint8:
+            raise ValueError(f"expected uint8 [n, C, H, W], found {images.dtype} {list(images.shape)}")
+    except DAMAGE as error:
+        raise _damaged(path, error) from None
     return images
 
 
@@ -52,10 +60,14 @@ def read_index(dataset: str) -> dict[str, NDArray[Any]]:
     Raises:
         UserError: the data set is not prepared.
     """
-    with open(_finished(dataset) / "index.csv", encoding="utf-8", newline="") as file:
-        header, *rows = csv.reader(file)
-    columns = {name: np.array(column) for name, column in zip(header, zip(*rows, strict=True), strict=True)}
-    return columns | {"label": columns["label"].astype(np.int64)}
+    path = _finished(dataset) / "index.csv"
+    try:
+        text = read_bounded(path, TABLE_BYTES).decode()
+        header, *rows = csv.reader(io.StringIO(text, newline=""))
+        columns = {name: np.array(column) for name, column in zip(header, zip(*rows, strict=True), strict=True)}
+        return columns | {"label": columns["label"].astype(np.int64)}
+    except (OSError, ValueError, KeyError, OverflowError, csv.Error) as error:
+        raise _damaged(path, error) from None
 
 
 def read_card(dataset: str) -> dict[str, Any]:
@@ -70,8 +82,14 @@ def read_card(dataset: str) -> dict[str, Any]:
         if not isinstance(card, dict):
             raise ValueError("not a JSON object")
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({reason(error)}); run `gessl prepare {dataset}` again") from None
+        raise _damaged(path, error) from None
     return card
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    """What a prepared file that cannot be read is told by, in one line."""
+    why = reason(error) if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {error}"
+    return UserError(f"{path}: cannot be read ({why}); {redo(path.parent, f'run `gessl prepare {path.parent.name}`')}")
 
 
 def _finished(dataset: str) -> Path:

@@ -9,9 +9,11 @@ from numpy.typing import NDArray
 from gessl.advice import redo
 from gessl.errors import UserError
 from gessl.layout import RECORD, tasks_dir
-from gessl.npz import DAMAGE, load_npz
+from gessl.npz import DAMAGE, load_npz, map_npy
 
 Positions = NDArray[np.int64]
+EPISODE = ("classes", "support", "query")
+SUITE = ("classes", "train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,10 @@ def load_order(dataset: str, seed: int) -> NDArray[np.uint32]:
     """
     path = _finished(dataset, seed) / "order.npy"
     try:
-        order: NDArray[np.uint32] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        order: NDArray[np.uint32] = map_npy(path)
+        if order.ndim != 2 or order.dtype != np.uint32:
+            raise ValueError(f"expected uint32 [epochs, n_train], found {order.dtype} {list(order.shape)}")
+    except DAMAGE as error:
         raise _damaged(path, error) from None
     return order
 
@@ -87,10 +91,14 @@ def load_episodes(dataset: str, seed: int) -> dict[str, Episodes]:
     """
     arrays = _load(dataset, seed, "episodes.npz")
     settings = dict.fromkeys(name.split("/")[0] for name in arrays)
-    return {
-        setting: Episodes(*(arrays[f"{setting}/{part}"] for part in ("classes", "support", "query")))
-        for setting in settings
-    }
+    lost = [name for name in settings if {f"{name}/{part}" for part in EPISODE} - arrays.keys()]
+    if lost:
+        raise _damaged(_finished(dataset, seed) / "episodes.npz", ValueError(f"{lost[0]} lacks a part"))
+    found = {name: Episodes(*(arrays[f"{name}/{part}"] for part in EPISODE)) for name in settings}
+    for name, one in found.items():
+        if [part.ndim for part in vars(one).values()] != [2, 3, 3]:
+            raise _damaged(_finished(dataset, seed) / "episodes.npz", ValueError(f"{name} has another shape"))
+    return found
 
 
 def load_label_subsets(dataset: str, seed: int) -> dict[str, Positions]:
@@ -108,13 +116,20 @@ def load_sigma_suite(dataset: str, seed: int) -> SigmaSuite:
     Raises:
         UserError: the tasks are not drawn, or the file is damaged.
     """
-    return SigmaSuite(**_load(dataset, seed, "sigma.npz"))
+    arrays = _load(dataset, seed, "sigma.npz")
+    if {name: array.ndim for name, array in arrays.items()} != {**dict.fromkeys(SUITE, 3), "classes": 2}:
+        raise _damaged(_finished(dataset, seed) / "sigma.npz", ValueError("its arrays are not those of a suite"))
+    return SigmaSuite(**arrays)
 
 
 def _load(dataset: str, seed: int, name: str) -> dict[str, Positions]:
     path = _finished(dataset, seed) / name
     try:
-        return load_npz(path)
+        arrays = load_npz(path)
+        odd = [part for part, array in arrays.items() if array.dtype.kind not in "iu" or not array.ndim]
+        if odd:
+            raise ValueError(f"{odd[0]} holds no whole numbers")
+        return arrays
     except DAMAGE as error:
         raise _damaged(path, error) from None
 
