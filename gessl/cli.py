@@ -362,7 +362,7 @@ def replay(options: argparse.Namespace) -> int:
     return 0 if outcome.ok else 1
 
 
-def diff(options: argparse.Namespace) -> None:
+def diff(options: argparse.Namespace) -> int:
     import json
 
     from gessl.lineage.diff import diff as run
@@ -370,6 +370,7 @@ def diff(options: argparse.Namespace) -> None:
 
     found = run(options.first, options.second)
     print(json.dumps(diff_json(found), indent=2) if options.json else format_diff(found))
+    return int(bool(found["altered"]))
 
 
 def track(options: argparse.Namespace) -> int:

@@ -3,9 +3,11 @@ somebody else wrote takes time or memory without end."""
 
 import codecs
 import contextlib
+import csv
 import errno
 import fcntl
 import hashlib
+import io
 import json
 import math
 import os
@@ -18,8 +20,9 @@ from typing import Any, BinaryIO
 
 JSON_BYTES = 64 << 20  # most bytes of a JSON file; a record of 100,000 files has a third
 MARKS = 4_000_000  # most values in one: as many objects of Python's take some hundred megabytes
+COLUMNS = 100  # most columns of a table
 DEPTH = 64  # of nested lists and mappings in one
-HOLLOW = 1 << 30  # bytes of a file beyond which it is asked whether there is anything in it
+HOLLOW = 16 << 20  # bytes of a file beyond which it is asked whether there is anything in it
 TABLE_BYTES = 1 << 30  # most bytes of a table, of metrics, or of an array that is read whole
 
 
@@ -31,6 +34,8 @@ def open_regular(path: Path | str) -> BufferedReader:
         OSError: it cannot be opened, or is no plain file; names it.
     """
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # to open some devices is to use them
+            raise OSError(errno.EINVAL, "not a plain file", str(path))
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except ValueError as error:  # a name that no file can have
         raise OSError(errno.ENOENT, str(error), str(path)) from None
@@ -82,6 +87,25 @@ def read_json(path: Path | str, limit: int = JSON_BYTES) -> Any:
         ValueError: as `parse_json`.
     """
     return parse_json(read_bounded(path, limit))
+
+
+def read_table(path: Path | str, *, missing: str = "", errors: str = "strict") -> "csv.DictReader[str]":
+    """The rows of a CSV file of at most `JSON_BYTES`, by its header's names.
+
+    Args:
+        path: the file.
+        missing: what a row is given for columns that it lacks; each of them takes time, so there are few columns.
+        errors: what to do about bytes that are no UTF-8, as `bytes.decode` has it.
+
+    Raises:
+        OSError: it cannot be read, is no plain file or is larger; names it.
+        ValueError, csv.Error: no UTF-8, or more than `COLUMNS` columns.
+    """
+    text = read_bounded(path, JSON_BYTES).decode(errors=errors)
+    rows = csv.DictReader(io.StringIO(text, newline=""), restval=missing)
+    if len(rows.fieldnames or ()) > COLUMNS:
+        raise ValueError(f"more than {COLUMNS} columns")
+    return rows
 
 
 def reason(error: OSError | ValueError) -> str:

@@ -27,6 +27,7 @@ from gessl.lineage.contents import read_contents
 from gessl.lineage.installed import Installed
 from gessl.lineage.isolated import installed_in
 from gessl.lineage.ledger import Finding, Kind, Ledger, head
+from gessl.lineage.outcomes import check_scores
 from gessl.lineage.scope import Scope
 from gessl.lineage.seen import Seen
 
@@ -141,6 +142,7 @@ def _audit(cached: bool, expected: str | None, installed: Installed | None, grid
         *check_raw(contents, raw),
         *check_ancestry(ledger),
         *check_present(ledger),
+        *check_scores(ledger),
         *claims.findings(),
         *_check_head(found, expected),
         *(installed.findings() if installed else ()),

@@ -2,7 +2,7 @@
 
 import csv
 import hashlib
-import io
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from gessl.advice import redo
 from gessl.errors import UserError
-from gessl.files import TABLE_BYTES, has_content, read_bounded, sha256_file
+from gessl.files import has_content, read_table, sha256_file
 from gessl.layout import LOCK, RAW, RECORD, scores_dir
 from gessl.lineage.compare import ABSENT, Pairs, compare_files, differing_leaves, flatten, pairs_json, plain
 from gessl.lineage.find import record_folder
@@ -30,7 +30,8 @@ ROW = ("protocol", "task", "metric", "split", "feature", "selection")  # what te
 def diff(first: str, second: str) -> dict[str, Any]:
     """What differs: pairs are (first, second), `ABSENT` where one has no such thing.
 
-    Keys: `step`, `names`, `records`; pairs by name in `config` (dotted keys and the seed), `data` (pins and inputs, by
+    Keys: `altered` (outputs of either, and score tables, that are not as recorded: nothing is said of their content);
+    `step`, `names`, `records`; pairs by name in `config` (dotted keys and the seed), `data` (pins and inputs, by
     content hash), `code`, `environment`, `packages` (of the locks, None where one is not at hand); `sources` (see
     `gessl.lineage.repository.changed_files`); `run` (how it ran, which decides nothing); `scores`
     (every row, see `_scores`); `files` (differing outputs by name: their gaps, None where one is not as recorded).
@@ -47,7 +48,11 @@ def diff(first: str, second: str) -> dict[str, Any]:
         raise UserError(f"{first} is of step {a['step']}, {second} of step {b['step']}; give two of the same step")
     settings = [dict(flatten(record["config"])) | {"seed": record["seed"]} for record in (a, b)]
     commits = [str(record["code"].get("commit")) for record in (a, b)]
+    tables = [_score_table(record) for record in (a, b)]
+    altered = {entry["path"] for record in (a, b) for entry in record["outputs"] if not _as_recorded(entry)}
+    altered |= {str(path) for path, sound in tables if not sound}
     return {
+        "altered": sorted(altered),
         "step": a["step"],
         "names": [a["name"], b["name"]],
         "records": [a["id"], b["id"]],
@@ -58,7 +63,7 @@ def diff(first: str, second: str) -> dict[str, Any]:
         "environment": differing_leaves(*(dict(flatten(record["environment"])) for record in (a, b))),
         "packages": _packages(a, b),
         "run": differing_leaves(_circumstances(a), _circumstances(b)),
-        "scores": list(_scores(*(_score_rows(record) for record in (a, b)))),
+        "scores": list(_scores(*(_score_rows(path) if sound else {} for path, sound in tables))),
         "files": dict(_files(a, b, *folders)),
     }
 
@@ -126,14 +131,28 @@ class _Score(NamedTuple):
     ends: list[float]  # of the interval over test items; empty where there is none
 
 
-def _score_rows(record: Record) -> dict[tuple[str, ...], _Score]:
+def _as_recorded(entry: dict[str, Any]) -> bool:
+    return has_content(entry["path"], entry["bytes"], entry["sha256"])
+
+
+def _score_table(record: Record) -> tuple[Path, bool]:
+    """Where the scores of a run are, and whether they are as the record of its evaluation says; True of none."""
     path = scores_dir(record["name"]) / "scores.csv"
-    if record["step"] not in ("pretrain", "evaluate") or not path.is_file():
+    if record["step"] not in ("pretrain", "evaluate") or not os.path.lexists(path):
+        return path, True
+    with suppress(UserError):
+        maker = read_record(path.parent)
+        return path, any(
+            entry["path"] == str(path) and _as_recorded(entry) for entry in (maker["outputs"] if maker else [])
+        )
+    return path, False
+
+
+def _score_rows(path: Path) -> dict[tuple[str, ...], _Score]:
+    if not path.is_file():
         return {}
     try:
-        text = read_bounded(path, TABLE_BYTES).decode()
-        rows = csv.DictReader(io.StringIO(text, newline=""), restval="")
-        return {tuple(row.get(key) or "" for key in ROW): _score(row) for row in rows}
+        return {tuple(row.get(key) or "" for key in ROW): _score(row) for row in read_table(path)}
     except (KeyError, ValueError, TypeError, csv.Error) as error:
         what = f"no column {error}" if isinstance(error, KeyError) else error
         raise UserError(f"{path}: altered, no score table ({what}); {redo(path.parent, 'evaluate again')}") from None
@@ -172,7 +191,7 @@ def _files(a: Record, b: Record, first: Path, second: Path) -> Iterator[tuple[st
         entries = [side.get(name) for side in sides]
         if len({entry and entry["sha256"] for entry in entries}) == 1:
             continue
-        there = all(entry and has_content(entry["path"], entry["bytes"], entry["sha256"]) for entry in entries)
+        there = all(entry and _as_recorded(entry) for entry in entries)
         yield name, compare_files(first / name, second / name) if there else None
 
 
@@ -188,6 +207,7 @@ def diff_json(found: dict[str, Any]) -> dict[str, Any]:
 def format_diff(found: dict[str, Any]) -> str:
     """The differences for people."""
     lines = [f"{found['step']} {found['names'][0]} -> {found['names'][1]}"]
+    lines += [f"not as recorded, so not compared: {path}" for path in found["altered"]]
     for section in SECTIONS:
         lines += _section(section, found[section])
         if section == "code":
@@ -197,7 +217,8 @@ def format_diff(found: dict[str, Any]) -> str:
     elif found["packages"]:
         lines += _section("packages", found["packages"])
     lines += _score_lines(found["scores"]) if found["scores"] else ["scores: none"]
-    lines.append("files:" if found["files"] else "files: the same bits")
+    same = "of the rest the same bits" if found["altered"] else "the same bits"
+    lines.append("files:" if found["files"] else f"files: {same}")
     for name, gaps in found["files"].items():
         lines += _file_lines(name, gaps)
     return "\n".join(line if line.isprintable() else ascii(line) for line in lines)

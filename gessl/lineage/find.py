@@ -1,7 +1,6 @@
 """Which record, score or cell people mean by an id."""
 
 import csv
-import io
 import re
 from collections import defaultdict
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gessl.errors import UserError
-from gessl.files import TABLE_BYTES, read_bounded, read_json
+from gessl.files import read_json, read_table
 from gessl.layout import RECORD, RESULTS, run_dir
 from gessl.lineage.record import load_record, project_path
 
@@ -97,8 +96,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 def score_rows(path: Path, wanted: set[str]) -> Iterator[dict[str, str]]:
     """The rows of a score table whose ids are wanted; what an altered table lacks reads as "?"."""
-    with suppress(OSError, csv.Error):
-        text = read_bounded(path, TABLE_BYTES).decode(errors="replace")
-        for row in csv.DictReader(io.StringIO(text, newline=""), restval="?"):
+    with suppress(OSError, ValueError, csv.Error):
+        for row in read_table(path, missing="?", errors="replace"):
             if row.get("id") in wanted:
                 yield defaultdict(lambda: "?", row)

@@ -11,7 +11,9 @@ from gessl.files import has_content, sha256_file
 from gessl.layout import RAW, RECORD, RESULTS, run_dir, scores_dir
 from gessl.lineage.facts import SHORT, code_facts, mlflow_runs, record_facts
 from gessl.lineage.find import find_cells, find_score, folder_of_record, is_run, score_rows
+from gessl.lineage.outcomes import OUTCOMES, fault_of_score, is_sum
 from gessl.lineage.record import load_record, project_path
+from gessl.npz import DAMAGE, load_npz
 
 TABLE = "scores.csv"
 EARLIER = 12  # digits of the ids of cells and scores in earlier versions
@@ -143,7 +145,20 @@ class _Tracer:
         same = read is None or self._as_recorded(read)
         if not same:
             facts["made again since"] = "the report was made from another table"
-        return _node(title, self._claimed(path) and same, facts, [self.record(path.parent)])
+        children = [self.record(path.parent), self._outcomes(row, path)]
+        return _node(title, self._claimed(path) and same, facts, children)
+
+    @staticmethod
+    def _outcomes(row: dict[str, str], path: Path) -> Node:
+        """Whether a score is the mean of its test items' outcomes, which lie next to it."""
+        title, outcomes = f"{row['metric']} of {row['task']}, from its outcomes", path.with_name(OUTCOMES)
+        if is_sum(row) or not outcomes.is_file():
+            return _node(title, None, {"why": "a sum tells its number of images nowhere, or there are none"}, [])
+        try:
+            fault = fault_of_score(row, load_npz(outcomes))
+        except DAMAGE as error:
+            fault = str(error)
+        return _node(title, not fault, {"fault": fault} if fault else {}, [])
 
     def path(self, path: Path) -> Node:
         """A file, or a folder that a step made."""

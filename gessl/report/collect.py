@@ -1,5 +1,6 @@
 """Reads what the finished runs left behind; files only, nothing computed but counts."""
 
+import csv
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import pandas as pd
 from gessl.advice import redo
 from gessl.errors import UserError
 from gessl.failed import failure_file, read_failure
-from gessl.files import TABLE_BYTES, parse_json, read_bounded
+from gessl.files import TABLE_BYTES, parse_json, read_bounded, read_table
 from gessl.identity import require_science
 from gessl.layout import RECORD, data_dir, run_dir, scores_dir
 from gessl.lineage.record import read_record
@@ -25,6 +26,7 @@ FINISHED, FAILED, UNSCORED, ABSENT = "finished", "failed", "not evaluated", "not
 TEXTS = ("id", "run", "dataset", "method", "protocol", "task", "metric", "unit", "better", "split")
 NOTES = ("feature", "selection", "ci_kind", "data_version")
 NUMBERS = ("seed", "value", "n")
+FORMULA = tuple("=+-@")  # how a cell begins that spreadsheets carry out
 ITEMS = ("items", "resolution")
 CURVES = (
     "step", "images", "seconds", "loss", "ssl_loss", "divergence", "feature_std", "effective_rank", "pi_entropy",
@@ -111,7 +113,7 @@ def collect(plan: ReportPlan) -> Collected:
         curves.append(curve)
         outcomes = _outcomes(run)
         scores.append(_with_items(run, _scores(run), outcomes, cards.get(run.dataset, {})))
-        sigma.append(_sigma(run, outcomes))
+        sigma.append(_sigma(run, outcomes, set(scores[-1]["protocol"])))
         configs[run.id] = _json(run_dir(run.id) / "config.json")
         require_science(run.id, run.science)
         if (run.dataset, run.method) not in views:
@@ -146,8 +148,12 @@ def _parse(path: Path, read: Callable[[bytes], Any]) -> Any:
     try:
         return read(read_bounded(path, TABLE_BYTES))
     except DAMAGE as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path}: cannot be read ({reason}); {redo(path.parent)}") from None
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return UserError(f"{path}: cannot be read ({reason}); {redo(path.parent)}")
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -171,16 +177,22 @@ def _scores(run: PlannedRun) -> pd.DataFrame:
         UserError: it is damaged, or of another run.
     """
     path = scores_dir(run.id) / "scores.csv"
-    kinds = {**dict.fromkeys((*TEXTS, *NOTES), str), "seed": int, "value": float, "n": float}
-    empty = {name: ["", "nan", "NaN"] for name in NUMBERS}
-
-    def read(content: bytes) -> pd.DataFrame:
-        return pd.read_csv(io.BytesIO(content), dtype=kinds, keep_default_na=False, na_values=empty)
-
-    table: pd.DataFrame = _parse(path, read)
+    kinds = {"seed": int, "value": float, "n": float}
+    try:
+        rows = list(read_table(path))
+        if any(None in row for row in rows):
+            raise ValueError("a row has more fields than there are columns")
+        table = pd.DataFrame(rows)
+        for name in kinds.keys() & set(table):
+            table[name] = [kinds[name](text) if text or name == "seed" else np.nan for text in table[name]]
+    except (*DAMAGE, csv.Error) as error:
+        raise _unreadable(path, error) from None
     lost = [name for name in (*TEXTS, *NOTES, *NUMBERS) if name not in table]
     if lost:
         raise UserError(f"{path}: column {lost[0]!r} is missing; {redo(path.parent)}")
+    odd = [text for name in TEXTS for text in table[name] if text[:1] in FORMULA or not text.isprintable()]
+    if any(odd):
+        raise UserError(f"{path}: {odd[0][:40]!r} would be a formula in a table, or is no line; {redo(path.parent)}")
     if set(table["run"]) - {run.id}:
         raise UserError(f"{path}: holds rows of another run; {redo(path.parent)}")
     table = table.assign(dataset=run.dataset, method=run.method, variant=run.variant, seed=run.seed)
@@ -213,11 +225,19 @@ def _with_items(
     except (KeyError, TypeError, ValueError) as error:
         path = scores_dir(run.id) / "outcomes.npz"
         raise UserError(f"{path}: does not fit scores.csv ({error}); {redo(path.parent)}") from None
-    steps = [resolution(*row, card) for row in zip(scores["unit"], scores["split"], items, strict=True)]
+    try:
+        steps = [resolution(*row, card) for row in zip(scores["unit"], scores["split"], items, strict=True)]
+    except (AttributeError, TypeError) as error:
+        path = data_dir(run.dataset) / "card.json"
+        raise UserError(f"{path}: its counts are none ({error}); {redo(path.parent)}") from None
     return scores.assign(items=items, resolution=steps)
 
 
-def _sigma(run: PlannedRun, outcomes: dict[str, np.ndarray]) -> pd.DataFrame:
+def _sigma(run: PlannedRun, outcomes: dict[str, np.ndarray], protocols: set[str]) -> pd.DataFrame:
+    """σ of each task; what no score was made of is refused, for nobody has held it against one."""
+    if stray := [key for key in outcomes if key.rpartition("/")[0] not in protocols]:
+        path = scores_dir(run.id) / "outcomes.npz"
+        raise UserError(f"{path}: does not fit scores.csv (no score of {stray[0]}); {redo(path.parent)}")
     rows = [
         {"key": key, "item": item, "value": float(value)}
         for key, values in outcomes.items()
@@ -250,7 +270,7 @@ def _refuse_contradictions(scores: pd.DataFrame) -> None:
     if (versions > 1).any():
         name = versions[versions > 1].index[0]
         raise UserError(f"{name}: runs were scored on different data versions; run the grid again on one of them")
-    twice = scores[scores.duplicated(["variant", "id"])]
+    twice = scores[scores.duplicated(["variant", "id"]) | scores.duplicated(["variant", "method", "seed", *keys])]
     if len(twice):
         raise UserError(f"score {twice.iloc[0]['id']}: appears twice; evaluate its run again")
     if not scores["better"].isin(("higher", "lower")).all():

@@ -1,5 +1,6 @@
 """What each test item adds to a score, from `outcomes.npz`: no interval may be narrower than the items allow."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,8 +23,10 @@ def per_item(protocol: str, metric: str, unit: str, value: float, outcomes: NDAr
             [m]; accuracies of the frozen and the fine-tuned encoder on each task [m, 2].
 
     Raises:
-        ValueError: the outcomes have another shape.
+        ValueError: the outcomes have another shape, are no finite numbers, or their mean is not `value`.
     """
+    if outcomes.dtype.kind not in "biuf":
+        raise ValueError(f"outcomes of {protocol} are of the type {outcomes.dtype}")
     found = np.asarray(outcomes, dtype=np.float64)
     if protocol.startswith("gap/"):
         found = found @ np.array(GAP_COLUMNS[metric])
@@ -31,9 +34,17 @@ def per_item(protocol: str, metric: str, unit: str, value: float, outcomes: NDAr
         found = found.mean(0)
     if found.ndim != 1 or found.size == 0:
         raise ValueError(f"outcomes of {protocol} have the shape {list(outcomes.shape)}")
-    if metric.endswith("_sum"):
+    if metric.endswith("_sum"):  # its number of images is told nowhere else
         return found * (value / found.mean() if found.mean() else 1.0)
-    return found * 100 if unit == "%" else found
+    scaled = found * 100 if unit == "%" else found
+    _require_same(protocol, metric, value, float(scaled.mean()))
+    return scaled
+
+
+def _require_same(protocol: str, metric: str, value: float, found: float) -> None:
+    # a score that is not finite is shown as lost; in float32 a sum of thousands is off by 1e-6
+    if math.isfinite(value) and not math.isclose(value, found, rel_tol=1e-5, abs_tol=1e-9):
+        raise ValueError(f"{protocol}: {metric} is {value:.6g}, but its outcomes give {found:.6g}")
 
 
 def resolution(unit: str, split: str, items: Items, card: Mapping[str, Any]) -> float:

@@ -1,14 +1,12 @@
 """What of the files goes into the MLflow mirror, as plain values with names that MLflow takes."""
 
-import csv
-import io
 import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gessl.files import TABLE_BYTES, parse_json, read_bounded, read_json
+from gessl.files import TABLE_BYTES, parse_json, read_bounded, read_json, read_table
 from gessl.layout import RESULTS
 
 NAME = 250  # characters of a metric's or a param's name
@@ -60,8 +58,7 @@ def params(config: dict[str, Any], prefix: str = "") -> dict[str, str]:
 def scores(path: Path) -> dict[str, float]:
     """`scores.csv` as `protocol/task/metric: value`."""
     found: dict[str, float] = {}
-    text = read_bounded(path, TABLE_BYTES).decode()
-    for row in csv.DictReader(io.StringIO(text, newline="")):
+    for row in read_table(path):
         key = name(f"{row['protocol']}/{row['task']}/{row['metric']}")
         if row["value"]:
             found[f"{key} {row['id']}" if key in found else key] = float(row["value"])

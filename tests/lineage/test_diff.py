@@ -186,7 +186,10 @@ def test_bad_input_is_one_line(
 def test_a_score_table_that_is_none_any_more_is_one_line(
     weights: list[Weights], content: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (scores_dir(TWO) / "scores.csv").write_bytes(content)
+    path = scores_dir(TWO) / "scores.csv"
+    path.write_bytes(content)
+    facts = {"path": str(path), "bytes": len(content), "sha256": sha256_file(path)}
+    forge(path.parent, lambda record: record.update(outputs=[facts]))
     assert main(["diff", ONE, TWO]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"gessl: results/scores/{TWO}/scores.csv: altered, no score table (")

@@ -261,3 +261,114 @@ def test_a_full_disk_is_named(project: Path, capsys: pytest.CaptureFixture[str])
         raise OSError("2000 requested and 1024 written")  # NumPy's word
     assert (caught.value.filename, caught.value.errno is not None) == ("results/y", True)
     assert not Path("results/x/record.json").exists()
+
+
+METHODS = ["a" * 300, "/proc/self/cwd/evil", {"a": 1}, "../x", "x.y", "\0", 7]
+
+
+@pytest.mark.parametrize("name", METHODS, ids=str)
+def test_a_method_of_a_record_names_no_file_elsewhere(project: Path, name: Any) -> None:
+    """The fingerprint reads the sources of a method: a record could name any file of the machine."""
+    for suffix in (".so", ".py"):
+        with open(f"evil{suffix}", "wb") as file:
+            file.truncate(HUGE)
+    forge(run_dir(RUN), lambda record: record["config"].update(method_name=name))
+    assert ("stale", str(run_dir(RUN))) in [(finding.kind, finding.path) for finding in audit().findings]
+
+
+def test_a_device_is_not_even_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opening some is using them: a watchdog counts from then on, a tape is wound back."""
+
+    def opened(*_: object) -> int:
+        raise AssertionError("opened")
+
+    monkeypatch.setattr(os, "open", opened)
+    with pytest.raises(OSError, match="not a plain file"):
+        files.open_regular("/dev/zero")
+
+
+def test_a_file_of_many_names_is_read_once(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder, read = run_dir(RUN) / "encoder.safetensors", []
+    for number in range(9):
+        os.link(encoder, f"results/{number}")
+
+    def watched(path: str) -> Any:
+        read.append(os.stat(path).st_ino)
+        return files.open_regular(path)
+
+    monkeypatch.setattr(contents, "open_regular", watched)
+    names = [str(encoder), *(f"results/{number}" for number in range(9))]
+    found = contents.read_contents(names)
+    assert {found[name].sha256 for name in names} == {sha256_file(encoder)}
+    assert len(read) == 1
+
+
+@pytest.mark.parametrize("words", [["trace", CELL], ["trace", RUN], ["diff", RUN, RUN]])
+def test_a_table_of_many_columns_takes_no_square_of_them(project: Path, words: list[str]) -> None:
+    (scores_dir(RUN) / "scores.csv").write_text("id" + ",b" * 200_000 + "\n" + "a\n" * 200_000, encoding="utf-8")
+    assert main(words) in (0, 1, 2)
+    with pytest.raises(ValueError, match="columns"):
+        files.read_table(scores_dir(RUN) / "scores.csv")
+
+
+def _rehash(*folders: Path) -> None:
+    """Have these records state what is there now, each after those that it was made from."""
+    for folder in folders:
+
+        def restate(record: dict[str, Any]) -> None:
+            for entry in (*record["outputs"], *record["inputs"]):
+                path = Path(entry["path"])
+                entry |= {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+                maker = next((up for up in path.parents if (up / "record.json").is_file()), None)
+                if "record" in entry and entry["record"] and maker:
+                    entry["record"] = parse_record((maker / "record.json").read_bytes())["id"]
+
+        forge(folder, restate)
+
+
+def test_a_score_with_all_hashes_made_anew_is_held_against_its_outcomes(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = scores_dir(RUN) / "scores.csv"
+    assert audit().ok and main(["trace", CELL]) == 0
+    table.write_text(table.read_text(encoding="utf-8").replace("91.25", "99.25"), encoding="utf-8")
+    _rehash(scores_dir(RUN), report_dir("grid"))
+    (finding,) = audit().findings
+    assert (finding.kind, finding.path) == ("altered", str(table))
+    assert "accuracy is 99.25, but its outcomes give 91.25" in finding.what
+    capsys.readouterr()
+    assert main(["trace", CELL]) == 1
+    assert "accuracy is 99.25, but its outcomes give 91.25" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b"PK\x05\x06" + bytes(18)])
+def test_outcomes_that_are_none_are_a_finding(project: Path, content: bytes) -> None:
+    (scores_dir(RUN) / "outcomes.npz").write_bytes(content)
+    _rehash(scores_dir(RUN), report_dir("grid"))
+    (finding,) = audit().findings
+    assert (finding.kind, Path(finding.path).parent) in [
+        (kind, scores_dir(RUN)) for kind in ("altered", "unverifiable")
+    ]
+
+
+@pytest.mark.parametrize("path", [run_dir(RUN) / "encoder.safetensors", scores_dir(RUN) / "scores.csv"], ids=str)
+def test_a_diff_says_nothing_of_what_is_not_as_recorded(
+    project: Path, path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["diff", RUN, RUN]) == 0
+    path.write_text(path.read_text(encoding="utf-8").replace("91.25", "99.25").replace("w", "v"), encoding="utf-8")
+    capsys.readouterr()
+    assert main(["diff", RUN, RUN]) == 1
+    told = capsys.readouterr().out
+    assert f"not as recorded, so not compared: {path}" in told
+    assert "99.25" not in told and "files: the same bits" not in told
+
+
+@pytest.mark.parametrize("path", [run_dir(RUN) / "encoder.safetensors", Path("data/raw/toy/images.bin")], ids=str)
+def test_a_crate_names_no_content_that_is_not_there(project: Path, path: Path) -> None:
+    Path("Snakefile").write_text("", encoding="utf-8")
+    path.write_bytes(path.read_bytes()[::-1])
+    with pytest.raises(UserError, match="not the file that its record names"):
+        write_crate("grid", Path("out"))
+    path.unlink()  # bulky files may have been left elsewhere
+    assert write_crate("grid", Path("out")) == 6

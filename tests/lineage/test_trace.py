@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from repositories import forge
 from toy_project import CELL, RUN, SCORE, SCORES_CSV, make_data, make_report, make_run, train_and_score, write_pin
@@ -232,7 +233,10 @@ def _planned_report(grid: str, values: dict[str, list[float]], change: dict[str,
             line = row.replace(RUN, run.id).replace(SCORE, name).replace("91.25", value)
             table = scores_dir(run.id) / "scores.csv"
             table.write_text(f"{header}\n{line}\n", encoding="utf-8")
-            _own(table)
+            right = np.arange(400) < 4 * values[run.variant][run.seed]
+            np.savez(table.with_name("outcomes.npz"), **{"linear/wmse-v1/all": right})
+            for path in (table, table.with_name("outcomes.npz")):
+                _own(path)
     config = json.loads(json.dumps(dataclasses.asdict(plan)))
     tables = {run.id for run in runs}
     cells = recompute(config, tables, {sha256_json(run.id)[:12] for run in runs})

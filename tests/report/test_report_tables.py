@@ -243,6 +243,8 @@ def damage(path, old, new):
         ("metric", "measure", "column 'metric' is missing"),
         ("digits-6base-s0", "digits-6base-s1", "another run"),
         (",360,", ",many,", "cannot be read"),
+        (",360,", ",360,360,", "cannot be read"),
+        ("linear/wmse-v1,all", "linear/wmse-v1,=cmd", "a formula"),
         (",lower,", ",smaller,", "better"),
     ],
 )
@@ -255,6 +257,15 @@ def test_contradicting_or_damaged_scores_are_refused(project, old, new, message)
     with pytest.raises(UserError, match=message) as error:
         collect(plan)
     assert "\n" not in str(error.value)
+
+
+def test_a_score_under_two_ids_counts_once(project):
+    plan = Tree(variants=("base",), methods=("simclr",), seeds=(0,), failed=None, missing=None).write()
+    path = scores_dir(plan.runs[0].id) / "scores.csv"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text + "f" * 16 + text.splitlines()[1][16:] + "\n", encoding="utf-8")
+    with pytest.raises(UserError, match="appears twice"):
+        collect(plan)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1]\n", "\n"])

@@ -145,15 +145,20 @@ def rows_of(table):
 
 def test_a_score_is_the_mean_of_its_items():
     shares = np.random.default_rng(0).random((6, 9))
-    assert per_item("scarce/linear-v1", "accuracy", "%", 0.0, shares > 0.5) == pytest.approx(
-        100 * (shares > 0.5).mean(0)
-    )
+    right = shares > 0.5
+    value = 100 * right.mean()
+    assert per_item("scarce/linear-v1", "accuracy", "%", value, right) == pytest.approx(100 * right.mean(0))
+    with pytest.raises(ValueError, match="its outcomes give"):
+        per_item("scarce/linear-v1", "accuracy", "%", value + 0.01, right)
+    with pytest.raises(ValueError, match="of the type"):
+        per_item("scarce/linear-v1", "accuracy", "%", value, np.array(["1"]))
     both = shares[:, :2]
-    gap = {name: per_item(GAP, name, "%", 0.0, both) for name in ("accuracy", "accuracy_reference", "accuracy_gap")}
+    means = {"accuracy": both[:, 0], "accuracy_reference": both[:, 1], "accuracy_gap": both[:, 1] - both[:, 0]}
+    gap = {name: per_item(GAP, name, "%", 100 * part.mean(), both) for name, part in means.items()}
     assert gap["accuracy_gap"] == pytest.approx(gap["accuracy_reference"] - gap["accuracy"])
     assert gap["accuracy"] == pytest.approx(100 * both[:, 0])
     assert per_item(SIGMA, "sigma_sum", "nats", 50.0, shares[0]).mean() == pytest.approx(50)
-    assert per_item(SIGMA, "sigma_mean", "nats", 0.0, shares[0]) == pytest.approx(shares[0])
+    assert per_item(SIGMA, "sigma_mean", "nats", shares[0].mean(), shares[0]) == pytest.approx(shares[0])
 
 
 def test_images_of_the_data_card_bound_what_episodes_resolve():
@@ -168,7 +173,10 @@ def test_images_of_the_data_card_bound_what_episodes_resolve():
     [
         (lambda found: found.pop("linear/wmse-v1/all"), "does not fit scores.csv"),
         (lambda found: found.update({SIGMA + "/suite": np.zeros((2, 2, 2))}), "does not fit scores.csv"),
-        (lambda found: found.update({"linear/wmse-v1/all": np.zeros(5)}), "runs differ in 'outcomes'"),
+        (lambda found: found.update({"linear/wmse-v1/all": np.zeros(55)}), "its outcomes give"),
+        (lambda found: found.update({k: np.full(5, v.mean()) for k, v in found.items() if v.ndim == 1}), "runs differ"),
+        (lambda found: found.update({"sigma/other/suite": np.array(["x"])}), "does not fit scores.csv"),
+        (lambda found: found.update({"sigma/other/suite": np.zeros(300_000)}), "does not fit scores.csv"),
     ],
 )
 def test_outcomes_that_do_not_fit_their_scores_are_refused(project, change, message):
