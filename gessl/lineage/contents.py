@@ -85,12 +85,12 @@ def read_contents(
             found[path] = Content(facts.size)
     known = seen.recall((want.path, want.signature, want.md5) for want in todo) if seen else {}
     again = seen.sample(known) if seen else set()
-    found |= _read([want for want in todo if want.path not in known or want.path in again])
+    found |= _read_once([want for want in todo if want.path not in known or want.path in again])
     wrong = [path for path in again if found[path].signature and found[path].sha256 != known[path].sha256]
     if seen and wrong:
         seen.distrust(min(wrong))
         known.clear()
-        found |= _read([want for want in todo if want.path not in found])
+        found |= _read_once([want for want in todo if want.path not in found])
     found = known | found
     if seen:
         seen.keep(found)
@@ -103,6 +103,15 @@ def _facts(path: str) -> Signature | None:
     except (OSError, ValueError):  # no such file; or no path at all, in a record that was tampered with
         return None
     return signature(facts) if stat.S_ISREG(facts.st_mode) else None
+
+
+def _read_once(todo: list[Wanted]) -> dict[str, Content]:
+    """Their contents; a file of many names (links) is read once."""
+    names: dict[tuple[Signature, bool], list[str]] = {}
+    for want in todo:
+        names.setdefault((want.signature, want.md5), []).append(want.path)
+    first = {paths[0]: paths for paths in names.values()}
+    return {path: content for one, content in _read([w for w in todo if w.path in first]) for path in first[one]}
 
 
 def _read(todo: list[Wanted]) -> Iterator[tuple[str, Content]]:

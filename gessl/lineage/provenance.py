@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import os
 import platform
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from importlib import metadata
@@ -31,6 +32,7 @@ STEPS = {
 }
 """The module that makes each step, as in the workflow's rules: what it imports re-runs the step."""
 _SUFFIXES = EXTENSION_SUFFIXES + SOURCE_SUFFIXES + BYTECODE_SUFFIXES  # in Python's order
+METHOD = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 TRACKED = ("gessl", "config", "workflow", "Snakefile")  # what, besides the settings, may decide a result
 
 
@@ -170,6 +172,8 @@ def step_fingerprint(step: str, config: dict[str, Any]) -> str | None:
     if step not in STEPS:
         return None
     method = config.get("method_name") if step == "pretrain" else None  # the one module that is found by its name
+    if method and not (isinstance(method, str) and METHOD.fullmatch(method)):  # a path would lead out of the package
+        raise ValueError(f"{str(method)[:20]!r}: no name of a method")
     return fingerprint(STEPS[step], *([f"gessl.methods.{method}"] if method else []))
 
 

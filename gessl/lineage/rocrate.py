@@ -167,6 +167,10 @@ class _Builder:
             "encodingFormat": MEDIA.get(path.suffix, "application/octet-stream"),
         }
         if _bulky(path):
+            if os.path.lexists(path) and not has_content(
+                path, entry["bytes"], digest
+            ):  # it may have been left elsewhere
+                raise UserError(f"{path}: not the file that its record names; `gessl audit` says what was altered")
             return self._crate.dereference(_address(digest)) or self._crate.add_file(_address(digest), properties=facts)
         known = self._crate.dereference(path.as_posix())
         if known is not None and known["sha256"] == digest:

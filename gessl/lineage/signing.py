@@ -62,7 +62,9 @@ def signed_head(project: Path, allowed_signers: Path) -> tuple[str, str]:
     path, message = root / SIGNATURE, read_bounded(root / HEAD, HEAD_BYTES).decode(errors="replace")
     common = ("-f", allowed_signers, "-s", path)
     found = _ssh_keygen(f"{path}: by nobody in {allowed_signers}", "find-principals", *common)
-    signer = found.splitlines()[0]
+    signer = next((line for line in found.splitlines() if not line.startswith("!")), "")  # `!name`: all but that one
+    if not signer:
+        raise UserError(f"{path}: by a key of which {allowed_signers} says only whose it is not; name its owner there")
     fault = f"{path}: no valid signature of {root / HEAD} by {signer}"
     _ssh_keygen(fault, "verify", *common, "-I", signer, "-n", NAMESPACE, text=message)
     return message.strip(), signer
