@@ -7,9 +7,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gessl.advice import redo
 from gessl.errors import UserError
 from gessl.failed import failure_file
-from gessl.files import atomic_json, read_json
+from gessl.files import atomic_json, has_content, read_json
 from gessl.layout import MLFLOW_RUNS, pin, report_dir, run_dir, scores_dir, work_dir
 from gessl.lineage.record import read_record
 from gessl.tracking.store import database_of, public, tracking_uri, tree_id
@@ -22,6 +23,13 @@ if TYPE_CHECKING:
 POINTS = 900  # metrics in one call; MLflow takes 1000 entities
 PARAMS = 100  # params in one call
 SMALL = 50 * 2**20  # bytes; a larger encoder is named by path and hash only
+MIRRORED = {
+    "metrics.jsonl",
+    "config.json",
+    "encoder.safetensors",
+    "scores.csv",
+    "sigma-report.html",
+}  # of what records name
 RUN, KIND, RECORD_ID, STEP = "gessl.run", "gessl.kind", "gessl.record", "gessl.step"  # tags
 TREE = "gessl.tree"  # a tag, too: several trees of results may share a store
 DATA_VERSION = "gessl.data_version"  # a tag, too: the md5 in the DVC pin
@@ -92,7 +100,10 @@ class Mirror:
                 broken.append(error)
         record = read_record(report_dir(self._grid))
         if record is not None:
-            self._report(record)
+            try:
+                self._report(record)
+            except UserError as error:
+                broken.append(error)
         self._write_links()
         if broken:
             raise broken[0]
@@ -115,6 +126,8 @@ class Mirror:
         failed = record is None and failure_file(name).is_file()
         if record is None and not failed and not (folder / "metrics.jsonl").is_file():
             return None
+        if record is not None:
+            _require_as_recorded(record)
         run = self._current("pretrain", name, record, name)
         if record is None or RECORD_ID not in run.data.tags:
             self._log_points(run, folder / "metrics.jsonl")
@@ -209,6 +222,7 @@ class Mirror:
     def _evaluation(self, name: str, record: dict[str, Any], parent: "Run") -> None:
         from mlflow.entities import Metric
 
+        _require_as_recorded(record)
         run = self._current("evaluate", name, record, f"{name} evaluation")
         if run.data.tags.get("mlflow.parentRunId") != parent.info.run_id:
             self._client.set_tag(run.info.run_id, "mlflow.parentRunId", parent.info.run_id)
@@ -224,10 +238,23 @@ class Mirror:
 
     def _report(self, record: dict[str, Any]) -> None:
         folder = report_dir(self._grid)
+        _require_as_recorded(record)
         run = self._current("report", self._grid, record, f"{self._grid} report")
         if RECORD_ID not in run.data.tags:
             self._client.log_artifact(run.info.run_id, str(folder / "sigma-report.html"))
             self._finish(run, folder, record)
+
+
+def _require_as_recorded(record: dict[str, Any]) -> None:
+    """Refuse to show what bears a record's id and is not what it names.
+
+    Raises:
+        UserError: a file that is mirrored was altered.
+    """
+    for output in record["outputs"]:
+        path = Path(output["path"])
+        if path.name in MIRRORED and not has_content(path, output["bytes"], output["sha256"]):
+            raise UserError(f"{path}: altered since it was made, so it is not mirrored; {redo(path.parent)}")
 
 
 def _milliseconds(moment: str) -> int:

@@ -236,6 +236,16 @@ def test_broken_record_is_named_after_the_others_are_mirrored() -> None:
 
 
 @pytest.mark.usefixtures("embedded")
+@pytest.mark.parametrize("path", [scores_dir("r0") / "scores.csv", run_dir("r0") / "metrics.jsonl"], ids=str)
+def test_what_is_not_as_recorded_bears_no_records_id_in_the_mirror(path: Path) -> None:
+    finish("r0")
+    evaluate("r0")
+    path.write_bytes(path.read_bytes().replace(b"5", b"7"))
+    with pytest.raises(UserError, match=f"{path.name}: altered since it was made, so it is not mirrored"):
+        sync(PLAN)
+
+
+@pytest.mark.usefixtures("embedded")
 def test_deleted_experiment_comes_back() -> None:
     finish("r0")
     sync(PLAN)
