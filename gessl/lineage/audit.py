@@ -142,7 +142,7 @@ def _audit(cached: bool, expected: str | None, installed: Installed | None, grid
         *check_raw(contents, raw),
         *check_ancestry(ledger),
         *check_present(ledger),
-        *check_scores(ledger),
+        *check_scores(ledger, contents),
         *claims.findings(),
         *_check_head(found, expected),
         *(installed.findings() if installed else ()),

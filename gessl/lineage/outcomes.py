@@ -8,6 +8,7 @@ from gessl.advice import redo
 from gessl.files import read_table
 from gessl.layout import scores_dir
 from gessl.lineage.ledger import Finding, Ledger
+from gessl.lineage.seen import Content
 from gessl.npz import DAMAGE, load_npz
 from gessl.report.items import per_item
 
@@ -36,11 +37,14 @@ def is_sum(row: Mapping[str, str]) -> bool:
     return row["metric"].endswith("_sum")
 
 
-def check_scores(ledger: Ledger) -> Iterator[Finding]:
+def check_scores(ledger: Ledger, contents: Mapping[str, Content]) -> Iterator[Finding]:
     """Every score whose record lists outcomes is what they give. Files that are not as recorded are told elsewhere."""
     for held in ledger.held:
+        if held.record["step"] != "evaluate":
+            continue
         table, outcomes = (scores_dir(held.record["name"]) / name for name in ("scores.csv", OUTCOMES))
-        if held.record["step"] != "evaluate" or not {str(table), str(outcomes)} <= held.claims:
+        sound = {out["path"] for out in held.record["outputs"] if _hash(contents, out["path"]) == out["sha256"]}
+        if not {str(table), str(outcomes)} <= sound & held.claims:
             continue
         again = redo(held.folder)
         try:
@@ -53,3 +57,7 @@ def check_scores(ledger: Ledger) -> Iterator[Finding]:
             yield Finding(
                 "altered", str(table), f"{len(faults)} of its scores do not fit their outcomes: {faults[0]}", again
             )
+
+
+def _hash(contents: Mapping[str, Content], path: str) -> str:
+    return contents[path].sha256 if path in contents else ""
