@@ -1,4 +1,4 @@
-"""GeSSL experiments: raw data → tasks → pretraining → evaluation → σ-report → audit.
+"""GeSSL experiments: raw data → pretraining, tasks → evaluation → σ-report → audit.
 
 Steps: workflow/rules/*.smk. Default experiment: config/config.yaml; another one: --configfile config/paper/NAME.yaml;
 several as one: --configfile config/paper.yaml, a list of them.

@@ -38,17 +38,17 @@ SCORES = {"features.npy": 0.18, "outcomes.npz": 0.015, "scores.csv": 0.005}  # p
 
 def build(runs: int, megabytes: float) -> None:
     """The results of a grid in the working directory, as real records tell of them."""
-    arrays, order = data_dir(NAME) / "images.npy", tasks_dir(NAME, 0) / "order.npy"
+    arrays, suite = data_dir(NAME) / "images.npy", tasks_dir(NAME, 0) / "sigma.npz"
     _raw()
     inputs = [raw_dir(NAME) / "images.bin", pin(NAME), manifest_dir(NAME) / "manifest.json"]
     _step("prepare", NAME, data_dir(NAME), inputs, {"images.npy": 115_000, "index.csv": 200_000, "card.json": 2000})
-    _step("tasks", f"{NAME}-s0", tasks_dir(NAME, 0), [arrays], {"order.npy": 100_000, "sigma.npz": 200_000})
+    _step("tasks", f"{NAME}-s0", tasks_dir(NAME, 0), [arrays], {"episodes.npz": 100_000, "sigma.npz": 200_000})
     names = [f"{NAME}-simclr-s{number}" for number in range(runs)]
     for name in names:
         sizes = {file: int(megabytes * 1e6 * part) for file, part in RUN.items()} | {"config.json": 1500}
-        _step("pretrain", name, run_dir(name), [arrays, order], sizes)
+        _step("pretrain", name, run_dir(name), [arrays], sizes)
         sizes = {file: int(megabytes * 1e6 * part) for file, part in SCORES.items()}
-        _step("evaluate", name, scores_dir(name), [run_dir(name) / "encoder.safetensors", arrays], sizes)
+        _step("evaluate", name, scores_dir(name), [run_dir(name) / "encoder.safetensors", arrays, suite], sizes)
     scores = [scores_dir(name) / "scores.csv" for name in names]
     _step("report", NAME, report_dir(NAME), scores, {"sigma-report.html": 3_000_000, "ids.json": 1000 * runs})
 

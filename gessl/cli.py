@@ -265,7 +265,7 @@ def pretrain(options: argparse.Namespace) -> None:
     from gessl.config import Batch
     from gessl.training.pretrain import pretrain as run
 
-    batch = Batch.load([options.config])
+    batch = Batch.load([options.config], of_data=())  # it takes images, and no labels
     run(options.run, batch.cell(options.run).science, batch.owner(options.run).efficiency)
     print(run_dir(options.run))
 
@@ -275,7 +275,7 @@ def evaluate(options: argparse.Namespace) -> None:
     from gessl.evaluation.step import evaluate as run
     from gessl.training.pretrain import set_up
 
-    batch = Batch.load([options.config])
+    batch = Batch.load([options.config], of_data=("evaluation",))  # the tasks are drawn
     cell = batch.cell(options.run)
     science = cell.science
     run(

@@ -39,7 +39,7 @@ SMALL = {
         "gessl": {"gessl": {"inner_steps": 1, "target_steps": 1, "tasks": 2}},
     },
     "comparisons": [{"treatment": "gessl", "control": "base", "label": "equal outer steps"}],
-    "tasks": {"epochs": 4, "episodes": 20, "label_draws": 2, "sigma": {"tasks": 4}},
+    "tasks": {"episodes": 20, "label_draws": 2, "sigma": {"tasks": 4}},
     "efficiency": {"checkpoint_every": 3, "log_every": 1},
 }
 

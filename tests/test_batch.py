@@ -66,15 +66,10 @@ def test_a_batch_makes_shared_runs_once_and_scores_them_for_all(write: Callable[
         }[cell.science.seed]  # fmt: skip
 
 
-def test_the_tasks_of_a_batch_are_as_many_as_the_longest_needs(write: Callable[..., Path]) -> None:
-    tasks = {**SMALL["tasks"], "epochs": 9}
-    assert Batch.load([write("one"), write("two", tasks=tasks)]).tasks("digits").epochs == 9
-
-
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"tasks": {"epochs": 4, "episodes": 21}}, "share the data set digits but not its tasks"),
+        ({"tasks": {"episodes": 21}}, "share the data set digits but not its tasks"),
         ({"evaluation": {"batch": 7}}, "share runs but not evaluation"),
         ({"name": "one"}, "two.yaml: name: .*one.yaml is called 'one', too; rename one of them"),
     ],

@@ -54,6 +54,7 @@ WRONG = [
     (changed("seed", to=[1]), "unknown key 'seed'; did you mean 'seeds'?"),
     (changed("efficiency", "thread", to=1), "efficiency.thread: unknown key 'thread'; did you mean 'threads'?"),
     (changed("evaluation", to={"batches": 1}), "evaluation.batches: unknown key 'batches'; did you mean 'batch'?"),
+    (changed("tasks", "epochs", to=9), "tasks.epochs: unknown key 'epochs' (valid: episodes, label_draws, "),
     (changed("tasks", "sigma", "ways", to=2), "tasks.sigma.ways: unknown key 'ways'; did you mean 'way'?"),
     (changed("seeds", to=[-1]), "seeds.0: must be a whole number, at least 0 and at most 9007199254740991, got -1"),
     (changed("seeds", to=[1, 1]), "seeds: [1, 1] names one of them twice"),
@@ -323,11 +324,7 @@ def test_every_grid_is_valid(name: str, pinned: Path) -> None:
     cells = list(experiment.runs())
     assert len({cell.id for cell in cells}) == len(cells)
     for cell in cells:
-        train, epochs = cell.science.train, experiment.tasks.epochs
-        tasks = cell.science.gessl.tasks if cell.science.gessl else 1
-        images = {"digits": 1198, "glyphs-ten": 2800}.get(cell.science.dataset, 45000)
-        assert train.steps * tasks <= epochs * (images // train.batch), "the task files hold too few epochs"
-        assert train.warmup < train.steps
+        assert cell.science.train.warmup < cell.science.train.steps
 
 
 @pytest.mark.parametrize("name", MISSING)

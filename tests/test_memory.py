@@ -56,7 +56,7 @@ PLACES = {
     "pretrain": ("gessl.training.run.outer_gradient", "pretraining: out of memory (", "lower train.batch"),
     "evaluate": ("gessl.evaluation.step.embed", "evaluation: out of memory (", "lower evaluation.batch"),
     "prepare": ("gessl.data.prepare._write_images", "digits: preparing: out of memory (", "free memory"),
-    "tasks": ("gessl.tasks.draw._write_order", "digits-s0: drawing tasks: out of memory (", "lower tasks.epochs"),
+    "tasks": ("gessl.tasks.draw._write_episodes", "digits-s0: drawing tasks: out of memory (", "lower tasks.episodes"),
     "report": ("gessl.report.step.collect", "out of memory; give this step more", ""),
 }
 

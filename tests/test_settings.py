@@ -55,7 +55,7 @@ variants:
   base: {}
   gessl:
     gessl: {tasks: 1}
-tasks: {epochs: 9}
+tasks: {label_draws: 9}
 """
 
 # what is replaced, by what, and the line
@@ -103,37 +103,41 @@ CASES: dict[str, tuple[str, str, str]] = {
         "base: {train: {steps: 10}}",
         ":12: variants.base.train.steps: the warm-up takes 20 steps, but there are 10",
     ),
-    "empty-axis": ("tasks: {epochs", "axes: {train.lr: []}\ntasks: {epochs", ":15: axes.train.lr: has no values"),
+    "empty-axis": (
+        "tasks: {label_draws",
+        "axes: {train.lr: []}\ntasks: {label_draws",
+        ":15: axes.train.lr: has no values",
+    ),
     "value-twice": (
-        "tasks: {epochs",
-        "axes: {train.lr: [1, 1.0]}\ntasks: {epochs",
+        "tasks: {label_draws",
+        "axes: {train.lr: [1, 1.0]}\ntasks: {label_draws",
         ":15: axes.train.lr: [1, 1.0] holds a value twice",
     ),
     "axis-over-nothing": (
-        "tasks: {epochs",
-        "axes: {train.rate: [1]}\ntasks: {epochs",
+        "tasks: {label_draws",
+        "axes: {train.rate: [1]}\ntasks: {label_draws",
         ":15: axes.train.rate.0: unknown key 'rate'",
     ),
     "value-of-an-axis": (
-        "tasks: {epochs",
-        "axes:\n  train.lr: [0.1,\n    -1]\ntasks: {epochs",
+        "tasks: {label_draws",
+        "axes:\n  train.lr: [0.1,\n    -1]\ntasks: {label_draws",
         ":17: axes.train.lr.1: must be a number, above 0",
     ),
     "axes-without-bound": (
-        "tasks: {epochs",
+        "tasks: {label_draws",
         "axes: {train.lr: &n [1, 2, 3, 4, 5, 6, 7, 8, 9], train.eta: *n, train.clip: *n, train.batch: *n, "
-        "train.warmup: *n}\ntasks: {epochs",
+        "train.warmup: *n}\ntasks: {label_draws",
         ":15: axes: this grid has up to 118098 cells",
     ),
     "compared-with-itself": (
-        "tasks: {epochs",
-        "comparisons: [{treatment: base, control: base, label: l}]\ntasks: {epochs",
+        "tasks: {label_draws",
+        "comparisons: [{treatment: base, control: base, label: l}]\ntasks: {label_draws",
         ":15: comparisons.0.treatment: 'base' is compared with itself",
     ),
     "compared-twice": (
-        "tasks: {epochs",
+        "tasks: {label_draws",
         "comparisons:\n- {treatment: gessl, control: base, label: l}\n"
-        "- {treatment: base, control: gessl, label: m}\ntasks: {epochs",
+        "- {treatment: base, control: gessl, label: m}\ntasks: {label_draws",
         ":17: comparisons.1: base and gessl are compared already",
     ),
     "batch-above-the-data": (
@@ -142,21 +146,16 @@ CASES: dict[str, tuple[str, str, str]] = {
         ":10: recipe.train.batch: on digits: 1300 is more than the 1207 training images",
     ),
     "episodes": (
-        "{epochs: 9}",
-        "{epochs: 9, ways: [5], queries: 60}",
+        "{label_draws: 9}",
+        "{label_draws: 9, ways: [5], queries: 60}",
         ":15: tasks.queries: digits has 0 classes with 61 test images or more",
     ),
     "sigma-suite": (
-        "{epochs: 9}",
-        "{epochs: 9, sigma: {val: 40}}",
+        "{label_draws: 9}",
+        "{label_draws: 9, sigma: {val: 40}}",
         ":15: tasks.sigma.val: digits has 0 classes with 40 val images",
     ),
-    "ways": ("{epochs: 9}", "{epochs: 9, ways: [11]}", ":15: tasks.ways: digits has 10 classes"),
-    "too-few-epochs": (
-        "steps: 40",
-        "steps: 400",
-        ":9: recipe.train.steps: simclr, gessl: takes 11 epochs of digits, but tasks.epochs draws 9",
-    ),
+    "ways": ("{label_draws: 9}", "{label_draws: 9, ways: [11]}", ":15: tasks.ways: digits has 10 classes"),
     "more-prototypes-than-images": (
         "simclr: {hidden: 16, dim: 8}",
         "deepcluster_v2: {prototypes: 2000}",
@@ -178,13 +177,13 @@ CASES: dict[str, tuple[str, str, str]] = {
         ":5: methods.lmcl.near: 0.6 is not below far (0.5)",
     ),
     "episodes-beyond-memory": (
-        "{epochs: 9}",
-        "{epochs: 9, episodes: 1000000}",
+        "{label_draws: 9}",
+        "{label_draws: 9, episodes: 1000000}",
         ":15: tasks.episodes: these settings draw 200000000 images",
     ),
     "unknown-variant": (
-        "tasks: {epochs",
-        "comparisons: [{treatment: gesl, control: base, label: l}]\ntasks: {epochs",
+        "tasks: {label_draws",
+        "comparisons: [{treatment: gesl, control: base, label: l}]\ntasks: {label_draws",
         ":15: comparisons.0.treatment: unknown variant 'gesl'; did you mean 'gessl'?",
     ),
     "no-title": ("title: X\n", "", ": title: is missing"),
@@ -258,6 +257,21 @@ def test_the_experiment_that_they_change_is_valid(tmp_path: Path) -> None:
     assert main(["check", "--config", str(tmp_path / "x.yaml")]) == 0
 
 
+def test_training_and_scoring_do_not_ask_whether_tasks_can_be_drawn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A replay knows the settings of its own step only, and takes the defaults of the others."""
+    (tmp_path / "whole.yaml").write_text(EXPERIMENT, encoding="utf-8")
+    run = Experiment.load(tmp_path / "whole.yaml").runs()[0].id
+    refused(EXPERIMENT.replace("{label_draws: 9}", "{queries: 60}"), tmp_path, capsys)
+    started: list[str] = []
+    monkeypatch.setattr("gessl.training.pretrain.pretrain", lambda run, *_: started.append(run))
+    monkeypatch.setattr("gessl.evaluation.step.evaluate", lambda run, **_: started.append(run))
+    for verb in ("pretrain", "evaluate"):
+        assert main([verb, run, "--config", str(tmp_path / "x.yaml")]) == 0
+    assert started == [run, run]
+
+
 def test_all_faults_come_in_one_answer_each_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = """\
 name: A b
@@ -276,7 +290,7 @@ variants:
 axes: {train.momentum: [0.5, 2.0]}
 comparisons:
   - {treatment: none, control: base, label: l}
-tasks: {epochs: 4, queries: 90, sigma: {way: 1, train: 400}}
+tasks: {queries: 90, sigma: {way: 1, train: 400}}
 efficiency: {threads: 0}
 """
     lines = refused(text, tmp_path, capsys)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from gessl.config.experiment import MISSING, Experiment
+from gessl.config.experiment import MISSING, OF_DATA, Experiment
 from gessl.config.grid import PlannedScience
 from gessl.config.reading import Findings, require, unknown
 from gessl.documents import Document, Tree, from_words, read_document
@@ -37,14 +37,19 @@ class Batch:
     owners: Mapping[str, tuple[str, ...]]
 
     @classmethod
-    def load(cls, paths: Iterable[Path], *, skip_invalid: bool = False) -> Self:
+    def load(cls, paths: Iterable[Path], *, skip_invalid: bool = False, of_data: tuple[str, ...] = OF_DATA) -> Self:
         """The experiments in `paths`, which may be batches as well.
+
+        Args:
+            paths: of the files.
+            skip_invalid: leave out files that are wrong, and note why.
+            of_data: as for `Experiment.of`.
 
         Raises:
             UserError: a file is missing or wrong (a line for each), or two of them do not go together.
         """
         documents = [read_document(path, MISSING) for path in paths]
-        return cls._of(documents, skip_invalid)
+        return cls._of(documents, skip_invalid, of_data)
 
     @classmethod
     def merged(cls, paths: Iterable[Path], overrides: Tree) -> Self:
@@ -66,7 +71,7 @@ class Batch:
         return cls._of([Document(tree, source)], False)
 
     @classmethod
-    def _of(cls, documents: Iterable[Document], skip_invalid: bool) -> Self:
+    def _of(cls, documents: Iterable[Document], skip_invalid: bool, of_data: tuple[str, ...] = OF_DATA) -> Self:
         """From documents, each an experiment or a batch."""
         members: dict[str, Document | Path] = {}
         for document in documents:
@@ -81,7 +86,8 @@ class Batch:
         for member in members.values():
             source = str(member) if isinstance(member, Path) else member.source
             try:
-                found[source] = Experiment.load(member) if isinstance(member, Path) else Experiment.of(member)
+                document = read_document(member, MISSING) if isinstance(member, Path) else member
+                found[source] = Experiment.of(document, of_data)
             except UserError as error:
                 faults += error.args
         if faults and not (skip_invalid and found):
@@ -117,22 +123,21 @@ class Batch:
         return self.experiments[self.owners[run][0]]
 
     def tasks(self, dataset: str) -> TaskSettings:
-        """How many tasks are drawn of `dataset`: as many epochs as any experiment asks for (files extend each other).
+        """How many tasks are drawn of `dataset`.
 
         Raises:
-            UserError: two experiments differ in anything else, or none has such a data set.
+            UserError: two experiments differ in them, or none has such a data set.
         """
         known = {name: name for experiment in self.experiments.values() for name in experiment.datasets}
         require(dataset, known, " and ".join(self.experiments), "data set")
-        asking = [experiment for experiment in self.experiments.values() if dataset in experiment.datasets]
-        longest = max(asking, key=lambda experiment: experiment.tasks.epochs)
-        for experiment in asking:
-            if dataclasses.replace(experiment.tasks, epochs=longest.tasks.epochs) != longest.tasks:
+        first, *others = (experiment for experiment in self.experiments.values() if dataset in experiment.datasets)
+        for other in others:
+            if other.tasks != first.tasks:
                 raise UserError(
-                    f"{longest.name} and {experiment.name} share the data set {dataset} but not its tasks (all but "
-                    "tasks.epochs), which are drawn once; give both the same"
+                    f"{first.name} and {other.name} share the data set {dataset} but not its tasks, which are drawn "
+                    "once; give both the same"
                 )
-        return longest.tasks
+        return first.tasks
 
     def evaluation(self, run: str) -> EvaluationSettings:
         """How `run` is scored."""

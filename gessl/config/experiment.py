@@ -32,6 +32,8 @@ from gessl.training.settings import Efficiency, Science
 
 MISSING = "; the default experiment is config/config.yaml"
 Seed = Annotated[int, Range(ge=0, le=2**53 - 1)]
+OF_DATA = ("tasks", "evaluation")
+"""The sections that ask for labels, and for images of each class."""
 NEUTRAL: Tree = {"name": "x", "title": "", "datasets": (), "methods": {}, "seeds": (0,), "variants": {}}
 """What stands for a part that is wrong or missing, so that the others can be looked at."""
 
@@ -87,8 +89,13 @@ class Experiment(Model):
         return cls.of(Document(tree, source))
 
     @classmethod
-    def of(cls, document: Document) -> Self:
+    def of(cls, document: Document, of_data: tuple[str, ...] = OF_DATA) -> Self:
         """Validate a document, every cell of the grid included, so that all is valid before any run starts.
+
+        Args:
+            document: the experiment.
+            of_data: the sections out of `OF_DATA` that the data must give what they ask for; the others are only
+                typed, for a step that neither draws nor scores.
 
         Raises:
             UserError: a line for each fault.
@@ -102,7 +109,11 @@ class Experiment(Model):
         recipe = experiment.recipe.model_dump(mode="json")
         grid = Grid(experiment.methods, recipe, experiment.variants, experiment.axes, findings)
         entries = grid.entries(len(experiment.datasets) * len(experiment.seeds))
-        planned = [cell for data in experiment._data(findings) for cell in experiment._planned(data, entries, findings)]
+        planned = [
+            cell
+            for data in experiment._data(findings)
+            for cell in experiment._planned(data, entries, findings, of_data)
+        ]
         experiment._check_comparisons({name for entry in entries for name in entry.names}, planned, findings)
         findings.stop()
         load_references()  # a wrong one is to stop here, not at the report
@@ -156,15 +167,17 @@ class Experiment(Model):
             else:
                 yield entry
 
-    def _planned(self, data: Dataset, entries: list[Entry], findings: Findings) -> Iterator[PlannedScience]:
+    def _planned(
+        self, data: Dataset, entries: list[Entry], findings: Findings, of_data: tuple[str, ...]
+    ) -> Iterator[PlannedScience]:
         """The cells on a data set; what it cannot give is noted."""
         given = supply(data)
-        check_together(entries, data, given, self.tasks.epochs, findings)
+        check_together(entries, data, given, findings)
         for part, faults in (
             ("tasks", misfits_of_tasks(data, given, self.tasks)),
             ("evaluation", misfits_of_protocols(data, given, self.evaluation)),
         ):
-            for fault in faults:
+            for fault in faults if part in of_data else ():
                 findings.misfit(fault.under(part), Layer(), otherwise=(part,))
         try:
             yield from cells(entries, data, data_version(data.name), self.seeds)

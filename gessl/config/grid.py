@@ -5,14 +5,14 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, Self
 
-from gessl.config.misfits import epochs_of, misfits_of
+from gessl.config.misfits import misfits_of
 from gessl.config.policies import view_policy
-from gessl.config.reading import Fault, Findings, Layer, attempt, hint, origins, unknown
+from gessl.config.reading import Fault, Findings, Layer, attempt, hint, unknown
 from gessl.config.recipe import Recipe
 from gessl.config.values import tried_method
 from gessl.data.registry import Dataset
 from gessl.data.supply import Supply
-from gessl.documents import Loc, Tree, merge
+from gessl.documents import Tree, merge
 from gessl.errors import UserError
 from gessl.identity import run_id, science_hash
 from gessl.methods.base import Method
@@ -21,8 +21,6 @@ from gessl.training.settings import Science
 OWN = "recipe"  # key of a base method's entry that is no hyper-parameter: what this method trains with
 OWN_PARTS = ("backbone", "views", "train")  # GeSSL is a matter of the variants
 MOST_CELLS = 100_000
-LENGTH: tuple[Loc, ...] = (("train", "steps"), ("gessl", "tasks"), ("train", "batch"))
-"""What decides how many images a run sees."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,10 +220,8 @@ def cells(entries: list[Entry], data: Dataset, version: str, seeds: tuple[int, .
                 yield PlannedScience.of(arm.name, science, described, seed)
 
 
-def check_together(entries: list[Entry], data: Dataset, given: Supply, epochs: int, findings: Findings) -> None:
-    """Note what methods, recipes, a data set and the drawn `epochs` of its images cannot do together."""
-    too_long: dict[Loc, tuple[int, str]] = {}  # the longest run by the place that says how long
-    drawn = findings.sound((("tasks", "epochs"),), (Layer(),))
+def check_together(entries: list[Entry], data: Dataset, given: Supply, findings: Findings) -> None:
+    """Note what methods, recipes and a data set cannot do together."""
     for entry in entries:
         place = ("methods", entry.name)
         for arm, recipe in entry.arms:
@@ -236,14 +232,6 @@ def check_together(entries: list[Entry], data: Dataset, given: Supply, epochs: i
                     images=given.train, batch=recipe.train.batch, side=min(data.size)
                 ):
                     findings.misfit(Fault(tuple((key,) for key in keys), text), Layer(place), otherwise=place)
-            takes = epochs_of(recipe, given)
-            if drawn and takes > epochs and findings.sound(LENGTH, arm.layers):
-                several = recipe.gessl is not None and recipe.gessl.tasks > 1
-                where = next(iter(origins(findings.document.tree, LENGTH[: 1 + several], arm.layers)), ("tasks",))
-                too_long[where] = max(too_long.get(where, (0, "")), (takes, f"{entry.name}, {arm.name}"))
-    for where, (takes, who) in too_long.items():
-        text = f"{who}: takes {takes} epochs of {data.name}, but tasks.epochs draws {epochs}; raise that or lower steps"
-        findings.add(where, text)
 
 
 def _has(tree: Any, parents: list[str]) -> bool:

@@ -44,15 +44,6 @@ def misfits_of(name: str, method: Method, data: Dataset, recipe: Recipe, given: 
         yield Fault((("train", "batch"), ("gessl", "support_query")), text)
 
 
-def epochs_of(recipe: Recipe, given: Supply) -> int:
-    """How many orders of the training images a run takes; 0 where they do not fill a batch."""
-    batches = given.train // recipe.train.batch
-    if not batches:
-        return 0
-    tasks = recipe.train.steps * (recipe.gessl.tasks if recipe.gessl else 1)
-    return -(-tasks // batches)
-
-
 def misfits_of_tasks(data: Dataset, given: Supply, tasks: TaskSettings) -> Iterator[Fault]:
     """What cannot be drawn of a data set; places are those in `tasks`."""
     lacking = {

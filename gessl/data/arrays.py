@@ -70,6 +70,24 @@ def read_index(dataset: str) -> dict[str, NDArray[Any]]:
         raise _damaged(path, error) from None
 
 
+def train_positions(dataset: str) -> NDArray[np.int64]:
+    """Positions of the images to train on, ascending, `[n]`; of the index, only their split is kept in memory.
+
+    Raises:
+        UserError: the data set is not prepared, or no image is in split `train`.
+    """
+    path = _finished(dataset) / "index.csv"
+    try:
+        rows = csv.reader(io.StringIO(read_bounded(path, TABLE_BYTES).decode(), newline=""))
+        place = next(rows, []).index("split")
+        train = np.flatnonzero([row[place] == "train" for row in rows])
+    except (OSError, ValueError, IndexError, csv.Error) as error:
+        raise _damaged(path, error) from None
+    if not len(train):
+        raise UserError(f"{path}: no image is in split 'train'; fix the data set's split and prepare it again")
+    return train
+
+
 def read_card(dataset: str) -> dict[str, Any]:
     """The data card.
 

@@ -1,6 +1,6 @@
-"""Draw the tasks of a data set once per seed, so that every method is trained and scored on the same ones.
+"""Draw the tasks of a data set once per seed, so that every method is scored on the same ones.
 
-Every row (epoch, episode, subset draw, σ task) has a generator of its own: a longer file extends a shorter one.
+Every row (episode, subset draw, σ task) has a generator of its own: a longer file extends a shorter one.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gessl.data.arrays import read_index, stream_array
+from gessl.data.arrays import read_index
 from gessl.errors import UserError, memory_for
 from gessl.files import atomic_json
 from gessl.layout import data_dir, tasks_dir
@@ -59,7 +59,6 @@ class TaskSettings(Settings):
     """How many tasks of each kind are drawn.
 
     Attributes:
-        epochs: orders of the training images; a run cannot train for longer.
         ways: classes per few-shot episode.
         shots: support images per class; every way is combined with every shot.
         queries: query images per class.
@@ -68,7 +67,6 @@ class TaskSettings(Settings):
         sigma: the σ suite.
     """
 
-    epochs: Annotated[int, Range(ge=1, le=100_000)] = 100
     ways: tuple[Ways, ...] = (5, 10)
     shots: tuple[Images, ...] = (1, 5)
     queries: Images = 15
@@ -127,22 +125,18 @@ def draw(dataset: str, seed: int, settings: TaskSettings) -> None:
         raise UserError(f"{dataset}: seed {seed}; give 0 or more")
     inputs = [data_dir(dataset) / name for name in ("index.csv", "card.json")]
     out = tasks_dir(dataset, seed)
-    less = "lower tasks.epochs, tasks.episodes or tasks.label_draws, or free memory"
+    less = "lower tasks.episodes or tasks.label_draws, or free memory"
     with (
         memory_for(f"{out.name}: drawing tasks", less),
         Step("tasks", out.name, out, inputs=inputs, config={"tasks": asdict(settings)}, seed=seed) as step,
     ):
         index = read_index(dataset)
-        train = np.flatnonzero(index["split"] == "train")
-        if not len(train):
-            raise UserError(f"{inputs[0]}: no image is in split 'train'; fix the data set's split and prepare it again")
         group, labels = _group_numbers(index["group"]), index["label"]
         pools = {
             split: Pool(dataset, split, _by_class(labels, np.flatnonzero(index["split"] == split)), group)
             for split in ("train", "val", "test")
         }
         card: dict[str, Any] = {"dataset": dataset, "seed": seed, "settings": asdict(settings)}
-        card["order"] = _write_order(step.path("order.npy"), seed, train, settings.epochs)
         card["episodes"] = _write_episodes(step.path("episodes.npz"), seed, pools["test"], settings)
         card["labels"] = _write_labels(step.path("labels.npz"), seed, pools["train"], settings.label_draws)
         card["sigma"] = _write_suite(step.path("sigma.npz"), seed, pools, settings.sigma)
@@ -159,13 +153,6 @@ def _group_numbers(names: NDArray[np.str_]) -> Positions:
 
 def _by_class(labels: Positions, rows: Positions) -> dict[int, Positions]:
     return {int(label): rows[labels[rows] == label] for label in np.unique(labels[rows]) if label >= 0}
-
-
-def _write_order(path: Path, seed: int, train: Positions, epochs: int) -> dict[str, int]:
-    """Row e depends on the seed and e alone."""
-    rows = (numpy_generator(seed, "order", epoch).permutation(train) for epoch in range(epochs))
-    stream_array(path, np.uint32, (epochs, len(train)), rows)
-    return {"epochs": epochs, "train_images": len(train)}
 
 
 def _write_episodes(path: Path, seed: int, pool: Pool, settings: TaskSettings) -> dict[str, Any]:

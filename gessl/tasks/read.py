@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from gessl.advice import redo
 from gessl.errors import UserError
 from gessl.layout import RECORD, tasks_dir
-from gessl.npz import DAMAGE, load_npz, map_npy
+from gessl.npz import DAMAGE, load_npz
 
 Positions = NDArray[np.int64]
 EPISODE = ("classes", "support", "query")
@@ -45,42 +45,6 @@ class SigmaSuite:
     train: Positions
     val: Positions
     test: Positions
-
-
-def load_order(dataset: str, seed: int) -> NDArray[np.uint32]:
-    """Positions of the training images in the order of each epoch, uint32 `[epochs, n_train]`, memory-mapped.
-
-    Raises:
-        UserError: the tasks are not drawn, or the file is damaged.
-    """
-    path = _finished(dataset, seed) / "order.npy"
-    try:
-        order: NDArray[np.uint32] = map_npy(path)
-        if order.ndim != 2 or order.dtype != np.uint32:
-            raise ValueError(f"expected uint32 [epochs, n_train], found {order.dtype} {list(order.shape)}")
-    except DAMAGE as error:
-        raise _damaged(path, error) from None
-    return order
-
-
-def batch_positions(order: NDArray[np.uint32], batch: int, task: int) -> Positions:
-    """Positions `[batch]` of mini-batch task `task`, counted from 0 over all epochs.
-
-    Each epoch is cut into slices of `batch`; a rest shorter than that is left out.
-
-    Raises:
-        UserError: the batch is larger than the data set, or the task lies beyond the epochs that were drawn.
-    """
-    epochs, images = order.shape
-    if batch > images:
-        raise UserError(f"batch: {batch} is larger than the {images} training images; give at most {images}")
-    epoch, place = divmod(task, images // batch)
-    if epoch >= epochs:
-        raise UserError(
-            f"tasks.epochs: {epochs} epochs of {images // batch} batches are drawn, but mini-batch {task + 1} is in "
-            f"epoch {epoch + 1}; raise tasks.epochs (or train for fewer steps)"
-        )
-    return order[epoch, place * batch : (place + 1) * batch].astype(np.int64)
 
 
 def load_episodes(dataset: str, seed: int) -> dict[str, Episodes]:

@@ -1,4 +1,4 @@
-"""The pretraining step: from task order and images to an encoder, resumable to the same bits."""
+"""The pretraining step: from images to an encoder, resumable to the same bits."""
 
 import dataclasses
 import os
@@ -18,7 +18,7 @@ from gessl.data.arrays import save_array
 from gessl.errors import Unfinished, UserError, out_of_memory
 from gessl.failed import failures_noted, note_failure
 from gessl.files import atomic_json, sha256_file, sha256_json
-from gessl.layout import data_dir, lease_dir, run_dir, tasks_dir, work_dir
+from gessl.layout import data_dir, lease_dir, run_dir, work_dir
 from gessl.lineage.provenance import fingerprint, step_fingerprint
 from gessl.lineage.record import Step, read_record
 from gessl.nets.encoder import save_encoder
@@ -64,8 +64,7 @@ def _say(line: str) -> None:
 def lead(run_id: str, science: Science, efficiency: Efficiency, notice: Notice, lease: Lease) -> None:
     """The process that writes: the whole step."""
     device = set_up(efficiency)
-    data, tasks = data_dir(science.dataset), tasks_dir(science.dataset, science.seed)
-    inputs = [data / "images.npy", data / "card.json", tasks / "order.npy"]
+    inputs = [data_dir(science.dataset) / name for name in ("images.npy", "index.csv", "card.json")]
     described = describe(science)
     step = Step("pretrain", run_id, run_dir(run_id), inputs=inputs, config=described, seed=science.seed)
     if lease.waited and made(step):

@@ -11,14 +11,14 @@ from gessl.bilevel.learner import Learner, Variables, channels_last, seeded_init
 from gessl.bilevel.support_query import Guided
 from gessl.bilevel.trial import Trial, try_out
 from gessl.bilevel.vectors import norm
-from gessl.data.arrays import open_images, read_card
+from gessl.data.arrays import open_images, read_card, train_positions
+from gessl.data.order import Order
 from gessl.data.views import Part, make_views
 from gessl.methods.base import Batch, Clock
 from gessl.nets.encoder import Encoder
 from gessl.nets.parallel import processes, share
 from gessl.optimizer import Optimizer
 from gessl.rng import generator
-from gessl.tasks.read import batch_positions, load_order
 from gessl.training.checkpoint import Checkpoint
 from gessl.training.metrics import Metrics
 from gessl.training.schedule import learning_rate
@@ -38,11 +38,8 @@ class Run:
         self.science, self.device = science, device
         card = read_card(science.dataset)
         self.images = open_images(science.dataset)
-        self._order = load_order(science.dataset, science.seed)
-        self._train = np.sort(self._order[0])
-        batch = science.train.batch
-        batch_positions(self._order, batch, science.train.steps * self.tasks_per_step - 1)  # enough tasks?
-        self._epoch = max(1, len(self._train) // batch // self.tasks_per_step)
+        self._order = Order(train_positions(science.dataset), science.seed, science.train.batch)
+        self._epoch = max(1, self._order.batches // self.tasks_per_step)
         with seeded_init(generator(science.seed, "encoder")):
             lab = science.method.needs == "lab"
             self.encoder = Encoder(science.backbone, card["mean"], card["std"], card["size"], lab)
@@ -51,7 +48,7 @@ class Run:
             Guided(science.method, gessl.support_query) if gessl and gessl.support_query else science.method,
             self.encoder,
             generator(science.seed, "heads"),
-            images=self._order.shape[1],
+            images=len(self._order.train),
             precision=science.train.precision,
             compiled=compiled,
         )
@@ -92,12 +89,12 @@ class Run:
         Where processes share the mini-batch, each makes the views of its own images, and all of them only if `whole`.
         """
         science = self.science
-        positions = batch_positions(self._order, science.train.batch, step * self.tasks_per_step + task)
+        positions = self._order.positions(step * self.tasks_per_step + task)
         part = None if whole else self._part()
         own = positions if part is None else positions[part.rows.numpy()]
         images = torch.from_numpy(np.ascontiguousarray(self.images[own])).to(self.device, non_blocking=True)
         sets = science.gessl.view_sets if science.gessl else 1
-        index = torch.from_numpy(np.searchsorted(self._train, positions)).to(self.device, non_blocking=True)
+        index = torch.from_numpy(np.searchsorted(self._order.train, positions)).to(self.device, non_blocking=True)
         batches = []
         for s in range(sets):
             rng = generator(science.seed, "views", step, task, s)

@@ -39,7 +39,7 @@ def project(tmp_path, monkeypatch, images):
             json.dumps({"classes": list("abcdef"), "data_version": "v1"}), encoding="utf-8"
         )
     suite = SuiteSettings(tasks=3, way=3, train=5, val=4, test=5)
-    draw("toy", 0, TaskSettings(epochs=1, ways=(3,), shots=(1,), queries=5, episodes=4, label_draws=1, sigma=suite))
+    draw("toy", 0, TaskSettings(ways=(3,), shots=(1,), queries=5, episodes=4, label_draws=1, sigma=suite))
     with torch.random.fork_rng():
         torch.manual_seed(0)
         encoder = Encoder("small-conv", [0.4], [0.3], (8, 8))

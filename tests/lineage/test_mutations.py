@@ -202,9 +202,15 @@ def rehash_partly(folder: Path, draw: random.Random) -> Place:
     """An output, its record, and some of the records behind it, each to match; not the last."""
     flip(draw.choice([path for path in folder.rglob("*") if path.is_file() and path.name != "record.json"]), draw)
     chain = _chain()
-    last = draw.randrange(chain.index(folder), len(chain) - 1)
+    first = chain.index(folder)
+    last = draw.randrange(first, len(chain) - 1)
     _forge(chain[: last + 1])
-    return chain[last + 1]
+    forged = set(chain[first : last + 1])
+    return next(
+        after
+        for after in chain[last + 1 :]
+        if any(Path(entry["name"]).parent in forged for entry in _inputs(_read(after)))
+    )
 
 
 OF_FILES = (
@@ -306,7 +312,7 @@ def test_there_are_hundreds_over_every_kind_of_artifact(project: Path) -> None:
     assert len(cases) >= 300
     touched = {path.name for _, path in cases}
     artifacts = {
-        *("images.bin", "labels.csv", "toy.dvc", "manifest.json", "images.npy", "index.csv", "card.json", "order.npy"),
+        *("images.bin", "labels.csv", "toy.dvc", "manifest.json", "images.npy", "index.csv", "card.json", "labels.npz"),
         *("episodes.npz", "encoder.safetensors", "model.safetensors", "metrics.jsonl", "config.json", "record.json"),
         *("scores.csv", "outcomes.npz", "sigma-report.html", "main.csv", "sigma.svg", "ids.json"),
     }

@@ -74,22 +74,22 @@ def make_tasks(name: str) -> None:
     """The tasks step."""
     data, tasks = data_dir(name), tasks_dir(name, 0)
     with Step("tasks", f"{name}-s0", tasks, inputs=[data / "images.npy"], config={}, seed=0) as step:
-        step.path("order.npy").write_bytes(b"order")
         step.path("episodes.npz").write_bytes(b"episodes" * 9)
+        step.path("labels.npz").write_bytes(b"labels")
 
 
 def train_and_score(run: str, name: str = "toy") -> None:
     """Pretrain and evaluate."""
     data, tasks = data_dir(name), tasks_dir(name, 0)
     config = {"method": "simclr", "train": {"lr": 0.1, "steps": 2}}
-    inputs = [data / "images.npy", data / "card.json", tasks / "order.npy"]
+    inputs = [data / "images.npy", data / "index.csv", data / "card.json"]
     with Step("pretrain", run, run_dir(run), inputs=inputs, config=config, seed=0) as step:
         step.path("encoder.safetensors").write_bytes(b"weights" * 50)
         step.path("model.safetensors").write_bytes(b"heads and weights" * 40)
         step.path("config.json").write_text(json.dumps(config), encoding="utf-8")
         lines = [json.dumps({"step": n, "seconds": 0.5 * n, "loss": 1 / n}) for n in (1, 2)]
         step.path("metrics.jsonl").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-    inputs = [run_dir(run) / "encoder.safetensors", data / "images.npy"]
+    inputs = [run_dir(run) / "encoder.safetensors", data / "images.npy", tasks / "episodes.npz"]
     with Step("evaluate", run, scores_dir(run), inputs=inputs, config={}, seed=0) as step:
         step.path("scores.csv").write_text(SCORES_CSV.replace(RUN, run), encoding="utf-8")
         right = {"linear/wmse-v1/all": np.arange(400) < 365, "knn/5nn-euclid/all": np.arange(400) < 362}

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from gessl.bilevel.settings import GesslSettings
-from gessl.layout import data_dir, tasks_dir
+from gessl.layout import data_dir
 from gessl.nets.backbones import BACKBONES, Backbone
 from gessl.nets.vit import ViT
 from gessl.training.checkpoint import Owner, load_checkpoint, pack
@@ -35,15 +35,13 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setitem(BACKBONES, "vit-tiny", Backbone(small_vit, frozenset({"tokens"})))
     monkeypatch.chdir(tmp_path)
     images = np.random.default_rng(0).integers(0, 256, (IMAGES, 3, 8, 8), dtype=np.uint8)
-    data, tasks = data_dir("tiny"), tasks_dir("tiny", 0)
-    for folder in (data, tasks):
-        folder.mkdir(parents=True)
-        (folder / "record.json").write_text("{}", encoding="utf-8")
+    data = data_dir("tiny")
+    data.mkdir(parents=True)
+    (data / "record.json").write_text("{}", encoding="utf-8")
+    (data / "index.csv").write_text("id,split\n" + "tiny,train\n" * IMAGES, encoding="utf-8")
     np.save(data / "images.npy", images)
     card = {"name": "tiny", "mean": [0.5] * 3, "std": [0.3] * 3, "size": [8, 8], "channels": 3}
     (data / "card.json").write_text(json.dumps(card), encoding="utf-8")
-    rows = [np.random.default_rng(epoch).permutation(IMAGES) for epoch in range(2 * STEPS)]
-    np.save(tasks / "order.npy", np.array(rows, dtype=np.uint32))
     return tmp_path
 
 

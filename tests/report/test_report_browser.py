@@ -112,7 +112,7 @@ def test_a_number_opens_its_lineage_by_click_and_by_key(page):
 
 
 @pytest.mark.parametrize(
-    ("mark", "first", "boxes"), [("#c-", "number", 16), ("#s-", "score", 7), ("#r-", "pretrain", 5)]
+    ("mark", "first", "boxes"), [("#c-", "number", 16), ("#s-", "score", 7), ("#r-", "pretrain", 4)]
 )
 def test_a_point_of_a_figure_opens_its_lineage(page, mark, first, boxes):
     links = page.find_elements("css selector", f'figure svg a[href^="{mark}"]')

@@ -125,7 +125,7 @@ def test_only_records_are_read_beyond_the_inputs(project):
     plan = Tree(failed=None, missing=None, seeds=(0, 1)).write()
     report(plan)
     first = folder_bytes(report_dir("demo"))
-    (tasks_dir("digits", 0) / "order.npy").unlink()
+    (tasks_dir("digits", 0) / "episodes.npz").unlink()
     (data_dir("digits") / "images.npy").write_bytes(b"altered")
     report(plan)
     assert folder_bytes(report_dir("demo")) == first

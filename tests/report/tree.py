@@ -69,7 +69,7 @@ class Tree:
         for seed in self.seeds:
             out = tasks_dir(self.dataset, seed)
             with Step("tasks", out.name, out, inputs=[self.images], config={}, seed=seed) as step:
-                step.path("order.npy").write_bytes(bytes([seed]))
+                step.path("episodes.npz").write_bytes(bytes([seed]))
         for method in self.methods:
             for variant in self.variants:
                 for seed in self.seeds:
@@ -115,10 +115,10 @@ class Tree:
             failure = {"step": 120, "reason": self.reason, "checkpoint": None}
             (work_dir(run.id) / "failed.json").write_text(json.dumps(failure), encoding="utf-8")
             return
-        inputs = [self.images, tasks_dir(self.dataset, seed) / "order.npy"]
-        with Step("pretrain", run.id, run_dir(run.id), inputs=inputs, config={"variant": variant}, seed=seed) as step:
+        config = {"variant": variant}
+        with Step("pretrain", run.id, run_dir(run.id), inputs=[self.images], config=config, seed=seed) as step:
             _write_training(step, run, METHODS.index(method) if method in METHODS else 0)
-        inputs = [run_dir(run.id) / "config.json", *inputs]
+        inputs = [run_dir(run.id) / "config.json", self.images, tasks_dir(self.dataset, seed) / "episodes.npz"]
         with Step("evaluate", run.id, scores_dir(run.id), inputs=inputs, config={}, seed=seed) as step:
             self._write_scores(step, run)
 

@@ -16,12 +16,12 @@ from gessl.errors import UserError
 from gessl.layout import data_dir, tasks_dir
 from gessl.lineage.record import Step, read_record
 from gessl.tasks.draw import SuiteSettings, TaskSettings, draw
-from gessl.tasks.read import batch_positions, load_episodes, load_label_subsets, load_order, load_sigma_suite
+from gessl.tasks.read import load_episodes, load_label_subsets, load_sigma_suite
 
 SMALL = TaskSettings(
-    epochs=4, ways=(2, 3), shots=(1, 2), queries=3, episodes=30, label_draws=3, sigma=SuiteSettings(6, 3, 4, 2, 3)
+    ways=(2, 3), shots=(1, 2), queries=3, episodes=30, label_draws=3, sigma=SuiteSettings(6, 3, 4, 2, 3)
 )
-FILES = ("order.npy", "episodes.npz", "labels.npz", "sigma.npz", "card.json")
+FILES = ("episodes.npz", "labels.npz", "sigma.npz", "card.json")
 
 
 def prepare(
@@ -60,15 +60,6 @@ def content(seed: int = 0) -> dict[str, bytes]:
     return {name: (tasks_dir("toy", seed) / name).read_bytes() for name in FILES}
 
 
-def test_each_epoch_is_a_permutation_of_all_training_images(index: pd.DataFrame) -> None:
-    draw("toy", 0, SMALL)
-    order, train = load_order("toy", 0), np.flatnonzero(index["split"] == "train")
-    assert order.shape == (4, 79)
-    assert order.dtype == np.uint32
-    assert all(np.array_equal(np.sort(row), train) for row in order)
-    assert not any(np.array_equal(order[0], row) for row in order[1:])
-
-
 def test_same_seed_same_bytes_and_another_seed_other_tasks(index: pd.DataFrame) -> None:
     draw("toy", 0, SMALL)
     first = content()
@@ -80,31 +71,17 @@ def test_same_seed_same_bytes_and_another_seed_other_tasks(index: pd.DataFrame) 
 
 def test_longer_files_extend_shorter_ones(index: pd.DataFrame) -> None:
     draw("toy", 0, SMALL)
-    order, episodes = np.array(load_order("toy", 0)), load_episodes("toy", 0)
+    episodes = load_episodes("toy", 0)
     labels, suite = load_label_subsets("toy", 0), load_sigma_suite("toy", 0)
     more = dataclasses.replace(
-        SMALL, epochs=9, episodes=50, label_draws=5, sigma=dataclasses.replace(SMALL.sigma, tasks=10), ways=(3, 2)
+        SMALL, episodes=50, label_draws=5, sigma=dataclasses.replace(SMALL.sigma, tasks=10), ways=(3, 2)
     )
     draw("toy", 0, more)
-    assert np.array_equal(load_order("toy", 0)[:4], order)
     assert np.array_equal(load_sigma_suite("toy", 0).test[:6], suite.test)
     for name, longer in load_episodes("toy", 0).items():
         assert np.array_equal(longer.query[:30], episodes[name].query)
     for name, draws in load_label_subsets("toy", 0).items():
         assert np.array_equal(draws[:3], labels[name])
-
-
-def test_orders_are_uniform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every image is equally often in every place, and neighbours of one epoch are not neighbours in the next."""
-    monkeypatch.chdir(tmp_path)
-    index = prepare(train=(9, 9, 9, 9), unlabelled=0)
-    draw("toy", 3, dataclasses.replace(SMALL, epochs=3000))
-    order = np.searchsorted(np.flatnonzero(index["split"] == "train"), load_order("toy", 3))
-    counts = np.stack([np.bincount(order[:, place], minlength=36) for place in range(36)])
-    # Rows and columns of the table are tied to sums of 3000: (36 - 1)^2 degrees of freedom.
-    assert stats.chi2.sf(((counts - 3000 / 36) ** 2 / (3000 / 36)).sum(), 35**2) > 1e-3
-    places = order.argsort(1)[:, 0]  # of image 0
-    assert abs(stats.spearmanr(places[:-1], places[1:]).statistic) < 4.5 / np.sqrt(3000)
 
 
 def test_episodes_hold_different_test_images_of_the_stated_classes(index: pd.DataFrame) -> None:
@@ -289,26 +266,7 @@ def test_the_record_names_inputs_settings_and_seed(index: pd.DataFrame) -> None:
     assert {Path(entry["path"]).name for entry in record["outputs"]} == set(FILES)
 
 
-@pytest.mark.parametrize("batch", [1, 8, 39, 40, 79])
-def test_batches_cut_each_epoch_and_leave_out_the_rest(index: pd.DataFrame, batch: int) -> None:
-    draw("toy", 0, SMALL)
-    order = load_order("toy", 0)
-    expected = [row[start : start + batch] for row in order for start in range(0, 79 - batch + 1, batch)]
-    for task, positions in enumerate(expected):
-        drawn = batch_positions(order, batch, task)
-        assert drawn.dtype == np.int64
-        assert np.array_equal(drawn, positions)
-    with pytest.raises(UserError, match=rf"mini-batch {len(expected) + 1} is in epoch 5; raise tasks\.epochs"):
-        batch_positions(order, batch, len(expected))
-
-
-def test_a_batch_larger_than_the_data_is_refused(index: pd.DataFrame) -> None:
-    draw("toy", 0, SMALL)
-    with pytest.raises(UserError, match=r"^batch: 80 is larger than the 79 training images; give at most 79$"):
-        batch_positions(load_order("toy", 0), 80, 0)
-
-
-@pytest.mark.parametrize("load", [load_order, load_episodes, load_label_subsets, load_sigma_suite])
+@pytest.mark.parametrize("load", [load_episodes, load_label_subsets, load_sigma_suite])
 def test_missing_and_damaged_files_are_named(index: pd.DataFrame, load) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(UserError, match=r"^results/tasks/toy-s0: tasks not drawn; run `gessl tasks"):
         load("toy", 0)
@@ -332,7 +290,7 @@ def test_an_unprepared_data_set_is_refused(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("epochs", 0), ("ways", ()), ("ways", (1,)), ("ways", (5, 5)), ("shots", (0,)), ("queries", 0),
+        ("ways", ()), ("ways", (1,)), ("ways", (5, 5)), ("shots", (0,)), ("queries", 0),
         ("episodes", 0), ("label_draws", -1),
     ],
 )  # fmt: skip

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -25,7 +26,7 @@ from gessl.evaluation import step
 from gessl.evaluation.embed import embed
 from gessl.failed import read_failure
 from gessl.files import sha256_file
-from gessl.lineage.record import parse_record
+from gessl.lineage.record import Step, parse_record
 from gessl.nets import parallel
 from gessl.nets.encoder import load_encoder
 from gessl.training import pretrain
@@ -305,23 +306,49 @@ def test_bfloat16_trains_another_encoder_with_float32_weights(prepared: Path) ->
     assert not torch.equal(encoders[0][weights], encoders[1][weights])
 
 
-@pytest.mark.parametrize(
-    ("train", "complaint"),
-    [
-        ({"batch": 4096}, "recipe.train.batch: on digits: 4096 is more than the 1199 training images"),
-        ({"steps": 5000}, "tasks.epochs"),
-    ],
-)
-def test_what_the_data_cannot_give_is_refused_before_training(
-    prepared: Path, capsys: pytest.CaptureFixture[str], train: dict, complaint: str
+def test_a_batch_that_the_data_cannot_give_is_refused_before_training(
+    prepared: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    recipe = {"train": {"steps": 12, "batch": 32, "warmup": 0, **train}}
+    recipe = {"train": {"steps": 12, "batch": 4096, "warmup": 0}}
     CONFIG.write_text(yaml.safe_dump({**SMALL, **ALONE, "recipe": recipe}), encoding="utf-8")
     assert main(["pretrain", "digits-simclr-s0"]) == 2
-    error = capsys.readouterr().err
-    assert complaint in error
-    assert len(error.strip().splitlines()) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "recipe.train.batch: on digits: 4096 is more than the 1199 training images" in line
     assert not Path("results/runs").exists()
+
+
+def without_labels() -> None:
+    """Prepare the digits again as if nobody knew what they show."""
+    folder = Path("results/data/digits")
+    images = (folder / "images.npy").read_bytes()
+    index = pd.read_csv(folder / "index.csv", keep_default_na=False)
+    card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+    unknown = {split: dict.fromkeys(counts, 0) for split, counts in card["counts"].items()}
+    card |= {"counts": unknown, "unlabelled": sum(card["counts"]["train"].values())}
+    with Step("prepare", "digits", folder, inputs=[], config={}) as step:
+        step.path("images.npy").write_bytes(images)
+        index.assign(**{"label": -1, "class": ""}).to_csv(step.path("index.csv"), index=False)
+        step.path("card.json").write_text(json.dumps(card), encoding="utf-8")
+
+
+def test_a_run_takes_neither_tasks_nor_labels(prepared: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = run_ids()["base"]
+    assert main(["pretrain", run]) == 0
+    whole = result_hashes(run)
+    shutil.rmtree("results/tasks")
+
+    def few_images() -> None:
+        CONFIG.write_text(yaml.safe_dump({**SMALL, "tasks": {"queries": 1000}}), encoding="utf-8")
+
+    for lack in (few_images, without_labels):
+        lack()
+        shutil.rmtree(Path("results/runs") / run)
+        assert main(["pretrain", run]) == 0
+        assert result_hashes(run) == whole
+        assert not Path("results/tasks").exists()
+        capsys.readouterr()
+        assert main(["tasks", "digits", "0"]) == 2, "where tasks are to be drawn, it is refused"
+        assert "tasks.queries: digits has 0 classes with " in capsys.readouterr().err
 
 
 def test_unknown_run_names_the_nearest(prepared: Path, capsys: pytest.CaptureFixture[str]) -> None:

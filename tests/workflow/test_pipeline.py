@@ -183,12 +183,12 @@ def test_a_wrong_configfile_is_refused_with_lines_and_leaves_nothing(
     path = Path("config/config.yaml")
     text = path.read_text(encoding="utf-8")
     path.write_text(text + "seeds: [1, 1]\nseeds: [010]\n", encoding="utf-8")
-    done = snakemake("--dry-run", "--configfile", str(path), "--config", "tasks={epochs: 0}")
+    done = snakemake("--dry-run", "--configfile", str(path), "--config", "tasks={episodes: 0}")
     assert done.returncode == 2 and "Traceback" not in done.stderr
     seeds = text.splitlines().index("seeds:") + 1
     for complaint in (
         f"{path.resolve()}:{seeds}: seeds: given twice, in lines {seeds} and ",
-        "--config: tasks.epochs: must be a whole number, at least 1 and at most 100000, got 0\n",
+        "--config: tasks.episodes: must be a whole number, at least 1 and at most 1000000, got 0\n",
     ):
         assert complaint in done.stderr
     assert not Path("work").exists()
@@ -252,3 +252,15 @@ def test_what_is_stale_is_made_again_without_snakemakes_memory(project: Path) ->
     with open("requirements.lock", "a", encoding="utf-8") as lock:
         lock.write("# another environment\n")
     assert jobs_of(snakemake("--dry-run", "-q", "rules"))["pretrain"] == 4
+
+
+def test_other_tasks_leave_every_run_as_it_is(project: Path) -> None:
+    config = project / "config/config.yaml"
+    tree = yaml.safe_load(config.read_text(encoding="utf-8"))
+    tasks = {"ways": [4], "shots": [2, 3], "episodes": 30, "label_draws": 3, "sigma": {"tasks": 6}}
+    assert not any(tree["tasks"].get(key) == value for key, value in tasks.items())
+    config.write_text(yaml.safe_dump(tree | {"tasks": tasks}), encoding="utf-8")
+    expected = {"tasks": 2, "evaluate": 4, "report": 1, "audit": 1}
+    assert jobs_of(snakemake("--dry-run", "-q", "rules")) == expected
+    shutil.rmtree(".snakemake")
+    assert jobs_of(snakemake("--dry-run", "-q", "rules")) == expected, "by our own records, too"

@@ -153,17 +153,16 @@ def growing(mem_mb):
 THREADS = of_run(lambda run: BATCH.owner(run).efficiency.threads)
 
 
-def records(run):
-    """What a step on `run` reads of other steps: the data that the run learns from, the tasks of that and its seed."""
+def prepared(run):
+    """The record of the data that a run learns from."""
     force_outdated()
+    return f"{layout.data_dir(RUNS[run].science.dataset)}/record.json"
+
+
+def drawn(run):
+    """The record of the tasks that a run is scored on."""
     science = RUNS[run].science
-    return records_of(science.dataset, science.seed)
-
-
-@functools.cache
-def records_of(dataset, seed):
-    """`records` of the runs on that data set with that seed."""
-    return [str(folder / "record.json") for folder in (layout.data_dir(dataset), layout.tasks_dir(dataset, seed))]
+    return f"{layout.tasks_dir(science.dataset, science.seed)}/record.json"
 
 
 def trained(run):

@@ -4,7 +4,7 @@
 rule evaluate:
     """The scores of one run."""
     input:
-        lambda w: [trained(w.run), *records(w.run)],
+        lambda w: [trained(w.run), prepared(w.run), drawn(w.run)],
     output:
         layout.scores_dir("{run}") / "record.json",
     log:

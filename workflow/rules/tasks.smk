@@ -1,14 +1,13 @@
-"""Task files, drawn once per data set and seed; every method uses the same ones."""
+"""Task files, drawn once per data set and seed; every method is scored on the same ones."""
 
 
 rule tasks:
-    """Mini-batch order, few-shot episodes, label subsets, σ suite."""
+    """Few-shot episodes, label subsets, σ suite."""
     input:
         rules.prepare.output.index,
         rules.prepare.output.card,
         rules.prepare.output.record,
     output:
-        order=layout.tasks_dir("{dataset}", "{seed}") / "order.npy",
         episodes=layout.tasks_dir("{dataset}", "{seed}") / "episodes.npz",
         labels=layout.tasks_dir("{dataset}", "{seed}") / "labels.npz",
         sigma=layout.tasks_dir("{dataset}", "{seed}") / "sigma.npz",
