@@ -193,16 +193,16 @@ CASES: dict[str, tuple[str, str, str]] = {
         "  train:\n",
         ":8: recipe.train: must be a mapping, got nothing; fill it in, or take the key out",
     ),
-    "list-for-a-mapping": ("{epochs: 9}", "[9]", ":15: tasks: must be a mapping, got [9]"),
+    "list-for-a-mapping": ("{label_draws: 9}", "[9]", ":15: tasks: must be a mapping, got [9]"),
     "number-for-a-list": ("seeds: [0]", "seeds: 0", ":6: seeds: must be a list, got 0"),
     "value-twice-as-text": (
-        "tasks: {epochs",
-        "axes: {train.lr: [0.1, 0.10]}\ntasks: {epochs",
+        "tasks: {label_draws",
+        "axes: {train.lr: [0.1, 0.10]}\ntasks: {label_draws",
         ":15: axes.train.lr: [0.1, 0.1] holds a value twice; keep one",
     ),
     "axis-of-sections": (
-        "tasks: {epochs",
-        "axes: {train: [1]}\ntasks: {epochs",
+        "tasks: {label_draws",
+        "axes: {train: [1]}\ntasks: {label_draws",
         ":15: axes.train.0: must be a mapping",
     ),
     "title-of-two-lines": ("title: X", 'title: "a\\nb"', ":2: title: must be one line of 1 to 200 visible characters"),
@@ -215,8 +215,8 @@ CASES: dict[str, tuple[str, str, str]] = {
         ":13: variants.cafe\u0301: looks like 'caf\u00e9' but is another name",
     ),
     "empty-label": (
-        "tasks: {epochs",
-        "comparisons: [{treatment: gessl, control: base, label: ''}]\ntasks: {epochs",
+        "tasks: {label_draws",
+        "comparisons: [{treatment: gessl, control: base, label: ''}]\ntasks: {label_draws",
         ":15: comparisons.0.label: must be one line of 1 to 200 visible characters",
     ),
     "unsorted-drops": (

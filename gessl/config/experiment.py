@@ -100,11 +100,12 @@ class Experiment(Model):
         Raises:
             UserError: a line for each fault.
         """
-        document = with_recipe(document)
-        findings = Findings(document)
         if "experiments" in document.tree:
+            findings = Findings(document)
             findings.add(("experiments",), "a batch within a batch; name its experiments instead")
             findings.stop()
+        document = with_recipe(document)
+        findings = Findings(document)
         experiment = cls._typed(document.tree, findings)
         recipe = experiment.recipe.model_dump(mode="json")
         grid = Grid(experiment.methods, recipe, experiment.variants, experiment.axes, findings)

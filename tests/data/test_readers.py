@@ -243,7 +243,7 @@ def test_stl10_labels_start_at_one(place: Callable[..., Path], formats: Any) -> 
 
 @pytest.mark.parametrize("line", ["1,2,3", ",".join(["17"] * 64 + ["3"]), ",".join(["0.5"] * 65), "a" * 9])
 def test_digits_lines_are_checked(line: str, place: Callable[..., Path]) -> None:
-    place("mine", "digits", gzip.compress(f"{line}\n".encode()), parts={"all": 1})
+    place("mine", "digits", gzip.compress(f"{line}\n".encode()), parts={"all": 10})
     with pytest.raises(UserError, match=r"data/raw/mine/raw\.bin"):
         read(dataset("mine"))
 

@@ -160,7 +160,7 @@ def test_a_failed_cell_keeps_no_other_from_the_report(project: Path) -> None:
 
 
 def test_snakemakes_own_report_names_each_grid_of_a_batch(project: Path) -> None:
-    twin = {**SMALL, "name": "twin", "title": "Those *two* of `x_`\n\n.. raw:: html", "comparisons": []}
+    twin = {**SMALL, "name": "twin", "title": "Those *two* of `x_` .. raw:: html", "comparisons": []}
     Path("twin.yaml").write_text(yaml.safe_dump(twin), encoding="utf-8")
     Path("both.yaml").write_text(yaml.safe_dump({"experiments": ["config/config.yaml", "twin.yaml"]}), encoding="utf-8")
     assert main(["report", "--config", "twin.yaml"]) == 0
