@@ -36,7 +36,7 @@ SETTINGS = {
 }
 
 
-ON_EVERY_METHOD = ("K1", "K3-adapted", "K2-fresh-reverse")  # the rest concerns the engine
+ON_EVERY_METHOD = ("K3-adapted", "K2-fresh-reverse")  # the rest concerns the engine
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,13 @@ def run_to_the_end(work: Path, settings: Science, killed: int = 0) -> Run:
     return run
 
 
-@pytest.mark.parametrize("gessl", [None, GesslSettings(tasks=2, target_steps=1, inner_lr=0.01)], ids=["base", "gessl"])
+@pytest.mark.parametrize(
+    "gessl",
+    [
+        pytest.param(None, id="base", marks=pytest.mark.slow),  # has nothing that the other has not
+        pytest.param(GesslSettings(tasks=2, target_steps=1, inner_lr=0.01), id="gessl"),
+    ],
+)
 @pytest.mark.parametrize("name", METHODS)
 def test_a_killed_run_ends_in_the_same_bits(tiny: Path, name: str, gessl: GesslSettings | None) -> None:
     settings = science(name, gessl)

@@ -143,6 +143,7 @@ def test_bad_experiments_stop_before_any_job(project: Path) -> None:
     assert "Traceback" not in stopped.stderr
 
 
+@pytest.mark.slow
 def test_a_failed_cell_keeps_no_other_from_the_report(project: Path) -> None:
     runs = [cell.id for cell in Experiment.load(Path("config/config.yaml")).runs()]
     shutil.rmtree(Path("results/runs") / runs[0])
@@ -159,6 +160,7 @@ def test_a_failed_cell_keeps_no_other_from_the_report(project: Path) -> None:
     assert all(run in page for run in runs[1:])
 
 
+@pytest.mark.slow
 def test_snakemakes_own_report_names_each_grid_of_a_batch(project: Path) -> None:
     twin = {**SMALL, "name": "twin", "title": "Those *two* of `x_` .. raw:: html", "comparisons": []}
     Path("twin.yaml").write_text(yaml.safe_dump(twin), encoding="utf-8")
@@ -194,6 +196,7 @@ def test_a_wrong_configfile_is_refused_with_lines_and_leaves_nothing(
     assert not Path("work").exists()
 
 
+@pytest.mark.slow
 def test_lint_and_the_dry_run_of_the_default_grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = copy_project(tmp_path / "fresh")
     shutil.copy(ROOT / "config/config.yaml", project / "config/config.yaml")
@@ -239,6 +242,7 @@ def jobs_of(dry: subprocess.CompletedProcess[str]) -> dict[str, int]:
     return {rule: int(count) for rule, count in found.items() if rule not in ("all", "total")}
 
 
+@pytest.mark.slow
 def test_what_is_stale_is_made_again_without_snakemakes_memory(project: Path) -> None:
     shutil.rmtree(".snakemake")
     assert "Nothing to be done" in snakemake("--dry-run").stdout, "what is current stays, too"
