@@ -99,12 +99,13 @@ class Learner:
         """Fresh variables; the tensors are copies, so no step can change the skeleton's."""
         params = {name: tensor.detach().clone() for name, tensor in self._net.named_parameters()}
         buffers = {name: tensor.detach().clone() for name, tensor in self._net.named_buffers()}
-        state = self.method.init_state(params, self._images, self._generator)
+        name = type(self.method).__name__
+        state = tensors_of(self.method.init_state(params, self._images, self._generator), f"{name}: init_state")
         return channels_last(Variables(params, buffers, state))
 
     def draw(self, batch: Batch, generator: torch.Generator) -> Batch:
         """The batch with the method's further random draws, on the device of its views."""
-        draws = self.method.draw(batch, self._images, generator)
+        draws = tensors_of(self.method.draw(batch, self._images, generator), f"{type(self.method).__name__}: draw")
         return batch._replace(draws={name: tensor.to(batch.views.device) for name, tensor in draws.items()})
 
     def encode(

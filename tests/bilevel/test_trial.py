@@ -136,6 +136,10 @@ def grown(outputs: Tensors, state: Tensors) -> Tensors:
     return {"t": state["queue"].add_(1.0).clone()}
 
 
+def with_state(state: object) -> Sound:
+    return type("Faulty", (Sound,), {"init_state": lambda self, params, images, generator: state})()
+
+
 QUEUE = {"init_state": lambda self, params, images, generator: {"queue": torch.zeros(5)}}
 FAULTS = {
     "a number": (loss_that(lambda o, t: 1.0), "loss returns a float; it must return a tensor of one number"),
@@ -157,6 +161,12 @@ FAULTS = {
     "targets": (targets_that("state", lambda o, s: [1]), "targets returns a list; it must return a dict of tensors"),
     "unsaid": (targets_that("none", lambda o, s: {"t": o["z"]}), "targets gives 't', but source is 'none'; say"),
     "graph": (targets_that("state", lambda o, s: {"t": torch.ones(2, requires_grad=True)}), "'t' with a gradient, but"),
+    "listed state": (with_state({"queue": [1, 2]}), "Faulty: init_state gives 'queue' as a list; it must be a tensor"),
+    "no state": (with_state(None), "Faulty: init_state returns None; it must return a dict of tensors"),
+    "no draws": (
+        type("Faulty", (Sound,), {"draw": lambda self, batch, images, generator: None})(),
+        "Faulty: draw returns None; it must return a dict of tensors",
+    ),
     "not state": (targets_that("state", lambda o, s: {"t": o["z"]}), "targets reads the output 'z', but source is"),
     "state": (targets_that("state", kept), r"targets writes into the state that it is given \('seen'\)"),
     "queue": (targets_that("state", grown, **QUEUE), r"targets writes into the state that it is given \('queue'\)"),
