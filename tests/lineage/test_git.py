@@ -1,6 +1,7 @@
 """What git is set to locally decides nothing of what a record says, and runs nothing."""
 
 import os
+import shutil
 import socket
 import subprocess
 import zlib
@@ -299,3 +300,53 @@ def test_a_project_in_a_folder_of_its_repository(tmp_path: Path, monkeypatch: py
             PurePosixPath("gessl/__init__.py"),
             PurePosixPath("gessl/rng.py"),
         }
+
+
+def worktree(home: Path, place: Path) -> None:
+    git(home, "worktree", "add", "--quiet", "--detach", str(place))
+
+
+def submodule(home: Path, place: Path) -> None:
+    above = place.parent / "above"
+    above.mkdir()
+    git(above, "init", "--quiet")
+    git(above, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(home), "inner")
+    place.symlink_to(above / "inner")
+
+
+def shallow(home: Path, place: Path) -> None:
+    write(home, {"gessl/rng.py": "seed = 3\n"})
+    commit(home)
+    git(home, "clone", "--quiet", "--depth", "1", home.as_uri(), str(place))
+
+
+def packed(home: Path, place: Path) -> None:
+    git(home, "clone", "--quiet", str(home), str(place))
+    git(place, "gc", "--quiet", "--aggressive", "--prune=now")
+    git(place, "pack-refs", "--all")
+
+
+def borrowed(home: Path, place: Path) -> None:
+    git(home, "clone", "--quiet", "--shared", str(home), str(place))
+
+
+def of_longer_hashes(home: Path, place: Path) -> None:
+    git(place.parent, "init", "--quiet", "--object-format=sha256", str(place))
+    shutil.copytree(home, place, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".git"))
+    git(place, "add", "--all")
+    git(place, "commit", "--quiet", "--message", "x")
+
+
+@pytest.mark.parametrize("form", [worktree, submodule, shallow, packed, borrowed, of_longer_hashes])
+def test_a_repository_of_any_form_is_read(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: Callable[[Path, Path], None]
+) -> None:
+    place = tmp_path / "place"
+    form(home, place)
+    monkeypatch.setattr(provenance, "PACKAGE", place / "gessl")
+    monkeypatch.setattr(repository, "HOME", place)
+    found = state()
+    assert (found["commit"], found["dirty"]) == (git(place, "rev-parse", "HEAD"), None)
+    assert repository.states_at(str(found["commit"])) == {key: found[key] for key in ("sources", "rules")}
+    write(place, {"gessl/rng.py": "seed = 9\n"})
+    assert state()["dirty"] is not None
