@@ -147,6 +147,8 @@ def _download(file: RawFile, path: Path) -> None:
             while block := answer.read(BLOCK):
                 out.write(block)
                 bar.update(len(block))
+                if file.bytes and out.tell() > file.bytes:  # it may never end
+                    raise ConnectionError(f"more than the published {file.bytes} bytes")
         if length and out.tell() < length:
             raise ConnectionError(f"broke off after {out.tell()} of {length} bytes")
 

@@ -1,5 +1,6 @@
 """Fetching: DVC in earnest (pin, status, checkout, push, pull), downloads, and every way that bytes can be wrong."""
 
+import contextlib
 import functools
 import hashlib
 import http.server
@@ -303,6 +304,25 @@ def test_a_connection_that_breaks_off(
     )
     register("mine", "digits", files=[published(b"x" * 1000, address)])
     with pytest.raises(UserError, match=r"cannot download \(.*400 .*\); try again, or get the file elsewhere"):
+        fetch("mine")
+    assert not (project / "data/raw/mine").exists()
+
+
+def test_a_download_without_end_is_cut_off(
+    project: Path, site: tuple[Path, str], register: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, address = site
+    (folder / "a.bin").write_bytes(b"x" * 1000)
+
+    def endless(self: Any, source: Any, out: Any) -> None:
+        with contextlib.suppress(ConnectionError):
+            while True:
+                out.write(bytes(2**16))
+
+    monkeypatch.setattr(http.server.SimpleHTTPRequestHandler, "copyfile", endless)
+    monkeypatch.setattr(http.server.SimpleHTTPRequestHandler, "send_header", lambda self, name, value: None)
+    register("mine", "digits", files=[published(b"x" * 1000, address)])
+    with pytest.raises(UserError, match=r"cannot download \(more than the published 1000 bytes\); try again"):
         fetch("mine")
     assert not (project / "data/raw/mine").exists()
 
