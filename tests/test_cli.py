@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gessl import cli
+from gessl import cli, verbs
 from gessl.errors import UserError
 
 
@@ -33,10 +33,10 @@ def failing(error: Exception) -> Callable[[object], None]:
         (UserError("a\nb: wrong"), r"a\nb: wrong"),
     ],
 )
-def test_what_users_can_mend_is_one_line(
+def test_what_users_can_fix_is_one_line(
     error: Exception, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "schema", failing(error))
+    monkeypatch.setattr(verbs, "schema", failing(error))
     assert cli.main(["schema"]) == 2
     (told,) = capsys.readouterr().err.splitlines()
     assert told.startswith(f"gessl: {line}")
@@ -46,7 +46,7 @@ def test_what_users_can_mend_is_one_line(
     "error", [ValueError("x"), KeyError("x"), TypeError("x"), OSError("could not get source code")]
 )
 def test_bugs_show_where(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "schema", failing(error))
+    monkeypatch.setattr(verbs, "schema", failing(error))
     with pytest.raises(type(error)):
         cli.main(["schema"])
 
@@ -109,7 +109,7 @@ def test_what_stands_where_a_folder_is_needed_is_named(
 
     stands(unprepared / "results")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli, "schema", verb)
+        patch.setattr(verbs, "schema", verb)
         assert cli.main(["schema"]) == 2
     (told,) = capsys.readouterr().err.splitlines()
     assert told.startswith(line) and told.endswith(" and start again")

@@ -26,6 +26,7 @@ FLOORS = (
         "home",
         "identity",
         "layout",
+        "notices",
         "npz",
         "optimizer",
         "rng",
@@ -51,6 +52,7 @@ FLOORS = (
     {"config"},
     {"status"},
     {"plan", "outdated"},
+    {"verbs"},
     {"cli"},
     {"__main__"},
 )
@@ -73,6 +75,7 @@ CORE = (
     "home",
     "npz",
     "layout",
+    "notices",
     "errors",
     "failed",
     "identity",

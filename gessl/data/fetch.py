@@ -7,7 +7,6 @@ import http.client
 import importlib.util
 import os
 import shutil
-import sys
 import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -23,6 +22,7 @@ from gessl.errors import UserError
 from gessl.files import atomic_json, sha256_file
 from gessl.layout import manifest_dir, pin, raw_dir
 from gessl.lineage.record import Step, read_record
+from gessl.notices import say
 
 BLOCK = 1 << 20  # bytes read at a time
 TIMEOUT = 60  # seconds without an answer
@@ -67,7 +67,7 @@ def _keep(name: str, pinned: bool) -> None:
     except UserError as error:
         if not pinned:
             raise
-        print(f"gessl: {raw_dir(name)}: as pinned, but not in DVC's cache ({error})", file=sys.stderr)
+        say(f"{raw_dir(name)}: as pinned, but not in DVC's cache ({error})")
 
 
 def _bring(entry: Dataset, lost: Sequence[RawFile]) -> None:
@@ -95,7 +95,7 @@ def _bring(entry: Dataset, lost: Sequence[RawFile]) -> None:
     finally:
         shutil.rmtree(incoming, ignore_errors=True)
     for trouble in troubles:
-        print(f"gessl: {trouble}", file=sys.stderr)
+        say(trouble)
 
 
 def _listed(troubles: Sequence[str]) -> str:

@@ -6,7 +6,6 @@ Where such a disk is belongs to the site, not to an experiment, so it is no key 
 import fcntl
 import hashlib
 import os
-import sys
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,6 +13,7 @@ from gessl.advice import redo
 from gessl.errors import UserError
 from gessl.files import atomic_write
 from gessl.lineage.record import project_path, read_record
+from gessl.notices import say
 
 VARIABLE = "GESSL_NODE_CACHE"
 BLOCK = 2**24  # bytes
@@ -35,7 +35,7 @@ def node_copy(path: Path) -> Path:
     try:
         return _copy(path, Path(cache) / f"gessl-{os.getuid()}")
     except OSError as error:
-        print(f"gessl: {VARIABLE}: {cache}: {error.strerror or error}; {path} is read instead", file=sys.stderr)
+        say(f"{VARIABLE}: {cache}: {error.strerror or error}; {path} is read instead")
         return path
 
 

@@ -13,6 +13,7 @@ from gessl.errors import UserError
 from gessl.files import sha256_file
 from gessl.layout import LOCK
 from gessl.lineage.provenance import environment
+from gessl.notices import say
 
 PIN = re.compile(r"^([\w.-]+)(?:\[.*?\])?==([^\s;+]+)", re.MULTILINE)  # not `+cu130`: which build, the machine decides
 
@@ -96,7 +97,7 @@ def _build(lock: Path, wanted: str, recorded: str) -> Path:
     if uv is None:
         raise UserError("uv: not found, but the recorded environment must be built with it; install uv, or use --here")
     cache.mkdir(parents=True, exist_ok=True)
-    print(f"gessl: building the recorded environment in {python.parent.parent}", file=sys.stderr)
+    say(f"building the recorded environment in {python.parent.parent}")
     with tempfile.TemporaryDirectory(dir=cache, prefix=".") as scratch:
         new = Path(scratch) / "new"
         steps = [

@@ -19,6 +19,7 @@ from gessl.layout import LOCK
 from gessl.lineage.git import LINK, SUBMODULE, Entry, GitError, Objects, git, place_in_repository
 from gessl.lineage.loaded import require_loaded_from_sources
 from gessl.lineage.present import FILE, blobs_in, digest, hashes_in, is_source, sources_hash
+from gessl.notices import say
 
 PACKAGE = Path(__file__).resolve().parents[1]
 LIBRARIES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "safetensors", "pydantic")
@@ -53,7 +54,7 @@ def code_state() -> dict[str, str | None]:
     try:
         commit, held = committed_here(PACKAGE.parent)
     except GitError as error:
-        print(f"gessl: {error}; what is made now names no commit", file=sys.stderr)
+        say(f"{error}; what is made now names no commit")
         return state | {"git": str(error)}
     return state | {"commit": commit, "dirty": difference(PACKAGE.parent, held, commit)} if commit else state
 

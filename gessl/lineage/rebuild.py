@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from gessl.lineage.isolated import clean_environment, installed_in, isolated
 from gessl.lineage.provenance import PACKAGE
 from gessl.lineage.record import read_record
 from gessl.lineage.repository import Scratch, recorded_code
+from gessl.notices import say
 
 Record = dict[str, Any]
 STEPS = ("prepare", "tasks", "pretrain", "evaluate", "report")
@@ -97,7 +97,7 @@ def rebuilt(folder: Path, record: Record, *, here: bool = False) -> Iterator[Reb
         words = _words(record, scratch)
         places = installed_in(interpreter)
         environment += f", {_checked(places, here)}"
-        print(f"gessl: replaying {what} with {code}, {environment}", file=sys.stderr)
+        say(f"replaying {what} with {code}, {environment}")
         with isolated(interpreter, scratch.code, places, tree.parent) as python:
             _run(record, python, words, tree)
         made = read_record(tree / folder)

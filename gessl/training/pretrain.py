@@ -23,6 +23,7 @@ from gessl.lineage.provenance import fingerprint, step_fingerprint
 from gessl.lineage.record import Step, read_record
 from gessl.nets.encoder import save_encoder
 from gessl.nets.parallel import anywhere, join, processes, wait
+from gessl.notices import say
 from gessl.training.checkpoint import POINTER, Owner, load_checkpoint, pack, save_checkpoint
 from gessl.training.climb import Climb
 from gessl.training.failure import diverging, explain
@@ -52,13 +53,9 @@ def pretrain(run_id: str, science: Science, efficiency: Efficiency) -> None:
         if int(os.environ.get("RANK", "0")):  # torchrun's word
             follow(run_id, science, set_up(efficiency), notice)
             return
-        waiting = Lease(lease_dir(run_id), run_id, on_wait=_say, stop=lambda: notice.given)
+        waiting = Lease(lease_dir(run_id), run_id, on_wait=say, stop=lambda: notice.given)
         with waiting as lease, failures_noted(run_id, "pretraining", LESS):
             lead(run_id, science, efficiency, notice, lease)
-
-
-def _say(line: str) -> None:
-    print(f"gessl: {line}", file=sys.stderr, flush=True)
 
 
 def lead(run_id: str, science: Science, efficiency: Efficiency, notice: Notice, lease: Lease) -> None:
@@ -94,7 +91,7 @@ def _try_out(run: Run) -> None:
     except (MemoryError, RuntimeError) as error:  # it takes more than a step of the run may
         if not out_of_memory(error):
             raise
-        _say(f"too little memory to try {run.science.method_name} before the first step; its gradients go unchecked")
+        say(f"too little memory to try {run.science.method_name} before the first step; its gradients go unchecked")
 
 
 def made(step: Step) -> bool:

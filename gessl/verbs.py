@@ -1,0 +1,229 @@
+"""The verbs of the `gessl` command, one per step, thin; each imports only what it needs."""
+
+import argparse
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gessl.errors import UserError, printable
+from gessl.layout import data_dir, pin, raw_dir, report_dir, run_dir, scores_dir, tasks_dir
+from gessl.notices import say
+
+if TYPE_CHECKING:
+    from gessl.config import Experiment
+
+
+def experiments(config: Path) -> "Mapping[str, Experiment]":
+    """Those of an experiment file or a batch; what a batch skips is told."""
+    from gessl.config import Batch
+
+    batch = Batch.load([config])
+    for line in batch.skipped:
+        say(f"skipped: {line}")
+    return batch.experiments
+
+
+def check_method(name: str, values: Path | None) -> int:
+    """Print each clause of the contract; 1 if one fails."""
+    import torch
+
+    from gessl.config.values import method_at
+    from gessl.training.contract import report
+
+    torch.set_num_threads(1)  # the network is tiny
+    failed = 0
+    for clause, problem in report(name, method_at(name, values)):
+        print(f"✗ {clause}: {problem}" if problem else f"✓ {clause}")
+        failed += bool(problem)
+    return int(failed > 0)
+
+
+def check(options: argparse.Namespace) -> int | None:
+    if options.method is not None:
+        return check_method(options.method, options.values)
+    if options.values:
+        raise UserError("--values: goes with --method; an experiment names its values itself")
+    planned = [cell for experiment in experiments(options.config).values() for cell in experiment.runs()]
+    for cell in planned:
+        print(f"{cell.id}\t{cell.variant}")
+    shared = len(planned) - len({cell.id for cell in planned})
+    print(printable(f"{options.config}: valid; {len(planned)} cells, {shared} of them shared"), file=sys.stderr)
+    return None
+
+
+def plan(options: argparse.Namespace) -> None:
+    import json
+
+    from gessl.plan import format_plan
+    from gessl.plan import plan as run
+
+    found = run(options.config)
+    print(json.dumps(found, indent=2) if options.json else format_plan(found))
+
+
+def status(options: argparse.Namespace) -> None:
+    import json
+
+    from gessl.status import format_status
+    from gessl.status import status as run
+
+    found = run(options.config)
+    print(json.dumps(found, indent=2) if options.json else format_status(found))
+
+
+def fetch(options: argparse.Namespace) -> None:
+    from gessl.data.fetch import fetch as run
+
+    run(options.dataset)
+    print(f"{raw_dir(options.dataset)}: as pinned by {pin(options.dataset)}")
+
+
+def prepare(options: argparse.Namespace) -> None:
+    from gessl.data.prepare import prepare as run
+
+    run(options.dataset)
+    print(data_dir(options.dataset))
+
+
+def tasks(options: argparse.Namespace) -> None:
+    from gessl.config import Batch
+    from gessl.tasks.draw import draw
+
+    draw(options.dataset, options.seed, Batch.load([options.config]).tasks(options.dataset))
+    print(tasks_dir(options.dataset, options.seed))
+
+
+def pretrain(options: argparse.Namespace) -> None:
+    from gessl.config import Batch
+    from gessl.training.pretrain import pretrain as run
+
+    batch = Batch.load([options.config], of_data=())  # it takes images, and no labels
+    run(options.run, batch.cell(options.run).science, batch.owner(options.run).efficiency)
+    print(run_dir(options.run))
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    from gessl.config import Batch
+    from gessl.evaluation.step import evaluate as run
+    from gessl.training.pretrain import set_up
+
+    batch = Batch.load([options.config], of_data=("evaluation",))  # the tasks are drawn
+    cell = batch.cell(options.run)
+    science = cell.science
+    run(
+        options.run,
+        science=cell.hash,
+        dataset=science.dataset,
+        method=science.method_name,
+        seed=science.seed,
+        settings=batch.evaluation(options.run),
+        device=set_up(batch.owner(options.run).efficiency),
+    )
+    print(scores_dir(options.run))
+
+
+def export(options: argparse.Namespace) -> None:
+    from gessl.nets.export import export_backbone
+
+    export_backbone(run_dir(options.run) / "encoder.safetensors", options.out)
+    print(options.out)
+
+
+def report(options: argparse.Namespace) -> None:
+    from gessl.report.step import report as run
+    from gessl.report.style import PAGE
+
+    for name, experiment in experiments(options.config).items():
+        run(experiment.report_plan())
+        print(report_dir(name) / PAGE)
+
+
+def audit(options: argparse.Namespace) -> int:
+    import json
+
+    from gessl.lineage.audit import audit as run
+    from gessl.lineage.audit import format_verdict, verdict_json
+
+    expected = options.head
+    grids = experiments(options.config) if options.config else ()
+    if options.signed:
+        if grids:
+            raise UserError("--signed: the head of all results is signed, not that of some; leave out --config")
+        from gessl.lineage.signing import signed_head
+
+        expected, signer = signed_head(options.path, options.signed)
+        print(f"{expected}: signed by {signer}", file=sys.stderr)
+    verdict = run(options.path, cached=options.cached, expected=expected, environment=options.environment, grids=grids)
+    print(json.dumps(verdict_json(verdict), indent=2) if options.json else format_verdict(verdict))
+    if options.json and not verdict.ok:
+        print(format_verdict(verdict), file=sys.stderr)
+    return verdict.exit_code
+
+
+def trace(options: argparse.Namespace) -> int:
+    import json
+
+    from gessl.lineage.trace import format_tree, holds, lineage_tree
+
+    tree = lineage_tree(options.id)
+    print(json.dumps(tree, indent=2) if options.json else format_tree(tree))
+    return 0 if holds(tree) else 1
+
+
+def crate(options: argparse.Namespace) -> None:
+    from gessl.lineage.rocrate import write_crate
+
+    actions = write_crate(options.grid, options.out)
+    print(f"{options.out}: {actions} actions")
+
+
+def sign(options: argparse.Namespace) -> None:
+    from gessl.lineage.signing import sign as run
+
+    print(run(options.key))
+
+
+def replay(options: argparse.Namespace) -> int:
+    import json
+
+    from gessl.lineage.replay import format_replay, replay_json
+    from gessl.lineage.replay import replay as run
+
+    outcome = run(options.id, here=options.here)
+    print(json.dumps(replay_json(outcome), indent=2) if options.json else format_replay(outcome))
+    return 0 if outcome.ok else 1
+
+
+def diff(options: argparse.Namespace) -> int:
+    import json
+
+    from gessl.lineage.diff import diff as run
+    from gessl.lineage.diff import diff_json, format_diff
+
+    found = run(options.first, options.second)
+    print(json.dumps(diff_json(found), indent=2) if options.json else format_diff(found))
+    return int(bool(found["altered"]))
+
+
+def track(options: argparse.Namespace) -> int:
+    from gessl.tracking import TrackingPlan, follow, rebuild, sync
+
+    command = options.command[options.command[:1] == ["--"] :]
+    if options.command and not command:
+        raise UserError("track: no command after --; give one, or leave out the --")
+    plans = [
+        TrackingPlan(name, tuple(dict.fromkeys(cell.id for cell in experiment.runs())))
+        for name, experiment in experiments(options.config).items()
+    ]
+    if command and not options.rebuild:
+        return follow(plans, command)
+    for index, plan in enumerate(plans):
+        print(rebuild(plan) if options.rebuild and not index else sync(plan))
+    return 0
+
+
+def schema(options: argparse.Namespace) -> None:
+    from gessl.config import schema as text
+
+    print(text(), end="")
