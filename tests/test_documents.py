@@ -11,8 +11,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gessl.documents import DEPTH, from_words, parse, read_document
+from gessl.documents import from_words, parse, read_document
 from gessl.errors import UserError
+from gessl.nodes import DEPTH
 
 AMBIGUOUS = [
     ("a: 010", "readers of YAML differ on 010"),  # 8 in YAML 1.1

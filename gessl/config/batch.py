@@ -12,9 +12,10 @@ from typing import Any, Self
 from gessl.config.experiment import MISSING, OF_DATA, Experiment
 from gessl.config.grid import PlannedScience
 from gessl.config.reading import Findings, require, unknown
-from gessl.documents import Document, Tree, from_words, read_document
+from gessl.documents import Document, from_words, read_document
 from gessl.errors import UserError
 from gessl.evaluation.step import PROTOCOLS, EvaluationSettings
+from gessl.nodes import Tree
 from gessl.tasks.draw import TaskSettings
 
 KEYS = ("experiments", "skip_invalid")

@@ -22,9 +22,10 @@ from gessl.config.values import load_references
 from gessl.data.pin import data_version
 from gessl.data.registry import Dataset, dataset, dataset_names
 from gessl.data.supply import supply
-from gessl.documents import Document, Tree, read_document
+from gessl.documents import Document, read_document
 from gessl.errors import UserError
 from gessl.evaluation.step import EvaluationSettings
+from gessl.nodes import Tree
 from gessl.report.plan import Comparison, PlannedRun, ReportPlan
 from gessl.settings import Range, refused_name
 from gessl.tasks.draw import TaskSettings

@@ -12,10 +12,11 @@ from gessl.config.recipe import Recipe
 from gessl.config.values import tried_method
 from gessl.data.registry import Dataset
 from gessl.data.supply import Supply
-from gessl.documents import Tree, merge
+from gessl.documents import merge
 from gessl.errors import UserError
 from gessl.identity import run_id, science_hash
 from gessl.methods.base import Method
+from gessl.nodes import Tree
 from gessl.training.settings import Science
 
 OWN = "recipe"  # key of a base method's entry that is no hyper-parameter: what this method trains with

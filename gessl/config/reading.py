@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
-from gessl.documents import Document, Loc, Problem, Tree
+from gessl.documents import Document
 from gessl.errors import UserError
+from gessl.nodes import Loc, Problem, Tree
 from gessl.settings import SettingsError
 
 UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")

@@ -7,9 +7,10 @@ import dataclasses
 from typing import Any
 
 from gessl.config.reading import unknown
-from gessl.documents import Document, Mark, Problem, names_in, read_document
+from gessl.documents import Document, names_in, read_document
 from gessl.errors import UserError
 from gessl.layout import RECIPES
+from gessl.nodes import Mark, Problem
 
 FROM = "from"
 OWN = ("name", "title")

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from gessl.config.reading import Fault, Findings, Layer, attempt, unknown
-from gessl.documents import Document, Tree, read_document
+from gessl.documents import Document, read_document
 from gessl.errors import UserError
 from gessl.layout import METHODS, REFERENCES
 from gessl.methods import method_class, method_class_at, method_names
 from gessl.methods.base import Method
 from gessl.methods.contract import require_file, require_heads, require_values
+from gessl.nodes import Tree
 from gessl.report.reference import Reference
 
 # what tells two published numbers apart

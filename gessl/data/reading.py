@@ -5,7 +5,8 @@ import difflib
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from gessl.documents import Document, Loc, Problem
+from gessl.documents import Document
+from gessl.nodes import Loc, Problem
 from gessl.settings import SettingsError
 
 T = TypeVar("T")
