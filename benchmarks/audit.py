@@ -29,7 +29,7 @@ import yaml
 from gessl.data.pin import folder_hashes, folder_md5
 from gessl.layout import data_dir, manifest_dir, pin, raw_dir, report_dir, run_dir, scores_dir, tasks_dir
 from gessl.lineage.contents import files_below, read_contents
-from gessl.lineage.record import Step
+from gessl.lineage.step import Step
 
 NAME = "grid"
 BATCH = 64  # files per sha256sum: few enough to keep the cores busy to the end, many enough to hide its start

@@ -15,10 +15,8 @@ from gessl.files import TABLE_BYTES
 DAMAGE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, NotImplementedError, MemoryError)
 """What reading a damaged file may raise."""
 DIRECTORY = 1 << 20  # most bytes of an archive's list of members: some 10,000 of them
-END, END64 = (
-    re.compile(rb"PK\x05\x06"),
-    b"PK\x06\x07",
-)  # what begins the last record, and what precedes it in a long one
+END = re.compile(rb"PK\x05\x06")  # what begins an archive's last record
+END64 = b"PK\x06\x07"  # what precedes it in a long one
 TAIL = 20 + 22 + (1 << 16)  # bytes in which the last record begins, its comment and what precedes it included
 
 

@@ -164,7 +164,8 @@ def audit(options: argparse.Namespace) -> int:
 def trace(options: argparse.Namespace) -> int:
     import json
 
-    from gessl.lineage.trace import format_tree, holds, lineage_tree
+    from gessl.lineage.trace import lineage_tree
+    from gessl.lineage.tree import format_tree, holds
 
     tree = lineage_tree(options.id)
     print(json.dumps(tree, indent=2) if options.json else format_tree(tree))

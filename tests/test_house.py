@@ -39,6 +39,7 @@ FLOORS = (
     {
         "lineage",
         "lineage.record",
+        "lineage.step",
         "lineage.statement",
         "lineage.staging",
         "lineage.provenance",

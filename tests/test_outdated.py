@@ -11,7 +11,8 @@ import pytest
 from gessl import outdated as module
 from gessl.config import Batch
 from gessl.layout import data_dir, manifest_dir, run_dir, tasks_dir
-from gessl.lineage.record import Step, parse_record, record_id, record_text
+from gessl.lineage.record import parse_record, record_id, record_text
+from gessl.lineage.step import Step
 from gessl.outdated import outdated
 
 CONFIG = Path("config/config.yaml")

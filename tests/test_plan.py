@@ -12,7 +12,7 @@ import yaml
 
 from gessl.cli import main
 from gessl.config import Experiment
-from gessl.lineage.record import Step
+from gessl.lineage.step import Step
 from tests.conftest import SMALL, copy_project
 from tests.lineage.repositories import forge
 

@@ -167,7 +167,7 @@ class Field:
 
 
 def halves(images: int) -> tuple[slice, slice]:
-    """The first and the second half of so many images; the first has one more of an odd number."""
+    """The first and the second half of a number of images; the first is the larger one if it is odd."""
     middle = images - images // 2
     return slice(0, middle), slice(middle, images)
 

@@ -105,7 +105,7 @@ def read_card(dataset: str) -> dict[str, Any]:
 
 
 def _damaged(path: Path, error: Exception) -> UserError:
-    """What a prepared file that cannot be read is told by, in one line."""
+    """The error for a prepared file that cannot be read."""
     why = reason(error) if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {error}"
     return UserError(f"{path}: cannot be read ({why}); {redo(path.parent, f'run `gessl prepare {path.parent.name}`')}")
 

@@ -21,7 +21,8 @@ from gessl.data.registry import Dataset, RawFile, dataset
 from gessl.errors import UserError
 from gessl.files import atomic_json, sha256_file
 from gessl.layout import manifest_dir, pin, raw_dir
-from gessl.lineage.record import Step, read_record
+from gessl.lineage.record import read_record
+from gessl.lineage.step import Step
 from gessl.notices import say
 
 BLOCK = 1 << 20  # bytes read at a time

@@ -19,7 +19,7 @@ from gessl.evaluation.universality import SigmaSettings
 from gessl.failed import failures_noted
 from gessl.identity import require_science
 from gessl.layout import data_dir, run_dir, scores_dir, tasks_dir
-from gessl.lineage.record import Step
+from gessl.lineage.step import Step
 from gessl.nets.encoder import load_encoder
 from gessl.settings import Misfit, Range, Settings
 from gessl.tasks.read import load_episodes, load_label_subsets, load_sigma_suite

@@ -128,7 +128,7 @@ def project_root(path: Path) -> Path:
 
 
 def _audit(cached: bool, expected: str | None, installed: Installed | None, grids: tuple[str, ...]) -> Verdict:
-    scope = Scope.all().behind(grids) if grids else Scope.all()
+    scope = Scope.all().of_grids(grids) if grids else Scope.all()
     ledger, present, raw, left = scope
     seen = Seen(RESULTS) if cached else None
     wanted = ledger.wanted()

@@ -19,7 +19,7 @@ def fault_of_score(row: Mapping[str, str], outcomes: Mapping[str, Any]) -> str:
     """What is wrong with a row of a score table; empty where it is the mean of its outcomes.
 
     Args:
-        row: the row; a sum over images (`is_sum`) fits any outcomes.
+        row: the row; a sum over images fits any outcomes.
         outcomes: of every test item, by protocol and task.
     """
     try:
@@ -32,13 +32,8 @@ def fault_of_score(row: Mapping[str, str], outcomes: Mapping[str, Any]) -> str:
     return ""
 
 
-def is_sum(row: Mapping[str, str]) -> bool:
-    """Whether a score adds up images, whose number is told nowhere else, so that outcomes do not give it."""
-    return row["metric"].endswith("_sum")
-
-
 def check_scores(ledger: Ledger, contents: Mapping[str, Content]) -> Iterator[Finding]:
-    """Every score whose record lists outcomes is what they give. Files that are not as recorded are told elsewhere."""
+    """Hold every score against its outcomes, if its record lists them; files that are not as recorded are left out."""
     for held in ledger.held:
         if held.record["step"] != "evaluate":
             continue

@@ -39,7 +39,7 @@ class Scope(NamedTuple):
         raw = {*files_below(RAW), *map(str, RAW.glob("[!.]*.dvc"))} if RAW.is_dir() else set()
         return cls(Ledger(RESULTS, present), present, sorted(raw))
 
-    def behind(self, grids: Sequence[str]) -> "Scope":
+    def of_grids(self, grids: Sequence[str]) -> "Scope":
         """What the reports of `grids` are made of, with the raw data and the pins that it leads to.
 
         A folder of results is in it whole, so that what was slipped into one is seen.
@@ -83,4 +83,4 @@ def _left(present: Iterable[str], folders: set[str]) -> str:
         return ""
     halves = sum(others.values())
     half = f" ({halves} of them half made: {STAGING})" if halves else ""
-    return f"{len(others)} other things lie in {RESULTS}{half} that this audit did not look at; `gessl audit` does"
+    return f"{len(others)} other results{half} were not looked at; `gessl audit` looks at everything"

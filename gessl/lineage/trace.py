@@ -1,26 +1,25 @@
 """The trace: where a number, a run or a file comes from, back to the raw data, each hash checked on the way."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from gessl.data.pin import folder_hashes, folder_md5, read_pin
-from gessl.errors import UserError, printable
+from gessl.errors import UserError
 from gessl.files import has_content, sha256_file
 from gessl.layout import RAW, RECORD, RESULTS, run_dir, scores_dir
 from gessl.lineage.facts import SHORT, code_facts, mlflow_runs, record_facts
 from gessl.lineage.find import find_cells, find_score, folder_of_record, is_run, score_rows
-from gessl.lineage.outcomes import OUTCOMES, fault_of_score, is_sum
+from gessl.lineage.outcomes import OUTCOMES, fault_of_score
 from gessl.lineage.record import load_record, project_path
+from gessl.lineage.tree import Node, make_node
 from gessl.npz import DAMAGE, load_npz
+from gessl.report.items import is_sum
 
 TABLE = "scores.csv"
 EARLIER = 12  # digits of the ids of cells and scores in earlier versions
 LONGEST = 50  # most steps in a row that are followed; from raw data to a report there are six
 SHOWN = 5  # wrong outputs of a step that are named
-
-Node = dict[str, Any]
 
 
 def lineage_tree(identifier: str) -> Node:
@@ -55,24 +54,6 @@ def lineage_tree(identifier: str) -> Node:
     )
 
 
-def format_tree(tree: Node) -> str:
-    """The lineage for people: ✓ marks what was verified now, ✗ what does not hold."""
-    marks, unchecked = list(_marks(tree)), list(_unchecked(tree))
-    wrong = marks.count(False)
-    verdict = f"✗ {wrong} of {len(marks)} checks failed" if wrong else f"✓ {len(marks)} checks passed"
-    left = [f"not checked: {title}" for title in unchecked]
-    return "\n".join([*map(printable, [*_render(tree), *left]), verdict])
-
-
-def holds(tree: Node) -> bool:
-    """Whether every check passed."""
-    return all(_marks(tree))
-
-
-def _node(title: str, verified: bool | None, facts: dict[str, str], children: list[Node]) -> Node:
-    return {"title": title, "verified": verified, "facts": facts, "children": children}
-
-
 class _Tracer:
     """Builds nodes; remembers what was told and what was hashed."""
 
@@ -105,8 +86,8 @@ class _Tracer:
         children = [*scores, self._number(name, cell, record, wanted)]
         for other, same in found[1:]:
             agrees = self._claimed(other) and same == cell
-            children.append(_node(f"also in {other}: {same.get('text')}", agrees, self._origin(other), []))
-        return _node(f"cell {name} = {cell.get('text')}", self._claimed(ids) and not lost, facts, children)
+            children.append(make_node(f"also in {other}: {same.get('text')}", agrees, self._origin(other), []))
+        return make_node(f"cell {name} = {cell.get('text')}", self._claimed(ids) and not lost, facts, children)
 
     @staticmethod
     def _rows(entry: dict[str, Any], wanted: set[str]) -> list[dict[str, str]]:
@@ -117,7 +98,7 @@ class _Tracer:
         title = f"the number of cell {name}, from its scores"
         if record is None or "runs" not in record["config"] or len(name) == EARLIER:
             why = "the report is of an earlier version, or its record states no plan"
-            return _node(title, None, {"why": why}, [])
+            return make_node(title, None, {"why": why}, [])
         from gessl.report.recompute import recompute  # a second: it imports pandas
 
         tables = {
@@ -128,8 +109,8 @@ class _Tracer:
         try:
             made = recompute(record["config"], tables, wanted).get(name)
         except (UserError, ValueError, TypeError, LookupError, AttributeError) as error:
-            return _node(title, False, {"fault": str(error)}, [])
-        return _node(title, made == cell, {"made again": str(made and made["text"])}, [])
+            return make_node(title, False, {"fault": str(error)}, [])
+        return make_node(title, made == cell, {"made again": str(made and made["text"])}, [])
 
     def score(self, row: dict[str, str], path: Path, read: dict[str, Any] | None = None) -> Node:
         """One row of a score table; `read` is what the record of a report says of that table."""
@@ -146,19 +127,19 @@ class _Tracer:
         if not same:
             facts["made again since"] = "the report was made from another table"
         children = [self.record(path.parent), self._outcomes(row, path)]
-        return _node(title, self._claimed(path) and same, facts, children)
+        return make_node(title, self._claimed(path) and same, facts, children)
 
     @staticmethod
     def _outcomes(row: dict[str, str], path: Path) -> Node:
         """Whether a score is the mean of its test items' outcomes, which lie next to it."""
         title, outcomes = f"{row['metric']} of {row['task']}, from its outcomes", path.with_name(OUTCOMES)
-        if is_sum(row) or not outcomes.is_file():
-            return _node(title, None, {"why": "a sum tells its number of images nowhere, or there are none"}, [])
+        if is_sum(row["metric"]) or not outcomes.is_file():
+            return make_node(title, None, {"why": "there are none, or the score is a sum over an unknown number"}, [])
         try:
             fault = fault_of_score(row, load_npz(outcomes))
         except DAMAGE as error:
             fault = str(error)
-        return _node(title, not fault, {"fault": fault} if fault else {}, [])
+        return make_node(title, not fault, {"fault": fault} if fault else {}, [])
 
     def path(self, path: Path) -> Node:
         """A file, or a folder that a step made."""
@@ -176,19 +157,19 @@ class _Tracer:
             raise UserError(f"{path}: no lineage record claims anything in it; give a file that a step made")
         entry = _output(path)
         facts = {"sha256": entry["sha256"] if entry else "not recorded", **self._origin(path)}
-        return _node(path.as_posix(), self._claimed(path), facts, [self.record(folder)])
+        return make_node(path.as_posix(), self._claimed(path), facts, [self.record(folder)])
 
     def record(self, folder: Path) -> Node:
         """A step's record, what decided its outputs, and the records of what it read."""
         record, sound = _load(folder)
         if record is None:
-            return _node(f"{folder / RECORD}: no readable record", False, {}, [])
-        node = _node(f"{record['step']} {record['name']}", sound, {"record": record["id"][:SHORT]}, [])
+            return make_node(f"{folder / RECORD}: no readable record", False, {}, [])
+        node = make_node(f"{record['step']} {record['name']}", sound, {"record": record["id"][:SHORT]}, [])
         if folder in self._told:
             return node | {"told": True}
         self._told.add(folder)
         if self._depth == LONGEST:
-            return _node(f"{node['title']}: more than {LONGEST} steps", False, node["facts"], [])
+            return make_node(f"{node['title']}: more than {LONGEST} steps", False, node["facts"], [])
         node["facts"] |= record_facts(record)
         if record["id"] in self._mlflow:
             node["facts"]["MLflow run"] = self._mlflow[record["id"]]
@@ -214,7 +195,7 @@ class _Tracer:
         wrong = [output["path"] for output in outputs if not self._as_recorded(output)]
         more = f" and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
         facts = {"altered or missing": ", ".join(wrong[:SHOWN]) + more} if wrong else {}
-        return _node(f"wrote {len(outputs)} file{'s' if len(outputs) != 1 else ''}", not wrong, facts, [])
+        return make_node(f"wrote {len(outputs)} file{'s' if len(outputs) != 1 else ''}", not wrong, facts, [])
 
     def _input(self, entry: dict[str, Any], maker: Path | None) -> Node:
         path = Path(entry["path"])
@@ -225,19 +206,19 @@ class _Tracer:
             if record is None or record["id"] != entry["record"]:
                 verified = False
                 facts["made again since"] = f"was an output of record {entry['record'][:SHORT]}"
-        return _node(f"read {path}", verified, facts, [])
+        return make_node(f"read {path}", verified, facts, [])
 
     def _pin(self, path: Path, recorded: bool) -> Node:
         """A pin, whether it is as recorded, and whether the raw data are the pinned ones."""
         try:
             pinned = read_pin(path)
         except UserError as error:
-            return _node(f"read {path}", False, {"fault": str(error)}, [])
+            return make_node(f"read {path}", False, {"fault": str(error)}, [])
         folder = path.with_suffix("")
         if folder not in self._raw_md5:
             self._raw_md5[folder] = folder_md5(folder_hashes(folder, pinned))
         verified = recorded and self._raw_md5[folder] == pinned.md5
-        return _node(f"read {path}", verified, {"data version": pinned.md5}, [])
+        return make_node(f"read {path}", verified, {"data version": pinned.md5}, [])
 
     def _raw(self, path: Path) -> Node:
         name = path.relative_to(RAW).parts[0] if path != RAW else ""
@@ -249,7 +230,7 @@ class _Tracer:
         facts = {"sha256": whole or ("a folder" if path.is_dir() else "not read")}
         fetch = RESULTS / "raw" / pin.stem
         children = [below, *([self.record(fetch)] if (fetch / RECORD).is_file() else [])]
-        return _node(path.as_posix(), below["verified"], facts, children)
+        return make_node(path.as_posix(), below["verified"], facts, children)
 
     def _origin(self, path: Path) -> dict[str, str]:
         folder = _maker_folder(path)
@@ -282,31 +263,3 @@ def _load(folder: Path) -> tuple[dict[str, Any] | None, bool]:
 
 def _maker_folder(path: Path) -> Path | None:
     return next((folder for folder in (path, *path.parents) if (folder / RECORD).is_file()), None)
-
-
-def _marks(node: Node) -> Iterator[bool]:
-    if node["verified"] is not None and not node.get("told"):
-        yield node["verified"]
-    for child in node["children"]:
-        yield from _marks(child)
-
-
-def _unchecked(node: Node) -> Iterator[str]:
-    if node["verified"] is None and not node.get("told"):
-        yield node["title"]
-    for child in node["children"]:
-        yield from _unchecked(child)
-
-
-def _render(node: Node, first: str = "", rest: str = "") -> Iterator[str]:
-    mark = {True: " ✓", False: " ✗", None: ""}[node["verified"]]
-    children, facts = node["children"], [f"{key}: {value}" for key, value in node["facts"].items()]
-    if node.get("told"):
-        facts.append("see above")
-    short = bool(facts) and not children and len(facts) <= 2
-    yield f"{first}{node['title']}{mark}" + (f" ({', '.join(facts)})" if short else "")
-    for fact in [] if short else facts:
-        yield f"{rest}{'│' if children else ' '}  {fact}"
-    for child in children:
-        last = child is children[-1]
-        yield from _render(child, rest + ("└─ " if last else "├─ "), rest + ("   " if last else "│  "))

@@ -11,6 +11,11 @@ Items = NDArray[np.float64]
 GAP_COLUMNS = {"accuracy": (1.0, 0.0), "accuracy_reference": (0.0, 1.0), "accuracy_gap": (-1.0, 1.0)}
 
 
+def is_sum(metric: str) -> bool:
+    """Whether a metric adds up what its mean averages; over how many images is not written down."""
+    return metric.endswith("_sum")
+
+
 def per_item(protocol: str, metric: str, unit: str, value: float, outcomes: NDArray[Any]) -> Items:
     """What each item adds to a score [m], in the unit of the score, whose value is their mean.
 
@@ -34,7 +39,7 @@ def per_item(protocol: str, metric: str, unit: str, value: float, outcomes: NDAr
         found = found.mean(0)
     if found.ndim != 1 or found.size == 0:
         raise ValueError(f"outcomes of {protocol} have the shape {list(outcomes.shape)}")
-    if metric.endswith("_sum"):  # its number of images is told nowhere else
+    if is_sum(metric):
         return found * (value / found.mean() if found.mean() else 1.0)
     scaled = found * 100 if unit == "%" else found
     _require_same(protocol, metric, value, float(scaled.mean()))

@@ -10,7 +10,7 @@ import pandas as pd
 
 from gessl.files import sha256_json
 from gessl.report.collect import FINISHED, Collected
-from gessl.report.items import Items
+from gessl.report.items import Items, is_sum
 from gessl.report.plan import Comparison, ReportPlan
 from gessl.report.protocols import why_invalid
 from gessl.report.reference import Reference
@@ -102,7 +102,7 @@ class Table:
     @property
     def repeats(self) -> bool:
         """Whether it is a multiple of another table (σ as a sum): shown, but no comparison of its own."""
-        return self.metric.endswith("_sum")
+        return is_sum(self.metric)
 
     @property
     def invalid(self) -> str:

@@ -23,13 +23,7 @@ if TYPE_CHECKING:
 POINTS = 900  # metrics in one call; MLflow takes 1000 entities
 PARAMS = 100  # params in one call
 SMALL = 50 * 2**20  # bytes; a larger encoder is named by path and hash only
-MIRRORED = {
-    "metrics.jsonl",
-    "config.json",
-    "encoder.safetensors",
-    "scores.csv",
-    "sigma-report.html",
-}  # of what records name
+MIRRORED = {"metrics.jsonl", "config.json", "encoder.safetensors", "scores.csv", "sigma-report.html"}  # of the outputs
 RUN, KIND, RECORD_ID, STEP = "gessl.run", "gessl.kind", "gessl.record", "gessl.step"  # tags
 TREE = "gessl.tree"  # a tag, too: several trees of results may share a store
 DATA_VERSION = "gessl.data_version"  # a tag, too: the md5 in the DVC pin

@@ -20,7 +20,8 @@ from gessl.failed import failures_noted, note_failure
 from gessl.files import atomic_json, sha256_file, sha256_json
 from gessl.layout import data_dir, lease_dir, run_dir, work_dir
 from gessl.lineage.provenance import fingerprint, step_fingerprint
-from gessl.lineage.record import Step, read_record
+from gessl.lineage.record import read_record
+from gessl.lineage.step import Step
 from gessl.nets.encoder import save_encoder
 from gessl.nets.parallel import anywhere, join, processes, wait
 from gessl.notices import say

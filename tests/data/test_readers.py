@@ -377,7 +377,7 @@ def test_an_archive_of_many_files_is_refused(place: Callable[..., Path], formats
 
 
 def _header(kind: bytes, content: bytes) -> bytes:
-    """A member of tar that tells of the next one."""
+    """A tar member that describes the next one."""
     entry = tarfile.TarInfo("header")
     entry.type, entry.size = kind, len(content)
     return entry.tobuf(tarfile.USTAR_FORMAT) + content + bytes(-len(content) % 512)

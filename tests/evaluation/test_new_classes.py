@@ -15,7 +15,7 @@ from gessl.evaluation.step import PROTOCOLS, SUPERVISED, EvaluationSettings, eva
 from gessl.evaluation.universality import SigmaSettings
 from gessl.identity import science_hash
 from gessl.layout import data_dir, run_dir, scores_dir
-from gessl.lineage.record import Step
+from gessl.lineage.step import Step
 from gessl.nets.encoder import Encoder, save_encoder
 from gessl.tasks.draw import SuiteSettings, TaskSettings, draw
 

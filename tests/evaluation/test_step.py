@@ -18,7 +18,8 @@ from gessl.evaluation.step import PROTOCOLS, EvaluationSettings, evaluate
 from gessl.evaluation.universality import SigmaSettings
 from gessl.identity import science_hash
 from gessl.layout import RECORD, data_dir, run_dir, scores_dir, tasks_dir
-from gessl.lineage.record import Step, read_record
+from gessl.lineage.record import read_record
+from gessl.lineage.step import Step
 from gessl.nets.encoder import Encoder, load_encoder, save_encoder
 
 RUN = "toy-simclr-s3-00000000"

@@ -120,16 +120,16 @@ class Tree:
         self.fresh()
         met = self.attempt(fault)
         found, where = self.content(), f"{' '.join(self.words)}, {fault} ({self.operations[fault.at]})"
-        told = f"{where}\n{met.err}"
-        self._check_verdict(fault, met, told)
-        assert not (left := self._strays(found, fault)), f"{told}: left {left}"
+        context = f"{where}\n{met.err}"
+        self._check_verdict(fault, met, context)
+        assert not (left := self._strays(found, fault)), f"{context}: left {left}"
         for path, was in self.before.items():
             if path not in self.after or self.before[path] == self.after[path]:
-                assert found.get(path, was) == was or path in self._telling_time, f"{told}: altered {path}"
+                assert found.get(path, was) == was or path in self._telling_time, f"{context}: altered {path}"
         for record in (path for path in found if Path(path).name == RECORD and not path.startswith("mlflow/")):
             whole = Path(record).parent.as_posix() + "/"
             for path in (path for path in self.after if path.startswith(whole)):
-                assert path in found, f"{told}: {record} stands for a lack of {path}"
+                assert path in found, f"{context}: {record} stands for a lack of {path}"
         if found != self.before:
             self._check_again(where)
 
@@ -144,18 +144,18 @@ class Tree:
         lost = [path for path in lost if path not in passing and not MLFLOWS_OWN.match(path)]
         assert not lost, f"{where}, and then: {lost}"
 
-    def _check_verdict(self, fault: Fault, met: Attempt, told: str) -> None:
+    def _check_verdict(self, fault: Fault, met: Attempt, context: str) -> None:
         if fault.code is None and fault.sent == signal.SIGKILL:
-            assert met.code == KILLED, told
+            assert met.code == KILLED, context
             return
-        assert met.code in ((0, 2) if fault.code else (0, INTERRUPTED)), told
-        assert "Traceback" not in met.err, told
+        assert met.code in ((0, 2) if fault.code else (0, INTERRUPTED)), context
+        assert "Traceback" not in met.err, context
         if met.code:
             said = met.said[-1:] if self.words[0] == "replay" else met.said  # it shows what its step says
-            assert len(said) == 1 and said[0].startswith("gessl: "), told
+            assert len(said) == 1 and said[0].startswith("gessl: "), context
         else:
             lost = [path for path in self._difference() if path in self.after and not path.startswith(CONVENIENCE)]
-            assert not lost, f"{told}: {lost}"
+            assert not lost, f"{context}: {lost}"
 
     def _strays(self, found: dict[str, Any], fault: Fault) -> list[str]:
         """What a failed attempt left that is none of its results; a killed one may leave what is hidden."""

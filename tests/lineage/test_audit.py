@@ -11,7 +11,8 @@ from gessl.lineage.audit import audit, format_verdict
 from gessl.lineage.checks import check_ancestry
 from gessl.lineage.contents import files_below
 from gessl.lineage.ledger import Ledger
-from gessl.lineage.record import Step, parse_record, record_id, record_text
+from gessl.lineage.record import parse_record, record_id, record_text
+from gessl.lineage.step import Step
 
 RECORDS = 6
 

@@ -17,7 +17,7 @@ from gessl.layout import data_dir, pin, run_dir, scores_dir
 from gessl.lineage import repository
 from gessl.lineage.compare import ABSENT
 from gessl.lineage.diff import diff, format_diff
-from gessl.lineage.record import Step
+from gessl.lineage.step import Step
 
 ONE, TWO = "toy-simclr-s0-11111111", "toy-simclr+gessl-s1-22222222"
 Weights = dict[str, NDArray[np.float32]]

@@ -20,10 +20,11 @@ from gessl.errors import UserError
 from gessl.files import parse_json, read_bounded, sha256_file
 from gessl.layout import data_dir, report_dir, run_dir, scores_dir
 from gessl.lineage import contents
-from gessl.lineage import record as record_module
+from gessl.lineage import step as step_module
 from gessl.lineage.audit import audit
-from gessl.lineage.record import Step, parse_record, record_text
+from gessl.lineage.record import parse_record, record_text
 from gessl.lineage.rocrate import write_crate
+from gessl.lineage.step import Step
 
 HUGE = 30_000_000_000  # bytes of a file of holes: nothing on the disk, a minute or more to read
 
@@ -233,7 +234,7 @@ def test_a_clock_that_is_set_changes_no_duration(project: Path, monkeypatch: pyt
             cls.year_of_now += 1
             return datetime(cls.year_of_now, 1, 1, tzinfo=UTC)
 
-    monkeypatch.setattr(record_module, "datetime", Clock)
+    monkeypatch.setattr(step_module, "datetime", Clock)
     out = Path("results/x")
     with Step("tasks", "x", out, inputs=[], config={}) as step:
         step.path("a").write_bytes(b"a")

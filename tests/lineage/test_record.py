@@ -13,7 +13,9 @@ from gessl.errors import UserError
 from gessl.files import canonical_json, sha256_file
 from gessl.lineage import record as record_module
 from gessl.lineage import staging
-from gessl.lineage.record import Step, describe_input, parse_record, read_record, record_id
+from gessl.lineage import step as step_module
+from gessl.lineage.record import describe_input, parse_record, read_record, record_id
+from gessl.lineage.step import Step
 
 OUT = Path("results/data/toy")
 
@@ -288,7 +290,7 @@ def test_links_are_no_outputs() -> None:
 def test_code_is_that_of_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     with Step("prepare", "toy", OUT, inputs=[], config={}) as step:
         step.path("a").write_text("a", encoding="utf-8")
-        monkeypatch.setattr(record_module, "code_state", lambda: {"commit": "edited meanwhile"})
+        monkeypatch.setattr(step_module, "code_state", lambda: {"commit": "edited meanwhile"})
     found = read_record(OUT)
     assert found is not None
     assert found["code"] != {"commit": "edited meanwhile"}

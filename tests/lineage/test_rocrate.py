@@ -12,8 +12,9 @@ from toy_project import RUN, make_data, make_report, write_pin
 from gessl.cli import main
 from gessl.errors import UserError
 from gessl.layout import run_dir, scores_dir
-from gessl.lineage.record import Step, parse_record, read_record
+from gessl.lineage.record import parse_record, read_record
 from gessl.lineage.rocrate import write_crate
+from gessl.lineage.step import Step
 
 PROFILE = "provenance-run-crate-0.5"
 

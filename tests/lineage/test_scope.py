@@ -81,7 +81,7 @@ def two(project: Path) -> Path:
 def test_what_others_left_fails_nobody_else(two: Path) -> None:
     before = audit(grids=["grid"])
     assert before.ok and before.records == 6 and before.head != audit().head
-    assert before.notes[0] == "9 other things lie in results that this audit did not look at; `gessl audit` does"
+    assert before.notes[0] == "9 other results were not looked at; `gessl audit` looks at everything"
     folders = (run_dir(OTHER), scores_dir(OTHER), report_dir("other"), Path("results/data/elsewhere"))
     for path in (*(next(folder.glob("[a-q]*")) for folder in folders), raw_dir("elsewhere") / "images.bin"):
         flip(path)
@@ -93,7 +93,7 @@ def test_what_others_left_fails_nobody_else(two: Path) -> None:
     Path("results/notes.txt").touch()
     after = audit(grids=["grid"])
     assert after.findings == () and after.head == before.head
-    left = "11 other things lie in results (2 of them half made: .staging) that this audit did not look at"
+    left = "11 other results (2 of them half made: .staging) were not looked at"
     assert after.notes[0].startswith(left)
     assert left in format_verdict(after)
     assert {"results/notes.txt", str(run_dir("killed") / ".staging"), str(pin("elsewhere"))} <= {

@@ -9,8 +9,9 @@ from google.protobuf import json_format
 from in_toto_attestation.v1.statement import Statement
 from in_toto_attestation.v1.statement_pb2 import Statement as StatementMessage
 
-from gessl.lineage.record import Step, parse_record, read_record
+from gessl.lineage.record import parse_record, read_record
 from gessl.lineage.statement import flat_record, statement
+from gessl.lineage.step import Step
 
 OUT = Path("results/data/toy")
 

@@ -13,8 +13,10 @@ from gessl.cli import main
 from gessl.errors import UserError
 from gessl.files import sha256_file, sha256_json
 from gessl.layout import data_dir, raw_dir, report_dir, run_dir, scores_dir
-from gessl.lineage.record import Step, read_record
-from gessl.lineage.trace import format_tree, lineage_tree
+from gessl.lineage.record import read_record
+from gessl.lineage.step import Step
+from gessl.lineage.trace import lineage_tree
+from gessl.lineage.tree import format_tree
 from gessl.report.plan import Comparison, PlannedRun, ReportPlan
 from gessl.report.recompute import recompute
 

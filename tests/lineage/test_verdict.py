@@ -12,7 +12,7 @@ from toy_project import RUN, make_data, make_report, make_run
 
 from gessl.cli import main
 from gessl.layout import LOCK, RECORD, data_dir, manifest_dir, report_dir, run_dir, scores_dir, tasks_dir
-from gessl.lineage import contents, provenance, record
+from gessl.lineage import contents, provenance, record, step
 from gessl.lineage.audit import audit, format_verdict
 
 FOLDERS = {
@@ -133,8 +133,8 @@ def test_a_step_whose_sources_cannot_be_read_is_stale(project: Path, sources: Pa
 
 
 def test_what_the_record_does_not_tell_is_a_note(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(record, "code_state", lambda: {"commit": None, "dirty": "d", "sources": "s"})
-    monkeypatch.setattr(record, "step_fingerprint", lambda step, config: None)
+    monkeypatch.setattr(step, "code_state", lambda: {"commit": None, "dirty": "d", "sources": "s"})
+    monkeypatch.setattr(step, "step_fingerprint", lambda step, config: None)
     make_report("grid", RUN)
     verdict = audit()
     assert verdict.ok

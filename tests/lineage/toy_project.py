@@ -8,7 +8,7 @@ import yaml
 from gessl.data.pin import folder_hashes, folder_md5
 from gessl.files import sha256_file
 from gessl.layout import data_dir, manifest_dir, pin, raw_dir, report_dir, run_dir, scores_dir, tasks_dir
-from gessl.lineage.record import Step
+from gessl.lineage.step import Step
 
 RUN = "toy-simclr-s0-0123abcd"
 SCORE, CELL = "aaaaaaaaaaaa", "cccccccccccc"

@@ -26,7 +26,8 @@ from gessl.evaluation import step
 from gessl.evaluation.embed import embed
 from gessl.failed import read_failure
 from gessl.files import sha256_file
-from gessl.lineage.record import Step, parse_record
+from gessl.lineage.record import parse_record
+from gessl.lineage.step import Step
 from gessl.nets import parallel
 from gessl.nets.encoder import load_encoder
 from gessl.training import pretrain

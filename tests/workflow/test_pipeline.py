@@ -120,7 +120,7 @@ def test_a_grid_is_judged_by_what_it_is_made_of(project: Path, capsys: pytest.Ca
     assert done.returncode == 0, done.stdout + done.stderr
     verdict = json.loads(Path("logs/audit.json").read_text(encoding="utf-8"))
     assert (verdict["ok"], verdict["grids"]) == (True, ["small"])
-    assert verdict["notes"][0].startswith("2 other things lie in results (1 of them half made: .staging)")
+    assert verdict["notes"][0].startswith("2 other results (1 of them half made: .staging) were not looked at")
     capsys.readouterr()
     assert main(["audit"]) == 1
     said = capsys.readouterr().out
