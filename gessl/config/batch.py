@@ -74,44 +74,8 @@ class Batch:
     @classmethod
     def _of(cls, documents: Iterable[Document], skip_invalid: bool, of_data: tuple[str, ...] = OF_DATA) -> Self:
         """From documents, each an experiment or a batch."""
-        members: dict[str, Document | Path] = {}
-        for document in documents:
-            if "experiments" in document.tree:
-                paths, skips = _members(document)
-                skip_invalid = skip_invalid or skips
-                members |= {os.path.realpath(path): path for path in paths}
-            else:
-                members[os.path.realpath(document.source)] = document
-        found: dict[str, Experiment] = {}
-        faults: list[str] = []
-        for member in members.values():
-            source = str(member) if isinstance(member, Path) else member.source
-            try:
-                document = read_document(member, MISSING) if isinstance(member, Path) else member
-                found[source] = Experiment.of(document, of_data)
-            except UserError as error:
-                faults += error.args
-        if faults and not (skip_invalid and found):
-            raise UserError(*faults)
-        experiments: dict[str, Experiment] = {}
-        sources: dict[str, str] = {}
-        for path, experiment in found.items():
-            named = sources.setdefault(experiment.name, path)
-            if named != path:
-                raise UserError(f"{path}: name: {named} is called {experiment.name!r}, too; rename one of them")
-            experiments[experiment.name] = experiment
-        runs: dict[str, PlannedScience] = {}
-        owners: dict[str, tuple[str, ...]] = {}
-        for experiment in experiments.values():
-            for cell in experiment.runs():
-                first = runs.setdefault(cell.id, cell)
-                if first.hash != cell.hash:
-                    raise UserError(
-                        f"{experiment.name}: {cell.id}: the id of two runs with other settings ({first.variant!r} and"
-                        f" {cell.variant!r}); change a setting of one of them, if only in its last digit"
-                    )
-                asking = owners.get(cell.id, ())
-                owners[cell.id] = asking if experiment.name in asking else (*asking, experiment.name)
+        experiments, faults = _read(documents, skip_invalid, of_data)
+        runs, owners = _runs(experiments.values())
         batch = cls(experiments, tuple(faults), runs, owners)
         for dataset in {name for experiment in experiments.values() for name in experiment.datasets}:
             batch.tasks(dataset)  # refuses what does not go together
@@ -187,6 +151,63 @@ class Batch:
         """
         require(run, self.runs, " and ".join(self.experiments), "run")
         return self.runs[run]
+
+
+def _read(
+    documents: Iterable[Document], skip_invalid: bool, of_data: tuple[str, ...]
+) -> tuple[dict[str, Experiment], list[str]]:
+    """Experiments by name, and what is wrong with those that were skipped.
+
+    Raises:
+        UserError: a file is wrong and not to be skipped, or two experiments have one name.
+    """
+    members: dict[str, Document | Path] = {}
+    for document in documents:
+        if "experiments" in document.tree:
+            paths, skips = _members(document)
+            skip_invalid = skip_invalid or skips
+            members |= {os.path.realpath(path): path for path in paths}
+        else:
+            members[os.path.realpath(document.source)] = document
+    found: dict[str, Experiment] = {}
+    sources: dict[str, str] = {}
+    faults: list[str] = []
+    for member in members.values():
+        source = str(member) if isinstance(member, Path) else member.source
+        try:
+            document = read_document(member, MISSING) if isinstance(member, Path) else member
+            experiment = Experiment.of(document, of_data)
+        except UserError as error:
+            faults += error.args
+            continue
+        named = sources.setdefault(experiment.name, source)
+        if named != source:
+            raise UserError(f"{source}: name: {named} is called {experiment.name!r}, too; rename one of them")
+        found[experiment.name] = experiment
+    if faults and not (skip_invalid and found):
+        raise UserError(*faults)
+    return found, faults
+
+
+def _runs(experiments: Iterable[Experiment]) -> tuple[dict[str, PlannedScience], dict[str, tuple[str, ...]]]:
+    """Every distinct run by its id, and the experiments that ask for each.
+
+    Raises:
+        UserError: two runs have one id.
+    """
+    runs: dict[str, PlannedScience] = {}
+    owners: dict[str, tuple[str, ...]] = {}
+    for experiment in experiments:
+        for cell in experiment.runs():
+            first = runs.setdefault(cell.id, cell)
+            if first.hash != cell.hash:
+                raise UserError(
+                    f"{experiment.name}: {cell.id}: the id of two runs with other settings ({first.variant!r} and"
+                    f" {cell.variant!r}); change a setting of one of them, if only in its last digit"
+                )
+            asking = owners.get(cell.id, ())
+            owners[cell.id] = asking if experiment.name in asking else (*asking, experiment.name)
+    return runs, owners
 
 
 def _members(document: Document) -> tuple[list[Path], bool]:
