@@ -12,6 +12,7 @@ import importlib
 import io
 import os
 import pkgutil
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -30,6 +31,7 @@ CODES = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EIO)
 EVENTS = {"os.rename": 1, "os.remove": 0, "os.mkdir": 0, "os.rmdir": 0, "os.symlink": 1, "os.link": 1, "os.truncate": 0}
 """Audit events of Python, with the argument that names what is changed."""
 ELSEWHERE = ("/dev/", "/proc/")
+BAR = re.compile(r"\d+/\d+ \[\d+:\d+<")  # a progress bar, in steps a second or seconds a step
 SECONDS = 120  # until an attempt counts as hanging
 
 
@@ -56,7 +58,7 @@ class Attempt(NamedTuple):
     def said(self) -> list[str]:
         """The lines on stderr, without progress bars and skipped warnings of libraries."""
         lines = [line.rpartition("\r")[2] for line in self.err.splitlines()]
-        return [line for line in lines if line and "it/s]" not in line and "/s]" not in line]
+        return [line for line in lines if line and not BAR.search(line)]
 
 
 class Disk:
