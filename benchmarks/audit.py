@@ -26,10 +26,10 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from gessl.audit.contents import files_below, read_contents
 from gessl.data.pin import folder_hashes, folder_md5
 from gessl.layout import data_dir, manifest_dir, pin, raw_dir, report_dir, run_dir, scores_dir, tasks_dir
-from gessl.lineage.contents import files_below, read_contents
-from gessl.lineage.step import Step
+from gessl.records.step import Step
 
 NAME = "grid"
 BATCH = 64  # files per sha256sum: few enough to keep the cores busy to the end, many enough to hide its start

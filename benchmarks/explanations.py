@@ -21,12 +21,12 @@ from tqdm import tqdm
 
 from benchmarks.learn import OUT, above, accuracy, scored, untrained
 from gessl.bilevel.learner import seeded_init
-from gessl.config import Experiment
-from gessl.config.policies import view_policy
 from gessl.data.arrays import open_images, read_index
 from gessl.data.readers import open_raw
 from gessl.data.registry import dataset
 from gessl.evaluation.embed import embed, load_images
+from gessl.grid.experiment import Experiment
+from gessl.grid.policies import view_policy
 from gessl.layout import run_dir
 from gessl.methods.base import Batch, Tensors, each_view
 from gessl.methods.cpc import CPC, GRID

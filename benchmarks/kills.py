@@ -31,11 +31,11 @@ import yaml
 
 from benchmarks.progress import progress
 from gessl.cli import main
-from gessl.config import Batch
 from gessl.files import sha256_file
+from gessl.grid.batch import Batch
 from gessl.layout import RECORD, lease_dir, run_dir, work_dir
-from gessl.lineage.record import parse_record
-from gessl.lineage.staging import STAGING
+from gessl.records.record import parse_record
+from gessl.records.staging import STAGING
 from gessl.training import pretrain  # noqa: F401 (imported before the processes are forked)
 from gessl.training.metrics import read_metrics
 

@@ -19,10 +19,10 @@ import numpy as np
 import torch
 
 from gessl.bilevel.learner import seeded_init
-from gessl.config import Experiment
 from gessl.data.arrays import open_images, read_card, read_index
 from gessl.evaluation import scarce
 from gessl.evaluation.embed import embed, position_tensor
+from gessl.grid.experiment import Experiment
 from gessl.layout import scores_dir
 from gessl.nets.encoder import Encoder
 from gessl.rng import generator

@@ -20,7 +20,8 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.rounds import run_rounds
-from gessl.config import Experiment, load_method
+from gessl.grid.experiment import Experiment
+from gessl.grid.values import load_method
 from gessl.methods.base import Method, Tensors
 from gessl.nets.encoder import Encoder
 from gessl.rng import generator

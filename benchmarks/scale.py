@@ -27,8 +27,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from gessl.config.shared import with_recipe
 from gessl.documents import read_document
+from gessl.grid.shared import with_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 GRID = "config/paper/methods-cifar10-wmse.yaml"

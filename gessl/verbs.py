@@ -11,12 +11,12 @@ from gessl.layout import data_dir, pin, raw_dir, report_dir, run_dir, scores_dir
 from gessl.notices import say
 
 if TYPE_CHECKING:
-    from gessl.config import Experiment
+    from gessl.grid.experiment import Experiment
 
 
 def experiments(config: Path) -> "Mapping[str, Experiment]":
     """Those of an experiment file or a batch; what a batch skips is told."""
-    from gessl.config import Batch
+    from gessl.grid.batch import Batch
 
     batch = Batch.load([config])
     for line in batch.skipped:
@@ -28,7 +28,7 @@ def check_method(name: str, values: Path | None) -> int:
     """Print each clause of the contract; 1 if one fails."""
     import torch
 
-    from gessl.config.values import method_at
+    from gessl.grid.values import method_at
     from gessl.training.contract import report
 
     torch.set_num_threads(1)  # the network is tiny
@@ -55,8 +55,8 @@ def check(options: argparse.Namespace) -> int | None:
 def plan(options: argparse.Namespace) -> None:
     import json
 
-    from gessl.plan import format_plan
-    from gessl.plan import plan as run
+    from gessl.grid.plan import format_plan
+    from gessl.grid.plan import plan as run
 
     found = run(options.config)
     print(json.dumps(found, indent=2) if options.json else format_plan(found))
@@ -65,8 +65,8 @@ def plan(options: argparse.Namespace) -> None:
 def status(options: argparse.Namespace) -> None:
     import json
 
-    from gessl.status import format_status
-    from gessl.status import status as run
+    from gessl.grid.status import format_status
+    from gessl.grid.status import status as run
 
     found = run(options.config)
     print(json.dumps(found, indent=2) if options.json else format_status(found))
@@ -87,7 +87,7 @@ def prepare(options: argparse.Namespace) -> None:
 
 
 def tasks(options: argparse.Namespace) -> None:
-    from gessl.config import Batch
+    from gessl.grid.batch import Batch
     from gessl.tasks.draw import draw
 
     draw(options.dataset, options.seed, Batch.load([options.config]).tasks(options.dataset))
@@ -95,7 +95,7 @@ def tasks(options: argparse.Namespace) -> None:
 
 
 def pretrain(options: argparse.Namespace) -> None:
-    from gessl.config import Batch
+    from gessl.grid.batch import Batch
     from gessl.training.pretrain import pretrain as run
 
     batch = Batch.load([options.config], of_data=())  # it takes images, and no labels
@@ -104,8 +104,8 @@ def pretrain(options: argparse.Namespace) -> None:
 
 
 def evaluate(options: argparse.Namespace) -> None:
-    from gessl.config import Batch
     from gessl.evaluation.step import evaluate as run
+    from gessl.grid.batch import Batch
     from gessl.training.pretrain import set_up
 
     batch = Batch.load([options.config], of_data=("evaluation",))  # the tasks are drawn
@@ -142,15 +142,15 @@ def report(options: argparse.Namespace) -> None:
 def audit(options: argparse.Namespace) -> int:
     import json
 
-    from gessl.lineage.audit import audit as run
-    from gessl.lineage.audit import format_verdict, verdict_json
+    from gessl.audit.audit import audit as run
+    from gessl.audit.audit import format_verdict, verdict_json
 
     expected = options.head
     grids = experiments(options.config) if options.config else ()
     if options.signed:
         if grids:
             raise UserError("--signed: the head of all results is signed, not that of some; leave out --config")
-        from gessl.lineage.signing import signed_head
+        from gessl.audit.signing import signed_head
 
         expected, signer = signed_head(options.path, options.signed)
         print(f"{expected}: signed by {signer}", file=sys.stderr)
@@ -164,8 +164,8 @@ def audit(options: argparse.Namespace) -> int:
 def trace(options: argparse.Namespace) -> int:
     import json
 
-    from gessl.lineage.trace import lineage_tree
-    from gessl.lineage.tree import format_tree, holds
+    from gessl.audit.trace import lineage_tree
+    from gessl.audit.tree import format_tree, holds
 
     tree = lineage_tree(options.id)
     print(json.dumps(tree, indent=2) if options.json else format_tree(tree))
@@ -173,14 +173,14 @@ def trace(options: argparse.Namespace) -> int:
 
 
 def crate(options: argparse.Namespace) -> None:
-    from gessl.lineage.rocrate import write_crate
+    from gessl.audit.rocrate import write_crate
 
     actions = write_crate(options.grid, options.out)
     print(f"{options.out}: {actions} actions")
 
 
 def sign(options: argparse.Namespace) -> None:
-    from gessl.lineage.signing import sign as run
+    from gessl.audit.signing import sign as run
 
     print(run(options.key))
 
@@ -188,8 +188,8 @@ def sign(options: argparse.Namespace) -> None:
 def replay(options: argparse.Namespace) -> int:
     import json
 
-    from gessl.lineage.replay import format_replay, replay_json
-    from gessl.lineage.replay import replay as run
+    from gessl.audit.replay import format_replay, replay_json
+    from gessl.audit.replay import replay as run
 
     outcome = run(options.id, here=options.here)
     print(json.dumps(replay_json(outcome), indent=2) if options.json else format_replay(outcome))
@@ -199,8 +199,8 @@ def replay(options: argparse.Namespace) -> int:
 def diff(options: argparse.Namespace) -> int:
     import json
 
-    from gessl.lineage.diff import diff as run
-    from gessl.lineage.diff import diff_json, format_diff
+    from gessl.audit.diff import diff as run
+    from gessl.audit.diff import diff_json, format_diff
 
     found = run(options.first, options.second)
     print(json.dumps(diff_json(found), indent=2) if options.json else format_diff(found))
@@ -225,6 +225,6 @@ def track(options: argparse.Namespace) -> int:
 
 
 def schema(options: argparse.Namespace) -> None:
-    from gessl.config import schema as text
+    from gessl.grid.experiment import schema as text
 
     print(text(), end="")

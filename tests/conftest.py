@@ -15,7 +15,7 @@ torch.set_num_threads(1)
 os.environ |= {"OMP_NUM_THREADS": "1", "DVC_NO_ANALYTICS": "1", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1"}
 
 
-LONGEST = ("tests/workflow/", "tests/lineage/test_replay", "tests/methods/", "tests/cluster/")
+LONGEST = ("tests/workflow/", "tests/audit/test_replay", "tests/methods/", "tests/cluster/")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

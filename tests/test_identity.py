@@ -8,12 +8,12 @@ import yaml
 
 from gessl import identity
 from gessl.cli import main
-from gessl.config import Batch
 from gessl.errors import UserError
+from gessl.grid.batch import Batch
+from gessl.grid.status import note_grid, status
 from gessl.identity import earlier_runs, found_science, require_science, run_id, science_hash
 from gessl.layout import run_dir
 from gessl.report.collect import collect
-from gessl.status import note_grid, status
 from tests.conftest import ROOT
 from tests.report.tree import Tree
 

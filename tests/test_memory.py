@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from gessl.cli import main
-from gessl.config import Experiment
+from gessl.cluster.failed import read_failure
 from gessl.errors import UserError, memory_for, out_of_memory
-from gessl.failed import read_failure
+from gessl.grid.experiment import Experiment
 
 HUGE = 2**52
 

@@ -17,10 +17,12 @@ from hypothesis import strategies as st
 
 from gessl.bilevel.settings import GesslSettings
 from gessl.cli import main
-from gessl.config import Batch, Experiment, load_method, schema
 from gessl.data.registry import dataset
 from gessl.data.supply import supply
 from gessl.errors import UserError
+from gessl.grid.batch import Batch
+from gessl.grid.experiment import Experiment, schema
+from gessl.grid.values import load_method
 from gessl.layout import data_dir
 from gessl.methods import method_class, method_names
 from gessl.settings import Range, SettingsError

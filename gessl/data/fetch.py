@@ -21,9 +21,9 @@ from gessl.data.registry import Dataset, RawFile, dataset
 from gessl.errors import UserError
 from gessl.files import atomic_json, sha256_file
 from gessl.layout import manifest_dir, pin, raw_dir
-from gessl.lineage.record import read_record
-from gessl.lineage.step import Step
 from gessl.notices import say
+from gessl.records.record import read_record
+from gessl.records.step import Step
 
 BLOCK = 1 << 20  # bytes read at a time
 TIMEOUT = 60  # seconds without an answer

@@ -12,8 +12,8 @@ from typing import BinaryIO
 from gessl.advice import redo
 from gessl.errors import UserError
 from gessl.files import atomic_write
-from gessl.lineage.record import project_path, read_record
 from gessl.notices import say
+from gessl.records.record import project_path, read_record
 
 VARIABLE = "GESSL_NODE_CACHE"
 BLOCK = 2**24  # bytes

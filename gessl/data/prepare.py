@@ -20,7 +20,7 @@ from gessl.data.split import LEFT_OUT, draw_split
 from gessl.errors import UserError, memory_for
 from gessl.files import atomic_json
 from gessl.layout import DATASETS, data_dir, manifest_dir, pin, raw_dir
-from gessl.lineage.step import Step
+from gessl.records.step import Step
 
 COLUMNS = ["id", "label", "class", "split", "group", "sha256"]
 

@@ -1,4 +1,4 @@
-"""From a document to dataclasses of settings, on machines that may lack pydantic (`gessl.config` uses that)."""
+"""From a document to dataclasses of settings, on machines that may lack pydantic (`gessl.grid` uses that)."""
 
 import dataclasses
 import difflib

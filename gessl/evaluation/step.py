@@ -10,17 +10,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from gessl.cluster.failed import failures_noted
 from gessl.data.arrays import open_images, read_card, read_index, save_array
 from gessl.errors import UserError
 from gessl.evaluation import fewshot, knn, linear, scarce, universality
 from gessl.evaluation.embed import embed, frozen, position_tensor
 from gessl.evaluation.score import Score, write_scores
 from gessl.evaluation.universality import SigmaSettings
-from gessl.failed import failures_noted
 from gessl.identity import require_science
 from gessl.layout import data_dir, run_dir, scores_dir, tasks_dir
-from gessl.lineage.step import Step
 from gessl.nets.encoder import load_encoder
+from gessl.records.step import Step
 from gessl.settings import Misfit, Range, Settings
 from gessl.tasks.read import load_episodes, load_label_subsets, load_sigma_suite
 

@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 
 from gessl.advice import redo
+from gessl.cluster.failed import failure_file, read_failure
 from gessl.errors import UserError
-from gessl.failed import failure_file, read_failure
 from gessl.files import TABLE_BYTES, parse_json, read_bounded, read_table
 from gessl.identity import require_science
 from gessl.layout import RECORD, data_dir, run_dir, scores_dir
-from gessl.lineage.record import read_record
 from gessl.npz import DAMAGE, load_npz
+from gessl.records.record import read_record
 from gessl.report.items import per_item, resolution
 from gessl.report.plan import PlannedRun, ReportPlan
 from gessl.training.climb import CLIMBS

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from gessl.layout import RAW
-from gessl.lineage.chain import Record
-from gessl.lineage.facts import SHORT, record_facts
+from gessl.records.chain import Record
+from gessl.records.facts import SHORT, record_facts
 from gessl.report.collect import Collected
 from gessl.report.facts import environment_anchor
 from gessl.report.style import record_anchor

@@ -7,7 +7,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from gessl.lineage.chain import chain
+from gessl.records.chain import chain
 from gessl.report import facts, wording
 from gessl.report.collect import Collected
 from gessl.report.lineage import origins

@@ -4,7 +4,7 @@ import dataclasses
 
 from gessl.files import atomic_json
 from gessl.layout import report_dir
-from gessl.lineage.step import Step
+from gessl.records.step import Step
 from gessl.report.collect import collect, input_files
 from gessl.report.export import to_csv, to_latex
 from gessl.report.figures import draw_all

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from gessl.lineage.facts import SHORT
+from gessl.records.facts import SHORT
 from gessl.report.plan import ReportPlan
 
 PAGE = "sigma-report.html"

@@ -15,7 +15,7 @@ from gessl.data.arrays import read_index
 from gessl.errors import UserError, memory_for
 from gessl.files import atomic_json
 from gessl.layout import data_dir, tasks_dir
-from gessl.lineage.step import Step
+from gessl.records.step import Step
 from gessl.rng import numpy_generator
 from gessl.settings import Misfit, Range, Settings
 

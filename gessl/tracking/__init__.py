@@ -11,8 +11,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from gessl.cluster.failed import failure_file
 from gessl.errors import UserError
-from gessl.failed import failure_file
 from gessl.layout import report_dir, run_dir, scores_dir, work_dir
 from gessl.tracking.mirror import Mirror, SyncSummary
 from gessl.tracking.store import STORE, one_writer, open_store, public, tracking_uri

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gessl.advice import redo
+from gessl.cluster.failed import failure_file
 from gessl.errors import UserError
-from gessl.failed import failure_file
 from gessl.files import atomic_json, has_content, read_json
 from gessl.layout import MLFLOW_RUNS, pin, report_dir, run_dir, scores_dir, work_dir
-from gessl.lineage.record import read_record
+from gessl.records.record import read_record
 from gessl.tracking.store import database_of, public, tracking_uri, tree_id
 from gessl.tracking.values import data_version, params, points, scores
 

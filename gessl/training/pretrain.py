@@ -14,25 +14,25 @@ from tqdm import tqdm
 
 from gessl.allocator import keep_freed_memory
 from gessl.bilevel.solvers import SolverError
+from gessl.cluster.failed import failures_noted, note_failure
+from gessl.cluster.lease import Lease
+from gessl.cluster.signals import Notice
 from gessl.data.arrays import save_array
 from gessl.errors import Unfinished, UserError, out_of_memory
-from gessl.failed import failures_noted, note_failure
 from gessl.files import atomic_json, sha256_file, sha256_json
 from gessl.layout import data_dir, lease_dir, run_dir, work_dir
-from gessl.lineage.provenance import fingerprint, step_fingerprint
-from gessl.lineage.record import read_record
-from gessl.lineage.step import Step
 from gessl.nets.encoder import save_encoder
 from gessl.nets.parallel import anywhere, join, processes, wait
 from gessl.notices import say
+from gessl.records.provenance import fingerprint, step_fingerprint
+from gessl.records.record import read_record
+from gessl.records.step import Step
 from gessl.training.checkpoint import POINTER, Owner, load_checkpoint, pack, save_checkpoint
 from gessl.training.climb import Climb
 from gessl.training.failure import diverging, explain
-from gessl.training.lease import Lease
 from gessl.training.metrics import Metrics, read_metrics
 from gessl.training.run import Run
 from gessl.training.settings import Efficiency, Science
-from gessl.training.signals import Notice
 
 METRICS = "metrics.jsonl"
 LESS = "lower train.batch, widths of the method or gessl.tasks, or take a smaller backbone; or reserve more memory"

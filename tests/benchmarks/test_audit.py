@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import audit as benchmark
-from gessl.lineage.audit import audit, format_verdict
+from gessl.audit.audit import audit, format_verdict
 
 
 def test_the_grid_is_one_that_an_audit_passes(

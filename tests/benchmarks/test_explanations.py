@@ -15,9 +15,9 @@ from benchmarks import explanations, learn
 from benchmarks.explanations import VIEWINGS, Crossing, Explanation, Viewing, fine_tuned, pretrained
 from benchmarks.learn import untrained
 from gessl.cli import main
-from gessl.config import Experiment
 from gessl.data.readers import open_raw
 from gessl.data.registry import dataset
+from gessl.grid.experiment import Experiment
 from gessl.methods.base import Batch
 from gessl.methods.cpc import CPC, patches
 from gessl.methods.dim import DIM

@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 
 from benchmarks import learn, methods
 from gessl.cli import main
-from gessl.config import Experiment
+from gessl.grid.experiment import Experiment
 from tests.conftest import SMALL
 
 CONFIG = Path("config/config.yaml")

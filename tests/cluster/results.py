@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gessl.files import sha256_file
-from gessl.lineage.record import parse_record
+from gessl.records.record import parse_record
 
 CLOCKS = {"seconds", "images_per_second"}  # of a row of the metrics, or of a table of the report
 SCIENCE = ("schema", "step", "name", "config", "seed", "environment")  # of a record, besides inputs and outputs

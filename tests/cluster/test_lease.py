@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from gessl.cluster import lease as lease_module
+from gessl.cluster.lease import Holder, Lease
 from gessl.errors import Unfinished, UserError
-from gessl.training import lease as lease_module
-from gessl.training.lease import Holder, Lease
 
 BEAT, MISSED = 0.05, 10
 FORK = multiprocessing.get_context("fork")

@@ -18,7 +18,7 @@ from typing import Self
 import pytest
 import yaml
 
-from gessl.lineage.record import parse_record
+from gessl.records.record import parse_record
 from gessl.training.metrics import read_metrics
 from tests.cluster.results import content
 from tests.cluster.slurm import NODE, ask, install, node_state, running_slurm, wait_until

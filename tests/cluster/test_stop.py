@@ -14,9 +14,9 @@ import yaml
 
 from benchmarks import kills
 from gessl.cli import TRY_AGAIN, main
-from gessl.config import Experiment
+from gessl.grid.experiment import Experiment
 from gessl.layout import lease_dir, run_dir, work_dir
-from gessl.lineage.record import parse_record
+from gessl.records.record import parse_record
 from gessl.training.metrics import read_metrics
 from tests.cluster.results import content
 from tests.conftest import SMALL

@@ -26,7 +26,7 @@ from gessl.data.registry import dataset
 from gessl.errors import UserError
 from gessl.files import sha256_file
 from gessl.layout import pin as pin_of
-from gessl.lineage.record import read_record
+from gessl.records.record import read_record
 
 RAW = Path("data/raw/digits/digits.csv.gz")
 PIN = Path("data/raw/digits.dvc")

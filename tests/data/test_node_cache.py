@@ -15,7 +15,7 @@ from gessl.data.arrays import open_images
 from gessl.errors import UserError
 from gessl.files import sha256_file
 from gessl.layout import data_dir
-from gessl.lineage.step import Step
+from gessl.records.step import Step
 
 N, SIDE = 4000, 64  # 16 MB
 FORK = multiprocessing.get_context("fork")

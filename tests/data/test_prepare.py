@@ -19,7 +19,7 @@ from gessl.data.registry import Dataset, RawFile, Split, dataset
 from gessl.data.split import draw_split
 from gessl.errors import UserError
 from gessl.files import sha256_file
-from gessl.lineage.record import read_record
+from gessl.records.record import read_record
 
 
 @pytest.fixture

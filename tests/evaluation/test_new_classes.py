@@ -15,8 +15,8 @@ from gessl.evaluation.step import PROTOCOLS, SUPERVISED, EvaluationSettings, eva
 from gessl.evaluation.universality import SigmaSettings
 from gessl.identity import science_hash
 from gessl.layout import data_dir, run_dir, scores_dir
-from gessl.lineage.step import Step
 from gessl.nets.encoder import Encoder, save_encoder
+from gessl.records.step import Step
 from gessl.tasks.draw import SuiteSettings, TaskSettings, draw
 
 RUN = "toy-simclr-s0-00000000"

@@ -18,9 +18,9 @@ from gessl.evaluation.step import PROTOCOLS, EvaluationSettings, evaluate
 from gessl.evaluation.universality import SigmaSettings
 from gessl.identity import science_hash
 from gessl.layout import RECORD, data_dir, run_dir, scores_dir, tasks_dir
-from gessl.lineage.record import read_record
-from gessl.lineage.step import Step
 from gessl.nets.encoder import Encoder, load_encoder, save_encoder
+from gessl.records.record import read_record
+from gessl.records.step import Step
 
 RUN = "toy-simclr-s3-00000000"
 SETTINGS = EvaluationSettings(sigma=SigmaSettings(finetune_steps=3))

@@ -16,7 +16,7 @@ from gessl.evaluation.scarce import evaluate_scarce
 from gessl.evaluation.step import EvaluationSettings
 from gessl.evaluation.universality import SigmaSettings, evaluate_finetuned, evaluate_onehot
 from gessl.layout import data_dir, scores_dir, tasks_dir
-from gessl.lineage.step import Step
+from gessl.records.step import Step
 from gessl.tasks.read import Episodes
 
 NONE, SOME = torch.arange(0), torch.arange(20)

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from gessl.cli import main
-from gessl.config import Batch
+from gessl.grid.batch import Batch
 from tests.conftest import SMALL, copy_project
 
 CONFIG = Path("config/config.yaml")

@@ -19,13 +19,13 @@ import jsonschema
 import pytest
 import yaml
 
-from gessl.config import schema
-from gessl.lineage.record import parse_record, record_id, record_text
+from gessl.grid.experiment import schema
+from gessl.records.record import parse_record, record_id, record_text
 from tests.conftest import SMALL
 from tests.faults.test_operations import READ_ONLY, WRITING
 from tests.fuzz.draws import DEEP, NONSENSE, mutate
-from tests.lineage.toy_project import RUN, make_data, make_raw, make_report, make_run
 from tests.support.disk import Attempt, attempt
+from tests.support.toy_project import RUN, make_data, make_raw, make_report, make_run
 
 pytestmark = pytest.mark.slow
 GROUP = 50  # cases of one test

@@ -12,8 +12,8 @@ import gessl.methods
 from gessl.bilevel.field import Field
 from gessl.bilevel.outer import task_hypergradient
 from gessl.bilevel.settings import GesslSettings
-from gessl.config import Experiment
 from gessl.errors import UserError
+from gessl.grid.experiment import Experiment
 from gessl.layout import METHODS as YAMLS
 from gessl.methods import method_class, method_names
 from gessl.methods.base import Clock
@@ -138,7 +138,7 @@ def test_a_new_method_is_one_file_and_one_yaml(tmp_path: Path, monkeypatch: pyte
     yaml_path.parent.mkdir()
     yaml_path.write_text("dim: 32\nweight: 0.5\n", encoding="utf-8")
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr("gessl.config.values.METHODS", yaml_path.parent)
+    monkeypatch.setattr("gessl.grid.values.METHODS", yaml_path.parent)
     experiment = Experiment.parse({**SMALL, "methods": {"spread": {"weight": 0.7}}}, "here")
     assert [cell.science.method.weight for cell in experiment.runs()] == [0.7] * 4
     assert any(cell.id.startswith("digits-spread+gessl-s0-") for cell in experiment.runs())

@@ -10,9 +10,9 @@ import yaml
 
 import gessl.methods
 from gessl.cli import main
-from gessl.config import Experiment
+from gessl.cluster.failed import read_failure
 from gessl.errors import UserError
-from gessl.failed import read_failure
+from gessl.grid.experiment import Experiment
 from gessl.methods import method_class_at
 from gessl.methods.simclr import SimCLR
 from tests.conftest import ROOT, SMALL

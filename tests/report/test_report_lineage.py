@@ -10,9 +10,9 @@ from html.parser import HTMLParser
 import pytest
 from tree import NUMBERS, SEEDS, Tree, folder_bytes
 
+from gessl.audit.trace import lineage_tree
 from gessl.layout import data_dir, report_dir, run_dir, tasks_dir
-from gessl.lineage.record import parse_record
-from gessl.lineage.trace import lineage_tree
+from gessl.records.record import parse_record
 from gessl.report.step import report
 
 PAGE = "sigma-report.html"

@@ -17,7 +17,7 @@ from gessl.errors import UserError
 from gessl.evaluation import fewshot, knn, linear, scarce
 from gessl.evaluation.universality import SigmaSettings
 from gessl.layout import report_dir, run_dir, scores_dir
-from gessl.lineage.record import read_record
+from gessl.records.record import read_record
 from gessl.report.collect import collect
 from gessl.report.plan import ReportPlan
 from gessl.report.protocols import NO_DESCRIPTION, describe

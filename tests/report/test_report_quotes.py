@@ -10,7 +10,7 @@ from tree import Tree
 
 from gessl.errors import UserError
 from gessl.layout import report_dir
-from gessl.lineage.record import read_record
+from gessl.records.record import read_record
 from gessl.report.collect import collect
 from gessl.report.export import to_csv, to_latex
 from gessl.report.reference import Reference

@@ -12,7 +12,7 @@ import numpy as np
 from gessl.data.pin import folder_hashes, folder_md5
 from gessl.identity import science_hash
 from gessl.layout import data_dir, manifest_dir, pin, raw_dir, run_dir, scores_dir, tasks_dir, work_dir
-from gessl.lineage.step import Step
+from gessl.records.step import Step
 from gessl.report.plan import Comparison, PlannedRun, ReportPlan
 
 COLUMNS = ("id", "run", "dataset", "method", "seed", "protocol", "task", "metric", "unit", "better", "value",

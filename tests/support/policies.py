@@ -13,6 +13,6 @@ def shipped() -> dict[str, tuple[ViewPolicy, ...]]:
     """Every policy by name, whatever the working directory; none where they cannot be read."""
     if not CAN_BE_READ:
         return {}
-    from gessl.config.policies import read_policy
+    from gessl.grid.policies import read_policy
 
     return {path.stem: read_policy(path) for path in sorted(Path(ROOT / "config/views").glob("*.yaml"))}

@@ -14,8 +14,8 @@ from scipy import stats
 
 from gessl.errors import UserError
 from gessl.layout import data_dir, tasks_dir
-from gessl.lineage.record import read_record
-from gessl.lineage.step import Step
+from gessl.records.record import read_record
+from gessl.records.step import Step
 from gessl.tasks.draw import SuiteSettings, TaskSettings, draw
 from gessl.tasks.read import load_episodes, load_label_subsets, load_sigma_suite
 

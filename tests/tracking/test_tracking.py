@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from toy_grid import PLAN, VERSION, evaluate, finish, line, train, write_report
 
 from gessl import tracking
+from gessl.audit.trace import lineage_tree
 from gessl.errors import UserError
 from gessl.layout import run_dir, scores_dir, work_dir
-from gessl.lineage.record import read_record
-from gessl.lineage.trace import lineage_tree
+from gessl.records.record import read_record
 from gessl.tracking import TrackingPlan, follow, rebuild, store, sync, values
 from gessl.tracking.store import open_store, tracking_uri
 

@@ -4,8 +4,8 @@ import json
 import shutil
 
 from gessl.layout import data_dir, report_dir, run_dir, scores_dir, work_dir
-from gessl.lineage.record import read_record
-from gessl.lineage.step import Step
+from gessl.records.record import read_record
+from gessl.records.step import Step
 from gessl.tracking import TrackingPlan
 
 VERSION = "0123456789abcdef0123456789abcdef.dir"

@@ -21,15 +21,15 @@ import yaml
 from safetensors.torch import load_file
 
 from gessl.cli import main
-from gessl.config import Experiment
+from gessl.cluster.failed import read_failure
 from gessl.evaluation import step
 from gessl.evaluation.embed import embed
-from gessl.failed import read_failure
 from gessl.files import sha256_file
-from gessl.lineage.record import parse_record
-from gessl.lineage.step import Step
+from gessl.grid.experiment import Experiment
 from gessl.nets import parallel
 from gessl.nets.encoder import load_encoder
+from gessl.records.record import parse_record
+from gessl.records.step import Step
 from gessl.training import pretrain
 from gessl.training.climb import MEANING
 from gessl.training.metrics import read_metrics

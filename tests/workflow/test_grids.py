@@ -12,8 +12,9 @@ import pytest
 import yaml
 
 from gessl.cli import main
-from gessl.config import Batch, Experiment
-from gessl.status import note_grid
+from gessl.grid.batch import Batch
+from gessl.grid.experiment import Experiment
+from gessl.grid.status import note_grid
 from tests.conftest import ROOT, SMALL, copy_project
 from tests.workflow.test_pipeline import SNAKEMAKE, snakemake
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from gessl.cli import main
-from gessl.config import Experiment
+from gessl.grid.experiment import Experiment
 from tests.conftest import ROOT, SMALL, copy_project
 
 SNAKEMAKE = [sys.executable, "-m", "snakemake", "--profile", "workflow/profiles/local"]

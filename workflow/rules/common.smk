@@ -15,15 +15,15 @@ import sys
 from pathlib import Path
 
 from gessl import layout
-from gessl.config import Batch
+from gessl.grid.batch import Batch
 from gessl.data.pin import check_untouched
 from gessl.errors import UserError
 from gessl.files import atomic_text, sha256_file, sha256_json
 from gessl.home import for_libraries, require_own_code
 from gessl.identity import DIGITS, earlier_runs
-from gessl.lineage.provenance import fingerprint
-from gessl.outdated import outdated
-from gessl.status import note_grid
+from gessl.records.provenance import fingerprint
+from gessl.grid.outdated import outdated
+from gessl.grid.status import note_grid
 
 # the rules call `gessl` of this environment, whether it is activated or not; doubled braces are none to Snakemake
 PROGRAMS = shlex.quote(str(Path(sys.executable).parent)).replace("{", "{{").replace("}", "}}")

@@ -1,0 +1,1 @@
+"""Reads everything back: audit, trace, diff, replay, crate."""

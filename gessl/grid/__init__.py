@@ -1,0 +1,1 @@
+"""Experiments and batches: read, validated, expanded to runs; what they ask for, and where they stand."""

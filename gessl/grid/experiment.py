@@ -1,0 +1,243 @@
+"""Experiments: typed, validated as a whole, and expanded to the runs of a grid.
+
+Settings live as frozen dataclasses next to the code that they configure; here pydantic composes them and refuses
+unknown keys.
+"""
+
+import difflib
+import json
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import Field, PrivateAttr
+
+from gessl.data.pin import data_version
+from gessl.data.registry import Dataset, dataset, dataset_names
+from gessl.data.supply import supply
+from gessl.documents import Document, read_document
+from gessl.errors import UserError
+from gessl.evaluation.step import EvaluationSettings
+from gessl.grid.cells import Entry, Grid, PlannedScience, cells, check_together
+from gessl.grid.misfits import misfits_of_protocols, misfits_of_tasks
+from gessl.grid.reading import Fault, Findings, Layer, attempt, hint, unknown
+from gessl.grid.recipe import Model, Name, Recipe
+from gessl.grid.shared import FROM, OWN, with_recipe
+from gessl.grid.values import load_references
+from gessl.nodes import Tree
+from gessl.report.plan import Comparison, PlannedRun, ReportPlan
+from gessl.settings import Range, refused_name
+from gessl.tasks.draw import TaskSettings
+from gessl.training.settings import Efficiency, Science
+
+MISSING = "; the default experiment is config/config.yaml"
+Seed = Annotated[int, Range(ge=0, le=2**53 - 1)]
+OF_DATA = ("tasks", "evaluation")
+"""The sections that ask for labels, and for images of each class."""
+NEUTRAL: Tree = {"name": "x", "title": "", "datasets": (), "methods": {}, "seeds": (0,), "variants": {}}
+"""What stands for a part that is wrong or missing, so that the others can be looked at."""
+
+
+class Resources(Model):
+    """What a cluster must reserve for one job of a step."""
+
+    mem_mb: Annotated[int, Range(ge=1, le=100_000_000)] = 2000
+    runtime: Annotated[int, Range(ge=1, le=1_000_000)] = Field(default=30, description="minutes")
+    gpu: Annotated[int, Range(ge=0, le=1024)] = 0
+
+
+class Reservations(Model):
+    """What each step on a run needs; the others need little."""
+
+    pretrain: Resources = Resources()
+    evaluate: Resources = Resources()
+
+
+class Experiment(Model):
+    """One experiment file: axes, recipe, tasks, protocols and comparisons."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=100)
+    title: Name
+    datasets: tuple[str, ...] = Field(min_length=1)
+    methods: dict[str, Tree | None] = Field(
+        min_length=1,
+        description="base method: overrides of its yaml; its `recipe` overrides the recipe's backbone, views, train",
+    )
+    seeds: tuple[Seed, ...] = Field(min_length=1)
+    recipe: Recipe = Recipe()
+    variants: dict[str, Tree] = Field(min_length=1, description="variant: overrides of the recipe")
+    axes: dict[str, tuple[Any, ...]] = Field({}, description="ablations: dotted key of the recipe: its values")
+    comparisons: tuple[Comparison, ...] = ()
+    tasks: TaskSettings = TaskSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    efficiency: Efficiency = Efficiency()
+    resources: Reservations = Reservations()
+    _cells: tuple[PlannedScience, ...] = PrivateAttr(default=())
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read and validate an experiment file (YAML or JSON).
+
+        Raises:
+            UserError: the file is missing or wrong; a line for each fault.
+        """
+        return cls.of(read_document(path, MISSING))
+
+    @classmethod
+    def parse(cls, tree: Tree, source: str) -> Self:
+        """Validate an experiment given as plain data; `source` names it in errors."""
+        return cls.of(Document(tree, source))
+
+    @classmethod
+    def of(cls, document: Document, of_data: tuple[str, ...] = OF_DATA) -> Self:
+        """Validate a document, every cell of the grid included, so that all is valid before any run starts.
+
+        Args:
+            document: the experiment.
+            of_data: the sections out of `OF_DATA` that the data must give what they ask for; the others are only
+                typed, for a step that neither draws nor scores.
+
+        Raises:
+            UserError: a line for each fault.
+        """
+        if "experiments" in document.tree:
+            findings = Findings(document)
+            findings.add(("experiments",), "a batch within a batch; name its experiments instead")
+            findings.stop()
+        document = with_recipe(document)
+        findings = Findings(document)
+        experiment = cls._typed(document.tree, findings)
+        recipe = experiment.recipe.model_dump(mode="json")
+        grid = Grid(experiment.methods, recipe, experiment.variants, experiment.axes, findings)
+        entries = grid.entries(len(experiment.datasets) * len(experiment.seeds))
+        planned = [
+            cell
+            for data in experiment._data(findings)
+            for cell in experiment._planned(data, entries, findings, of_data)
+        ]
+        experiment._check_comparisons({name for entry in entries for name in entry.names}, planned, findings)
+        findings.stop()
+        load_references()  # a wrong one is to stop here, not at the report
+        experiment._cells = tuple(planned)
+        return experiment
+
+    @classmethod
+    def _typed(cls, tree: Tree, findings: Findings) -> Self:
+        """Its parts, each as far as it goes: what is wrong is noted and left out."""
+        for key in tree.keys() - cls.model_fields.keys():
+            findings.add((key,), unknown("key", key, list(cls.model_fields)))
+        values: Tree = {}
+        for name, info in cls.model_fields.items():
+            part: Any = None
+            faults: list[Fault] = []
+            if name in tree:
+                part, faults = attempt(info.rebuild_annotation(), tree[name])
+            elif info.is_required():
+                faults = [Fault(((),), "is missing")]
+            findings.extend([fault.under(name) for fault in faults])
+            neutral = NEUTRAL[name] if info.is_required() else info.get_default()
+            values[name] = neutral if part is None and (faults or name not in tree) else part
+        looks: dict[str, str] = {}
+        for name in values["variants"]:
+            if refusal := refused_name(name):
+                findings.add(("variants", name), f"its name {refusal}")
+            first = looks.setdefault(unicodedata.normalize("NFKC", name), name)
+            if first != name:
+                findings.add(("variants", name), f"looks like {first!r} but is another name; rename one of them")
+        for name in ("datasets", "seeds"):
+            if len(set(values[name])) < len(values[name]):
+                findings.add((name,), f"{list(values[name])!r:.100} names one of them twice")
+        return cls.model_construct(**values)
+
+    def _data(self, findings: Findings) -> Iterator[Dataset]:
+        """The data sets that there are."""
+        known = dataset_names()
+        absent = [name for name in self.datasets if name not in known]
+        if absent:
+            near = difflib.get_close_matches(absent[0], known, n=1, cutoff=0.8)
+            advice = f"; did you mean {near[0]!r}?" if near else f" (there are {', '.join(known)})"
+            findings.add(("datasets",), f"no data set {', '.join(map(repr, absent))}{advice}")
+        for place, name in enumerate(self.datasets):
+            if name not in known or name in self.datasets[:place]:
+                continue
+            try:
+                entry = dataset(name)
+            except UserError as error:
+                for line in error.args:
+                    findings.add(("datasets", place), line)
+            else:
+                yield entry
+
+    def _planned(
+        self, data: Dataset, entries: list[Entry], findings: Findings, of_data: tuple[str, ...]
+    ) -> Iterator[PlannedScience]:
+        """The cells on a data set; what it cannot give is noted."""
+        given = supply(data)
+        check_together(entries, data, given, findings)
+        for part, faults in (
+            ("tasks", misfits_of_tasks(data, given, self.tasks)),
+            ("evaluation", misfits_of_protocols(data, given, self.evaluation)),
+        ):
+            for fault in faults if part in of_data else ():
+                findings.misfit(fault.under(part), Layer(), otherwise=(part,))
+        try:
+            yield from cells(entries, data, data_version(data.name), self.seeds)
+        except UserError as error:
+            findings.add(("datasets",), str(error))
+
+    def _check_comparisons(self, known: set[str], planned: list[PlannedScience], findings: Findings) -> None:
+        runs: dict[str, list[str]] = {}
+        for cell in planned:
+            runs.setdefault(cell.variant, []).append(cell.id)
+        pairs: set[frozenset[str]] = set()
+        for place, comparison in enumerate(self.comparisons):
+            treatment, control = pair = comparison.treatment, comparison.control
+            for role, name in zip(("treatment", "control"), pair, strict=True):
+                if known and name not in known:
+                    findings.add(("comparisons", place, role), unknown("variant", name, known))
+            if frozenset(pair) in pairs:
+                findings.add(("comparisons", place), f"{treatment} and {control} are compared already; keep one")
+            pairs.add(frozenset(pair))
+            if treatment in runs and runs[treatment] == runs.get(control):
+                text = f"{treatment} and {control} are the same runs, so nothing differs; change one, or leave it out"
+                findings.add(("comparisons", place), text)
+
+    def runs(self) -> tuple[PlannedScience, ...]:
+        """Every cell of the grid, in a fixed order. Cells that agree in their science share an id."""
+        return self._cells
+
+    def run(self, run_id: str) -> Science:
+        """The science of one run.
+
+        Raises:
+            UserError: the experiment has no such run.
+        """
+        sciences = {planned.id: planned.science for planned in self.runs()}
+        if run_id not in sciences:
+            raise UserError(f"experiment {self.name} has no run {run_id!r}{hint(run_id, sciences)}")
+        return sciences[run_id]
+
+    def report_plan(self) -> ReportPlan:
+        """What the report is about, published numbers of its data sets and methods included."""
+        runs = tuple(
+            PlannedRun(planned.id, science.dataset, science.method_name, planned.variant, science.seed, planned.hash)
+            for planned in self.runs()
+            for science in (planned.science,)
+        )
+        references = tuple(
+            quote for quote in load_references() if quote.dataset in self.datasets and quote.method in self.methods
+        )
+        return ReportPlan(self.name, self.title, runs, self.comparisons, references=references)
+
+
+def schema() -> str:
+    """JSON schema of experiment files (`workflow/schemas/experiment.schema.json`)."""
+    tree = Experiment.model_json_schema()
+    tree["properties"][FROM] = {
+        "type": "string",
+        "description": "a file of config/recipes, by its name: what stands there holds here, under what stands here",
+    }
+    shared = [key for key in tree["required"] if key not in OWN]
+    tree |= {"required": list(OWN), "anyOf": [{"required": [FROM]}, {"required": shared}]}
+    return json.dumps(tree, indent=2, sort_keys=True) + "\n"

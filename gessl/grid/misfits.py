@@ -1,0 +1,127 @@
+"""What does not go together: a method with views, backbone, scheme or data; tasks with the data they are drawn from."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+
+from gessl.bilevel.settings import GesslSettings
+from gessl.data.registry import Dataset
+from gessl.data.supply import Supply
+from gessl.data.views import ViewPolicy
+from gessl.errors import UserError
+from gessl.evaluation.knn import NEIGHBOURS
+from gessl.evaluation.knn import PROTOCOL as KNN
+from gessl.evaluation.step import EvaluationSettings, require_shared_classes
+from gessl.grid.policies import policy_names, view_policy
+from gessl.grid.reading import Fault
+from gessl.grid.recipe import Recipe
+from gessl.methods.base import Method
+from gessl.nets.backbones import BACKBONES, require_offer
+from gessl.tasks.draw import TaskSettings
+
+
+def misfits_of(name: str, method: Method, data: Dataset, recipe: Recipe, given: Supply) -> Iterator[Fault]:
+    """What the method called `name` cannot do with a recipe on a data set; places are those in the recipe."""
+    views = _misfit_of_views(method, recipe.views)
+    if views:
+        yield Fault((("views",),), f"{name}: {views}")
+    for locs, text, _ in _misfits_of_scheme(method, recipe.gessl):
+        yield Fault(locs, f"{name}: {text}")
+    try:
+        require_offer(recipe.backbone, method.needs, channels=data.channels, size=data.size)
+    except UserError as error:
+        yield Fault((("backbone",),), f"{name}: on {data.name}: {error}")
+    least = BACKBONES[recipe.backbone].least
+    small = [policy.size for policy in view_policy(recipe.views) if policy.size and policy.size < least]
+    if small:
+        text = f"backbone {recipe.backbone} needs {least}x{least}, not crops of {small[0]} pixels ({recipe.views})"
+        yield Fault((("views",), ("backbone",)), text)
+    batch = recipe.train.batch
+    if batch > given.train:
+        text = f"on {data.name}: {batch} is more than the {given.train} training images{_source(given)}; give fewer"
+        yield Fault((("train", "batch"),), text)
+    if recipe.gessl and recipe.gessl.support_query and batch < 4:
+        text = f"{batch} images cannot be cut into support and query of two or more; give 4 or more"
+        yield Fault((("train", "batch"), ("gessl", "support_query")), text)
+
+
+def misfits_of_tasks(data: Dataset, given: Supply, tasks: TaskSettings) -> Iterator[Fault]:
+    """What cannot be drawn of a data set; places are those in `tasks`."""
+    lacking = {
+        f"{way}w{shot}s": shot + tasks.queries
+        for way in tasks.ways
+        for shot in tasks.shots
+        if given.classes_with("test", shot + tasks.queries) < way
+    }
+    if lacking:
+        names, least = ", ".join(lacking), min(lacking.values())
+        text = (
+            f"{data.name} has {given.classes_with('test', least)} classes with {least} test images or more"
+            f"{_source(given)}, too few for {names}; lower ways, shots or queries"
+        )
+        yield Fault((("queries",), ("shots",), ("ways",)), text)
+    suite = tasks.sigma
+    asked = {"train": suite.train, "val": suite.val, "test": suite.test}
+    asked = asked if given.shared else {"test": sum(asked.values())}
+    for split, images in asked.items():
+        if given.classes_with(split, images) < suite.way:
+            text = (
+                f"{data.name} has {given.classes_with(split, images)} classes with {images} {split} images or more"
+                f"{_source(given)}, but a task takes {suite.way}; lower way, or the images of a class"
+            )
+            yield Fault((("sigma", split), ("sigma", "way")), text)
+
+
+def misfits_of_protocols(data: Dataset, given: Supply, evaluation: EvaluationSettings) -> Iterator[Fault]:
+    """What cannot be scored on a data set; places are those in `evaluation`."""
+    try:
+        if not given.shared:
+            require_shared_classes(data.name, evaluation.protocols)
+    except UserError as error:
+        yield Fault((("protocols",),), str(error))
+    labelled = sum(given.classes["train"])
+    if KNN in evaluation.protocols and labelled < NEIGHBOURS:
+        text = f"{data.name}: {labelled} labelled training images cannot give {NEIGHBOURS} neighbours; leave out {KNN}"
+        yield Fault((("protocols",),), text)
+
+
+def _source(given: Supply) -> str:
+    return "" if given.counted else " (by the registry, at most)"
+
+
+def _misfit_of_views(method: Method, name: str) -> str | None:
+    def fits(policies: tuple[ViewPolicy, ...]) -> bool:
+        whole, small = _count(policies)
+        return least <= whole <= most and (method.crops or not small)
+
+    least, most = method.views
+    whole, small = _count(view_policy(name))
+    if fits(view_policy(name)):
+        return None
+    advice = f"take {', '.join(known for known, policies in _sound_policies() if fits(policies)) or 'another method'}"
+    if least <= whole <= most:
+        return f"it has no use for small crops, but view policy {name!r} draws {small}; {advice}"
+    wanted = f"{least}" if least == most else f"{least} to {most}"
+    return f"it takes {wanted} views, but view policy {name!r} draws {whole}; {advice}"
+
+
+def _sound_policies() -> Iterator[tuple[str, tuple[ViewPolicy, ...]]]:
+    for name in policy_names():
+        with suppress(UserError):  # nobody asked for it
+            yield name, view_policy(name)
+
+
+def _count(policies: tuple[ViewPolicy, ...]) -> tuple[int, int]:
+    """Whole views and small crops."""
+    small = sum(policy.size is not None for policy in policies)
+    return len(policies) - small, small
+
+
+def _misfits_of_scheme(method: Method, gessl: GesslSettings | None) -> Iterator[Fault]:
+    if gessl is None:
+        return
+    if gessl.support_query and (method.anchored or type(method).draw is not Method.draw):
+        text = "support_query judges the two views of half a mini-batch, which this method does not give; drop it"
+        yield Fault((("gessl", "support_query"),), text)
+    if gessl.target_last == "classification" and method.anchored:
+        text = "classification needs a π of the loss's own pass, which this method lacks; take ssl"
+        yield Fault((("gessl", "target_last"),), text)

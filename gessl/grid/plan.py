@@ -1,0 +1,200 @@
+"""What a grid asks for before anything starts: cells, runs, jobs, hours and bytes.
+
+Hours and bytes come from the records of finished runs that are alike in all that decides the cost of a step; what was
+never measured here is named, not guessed.
+"""
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from gessl.data.pin import read_pin
+from gessl.files import canonical_json
+from gessl.grid.batch import Batch
+from gessl.grid.cells import PlannedScience
+from gessl.grid.status import table
+from gessl.layout import RECORD, RESULTS, data_dir, manifest_dir, pin, report_dir, run_dir, scores_dir, tasks_dir
+from gessl.records.record import load_record
+
+HOUR, MEGABYTE = 3600.0, 1e6
+# what decides the cost of a step: these parts of a run's science, of its `train`, and of its `gessl` all but `NUMBERS`
+DECIDES = ("dataset", "backbone", "views", "method_name", "method")
+DECIDES_TRAIN = ("batch", "optimizer", "precision")
+NUMBERS = ("inner_lr", "inner_momentum", "temperature", "divergence", "kl_weight", "kl_scale", "ssl_weight", "radius")
+
+
+@dataclasses.dataclass
+class Measured:
+    """Sums over finished jobs that are alike; `steps` are those of pretraining, `bytes` what the jobs wrote."""
+
+    jobs: int = 0
+    steps: int = 0
+    seconds: float = 0.0
+    bytes: int = 0
+
+
+def plan(paths: Iterable[Path]) -> dict[str, Any]:
+    """What the experiments (or batches) in `paths` ask for, as one grid; as JSON.
+
+    Raises:
+        UserError: as `Batch.load`.
+    """
+    batch = Batch.load(paths)
+    todo = [run for run in batch.runs if not (scores_dir(run) / RECORD).is_file()]
+    return {
+        "experiments": {name: _experiment(batch, name) for name in batch.experiments},
+        "skipped": list(batch.skipped),
+        "cells": sum(len(one.runs()) for one in batch.experiments.values()),
+        "runs": len(batch.runs),
+        "shared": sum(len(owners) > 1 for owners in batch.owners.values()),
+        "finished": len(batch.runs) - len(todo),
+        "jobs": jobs(batch),
+        "cost": _cost(batch, todo),
+    }
+
+
+def _experiment(batch: Batch, name: str) -> dict[str, int]:
+    cells = batch.experiments[name].runs()
+    runs = {cell.id for cell in cells}
+    return {
+        "cells": len(cells),
+        "runs": len(runs),
+        "shared": sum(len(batch.owners[run]) > 1 for run in runs),
+        "finished": sum((scores_dir(run) / RECORD).is_file() for run in runs),
+    }
+
+
+def jobs(batch: Batch) -> dict[str, dict[str, int]]:
+    """Jobs by rule: in all, and those whose result is not there yet. (Results of other code or data are made again.)"""
+    datasets = {cell.science.dataset for cell in batch.runs.values()}
+    tasks = {(cell.science.dataset, cell.science.seed) for cell in batch.runs.values()}
+    made: dict[str, list[Path]] = {
+        "fetch": [manifest_dir(name) for name in datasets],
+        "prepare": [data_dir(name) for name in datasets],
+        "tasks": [tasks_dir(*key) for key in tasks],
+        "pretrain": [run_dir(run) for run in batch.runs],
+        "evaluate": [scores_dir(run) for run in batch.runs],
+        "report": [report_dir(name) for name in batch.experiments],
+    }
+    return {
+        rule: {"all": len(asked), "to do": sum(not (folder / RECORD).is_file() for folder in asked)}
+        for rule, asked in made.items()
+    }
+
+
+def _alike(config: Mapping[str, Any]) -> str:
+    """A key that runs share which cost as much a step; `config` is their science."""
+    train = {key: config["train"][key] for key in DECIDES_TRAIN}
+    gessl = config["gessl"] and {key: value for key, value in config["gessl"].items() if key not in NUMBERS}
+    return canonical_json({key: config[key] for key in DECIDES} | {"train": train, "gessl": gessl})
+
+
+def measured() -> tuple[dict[str, Measured], dict[str, Measured]]:
+    """Pretraining by `_alike`, with its steps; evaluation by run and protocols (see `_scored`)."""
+    training: dict[str, Measured] = {}
+    scoring: dict[str, Measured] = {}
+    for record in _records("runs"):
+        with suppress(KeyError):  # of an earlier version, whose settings were others: it says nothing of these
+            config, gpu = record["config"], record["environment"].get("accelerator")
+            # seconds are the last attempt's
+            steps = config["train"]["steps"] - record["notes"].get("resumed_from_step", 0)
+            _add(training, f"{_alike(config)} {bool(gpu)}", record, steps)
+    for record in _records("scores"):
+        with suppress(KeyError):
+            kind, gpu = record["name"].rsplit("-", 2)[0], record["environment"].get("accelerator")
+            _add(scoring, _scored(kind, record["config"]["protocols"], bool(gpu)), record, 0)
+    return training, scoring
+
+
+def _scored(kind: str, protocols: Iterable[str], gpu: bool) -> str:
+    return canonical_json([kind.removesuffix("+gessl"), sorted(protocols), gpu])
+
+
+def _records(part: str) -> Iterable[dict[str, Any]]:
+    for path in sorted((RESULTS / part).glob(f"*/{RECORD}")):
+        try:
+            yield load_record(path)[0]
+        except (OSError, ValueError):
+            continue  # the audit names it
+
+
+def _add(into: dict[str, Measured], key: str, record: Mapping[str, Any], steps: int) -> None:
+    sums = into.setdefault(key, Measured())
+    sums.jobs, sums.steps = sums.jobs + 1, sums.steps + steps
+    sums.seconds += record["seconds"]
+    sums.bytes += sum(output["bytes"] for output in record["outputs"])
+
+
+def _cost(batch: Batch, todo: Iterable[str]) -> dict[str, Any]:
+    """Hours and bytes of the runs `todo` that can be told, and one run of each kind of which nothing was measured."""
+    training, scoring = measured()
+    cost: dict[str, Any] = {"gpu_hours": 0.0, "core_hours": 0.0, "bytes": 0, "runs": 0}
+    unmeasured: Counter[str] = Counter()
+    example: dict[str, str] = {}
+    for run in todo:
+        cell, owner = batch.runs[run], batch.owner(run)
+        training_gpus, scoring_gpus = owner.resources.pretrain.gpu, owner.resources.evaluate.gpu
+        key = _alike(_described(cell))
+        trained = training.get(f"{key} {training_gpus > 0}")
+        protocols = batch.evaluation(run).protocols
+        scored = scoring.get(_scored(cell.kind, protocols, scoring_gpus > 0))
+        if not trained or not trained.steps or not scored:
+            example.setdefault(key, run)
+            unmeasured[key] += 1
+            continue
+        pretrain = trained.seconds / trained.steps * cell.science.train.steps
+        evaluate = scored.seconds / scored.jobs
+        cost["runs"] += 1
+        cost["core_hours"] += owner.efficiency.threads * (pretrain + evaluate) / HOUR
+        cost["gpu_hours"] += (training_gpus * pretrain + scoring_gpus * evaluate) / HOUR
+        cost["bytes"] += trained.bytes // trained.jobs + scored.bytes // scored.jobs
+    datasets = {cell.science.dataset for cell in batch.runs.values()}
+    return cost | {
+        "raw_bytes": sum(read_pin(pin(name)).size for name in datasets),
+        "unmeasured": {example[key]: count for key, count in unmeasured.items()},
+    }
+
+
+def _described(cell: PlannedScience) -> dict[str, Any]:
+    """The science as records hold it."""
+    described: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(cell.science)))
+    return described
+
+
+def format_plan(found: Mapping[str, Any], most: int = 8) -> str:
+    """For people."""
+    experiments = [(name, *map(str, one.values())) for name, one in found["experiments"].items()]
+    total = ("all", *(str(found[key]) for key in ("cells", "runs", "shared", "finished")))
+    rules = [(rule, *map(str, numbers.values())) for rule, numbers in found["jobs"].items()]
+    return "\n".join(
+        [
+            *table([("experiment", "cells", "runs", "shared", "finished"), *experiments, total]),
+            *(f"skipped: {line}" for line in found["skipped"]),
+            "",
+            *table([("job", "all", "to do"), *rules]),
+            "",
+            *_costs(found["cost"], found["runs"] - found["finished"], most),
+        ]
+    )
+
+
+def _costs(cost: Mapping[str, Any], todo: int, most: int) -> Iterable[str]:
+    raw, written = (f"{cost[key] / MEGABYTE:.1f} MB" for key in ("raw_bytes", "bytes"))
+    yield (
+        f"hours: {cost['gpu_hours']:.1f} GPU-hours, {cost['core_hours']:.1f} core-hours for {cost['runs']} of {todo} "
+        "runs to do, as measured on finished ones"
+    )
+    yield f"disk: {raw} of raw data, {written} of those runs"
+    unmeasured = cost["unmeasured"]
+    if unmeasured:
+        yield (
+            f"not measured: {sum(unmeasured.values())} runs of {len(unmeasured)} kinds; run one of each kind first "
+            "(here with how many it stands for):"
+        )
+        yield from (f"  {count} x {run}" for run, count in list(unmeasured.items())[:most])
+        if len(unmeasured) > most:
+            yield f"  and {len(unmeasured) - most} kinds more"

@@ -1,0 +1,287 @@
+"""Where a running grid stands, from its files only: who writes them, and on which machine, does not matter.
+
+The workflow leaves a listing of each grid that it starts (`note_grid`), so that nothing here has to import torch or to
+expand an experiment: thousands of runs are told in a second.
+"""
+
+import json
+import os
+import re
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gessl.advice import remake
+from gessl.cluster.failed import read_failure
+from gessl.cluster.lease import BEAT, MISSED
+from gessl.errors import UserError, printable
+from gessl.files import atomic_json, open_regular, read_json, sha256_json
+from gessl.identity import DIGITS, earlier_runs, found_science
+from gessl.layout import RECORD, WORK, lease_dir, run_dir, scores_dir, work_dir
+from gessl.training.climb import CLIMBS, MEANING
+
+GRIDS = WORK / "grids"
+DONE, TRAINED, RUNNING, FAILED, STOPPED, WAITING = "done", "trained", "running", "failed", "stopped", "waiting"
+STATES = (DONE, TRAINED, RUNNING, FAILED, STOPPED, WAITING)
+TAIL = 4096  # bytes: more than a line of metrics, and than what follows a record's `gessl_seconds`
+HOUR = 3600.0
+
+
+class Listed(NamedTuple):
+    """One run of a listing.
+
+    Attributes:
+        kind: `<dataset>-<method>[+gessl]`.
+        steps: outer steps in all.
+        gpus, threads: that its pretraining occupies.
+        science: hash of its settings.
+    """
+
+    kind: str
+    steps: int
+    gpus: int
+    threads: int
+    science: str
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the files say of one run.
+
+    Attributes:
+        state: one of `STATES`. "trained" runs wait for their scores; "stopped" ones ended without a result and without
+            saying that they failed (killed or preempted: their log tells).
+        step: outer steps done.
+        seconds: of pretraining, all attempts; not those of a failed attempt before its last metrics.
+        scoring: seconds of the evaluation.
+        finished: time stamp of the scores, or 0.
+        note: why it failed.
+        climbs: its inner loop was found to raise the loss (`gessl.training.climb`).
+    """
+
+    state: str
+    step: int = 0
+    seconds: float = 0.0
+    scoring: float = 0.0
+    finished: float = 0.0
+    note: str = ""
+    climbs: bool = False
+
+
+def note_grid(source: str, listing: Mapping[str, Any]) -> None:
+    """Leave `listing` (`Batch.listing()`) of the experiment file `source` for `status`."""
+    path, noted = _listing_of(source), {"source": source, "experiments": listing}
+    if path.is_file() and path.read_bytes() == (json.dumps(noted, indent=2, sort_keys=True) + "\n").encode():
+        os.utime(path)  # as new as the file
+    else:
+        atomic_json(path, noted)
+
+
+def _listing_of(source: str) -> Path:
+    return GRIDS / f"{sha256_json(str(Path(source).resolve()))[:DIGITS]}.json"
+
+
+def listed(config: Path | None) -> dict[str, dict[str, Listed]]:
+    """Runs by id, by experiment: of the file `config`, or of all grids that were ever started here.
+
+    Raises:
+        UserError: `config` is missing or wrong, or no grid was started yet.
+    """
+    if config is None:
+        # those of earlier versions have shorter names, and another form
+        found = sorted(GRIDS.glob(f"{'?' * DIGITS}.json"), key=os.path.getmtime)
+        if not found:
+            raise UserError(f"{GRIDS}: no grid was started here; start one, or name an experiment file")
+        return {name: runs for path in found for name, runs in _read(path).items()}
+    path = _listing_of(str(config))
+    if config.is_file() and path.is_file() and path.stat().st_mtime >= config.stat().st_mtime:
+        return _read(path)
+    from gessl.grid.batch import Batch  # seconds: it imports torch
+
+    return _typed(Batch.load([config]).listing())
+
+
+def _read(path: Path) -> dict[str, dict[str, Listed]]:
+    try:
+        return _typed(read_json(path)["experiments"])
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        raise UserError(f"{path}: not readable; {remake(path, 'start the grid again')}") from None
+
+
+def _typed(experiments: Mapping[str, Any]) -> dict[str, dict[str, Listed]]:
+    return {name: {run: _listed(facts) for run, facts in one["runs"].items()} for name, one in experiments.items()}
+
+
+def _listed(facts: Sequence[Any]) -> Listed:
+    if list(map(type, facts)) != [str, int, int, int, str]:
+        raise ValueError(f"{facts} is no entry of a listing")
+    return Listed(*facts)
+
+
+def look(runs: Mapping[str, Listed], now: float) -> dict[str, Seen]:
+    """What the files say of each run."""
+    return {run: _look(run, facts, now) for run, facts in runs.items()}
+
+
+def _look(run: str, facts: Listed, now: float) -> Seen:
+    scores, trained, work = scores_dir(run) / RECORD, run_dir(run) / RECORD, work_dir(run)
+    if trained.is_file():
+        if (found_science(run) or facts.science) != facts.science:
+            return Seen(FAILED, note=f"{run_dir(run)}: made with other settings, although the id is the same")
+        line = _tail(run_dir(run) / "metrics.jsonl")
+        seconds, climbs = _number("seconds", line), bool(_number(CLIMBS, line))
+        if not scores.is_file():
+            note = read_failure(run)
+            return Seen(TRAINED if note is None else FAILED, facts.steps, seconds, note=note or "", climbs=climbs)
+        finished = scores.stat().st_mtime
+        return Seen(DONE, facts.steps, seconds, _number("gessl_seconds", _tail(scores)), finished, climbs=climbs)
+    line = _tail(work / "metrics.jsonl")
+    step, seconds = min(int(_number("step", line)) + 1, facts.steps) if line else 0, _number("seconds", line)
+    climbs = bool(_number(CLIMBS, line))
+    if _held(lease_dir(run), now):
+        return Seen(RUNNING, step, seconds, climbs=climbs)
+    note = read_failure(run)
+    if note is not None:
+        return Seen(FAILED, step, seconds, note=note, climbs=climbs)
+    started = work.is_dir() or Path(f"logs/pretrain/{run}.log").is_file()
+    return Seen(STOPPED if started else WAITING, step, seconds, climbs=climbs)
+
+
+def _held(lease: Path, now: float) -> bool:
+    """Somebody touched the lease lately."""
+    try:
+        return any(now - entry.stat().st_mtime < BEAT * MISSED for entry in os.scandir(lease))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def _tail(path: Path) -> str:
+    """The last bytes of a file that may not be there."""
+    try:
+        with open_regular(path) as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
+            return file.read().decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def _number(key: str, text: str) -> float:
+    """The last value of `key` in a piece of JSON, 0 without one."""
+    # in few digits: what was altered is to be finite
+    found = re.findall(rf'"{key}": (-?[0-9]{{1,15}}(?:\.[0-9]+)?(?:e[+-]?[0-9]{{1,2}})?)', text)
+    return float(found[-1]) if found else 0.0
+
+
+def summarise(runs: Mapping[str, Listed], seen: Mapping[str, Seen], rates: Mapping[str, float]) -> dict[str, Any]:
+    """Counts by state, and GPU-hours and core-hours spent and left, of some runs.
+
+    `left` counts what runs of a kind with a known rate need (`rates`: seconds per step by kind); `unknown` counts the
+    runs of other kinds.
+    """
+    summary: dict[str, Any] = dict.fromkeys(STATES, 0) | {"runs": len(runs), "unknown": 0, "left_seconds": 0.0}
+    hours = {"gpu_hours": {"spent": 0.0, "left": 0.0}, "core_hours": {"spent": 0.0, "left": 0.0}}
+    for run, facts in runs.items():
+        one, rate = seen[run], rates.get(facts.kind)
+        summary[one.state] += 1
+        left = (facts.steps - one.step) * (rate or 0.0)
+        summary["unknown"] += rate is None and one.step < facts.steps
+        summary["left_seconds"] += left
+        for unit, count in (("gpu_hours", facts.gpus), ("core_hours", facts.threads)):
+            hours[unit]["spent"] += count * (one.seconds + one.scoring) / HOUR
+            hours[unit]["left"] += count * left / HOUR
+    return summary | hours
+
+
+def measured_rates(runs: Mapping[str, Listed], seen: Mapping[str, Seen]) -> dict[str, float]:
+    """Seconds per outer step by kind, over the runs that have made steps."""
+    steps: dict[str, int] = {}
+    seconds: dict[str, float] = {}
+    for run, facts in runs.items():
+        if seen[run].step and seen[run].seconds:
+            steps[facts.kind] = steps.get(facts.kind, 0) + seen[run].step
+            seconds[facts.kind] = seconds.get(facts.kind, 0.0) + seen[run].seconds
+    return {kind: seconds[kind] / count for kind, count in steps.items()}
+
+
+def status(config: Path | None) -> dict[str, Any]:
+    """Where the grid of `config` stands, or all grids that were started here; as JSON.
+
+    Raises:
+        UserError: as `listed`.
+    """
+    experiments, now = listed(config), time.time()
+    runs = {run: facts for one in experiments.values() for run, facts in one.items()}
+    seen = look(runs, now)
+    rates = measured_rates(runs, seen)
+    total = summarise(runs, seen, rates)
+    scoring = [one.scoring for one in seen.values() if one.scoring]
+    unscored = sum(one.state != DONE for one in seen.values())
+    left = total["left_seconds"] + (unscored * sum(scoring) / len(scoring) if scoring else 0.0)
+    known = total[RUNNING] > 0 and not total["unknown"]
+    return {
+        "experiments": {name: summarise(one, seen, rates) for name, one in experiments.items()},
+        "total": total,
+        "runs_last_hour": sum(one.finished > now - HOUR for one in seen.values()),
+        "eta_seconds": 0.0 if not unscored else left / total[RUNNING] if known else None,
+        "running": {run: [one.step, runs[run].steps] for run, one in seen.items() if one.state == RUNNING},
+        "failed": {run: one.note for run, one in seen.items() if one.state == FAILED},
+        "earlier": earlier_runs(),
+        "climbing": [run for run, one in seen.items() if one.climbs],
+        "stopped": [run for run, one in seen.items() if one.state == STOPPED],
+    }
+
+
+def format_status(found: Mapping[str, Any], most: int = 8) -> str:
+    """One screen."""
+    rows: list[tuple[str, ...]] = [("experiment", "runs", *STATES, "spent", "left")]
+    rows += [(name, str(one["runs"]), *_cells(one)) for name, one in found["experiments"].items()]
+    if len(found["experiments"]) > 1:
+        rows.append(("all (each run once)", str(found["total"]["runs"]), *_cells(found["total"])))
+    lines = table(rows)
+    total = found["total"]
+    lines += ["", f"throughput: {found['runs_last_hour']} runs finished in the last hour; {_eta(found)}"]
+    if total["unknown"]:
+        lines.append(f"not in `left`: {total['unknown']} runs of methods of which none has made a step yet")
+    lines += [f"note: {found['earlier']}"] if found["earlier"] else []
+    lines += _some(
+        "running", [f"{run}: step {step} of {steps}" for run, (step, steps) in found["running"].items()], most
+    )
+    lines += _some("failed", [f"{run}: {note}" for run, note in found["failed"].items()], most)
+    lines += _some("stopped", [f"{run}: see logs/pretrain/{run}.log" for run in found["stopped"]], most)
+    if found["climbing"]:
+        lines += _some(f"warning, of {len(found['climbing'])} runs: {MEANING}", found["climbing"], most)
+    return "\n".join(map(printable, lines))
+
+
+def _cells(one: Mapping[str, Any]) -> Iterable[str]:
+    unit, name = ("gpu_hours", "GPU-h") if any(one["gpu_hours"].values()) else ("core_hours", "core-h")
+    yield from (str(one[state]) for state in STATES)
+    yield from (f"{one[unit][part]:.1f} {name}" for part in ("spent", "left"))
+
+
+def _eta(found: Mapping[str, Any]) -> str:
+    total, seconds = found["total"], found["eta_seconds"]
+    if seconds is None:
+        return "ETA unknown: " + ("too little is measured yet" if total[RUNNING] else "nothing runs")
+    if total[DONE] == total["runs"]:
+        return "all done"
+    minutes = round(seconds / 60)
+    return f"ETA {minutes // 60} h {minutes % 60:02d} min, if {total[RUNNING]} go on at a time"
+
+
+def _some(title: str, items: list[str], most: int) -> list[str]:
+    rest = [f"  and {len(items) - most} more"] if len(items) > most else []
+    return ["", f"{title}:", *(f"  {item}" for item in items[:most]), *rest] if items else []
+
+
+def table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Rows as lines: the first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        )
+        for row in rows
+    ]

@@ -1,1 +1,0 @@
-"""Who made what, from what, with what: records, audit, trace."""

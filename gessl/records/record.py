@@ -1,0 +1,198 @@
+"""The record that every step leaves next to its outputs, written last.
+
+A record names its inputs by content hash and by the record that made them, so records form a hash chain from the raw
+data to the report: whoever alters one byte, or one record, breaks a link. Its file is an in-toto Statement
+(`gessl.records.statement`); in code it is a flat mapping.
+"""
+
+import json
+import os
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from gessl.advice import move_away, redo
+from gessl.errors import UserError
+from gessl.files import JSON_BYTES, parse_json, read_bounded, reason, sha256_file, sha256_json
+from gessl.layout import RECORD, RESULTS
+from gessl.records.statement import flat_record, statement
+
+SCHEMA = "urn:gessl:step:1"
+_FIELDS: dict[str, type | tuple[type, ...]] = {
+    "id": str,
+    "schema": str,
+    "step": str,
+    "name": str,
+    "command": list,
+    "config": dict,
+    "seed": (int, type(None)),
+    "inputs": list,
+    "outputs": list,
+    "code": dict,
+    "environment": dict,
+    "notes": dict,
+    "started": str,
+    "finished": str,
+    "seconds": (int, float),
+    "host": str,
+}
+_ENTRY: dict[str, type | tuple[type, ...]] = {"path": str, "bytes": int, "sha256": str}
+_TEXT = (str, type(None))
+_NESTED: dict[str, dict[str, Any]] = {
+    "code": {"commit": _TEXT, "dirty": _TEXT, "fingerprint": _TEXT, "rules": _TEXT, "git": _TEXT},
+    "environment": {"lock": _TEXT, "libraries": dict, "processor": _TEXT, "accelerator": _TEXT},
+    "config": {
+        "train": {"steps": int},
+        "gessl": (dict, type(None)),
+        "dataset": (str, {"files": [dict]}),
+        "protocols": [str],
+    },
+    "notes": {"resumed_from_step": int, "processes": int},
+}
+"""Below the fields, what readers rely on where it is there (see `_fits`)."""
+
+
+def record_id(record: dict[str, Any]) -> str:
+    """SHA-256 of the record's Statement without its own id, in canonical JSON."""
+    return sha256_json(statement({key: value for key, value in record.items() if key != "id"}))
+
+
+def record_text(record: dict[str, Any]) -> str:
+    """The one text of a record's file: any other byte, white space too, is an alteration."""
+    return json.dumps(statement(record), indent=2, sort_keys=True, allow_nan=False) + "\n"
+
+
+def parse_record(data: bytes) -> dict[str, Any]:
+    """The record that `data` holds, not yet checked against its own id (see `record_fault`).
+
+    Raises:
+        ValueError: not JSON, no Statement of ours, or a field is missing or of another type.
+    """
+    record = flat_record(parse_json(data))
+    _require(record, _FIELDS)
+    _require(record["code"], {"sources": str})
+    if not _fits(record["command"], [str]):
+        raise ValueError("no valid field 'command'")
+    for field, kinds in _NESTED.items():
+        for key, kind in kinds.items():
+            if key in record[field] and not _fits(record[field][key], kind):
+                raise ValueError(f"no valid field '{field}.{key}'")
+    for entry in (*record["outputs"], *record["inputs"]):
+        _require(entry, _ENTRY)
+    for entry in record["outputs"]:
+        _require_inside(entry["path"])
+    for entry in record["inputs"]:
+        _require(entry, {"record": (str, type(None))})
+        _require_inside(entry["path"].removeprefix("/"))
+    return record
+
+
+def _require_inside(path: str) -> None:
+    """A path as `project_path` writes it: below the project, whatever joins it to a folder.
+
+    Only an input from outside the project is absolute. It can be audited, but is neither copied nor made again.
+    """
+    plain = PurePosixPath(path).as_posix() == path and not path.startswith("/")
+    if not plain or path == "." or ".." in path.split("/") or "\0" in path:
+        raise ValueError(f"the path {path[:100]!r} leads out of the project, or is none")
+    path.encode()  # half a surrogate pair is in no file's name: a UnicodeEncodeError is a ValueError
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether `value` is of this kind: a type, a tuple of kinds, the list [kind], or a mapping {key, if any: kind}."""
+    if isinstance(kind, type):
+        return isinstance(value, kind)
+    if isinstance(kind, tuple):
+        return any(_fits(value, one) for one in kind)
+    if isinstance(kind, list):
+        return isinstance(value, list) and all(_fits(one, kind[0]) for one in value)
+    return isinstance(value, dict) and all(_fits(value[key], one) for key, one in kind.items() if key in value)
+
+
+def _require(entry: Any, fields: dict[str, type | tuple[type, ...]]) -> None:
+    for key, kind in fields.items():
+        if not isinstance(entry, dict) or key not in entry or not isinstance(entry[key], kind):
+            raise ValueError(f"no valid field {key!r}")
+
+
+def record_fault(record: dict[str, Any], data: bytes) -> str | None:
+    """What betrays that the file `data` of `record` was altered, or None for what `Step` wrote."""
+    try:
+        if record_id(record) != record["id"]:
+            return "its content does not match its id"
+        if record_text(record).encode() != data:
+            return "its text is not the one that was written"
+    except (ValueError, UnicodeError) as error:  # an infinite number, half a surrogate pair
+        return str(error)
+    return None
+
+
+def load_record(path: Path) -> tuple[dict[str, Any], str | None]:
+    """The record in a file, and what betrays that it was altered, if anything does.
+
+    Raises:
+        OSError: the file cannot be read, is no plain one, or is larger than a record can be.
+        ValueError: see `parse_record`.
+    """
+    data = read_bounded(path, JSON_BYTES)
+    record = parse_record(data)
+    return record, record_fault(record, data)
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """The record in `folder`, or None where there is none.
+
+    Raises:
+        UserError: the file is not a record, or was altered.
+    """
+    path = folder / RECORD
+    try:
+        record, fault = load_record(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        fault = reason(error)
+    if fault:
+        raise UserError(f"{path}: broken lineage record ({fault}); {redo(folder)}")
+    return record
+
+
+def project_path(path: Path) -> Path:
+    """`path` as records name it: relative to the working directory where it lies below that, else absolute."""
+    absolute = Path(os.path.abspath(path))
+    here = Path.cwd()
+    return absolute.relative_to(here) if absolute.is_relative_to(here) else absolute
+
+
+def maker_of(path: Path) -> dict[str, Any] | None:
+    """The record that lists `path` (as `project_path` writes it) among its outputs, or None.
+
+    Raises:
+        UserError: a record on the way is broken.
+    """
+    for folder in path.parents:
+        record = read_record(folder)
+        if record and any(output["path"] == path.as_posix() for output in record["outputs"]):
+            return record
+    return None
+
+
+def describe_input(path: Path) -> dict[str, Any]:
+    """Content hash of an input and the id of the record that made it (None for what people wrote or downloaded).
+
+    Raises:
+        UserError: the file is missing, differs from what its maker recorded, or lies under `results/` without a
+            record (what a killed step leaves behind).
+    """
+    path = project_path(path)
+    if not path.is_file():
+        problem = "is a folder; name its files" if path.is_dir() else "no such file; run the step that makes it first"
+        raise UserError(f"{path}: {problem}")
+    entry: dict[str, Any] = {"path": path.as_posix(), "bytes": path.stat().st_size, "sha256": sha256_file(path)}
+    maker = maker_of(path)
+    if maker is None and path.is_relative_to(RESULTS):
+        raise UserError(f"{path}: no lineage record claims it; {move_away(path, 'run the step that makes it')}")
+    if maker and {"path": entry["path"], "bytes": entry["bytes"], "sha256": entry["sha256"]} not in maker["outputs"]:
+        folder = next(folder for folder in path.parents if (folder / RECORD).is_file())
+        raise UserError(f"{path}: altered since it was made; {redo(folder)}")
+    entry["record"] = maker["id"] if maker else None
+    return entry

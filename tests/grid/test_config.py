@@ -1,0 +1,598 @@
+"""Experiment files: what is valid, what a run's id depends on, and one clear line for everything else."""
+
+import copy
+import dataclasses
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from gessl.cli import main
+from gessl.errors import UserError
+from gessl.grid.batch import Batch
+from gessl.grid.experiment import Experiment, schema
+from gessl.grid.values import load_references
+from gessl.identity import science_hash
+from gessl.methods import method_names
+from tests.conftest import ROOT, SMALL, copy_project
+
+pytestmark = pytest.mark.usefixtures("unprepared")
+
+
+def changed(*path: str | int, to: object) -> dict:
+    """The small experiment with the value at `path` replaced."""
+    tree = copy.deepcopy(SMALL)
+    place: object = tree
+    for key in path[:-1]:
+        place = place.setdefault(key, {}) if isinstance(place, dict) else place[key]  # type: ignore[index]
+    place[path[-1]] = to  # type: ignore[index]
+    return tree
+
+
+GUIDED = {"support_query": {}, "target_steps": 0, "kl_weight": 0, "ssl_at": "adapted"}
+
+
+def on_tokens(method: str, gessl: dict) -> dict:
+    """The small experiment with a method that needs a ViT, under these settings of GeSSL."""
+    entry = {"recipe": {"backbone": "vit-tiny", "views": "digits-mae"}}
+    return changed("methods", to={method: entry}) | {"variants": {"gessl": {"gessl": gessl}}, "comparisons": []}
+
+
+WRONG = [
+    (changed("recipe", "train", "stpes", to=3), "recipe.train.stpes: unknown key 'stpes'; did you mean 'steps'?"),
+    (
+        changed("recipe", "train", "steps", to="many"),
+        "recipe.train.steps: must be a whole number, at least 1 and at most 100000000, got 'many'",
+    ),
+    (
+        changed("recipe", "train", "steps", to=0),
+        "train.steps: must be a whole number, at least 1 and at most 100000000, got 0",
+    ),
+    (changed("recipe", "backbone", to="resnet"), "unknown backbone 'resnet'; did you mean 'resnet50'?"),
+    (changed("recipe", "views", to="digit"), "unknown view policy 'digit'; did you mean 'digits'?"),
+    (changed("seed", to=[1]), "unknown key 'seed'; did you mean 'seeds'?"),
+    (changed("efficiency", "thread", to=1), "efficiency.thread: unknown key 'thread'; did you mean 'threads'?"),
+    (changed("evaluation", to={"batches": 1}), "evaluation.batches: unknown key 'batches'; did you mean 'batch'?"),
+    (changed("tasks", "epochs", to=9), "tasks.epochs: unknown key 'epochs' (valid: episodes, label_draws, "),
+    (changed("tasks", "sigma", "ways", to=2), "tasks.sigma.ways: unknown key 'ways'; did you mean 'way'?"),
+    (changed("seeds", to=[-1]), "seeds.0: must be a whole number, at least 0 and at most 9007199254740991, got -1"),
+    (changed("seeds", to=[1, 1]), "seeds: [1, 1] names one of them twice"),
+    (changed("methods", to={"simclrr": {}}), "unknown method 'simclrr'; did you mean 'simclr'?"),
+    (changed("methods", "simclr", "temprature", to=1), "unknown key 'temprature'; did you mean 'temperature'?"),
+    (
+        changed("methods", "simclr", "hidden", to="x"),
+        "methods.simclr.hidden: must be a whole number, at least 1 and at most 65536, got 'x'",
+    ),
+    (changed("datasets", to=["digit"]), "no data set 'digit'; did you mean 'digits'?"),
+    (
+        changed("variants", "gessl", "gessl", "inner_steps", to=-1),
+        "gessl.inner_steps: must be a whole number, at least 0 and at most 1000, got -1",
+    ),
+    (
+        changed("variants", "gessl", "gessl", "target_steps", to=-1),
+        "gessl.target_steps: must be a whole number, at least 0 and at most 1000, got -1",
+    ),
+    (
+        changed("variants", "gessl", "gessl", "solver", to="exakt"),
+        "variants.gessl.gessl.solver: must be 'exact', 'unroll'",
+    ),
+    (changed("variants", "gessl", "gesl", to={}), "unknown key 'gesl'; did you mean 'gessl'?"),
+    (changed("comparisons", 0, "control", to="bse"), "unknown variant 'bse'; did you mean 'base'?"),
+    (
+        changed("axes", to={"gessl.target_stepz": [1]}) | {"comparisons": []},
+        "axes.gessl.target_stepz.0: unknown key 'target_stepz'; did you mean 'target_steps'?",
+    ),
+    (
+        changed("methods", "simclr", "recipe", to={"gessl": {}}),
+        "methods.simclr.recipe.gessl: unknown key 'gessl' (valid: backbone, train, views)",
+    ),
+    (
+        changed("methods", "simclr", "recipe", to={"train": {"stpes": 3}}),
+        "methods.simclr.recipe.train.stpes: unknown key 'stpes'; did you mean 'steps'?",
+    ),
+    (changed("methods", "simclr", "recipe", to=[1]), "methods.simclr.recipe: must be a mapping, got [1]"),
+    (
+        changed("recipe", "views", to="digits-4"),
+        "it takes 2 views, but view policy 'digits-4' draws 4;",
+    ),
+    (
+        changed("recipe", "views", to="digits-crops"),
+        "it has no use for small crops, but view policy",
+    ),
+    (
+        changed("methods", to={"w_mse": {"dim": 16, "recipe": {"views": "digits-mae"}}}),
+        "it takes 2 to 4 views, but view policy",
+    ),
+    (
+        changed("methods", to={"cmc": {}}),
+        "methods.cmc: cmc: on digits: backbone small-conv: lightness and colour need RGB",
+    ),
+    (
+        changed("methods", to={"mae": {}}),
+        "methods.mae: mae: on digits: backbone small-conv: the method needs tokens",
+    ),
+    (
+        changed("recipe", "backbone", to="conv5"),
+        "on digits: backbone conv5: images of 8x8 are too small",
+    ),
+    (on_tokens("mae", {"target_last": "classification"}), "gessl.target_last: mae: classification needs a π"),
+    (on_tokens("mae", GUIDED), "gessl.support_query: mae: support_query judges the two views of half a mini-batch"),
+    (
+        changed("methods", to={"w_mse": {"dim": 16}}) | {"variants": {"gessl": {"gessl": GUIDED}}, "comparisons": []},
+        "gessl.support_query: w_mse: support_query judges the two views of half a mini-batch",
+    ),
+    (changed("tasks", "shots", to=[0]), "tasks.shots.0: must be a whole number"),
+    (changed("evaluation", "protocols", to=["linear/wmse"]), "did you mean 'linear/wmse-v1'?"),
+    (
+        changed("efficiency", "threads", to=0),
+        "efficiency.threads: must be a whole number, at least 1 and at most 1024, got 0",
+    ),
+    (
+        changed("resources", to={"pretrian": {"gpu": 4}}),
+        "resources.pretrian: unknown key 'pretrian'; did you mean 'pretrain'?",
+    ),
+    (
+        changed("axes", to={"gesl.tasks": [1, 2]}),
+        "axes.gesl.tasks: no variant has a section 'gesl'; did you mean 'gessl'?",
+    ),
+    (changed("name", to="a b"), "name: string should match pattern"),
+]
+
+
+@pytest.mark.parametrize(("tree", "complaint"), WRONG, ids=[complaint[:40] for _, complaint in WRONG])
+def test_bad_input_is_one_line_with_exit_code_2(
+    tree: dict, complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    assert main(["check", "--config", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert complaint in error
+    assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"a: [1", "not valid YAML"),
+        (b"- 1", "must be a mapping"),
+        (None, "no such file"),
+        (b"\xff\xfe\0", "not in UTF-8 .*; save the file in UTF-8"),
+        (b"a: 2020-13-45", ":1: a: readers of YAML differ on 2020-13-45"),
+    ],
+)
+def test_unreadable_files(content: bytes | None, complaint: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=complaint):
+        Experiment.load(path)
+
+
+@pytest.mark.parametrize("words", [["check", "--config"], ["plan"], ["status"]])
+def test_a_folder_is_no_experiment(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*words, "config"]) == 2
+    assert capsys.readouterr().err == "gessl: config: cannot be read (no regular file); give a YAML file\n"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        (b"title", b"\xff\xfe\0", "config/datasets/digits.yaml:3: not in UTF-8"),
+        (b"title", b"titel", "config/datasets/digits.yaml:3: titel: unknown key; did you mean 'title'?"),
+        (b"classes: 10", b"classes: 1", "config/datasets/digits.yaml:12: classes: must be a whole number, at least 2"),
+    ],
+)
+def test_a_broken_data_set_breaks_the_experiments_that_name_it(
+    old: bytes, new: bytes, complaint: str, pinned: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    others = ("cifar10", "stl10", "glyphs")
+    entry = (pinned / "config/datasets/digits.yaml").read_bytes()
+    for name in others:
+        (pinned / f"config/datasets/{name}.yaml").write_bytes(entry.replace(old, new))
+    assert main(["check"]) == 0
+    capsys.readouterr()
+    (pinned / "config/datasets/digits.yaml").write_bytes(entry.replace(old, new))
+    assert main(["check"]) == 2
+    error = capsys.readouterr().err
+    assert re.search(r"config/config.yaml:\d+: datasets.0: " + re.escape(complaint), error)
+    assert all(": datasets.0: config/datasets/digits.yaml:" in line for line in error.splitlines())
+
+
+def test_locks_of_editors_do_not_count_as_published_numbers(pinned: Path) -> None:
+    (pinned / "config/reference/.#gessl.yaml").symlink_to("me@here.1:2")
+    assert main(["check"]) == 0
+
+
+def ids(tree: dict) -> dict[tuple[str, str, int], str]:
+    experiment = Experiment.parse(tree, "here")
+    return {(c.science.method_name, c.variant, c.science.seed): c.id for c in experiment.runs()}
+
+
+def test_the_id_is_that_of_the_science() -> None:
+    before = ids(SMALL)
+    assert len(set(before.values())) == len(before) == 4
+    assert before["simclr", "gessl", 0].startswith("digits-simclr+gessl-s0-")
+    same: list[Callable[[], dict]] = [
+        lambda: changed("efficiency", "threads", to=2),
+        lambda: changed("title", to="Another"),
+        lambda: changed("resources", to={"pretrain": {"mem_mb": 9}}),
+        lambda: changed("evaluation", "protocols", to=["knn/5nn-euclid"]),
+    ]
+    for make in same:
+        assert ids(make()) == before
+    assert not set(ids(changed("recipe", "train", "lr", to=0.1)).values()) & set(before.values())
+    assert not set(ids(changed("methods", "simclr", "temperature", to=0.4)).values()) & set(before.values())
+    only_gessl = ids(changed("variants", "gessl", "gessl", "target_steps", to=7))
+    assert only_gessl["simclr", "base", 0] == before["simclr", "base", 0]
+    assert only_gessl["simclr", "gessl", 0] != before["simclr", "gessl", 0]
+
+
+def test_variants_that_agree_share_a_run() -> None:
+    tree = changed("variants", "again", to={"train": {"steps": 12}})
+    found = ids(tree)
+    assert found["simclr", "again", 0] == found["simclr", "base", 0]
+    plan = Experiment.parse(tree, "here").report_plan()
+    assert len(plan.runs) == 6
+
+
+def test_a_method_s_recipe_lies_between_the_experiment_s_and_the_variant_s() -> None:
+    own = {"views": "digits-weak-second", "train": {"lr": 0.5, "batch": 16}}
+    tree = changed("methods", to={"simclr": {"recipe": own}, "byol": None})
+    tree["variants"]["short"] = {"train": {"lr": 0.25}}
+    cells = {(cell.science.method_name, cell.variant): cell.science for cell in Experiment.parse(tree, "here").runs()}
+
+    def seen(method: str, variant: str) -> tuple:
+        science = cells[method, variant]
+        return science.views, science.train.lr, science.train.batch, science.train.warmup
+
+    assert seen("byol", "base") == ("digits", 0.003, 32, 2)
+    assert seen("simclr", "base") == seen("simclr", "gessl") == ("digits-weak-second", 0.5, 16, 2)
+    assert seen("simclr", "short") == ("digits-weak-second", 0.25, 16, 2)
+    assert cells["simclr", "gessl"].gessl and not cells["simclr", "base"].gessl
+
+
+def test_an_axis_multiplies_only_what_has_its_section() -> None:
+    tree = changed("axes", to={"gessl.target_steps": [1, 3], "gessl.inner_steps": [1, 2]})
+    tree["comparisons"] = []
+    variants = {cell.variant for cell in Experiment.parse(tree, "here").runs()}
+    assert variants == {"base"} | {f"gessl,target_steps={t},inner_steps={k}" for t in (1, 3) for k in (1, 2)}
+
+
+def test_an_axis_multiplies_an_empty_section_which_is_all_defaults() -> None:
+    tree = changed("variants", to={"base": {}, "gessl": {"gessl": {}}}) | {"axes": {"gessl.tasks": [1, 2]}}
+    tree["comparisons"] = []
+    assert {cell.variant for cell in Experiment.parse(tree, "here").runs()} == {
+        "base",
+        "gessl,tasks=1",
+        "gessl,tasks=2",
+    }
+
+
+def test_the_run_of_an_experiment_round_trips_through_its_plan() -> None:
+    experiment = Experiment.load(ROOT / "config/config.yaml")
+    again = Experiment.parse(json.loads(json.dumps(experiment.model_dump(mode="json"))), "plan")
+    assert [cell.id for cell in again.runs()] == [cell.id for cell in experiment.runs()]
+
+
+def test_the_default_experiment_is_what_the_readme_says() -> None:
+    experiment = Experiment.load(ROOT / "config/config.yaml")
+    assert len(experiment.methods) == 3
+    assert experiment.seeds == (0, 1, 2)
+    base, images, gessl = (
+        next(cell.science for cell in experiment.runs() if cell.variant == variant)
+        for variant in ("base", "base-images", "gessl")
+    )
+    assert gessl.gessl is not None
+    assert base.gessl is images.gessl is None
+    assert base.train.steps == gessl.train.steps
+    assert images.train.steps == gessl.train.steps * gessl.gessl.tasks
+
+
+# tables of the paper that cannot be made yet, and what the one line about each must name
+MISSING = {
+    "few-shot-cross-domain.yaml": ("mini-imagenet", "fewshot/cross-domain-psco"),
+    "few-shot-in-domain.yaml": ("omniglot", "mini-imagenet", "cifar-fs", "fewshot/psco-2000"),
+    "semi-supervised.yaml": ("imagenet", "semi/simclr-subset-1pct", "semi/simclr-subset-10pct"),
+    "transfer-detection.yaml": ("imagenet", "det/voc0712-c4-24k", "det/coco-c4-90k"),
+    "unsupervised-imagenet.yaml": ("imagenet", "linear/gessl-imagenet"),
+    "unsupervised-imagenet100.yaml": ("imagenet100", "linear/moco-100"),
+    "unsupervised-stl10.yaml": ("stl10-64",),
+    "unsupervised-tiny-imagenet.yaml": ("tiny-imagenet",),
+    "video-tracking.yaml": ("imagenet", "vos/davis17-unitrack", "pose/posetrack18-unitrack"),
+}
+FILES = sorted(path.name for path in (ROOT / "config/paper").glob("*.yaml"))
+PAPER = [name for name in FILES if name not in MISSING]
+
+
+@pytest.fixture
+def pinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the project in which every data set of the registry looks fetched."""
+    project = copy_project(tmp_path / "project")
+    for name in (path.stem for path in (project / "config/datasets").glob("*.yaml")):
+        outs = [{"md5": "0123456789abcdef0123456789abcdef.dir", "size": 1, "nfiles": 1, "hash": "md5", "path": name}]
+        (project / f"data/raw/{name}.dvc").write_text(yaml.safe_dump({"outs": outs}), encoding="utf-8")
+    monkeypatch.chdir(project)
+    return project
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_every_grid_is_valid(name: str, pinned: Path) -> None:
+    experiment = Experiment.load(Path("config/paper") / name)
+    assert experiment.name == name.removesuffix(".yaml")
+    cells = list(experiment.runs())
+    assert len({cell.id for cell in cells}) == len(cells)
+    for cell in cells:
+        assert cell.science.train.warmup < cell.science.train.steps
+
+
+@pytest.mark.parametrize("name", MISSING)
+def test_what_is_not_possible_yet_says_what_is_missing(
+    name: str, pinned: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", "--config", f"config/paper/{name}"]) == 2
+    error = capsys.readouterr().err.removeprefix("gessl: ")
+    lines = error.splitlines()
+    assert all(re.match(rf"config/paper/{name}:\d+: [a-z.]+: ", line) and len(line) < 400 for line in lines)
+    assert all(repr(what) in error for what in MISSING[name])
+    assert len(lines) == len({line.split(": ")[1] for line in lines}) <= 4
+
+
+def test_an_edited_view_policy_changes_the_settings_of_its_runs_and_no_id(pinned: Path) -> None:
+    tree = changed("methods", to={"simclr": {}, "byol": {"recipe": {"views": "digits-weak"}}})
+    path = Path("config/views/digits.yaml")
+
+    def cells() -> dict[str, dict]:
+        return {cell.id: dataclasses.asdict(cell.science) for cell in Experiment.parse(tree, "here").runs()}
+
+    before = cells()
+    path.write_text(path.read_text(encoding="utf-8") + "# a remark\n", encoding="utf-8")
+    assert cells() == before
+    path.write_text(path.read_text(encoding="utf-8").replace("blur_prob: 0.3", "blur_prob: 0.25"), encoding="utf-8")
+    after = cells()
+    assert list(after) == list(before)
+    assert {settings["views"] for run, settings in after.items() if settings != before[run]} == {"digits"}
+    for run, settings in after.items():
+        blurs = [policy["blur_prob"] for policy in settings["policies"]]
+        assert blurs == ([0.25, 0.25] if settings["views"] == "digits" else [0, 0])
+        assert run.endswith(science_hash({**settings, "policies": ()})[:16])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ("blur_prob: 0.3", "blur_prob: 3", ":9: views.0.blur_prob: must be a number, at least 0 and at most 1, got 3"),
+        ("blur_prob", "blur_pro", ":9: views.0.blur_pro: unknown key 'blur_pro'; did you mean 'blur_prob'?"),
+        ("[0.4, 1.0]", "[0.4, 0.2]", ":7: views.0.crop_scale: must be [low, high], got [0.4, 0.2]"),
+        ("[0.4, 1.0]", "[0.4]", ":7: views.0.crop_scale"),
+        ("count: 2", "count: 0", ":6: views.0.count: must be a whole number, at least 1 and at most 64, got 0"),
+        ("count: 2", "size: 4", ":5: views: holds no view; give one or more without a size"),
+        ("views:", "veiws:", ":5: veiws: unknown key 'veiws'; did you mean 'views'?"),
+        ("views:", "views: [", "not valid YAML"),
+    ],
+)
+def test_a_broken_view_policy_breaks_the_experiments_that_name_it(
+    old: str, new: str, complaint: str, pinned: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = Path("config/views/digits.yaml").read_text(encoding="utf-8")
+    assert old in text
+    for name in ("digits-crops", "cifar-wmse", "glyphs"):
+        Path(f"config/views/{name}.yaml").write_text(text.replace(old, new), encoding="utf-8")
+    assert main(["check"]) == 0
+    capsys.readouterr()
+    Path("config/views/digits.yaml").write_text(text.replace(old, new), encoding="utf-8")
+    assert main(["check"]) == 2
+    error = capsys.readouterr().err.removeprefix("gessl: ")
+    assert complaint in error
+    for line in error.splitlines():
+        assert re.match(r"config/config.yaml:\d+: variants.\w+.views: config/views/digits.yaml:", line), line
+
+
+RECIPES = sorted(path.stem for path in (ROOT / "config/recipes").glob("*.yaml"))
+
+
+def test_every_recipe_is_used_by_a_grid_or_another_recipe() -> None:
+    files = [*(ROOT / "config/paper").glob("*.yaml"), *(ROOT / "config/recipes").glob("*.yaml")]
+    used = {yaml.safe_load(path.read_text(encoding="utf-8")).get("from") for path in files}
+    assert set(RECIPES) == used - {None}
+
+
+def whole(name: str) -> dict:
+    """A grid of the paper with its recipes merged in by hand."""
+
+    def over(below: dict, above: dict) -> dict:
+        both = {key: over(below[key], value) for key, value in above.items() if isinstance(below.get(key), dict)}
+        return {**below, **above, **{key: value for key, value in both.items() if isinstance(above[key], dict)}}
+
+    tree = yaml.safe_load((ROOT / f"config/paper/{name}.yaml").read_text(encoding="utf-8"))
+    while "from" in tree:
+        text = (ROOT / f"config/recipes/{tree.pop('from')}.yaml").read_text(encoding="utf-8")
+        tree = over(yaml.safe_load(text), tree)
+    return tree
+
+
+@pytest.mark.parametrize("name", ["efficiency", "methods-cifar100-wmse", "unsupervised-small"])
+def test_a_grid_is_what_it_is_with_its_recipes_written_out(name: str, pinned: Path) -> None:
+    short = Experiment.load(Path(f"config/paper/{name}.yaml"))
+    written_out = Experiment.parse(whole(name), "here")
+    assert [(cell.id, cell.variant) for cell in short.runs()] == [
+        (cell.id, cell.variant) for cell in written_out.runs()
+    ]
+    assert short.model_dump_json() == written_out.model_dump_json()
+
+
+def shared(project: Path, **recipes: str) -> None:
+    """Write these recipes, and an experiment that is `from: one`."""
+    (project / "config/recipes").mkdir(exist_ok=True)
+    for name, text in recipes.items():
+        (project / f"config/recipes/{name}.yaml").write_text(text, encoding="utf-8")
+    own = {key: value for key, value in SMALL.items() if key in ("name", "title", "datasets", "comparisons")}
+    text = f"from: one\n{yaml.safe_dump(own, sort_keys=False)}"
+    (project / "config/mine.yaml").write_text(text, encoding="utf-8")
+
+
+ONE_RECIPE = "from: two\nvariants:\n  gessl: {gessl: {tasks: 2}}\n"
+TWO = """methods: {simclr: {hidden: 16, dim: 8}}
+seeds: [0, 1]
+recipe:
+  train: {steps: 12, warmup: 2}
+variants:
+  base: {}
+"""
+
+
+def test_the_last_word_is_the_command_line_s_then_the_experiment_s(pinned: Path) -> None:
+    shared(pinned, one=ONE_RECIPE, two=TWO, three=TWO.replace("12", "24"))
+    path = Path("config/mine.yaml")
+
+    def steps(**overrides: object) -> set[int]:
+        batch = Batch.merged([path], dict(overrides))
+        return {cell.science.train.steps for cell in batch.runs.values()}
+
+    assert {cell.variant for cell in Experiment.load(path).runs()} == {"base", "gessl"}
+    assert (steps(), steps(recipe={"train": {"steps": "36"}})) == ({12}, {36})
+    assert steps(**{"from": "three", "comparisons": []}) == {24}
+    path.write_text(path.read_text(encoding="utf-8") + "seeds: [5]\nrecipe: {train: {steps: 48}}\n", encoding="utf-8")
+    assert steps() == {48}
+    assert {cell.science.seed for cell in Experiment.load(path).runs()} == {5}, "a list replaces a list"
+
+
+FAULTY = {
+    "missing": (
+        {"one": "from: tow\n", "two": TWO},
+        "config/recipes/one.yaml:1: from: unknown recipe 'tow'; did you mean",
+    ),
+    "cycle": ({"one": "from: two\n", "two": "from: one\n"}, "one -> two -> one: a recipe cannot be from itself"),
+    "itself": ({"one": "from: one\n"}, "one -> one: a recipe cannot be from itself"),
+    "no name": ({"one": "from: [two]\n", "two": TWO}, "config/recipes/one.yaml:1: from: unknown recipe \"['two']\""),
+    "a path": ({"one": "from: ../recipes/two\n", "two": TWO}, "unknown recipe '../recipes/two' (valid: "),
+    "unknown key": (
+        {"one": ONE_RECIPE, "two": TWO + "sedes: [1]\n"},
+        "config/recipes/one.yaml:1: from: config/recipes/two.yaml:7: sedes: unknown key 'sedes'; did you mean 'seeds'?",
+    ),
+    "wrong value": (
+        {"one": ONE_RECIPE, "two": TWO.replace("12", "0").replace("warmup: 2", "warmup: 0")},
+        "config/recipes/one.yaml:1: from: config/recipes/two.yaml:4: recipe.train.steps: must be a whole number",
+    ),
+    "own key": ({"one": TWO + "title: x\n"}, "config/recipes/one.yaml:7: title: is each experiment's own; take it out"),
+    "ambiguous": ({"one": TWO.replace("12", "0x12")}, "config/recipes/one.yaml:4: recipe.train.steps: readers of YAML"),
+    "no YAML": ({"one": "a: [1"}, "config/recipes/one.yaml:1: not valid YAML"),
+    "a batch": ({"one": TWO + "experiments: x\n"}, "config/recipes/one.yaml:7: experiments: unknown key 'experiments'"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTY)
+def test_a_fault_in_a_recipe_is_one_line_that_says_who_named_it(
+    fault: str, pinned: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipes, complaint = FAULTY[fault]
+    shared(pinned, **recipes)
+    tree = yaml.safe_load((pinned / "config/mine.yaml").read_text(encoding="utf-8")) | {"comparisons": []}
+    (pinned / "config/mine.yaml").write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
+    assert main(["check", "--config", "config/mine.yaml"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("gessl: config/mine.yaml:1: from: ")
+    assert complaint in line
+
+
+def test_a_broken_recipe_breaks_no_experiment_that_is_not_from_it(pinned: Path) -> None:
+    (pinned / "config/recipes/imagenet.yaml").write_bytes(b"\xff\xfe\0")
+    Experiment.load(Path("config/config.yaml"))
+    Experiment.load(Path("config/paper/unsupervised-small.yaml"))
+
+
+def test_every_ablation_is_possible_here_and_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [name for name in FILES if name.startswith(("ablation-", "efficiency"))]
+    assert len(names) == 9
+    for name in names:
+        assert Experiment.load(ROOT / "config/paper" / name).datasets == ("digits",)
+
+
+@pytest.mark.parametrize("recipe", ["cifar10-wmse", "cifar10-solo", "cifar100-wmse", "cifar100-solo", "digits"])
+def test_the_grids_of_all_methods_hold_all_methods(recipe: str, pinned: Path) -> None:
+    experiment = Experiment.load(Path(f"config/paper/methods-{recipe}.yaml"))
+    left_out = {"cmc"} if recipe == "digits" else set()
+    assert set(experiment.methods) == set(method_names()) - left_out
+    assert set(experiment.variants) == {"base", "gessl"}
+    for name in experiment.methods:
+        cells = {cell.variant: cell.science for cell in experiment.runs() if cell.science.method_name == name}
+        assert cells["gessl"].gessl and not cells["base"].gessl
+        assert cells["gessl"].train == cells["base"].train
+
+
+def test_the_recipes_of_solo_learn_reach_the_runs(pinned: Path) -> None:
+    experiment = Experiment.load(Path("config/paper/methods-cifar100-solo.yaml"))
+    train = {cell.science.method_name: cell.science.train for cell in experiment.runs()}
+    views = {cell.science.method_name: cell.science.views for cell in experiment.runs()}
+    assert (train["byol"].optimizer, train["byol"].lr, train["byol"].weight_decay) == ("lars", 1.0, 1e-5)
+    assert (train["simsiam"].optimizer, train["simsiam"].lr, views["simsiam"]) == ("sgd", 0.5, "cifar-weak")
+    assert (train["deepcluster_v2"].min_lr, train["deepcluster_v2"].warmup_from) == (6e-4, 0)
+    assert (train["mae"].optimizer, train["mae"].beta2, train["mae"].weight_decay) == ("adamw", 0.95, 0.05)
+    assert train["vicreg"].warmup == 10 * 175
+
+
+KNOWN = {"cifar10", "cifar100", "stl10", "tiny-imagenet", "imagenet100", "imagenet"}
+
+
+def test_the_published_numbers_are_valid_and_only_the_wmse_protocol_s_are_shown() -> None:
+    references = load_references()
+    assert len(references) > 100
+    assert {quote.dataset for quote in references} <= KNOWN
+    assert {quote.method for quote in references} <= set(method_names())
+    shown = [quote for quote in references if quote.protocol in ("linear/wmse-v1", "knn/5nn-euclid")]
+    assert {quote.source for quote in shown} == {"W-MSE (Ermolov et al. 2021), table 1"}
+    linear = {(quote.dataset, quote.method, quote.note): quote.value for quote in shown if "linear" in quote.protocol}
+    assert linear["cifar10", "simclr", ""] == 91.80
+    assert linear["cifar100", "w_mse", "4 views"] == 67.64
+    assert all(quote.certainty != "confirmed" for quote in shown), "nobody has read them in the paper itself"
+    assert all(0 < quote.value < 100 and quote.address.startswith("https://") for quote in references)
+
+
+ONE = {"source": "s", "address": "https://a", "certainty": "memory", "backbone": "b", "protocol": "linear/wmse-v1"}
+VALUE = {"dataset": "digits", "method": "simclr", "value": 1.5}
+
+
+@pytest.mark.parametrize(
+    ("tree", "complaint"),
+    [
+        ({**ONE, "values": [{**VALUE, "methd": 1}]}, ":8: values.0.methd: unknown key 'methd'; did you mean 'method'?"),
+        ({**ONE, "certainty": "sure", "values": [VALUE]}, ": certainty: must be 'confirmed'"),
+        ({**ONE, "values": [VALUE, {"dataset": "digits", "method": "simclr"}]}, "values.1.value: is missing"),
+        ({**ONE, "values": [{**VALUE, "method": "simclrr"}]}, "values.0.method: unknown method 'simclrr'; did you"),
+        ({**ONE, "values": [{**VALUE, "value": float("nan")}]}, "values.0.value: must be a finite number, got .nan"),
+        ({**ONE, "values": [VALUE, VALUE]}, "values.1: stands in config/reference/x.yaml already"),
+        ({**ONE, "values": {"a": 1}}, "values: must be a list of mappings"),
+        (ONE, "values: must be a list of mappings"),
+        ({**ONE, "source": "", "values": [VALUE]}, ": source: must not be empty"),
+    ],
+)
+def test_wrong_published_numbers_stop_the_experiment(
+    tree: dict, complaint: str, pinned: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (pinned / "config/reference/x.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
+    assert main(["check"]) == 2
+    error = capsys.readouterr().err
+    assert "config/reference/x.yaml:" in error and complaint in error
+    assert len(error.splitlines()) == 1
+
+
+def test_the_plan_of_a_report_quotes_its_own_data_sets_and_methods(pinned: Path) -> None:
+    assert Experiment.load(Path("config/config.yaml")).report_plan().references == ()
+    tree = changed("datasets", to=["cifar10"])
+    tree["recipe"] |= {"backbone": "resnet18-cifar", "views": "cifar-wmse"}
+    quotes = Experiment.parse(tree, "here").report_plan().references
+    assert {(quote.dataset, quote.method) for quote in quotes} == {("cifar10", "simclr")}
+    assert {quote.file for quote in quotes} >= {"config/reference/wmse-cifar.yaml"}
+
+
+def test_the_published_schema_is_current() -> None:
+    path = ROOT / "workflow/schemas/experiment.schema.json"
+    assert path.read_text(encoding="utf-8") == schema(), f"run `gessl schema > {path.relative_to(ROOT)}`"
+
+
+def test_supervised_protocols_on_classes_that_training_lacks_are_refused_at_once() -> None:
+    with pytest.raises(UserError, match=r"glyphs: no class of its test split has training images, so linear/wmse-v1"):
+        Experiment.parse({**SMALL, "datasets": ["glyphs"], "recipe": {"views": "glyphs"}}, "here")
