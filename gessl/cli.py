@@ -7,8 +7,9 @@ import io
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from gessl import verbs
 from gessl.advice import in_the_way
@@ -16,10 +17,79 @@ from gessl.errors import Unfinished, UserError, out_of_memory, printable
 from gessl.home import require_own_code
 from gessl.notices import give_up, say
 
-Add = Callable[..., argparse.ArgumentParser]
-CONFIG = Path("config/config.yaml")
 BAD_INPUT = 2
 TRY_AGAIN = os.EX_TEMPFAIL
+
+
+class Argument(NamedTuple):
+    """What `add_argument` takes; one of a verb's `rival` arguments may be given."""
+
+    name: str
+    options: dict[str, Any]
+    rival: bool
+
+
+def arg(name: str, text: str | None = None, *, rival: bool = False, **options: Any) -> Argument:
+    """An argument, its help, and what else `add_argument` takes."""
+    return Argument(name, {"help": text, **options}, rival)
+
+
+FLAG: dict[str, Any] = {"action": "store_true"}
+CONFIG = arg("--config", "experiment file (default: %(default)s)", type=Path, default=Path("config/config.yaml"))
+DATASET, RUN = arg("dataset"), arg("run")
+MADE = "id of a run, score, cell or record, or a folder in results/"
+# verb, its help, its arguments; `gessl.verbs` has a function of each name
+VERBS: tuple[tuple[str, str, tuple[Argument, ...]], ...] = (
+    ("check", "validate an experiment file and list its runs, or try a method's contract", (
+        CONFIG,
+        arg("--method", "a base method, or package.module:Class of your own", metavar="NAME"),
+        arg("--values", "with --method: a yaml of its hyper-parameters", type=Path, metavar="FILE"))),
+    ("plan", "what grids ask for: cells, runs, jobs, hours and disk, before anything starts", (
+        arg("config", "experiment files, or batches of them", nargs="+", type=Path),
+        arg("--json", "print the plan as JSON", **FLAG))),
+    ("status", "where a running grid stands, from its files", (
+        arg("config", "an experiment file or a batch (default: all grids that were started here)", nargs="?",
+            type=Path),
+        arg("--json", "print the status as JSON", **FLAG))),
+    ("fetch", "get raw data as its pin says, or make the pin", (DATASET,)),
+    ("prepare", "raw data to arrays, index and card", (DATASET,)),
+    ("tasks", "draw the task files of one data set and seed", (CONFIG, DATASET, arg("seed", type=int))),
+    ("pretrain", "train one run, from its last checkpoint if any", (CONFIG, RUN)),
+    ("evaluate", "score a run by every protocol", (CONFIG, RUN)),
+    ("export", "write a run's backbone as torchvision's own model loads it", (
+        RUN, arg("out", "the safetensors file to write; its metadata says which model it is", type=Path))),
+    ("report", "write the sigma-report of what is finished", (CONFIG,)),
+    ("audit", "re-hash every file and follow every record to the raw data", (
+        arg("path", "a project's root, or its results (default: here)", nargs="?", type=Path, default=Path("results")),
+        arg("--config", "only what the reports of this experiment or batch are made of", type=Path, metavar="FILE"),
+        arg("--head", "the results must have this head, which an earlier audit printed", rival=True, metavar="HEX"),
+        arg("--signed", "the results must have the head signed by one of these", rival=True, type=Path,
+            metavar="SIGNERS"),
+        arg("--cached", "do not read what your earlier audits read and nobody wrote to since", **FLAG),
+        arg("--environment", "check the files of the installed packages, too, by their own lists", **FLAG),
+        arg("--json", "print the verdict as JSON, and what is wrong to stderr, too", **FLAG))),
+    ("trace", "show what made a number, run or file; exit code 1 if a check failed", (
+        arg("id", "id of a table cell, score, run or record, or a path"),
+        arg("--json", "print the lineage as JSON", **FLAG))),
+    ("crate", "write what is behind a report as one folder to hand on, a Provenance Run Crate", (
+        arg("grid", "name of the report"), arg("out", "the folder to write", type=Path))),
+    ("sign", "audit the results and sign their head", (
+        arg("key", "an SSH key that can sign: a private key, or a public one whose agent runs", type=Path),)),
+    ("replay", "make a step again from its record and compare the bits; exit code 1 if they differ", (
+        arg("id", MADE), arg("--here", "in the present environment, even if it is not the recorded one", **FLAG),
+        arg("--json", "print the outcome as JSON", **FLAG))),
+    ("diff", "show what differs between two runs, and in which results", (
+        arg("first", MADE), arg("second", "another of the same step"),
+        arg("--json", "print the differences as JSON", **FLAG))),
+    ("track", "mirror results to MLflow, or do so while COMMAND runs", (
+        CONFIG, arg("--rebuild", "make the embedded store again from the files", **FLAG),
+        arg("command", nargs=argparse.REMAINDER, metavar="-- COMMAND"))),
+    ("schema", "print the JSON schema of experiment files", ()),
+)  # fmt: skip
+EPILOGS = {
+    "audit": "exit code: 0 nothing found; 1 something altered, missing, orphaned, unverifiable, or stale by its "
+    "inputs; 2 bad input; 3 all as recorded, but made by other sources or in another environment than the present ones"
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -85,101 +155,10 @@ def parser() -> argparse.ArgumentParser:
     """The command line: `gessl VERB …`."""
     top = argparse.ArgumentParser(prog="gessl", description="GeSSL experiments, from raw data to an audited report.")
     every = top.add_subparsers(title="verbs", metavar="VERB", required=True)
-
-    def add(name: str, function: object, text: str, config: bool = False) -> argparse.ArgumentParser:
-        sub = every.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-        sub.set_defaults(verb=function)
-        if config:
-            sub.add_argument("--config", type=Path, default=CONFIG, help="experiment file (default: %(default)s)")
-        return sub
-
-    _add_grids(add)
-    _add_steps(add)
-    _add_audit(add)
-    _add_lineage(add)
-    sub = add("track", verbs.track, "mirror results to MLflow, or do so while COMMAND runs", config=True)
-    sub.add_argument("--rebuild", action="store_true", help="make the embedded store again from the files")
-    sub.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND")
-    add("schema", verbs.schema, "print the JSON schema of experiment files")
+    for name, text, arguments in VERBS:
+        sub = every.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=EPILOGS.get(name))
+        sub.set_defaults(verb=getattr(verbs, name))
+        rivals = sub.add_mutually_exclusive_group() if any(argument.rival for argument in arguments) else sub
+        for argument in arguments:
+            (rivals if argument.rival else sub).add_argument(argument.name, **argument.options)
     return top
-
-
-def _add_grids(add: Add) -> None:
-    sub = add(
-        "check", verbs.check, "validate an experiment file and list its runs, or try a method's contract", config=True
-    )
-    sub.add_argument("--method", metavar="NAME", help="a base method, or package.module:Class of your own")
-    sub.add_argument("--values", type=Path, metavar="FILE", help="with --method: a yaml of its hyper-parameters")
-    sub = add("plan", verbs.plan, "what grids ask for: cells, runs, jobs, hours and disk, before anything starts")
-    sub.add_argument("config", nargs="+", type=Path, help="experiment files, or batches of them")
-    sub.add_argument("--json", action="store_true", help="print the plan as JSON")
-    sub = add("status", verbs.status, "where a running grid stands, from its files")
-    sub.add_argument(
-        "config", nargs="?", type=Path, help="an experiment file or a batch (default: all grids that were started here)"
-    )
-    sub.add_argument("--json", action="store_true", help="print the status as JSON")
-
-
-def _add_steps(add: Add) -> None:
-    add("fetch", verbs.fetch, "get raw data as its pin says, or make the pin").add_argument("dataset")
-    add("prepare", verbs.prepare, "raw data to arrays, index and card").add_argument("dataset")
-    sub = add("tasks", verbs.tasks, "draw the task files of one data set and seed", config=True)
-    sub.add_argument("dataset")
-    sub.add_argument("seed", type=int)
-    add("pretrain", verbs.pretrain, "train one run, from its last checkpoint if any", config=True).add_argument("run")
-    add("evaluate", verbs.evaluate, "score a run by every protocol", config=True).add_argument("run")
-    sub = add("export", verbs.export, "write a run's backbone as torchvision's own model loads it")
-    sub.add_argument("run")
-    sub.add_argument("out", type=Path, help="the safetensors file to write; its metadata says which model it is")
-    add("report", verbs.report, "write the sigma-report of what is finished", config=True)
-
-
-def _add_audit(add: Add) -> None:
-    sub = add("audit", verbs.audit, "re-hash every file and follow every record to the raw data")
-    sub.epilog = (
-        "exit code: 0 nothing found; 1 something altered, missing, orphaned, unverifiable, or stale by its inputs; "
-        "2 bad input; 3 all as recorded, but made by other sources or in another environment than the present ones"
-    )
-    sub.add_argument(
-        "path", nargs="?", type=Path, default=Path("results"), help="a project's root, or its results (default: here)"
-    )
-    sub.add_argument(
-        "--config", type=Path, metavar="FILE", help="only what the reports of this experiment or batch are made of"
-    )
-    expected = sub.add_mutually_exclusive_group()
-    expected.add_argument(
-        "--head", metavar="HEX", help="the results must have this head, which an earlier audit printed"
-    )
-    expected.add_argument(
-        "--signed", type=Path, metavar="SIGNERS", help="the results must have the head signed by one of these"
-    )
-    sub.add_argument(
-        "--cached", action="store_true", help="do not read what your earlier audits read and nobody wrote to since"
-    )
-    sub.add_argument(
-        "--environment", action="store_true", help="check the files of the installed packages, too, by their own lists"
-    )
-    sub.add_argument("--json", action="store_true", help="print the verdict as JSON, and what is wrong to stderr, too")
-
-
-def _add_lineage(add: Add) -> None:
-    sub = add("trace", verbs.trace, "show what made a number, run or file; exit code 1 if a check failed")
-    sub.add_argument("id", help="id of a table cell, score, run or record, or a path")
-    sub.add_argument("--json", action="store_true", help="print the lineage as JSON")
-    sub = add("crate", verbs.crate, "write what is behind a report as one folder to hand on, a Provenance Run Crate")
-    sub.add_argument("grid", help="name of the report")
-    sub.add_argument("out", type=Path, help="the folder to write")
-    sub = add("sign", verbs.sign, "audit the results and sign their head")
-    sub.add_argument("key", type=Path, help="an SSH key that can sign: a private key, or a public one whose agent runs")
-    sub = add(
-        "replay", verbs.replay, "make a step again from its record and compare the bits; exit code 1 if they differ"
-    )
-    sub.add_argument("id", help="id of a run, score, cell or record, or a folder in results/")
-    sub.add_argument(
-        "--here", action="store_true", help="in the present environment, even if it is not the recorded one"
-    )
-    sub.add_argument("--json", action="store_true", help="print the outcome as JSON")
-    sub = add("diff", verbs.diff, "show what differs between two runs, and in which results")
-    sub.add_argument("first", help="id of a run, score, cell or record, or a folder in results/")
-    sub.add_argument("second", help="another of the same step")
-    sub.add_argument("--json", action="store_true", help="print the differences as JSON")

@@ -1,10 +1,11 @@
 """The verbs of the `gessl` command, one per step, thin; each imports only what it needs."""
 
 import argparse
+import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gessl.errors import UserError, printable
 from gessl.layout import data_dir, pin, raw_dir, report_dir, run_dir, scores_dir, tasks_dir
@@ -22,6 +23,11 @@ def experiments(config: Path) -> "Mapping[str, Experiment]":
     for line in batch.skipped:
         say(f"skipped: {line}")
     return batch.experiments
+
+
+def show(options: argparse.Namespace, found: Any, text: Callable[[Any], str], data: Any = None) -> None:
+    """Print what was found: as JSON, if the options ask for it, by way of `data` if given; or else as `text`."""
+    print(json.dumps(data(found) if data else found, indent=2) if options.json else text(found))
 
 
 def check_method(name: str, values: Path | None) -> int:
@@ -53,23 +59,19 @@ def check(options: argparse.Namespace) -> int | None:
 
 
 def plan(options: argparse.Namespace) -> None:
-    import json
-
     from gessl.grid.plan import format_plan
     from gessl.grid.plan import plan as run
 
     found = run(options.config)
-    print(json.dumps(found, indent=2) if options.json else format_plan(found))
+    show(options, found, format_plan)
 
 
 def status(options: argparse.Namespace) -> None:
-    import json
-
     from gessl.grid.status import format_status
     from gessl.grid.status import status as run
 
     found = run(options.config)
-    print(json.dumps(found, indent=2) if options.json else format_status(found))
+    show(options, found, format_status)
 
 
 def fetch(options: argparse.Namespace) -> None:
@@ -140,8 +142,6 @@ def report(options: argparse.Namespace) -> None:
 
 
 def audit(options: argparse.Namespace) -> int:
-    import json
-
     from gessl.audit.audit import audit as run
     from gessl.audit.audit import format_verdict, verdict_json
 
@@ -155,20 +155,18 @@ def audit(options: argparse.Namespace) -> int:
         expected, signer = signed_head(options.path, options.signed)
         print(f"{expected}: signed by {signer}", file=sys.stderr)
     verdict = run(options.path, cached=options.cached, expected=expected, environment=options.environment, grids=grids)
-    print(json.dumps(verdict_json(verdict), indent=2) if options.json else format_verdict(verdict))
+    show(options, verdict, format_verdict, verdict_json)
     if options.json and not verdict.ok:
         print(format_verdict(verdict), file=sys.stderr)
     return verdict.exit_code
 
 
 def trace(options: argparse.Namespace) -> int:
-    import json
-
     from gessl.audit.trace import lineage_tree
     from gessl.audit.tree import format_tree, holds
 
     tree = lineage_tree(options.id)
-    print(json.dumps(tree, indent=2) if options.json else format_tree(tree))
+    show(options, tree, format_tree)
     return 0 if holds(tree) else 1
 
 
@@ -186,24 +184,20 @@ def sign(options: argparse.Namespace) -> None:
 
 
 def replay(options: argparse.Namespace) -> int:
-    import json
-
     from gessl.audit.replay import format_replay, replay_json
     from gessl.audit.replay import replay as run
 
     outcome = run(options.id, here=options.here)
-    print(json.dumps(replay_json(outcome), indent=2) if options.json else format_replay(outcome))
+    show(options, outcome, format_replay, replay_json)
     return 0 if outcome.ok else 1
 
 
 def diff(options: argparse.Namespace) -> int:
-    import json
-
     from gessl.audit.diff import diff as run
     from gessl.audit.diff import diff_json, format_diff
 
     found = run(options.first, options.second)
-    print(json.dumps(diff_json(found), indent=2) if options.json else format_diff(found))
+    show(options, found, format_diff, diff_json)
     return int(bool(found["altered"]))
 
 

@@ -63,6 +63,22 @@ def test_what_may_not_be_read_is_said_so(tmp_path: Path, capsys: pytest.CaptureF
     assert "cannot be read (Permission denied)" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("name", "text"), [row[:2] for row in cli.VERBS])
+def test_every_verb_is_a_function_that_says_what_it_takes(
+    name: str, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([name, "--help"])
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"usage: gessl {name} ") and text[1:25] in shown
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    assert f"    {name} " in capsys.readouterr().out
+    assert "None" not in shown
+    assert callable(getattr(verbs, name))
+
+
 # as users start it: Python itself writes what is left of the output when it ends
 CLI = [sys.executable, "-c", "import sys; from gessl.cli import main; sys.exit(main())"]
 
