@@ -1,7 +1,7 @@
 """Base methods: one file each, found by its name.
 
 `gessl/methods/<name>.py` holds one subclass of `Method`; the yaml `config/methods/<name>.yaml` its values. Nothing else
-needs to know of a new method.
+needs to know of a new method. What several methods share lies in files whose names start with `_`.
 """
 
 import importlib
@@ -14,13 +14,14 @@ from gessl.errors import UserError, blamed
 from gessl.methods.base import Method
 from gessl.methods.contract import misshapen
 
-OURS = {"base", "contract"}  # modules that hold no method
+OURS = {"base", "contract"}  # modules that hold no method, as do those whose names start with _
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
 def method_names() -> list[str]:
     """Every base method, sorted."""
-    return sorted({module.name for module in pkgutil.iter_modules(__path__)} - OURS)
+    found = {module.name for module in pkgutil.iter_modules(__path__)}
+    return sorted(name for name in found - OURS if not name.startswith("_"))
 
 
 def method_class(name: str) -> type[Method]:

@@ -5,19 +5,16 @@ its paper is returned by `targets` as an explicit value; a loss never detaches a
 bi-level engine decides what is held fixed and every derivative it takes is the derivative of the algorithm that runs.
 """
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gessl.settings import Misfit, Settings
 
 Tensors = dict[str, Tensor]
-TEACHER = "teacher."  # entries of the state with this prefix are a teacher's parameters
 
 
 class Batch(NamedTuple):
@@ -168,38 +165,3 @@ def all_views(function: Callable[[Tensor], Tensors], views: Tensor) -> Tensors:
     """`function` of all views' images as one batch, so that batch statistics span the views; `[V, N, ·]`."""
     images = views.flatten(0, 1).contiguous(memory_format=torch.channels_last)
     return {name: tensor.unflatten(0, views.shape[:2]) for name, tensor in function(images).items()}
-
-
-def teacher_of(params: Tensors, *without: str) -> Tensors:
-    """A teacher's entries of the state, copied from `params` but for the modules named in `without`."""
-    return {TEACHER + name: tensor.clone() for name, tensor in params.items() if name.partition(".")[0] not in without}
-
-
-def taught(state: Tensors) -> Tensors:
-    """The teacher's parameters, for `project`."""
-    return {name.removeprefix(TEACHER): tensor for name, tensor in state.items() if name.startswith(TEACHER)}
-
-
-def moved_teacher(state: Tensors, params: Tensors, momentum: float) -> Tensors:
-    """The teacher's entries after `momentum · teacher + (1 - momentum) · params`."""
-    with torch.no_grad():
-        return {
-            name: tensor.lerp(params[name.removeprefix(TEACHER)], 1 - momentum)
-            for name, tensor in state.items()
-            if name.startswith(TEACHER)
-        }
-
-
-def cosine_rise(start: float, progress: float, end: float = 1.0) -> float:
-    """From `start` to `end` along half a cosine (BYOL, https://arxiv.org/abs/2006.07733, section 3.3)."""
-    return end - (end - start) * (math.cos(math.pi * progress) + 1) / 2
-
-
-def random_queue(rows: int, dim: int, generator: torch.Generator) -> Tensor:
-    """A queue to begin with: random unit vectors `[rows, dim]`."""
-    return F.normalize(torch.randn(rows, dim, generator=generator), dim=1)
-
-
-def enqueued(queue: Tensor, rows: Tensor) -> Tensor:
-    """The queue `[Q, D]` with `rows` `[B, D]` in front; the oldest at the end drop out."""
-    return torch.cat([rows.to(queue), queue])[: len(queue)]

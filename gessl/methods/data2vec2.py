@@ -1,7 +1,6 @@
 """data2vec 2.0 for images (Baevski et al. 2022, https://arxiv.org/abs/2212.07525)."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -9,15 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gessl.methods.base import Batch, Clock, Method, Project, Seen, Tensors, moved_teacher, taught, teacher_of
-from gessl.methods.mae import encoder_of, gone, kept, masked_and_whole, patches
+from gessl.methods._masks import encoder_of, gone, kept, masked_and_whole, patches
+from gessl.methods._teacher import Taught, taught
+from gessl.methods.base import Batch, Clock, Project, Tensors
 from gessl.settings import Depth, Momentum, Range, Share, Weight, Width
 
 EXTRA = 0.07  # mask_prob_adjust: the official code sows blocks for this share more than it keeps, as they overlap
 
 
 @dataclass(frozen=True)
-class Data2Vec2(Method):
+class Data2Vec2(Taught):
     """From a few blocks of patches, predict what a teacher makes of the whole image, for several masks of each image.
 
     After the official code (https://github.com/facebookresearch/fairseq/tree/main/examples/data2vec,
@@ -29,10 +29,10 @@ class Data2Vec2(Method):
     decoder's input, zeros stand for removed patches (noise of standard deviation 0.01 there).
     """
 
-    source: ClassVar[Literal["none", "state", "outputs"]] = "state"
     views: ClassVar[tuple[int, int]] = (1, 2)  # of which the first is used
     needs: ClassVar[Literal["features", "maps", "tokens", "lab"]] = "tokens"
     anchored: ClassVar[bool] = True
+    untaught: ClassVar[tuple[str, ...]] = ("decoder", "projector")
 
     masks: Annotated[int, Range(ge=1, le=1000)] = 16
     mask: Share = 0.8
@@ -69,9 +69,6 @@ class Data2Vec2(Method):
     def project(self, net: nn.ModuleDict, batch: Batch) -> Tensors:
         return {"layers": encoder_of(net).layers(batch.views[0])}
 
-    def init_state(self, params: Tensors, images: int, generator: torch.Generator) -> Tensors:
-        return teacher_of(params, "decoder", "projector")
-
     def targets(self, outputs: Tensors, state: Tensors, project: Project, batch: Batch) -> Tensors:
         order = batch.draws["order"]
         y = layer_mean(project(taught(state))["layers"][self.skip :, :, 1:])
@@ -83,9 +80,9 @@ class Data2Vec2(Method):
         by_class = (outputs["h"] - y.mean(1)).square().sum(-1).mean()
         return ((error * removed).sum() / removed.sum() + self.cls * by_class) / math.sqrt(y.shape[-1])
 
-    def commit(self, state: Tensors, params: Tensors, tasks: Sequence[Seen], clock: Clock) -> Tensors:
+    def momentum_at(self, clock: Clock) -> float:
         share = min(1.0, clock.progress / self.anneal)
-        return moved_teacher(state, params, self.momentum + (self.momentum_end - self.momentum) * share)
+        return self.momentum + (self.momentum_end - self.momentum) * share
 
 
 def layer_mean(layers: Tensor) -> Tensor:

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gessl.errors import UserError
+from gessl.methods._prototypes import multi_crop, unit_projections
 from gessl.methods.base import Batch, Clock, Method, Project, Seen, Tensors
-from gessl.methods.swav import multi_crop, unit_projections
 from gessl.nets.heads import mlp
 from gessl.rng import generator as keyed
 from gessl.settings import Misfit, Prototypes, Range, Temperature, Width

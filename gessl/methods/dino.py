@@ -2,30 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gessl.methods.base import (
-    Batch,
-    Clock,
-    Method,
-    Project,
-    Seen,
-    Tensors,
-    cosine_rise,
-    moved_teacher,
-    taught,
-    teacher_of,
-)
-from gessl.methods.swav import multi_crop, swapped, unit_projections, unit_prototypes
+from gessl.methods._prototypes import multi_crop, swapped, unit_projections, unit_prototypes
+from gessl.methods._teacher import Taught, taught
+from gessl.methods.base import Batch, Clock, Project, Seen, Tensors
 from gessl.settings import Epochs, Momentum, Prototypes, Temperature, Width
 
 
 @dataclass(frozen=True)
-class DINO(Method):
+class DINO(Taught):
     """A student's views and crops predict a moving average's centred and sharpened output of the other view.
 
     Follows https://github.com/facebookresearch/dino/blob/main/main_dino.py: the teacher sees the views only, its centre
@@ -33,7 +23,6 @@ class DINO(Method):
     norms fixed at 1 and gets no gradient for `frozen_epochs`. The head has no BatchNorm.
     """
 
-    source: ClassVar[Literal["none", "state", "outputs"]] = "state"
     crops: ClassVar[bool] = True
 
     hidden: Width = 2048
@@ -65,7 +54,7 @@ class DINO(Method):
 
     def init_state(self, params: Tensors, images: int, generator: torch.Generator) -> Tensors:
         return {
-            **teacher_of(params),
+            **super().init_state(params, images, generator),
             "centre": torch.zeros(self.prototypes),
             "teacher_temperature": torch.tensor(self._teacher_temperature(0)),
             "prototypes": F.normalize(params["prototypes.weight"], dim=1),
@@ -97,7 +86,7 @@ class DINO(Method):
         temperature = self._teacher_temperature(clock.step // clock.epoch)
         frozen = clock.step < self.frozen_epochs * clock.epoch
         return {
-            **moved_teacher(state, params, cosine_rise(self.momentum, clock.before)),
+            **super().commit(state, params, tasks, clock),
             "centre": state["centre"].lerp(mean, 1 - self.centre_momentum),
             "teacher_temperature": torch.full_like(state["teacher_temperature"], temperature),
             "prototypes": F.normalize(params["prototypes.weight"], dim=1),

@@ -7,8 +7,8 @@ from typing import Annotated
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gessl.methods._contrast import nt_xent, projection_head
 from gessl.methods.base import Batch, Method, Tensors, all_views
-from gessl.methods.simclr import nt_xent, projection_head
 from gessl.settings import Misfit, Range, Temperature, Weight, Width
 
 

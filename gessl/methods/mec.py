@@ -2,25 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gessl.methods.base import (
-    Batch,
-    Clock,
-    Method,
-    Project,
-    Seen,
-    Tensors,
-    cosine_rise,
-    each_view,
-    moved_teacher,
-    taught,
-    teacher_of,
-)
+from gessl.methods._teacher import Predicting
+from gessl.methods.base import Batch, Clock, Project, Seen, Tensors
 from gessl.nets.heads import mlp
 from gessl.settings import Epochs, Momentum, Range, Width
 
@@ -45,7 +34,7 @@ def warm_up(step: int, length: int, start: float) -> float:
 
 
 @dataclass(frozen=True)
-class MEC(Method):
+class MEC(Predicting):
     """The coding length of predictions against a teacher's projections of the other view is made as long as possible.
 
     With C = λ n(p) n(z')ᵀ over the batch, and λ = D / (N ε²): loss -1/(λN) · Tr log(I + C), mean of both directions,
@@ -53,8 +42,6 @@ class MEC(Method):
     (N + D)/2 in front, the code 1/(λN), which makes the first term of the series the mean cosine of BYOL and SimSiam.
     In the first `warmup` epochs 1/λ falls from `warmup_scale` times its value, for the series to converge.
     """
-
-    source: ClassVar[Literal["none", "state", "outputs"]] = "state"
 
     dim: Width = 2048
     bottleneck: Width = 512
@@ -72,15 +59,12 @@ class MEC(Method):
             "predictor": mlp(self.dim, self.bottleneck, self.dim),
         }
 
-    def forward(self, net: nn.ModuleDict, batch: Batch) -> Tensors:
-        return each_view(lambda images: self.predict(net, images), batch.views)
-
     def init_state(self, params: Tensors, images: int, generator: torch.Generator) -> Tensors:
         scale = torch.tensor(warm_up(0, self.warmup, self.warmup_scale))
-        return {**teacher_of(params, "predictor"), "warmup_scale": scale}
+        return {**super().init_state(params, images, generator), "warmup_scale": scale}
 
     def targets(self, outputs: Tensors, state: Tensors, project: Project, batch: Batch) -> Tensors:
-        return {"z": project(taught(state))["z"], "warmup_scale": state["warmup_scale"]}
+        return {**super().targets(outputs, state, project, batch), "warmup_scale": state["warmup_scale"]}
 
     def loss(self, outputs: Tensors, targets: Tensors) -> Tensor:
         p, z = F.normalize(outputs["p"], dim=-1), F.normalize(targets["z"].flip(0), dim=-1)
@@ -90,7 +74,5 @@ class MEC(Method):
 
     def commit(self, state: Tensors, params: Tensors, tasks: Sequence[Seen], clock: Clock) -> Tensors:
         scale = warm_up(clock.step, self.warmup * clock.epoch, self.warmup_scale)
-        return {
-            **moved_teacher(state, params, cosine_rise(self.momentum, clock.before)),
-            "warmup_scale": torch.full_like(state["warmup_scale"], scale),
-        }
+        moved = super().commit(state, params, tasks, clock)
+        return {**moved, "warmup_scale": torch.full_like(state["warmup_scale"], scale)}

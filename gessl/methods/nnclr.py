@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gessl.methods.base import Batch, Clock, Method, Project, Seen, Tensors, each_view, enqueued, random_queue
-from gessl.methods.moco_v3 import info_nce
+from gessl.methods._contrast import info_nce
+from gessl.methods._queue import enqueued, random_queue
+from gessl.methods.base import Batch, Clock, Method, Project, Seen, Tensors, each_view
 from gessl.nets.heads import mlp
 from gessl.settings import Count, Temperature, Width
 

@@ -1,26 +1,14 @@
 """ReLICv2 (Tomasev et al. 2022, https://arxiv.org/abs/2201.05119), without its saliency masks."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gessl.methods.base import (
-    Batch,
-    Clock,
-    Method,
-    Project,
-    Seen,
-    Tensors,
-    cosine_rise,
-    each_view,
-    moved_teacher,
-    taught,
-    teacher_of,
-)
+from gessl.methods._teacher import Taught, taught
+from gessl.methods.base import Batch, Project, Tensors, each_view
 from gessl.nets.heads import mlp
 from gessl.settings import Count, Momentum, Temperature, Weight, Width
 
@@ -32,7 +20,7 @@ def others(count: int, negatives: int, generator: torch.Generator) -> Tensor:
 
 
 @dataclass(frozen=True)
-class ReLICv2(Method):
+class ReLICv2(Taught):
     """Every view finds the teacher's large views among a few negatives, and both sides of a pair do so alike.
 
     p is how online view i of an image sees its own teacher view j among `negatives` others, q the same with the two
@@ -47,7 +35,6 @@ class ReLICv2(Method):
     background of some views, need a segmentation network and are left out.
     """
 
-    source: ClassVar[Literal["none", "state", "outputs"]] = "state"
     views: ClassVar[tuple[int, int]] = (2, 4)
     crops: ClassVar[bool] = True
 
@@ -71,9 +58,6 @@ class ReLICv2(Method):
             return outputs
         return {**outputs, "small": each_view(lambda images: self.network(net, images), batch.crops)["z"]}
 
-    def init_state(self, params: Tensors, images: int, generator: torch.Generator) -> Tensors:
-        return teacher_of(params)
-
     def targets(self, outputs: Tensors, state: Tensors, project: Project, batch: Batch) -> Tensors:
         return {"z": F.normalize(project(taught(state))["z"], dim=-1), "negatives": batch.draws["negatives"]}
 
@@ -89,6 +73,3 @@ class ReLICv2(Method):
         contrastive = -log_p[..., 0].mean()
         invariance = -(log_p.exp() * log_q).sum(-1).mean()
         return self.contrastive * contrastive + self.invariance * invariance
-
-    def commit(self, state: Tensors, params: Tensors, tasks: Sequence[Seen], clock: Clock) -> Tensors:
-        return moved_teacher(state, params, cosine_rise(self.momentum, clock.before))

@@ -2,35 +2,11 @@
 
 from dataclasses import dataclass
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gessl.methods._contrast import nt_xent, projection_head
 from gessl.methods.base import Batch, Method, Tensors, all_views
-from gessl.nets.heads import mlp
 from gessl.settings import Temperature, Width
-
-
-def nt_xent(z: Tensor, temperature: float) -> Tensor:
-    """Normalised-temperature cross-entropy of two views `z` `[2, N, D]` (eq. 1, averaged over the 2N rows).
-
-    Each row is classified among the 2N - 1 others; its positive is the other view of the same image.
-    """
-    _, count, _ = z.shape
-    rows = F.normalize(z.flatten(0, 1), dim=1)
-    logits = rows @ rows.T / temperature
-    itself = torch.eye(2 * count, dtype=torch.bool, device=z.device)
-    positives = torch.arange(2 * count, device=z.device).roll(count)
-    return F.cross_entropy(logits.masked_fill(itself, -torch.inf), positives)
-
-
-def projection_head(features: int, hidden: int, dim: int, norm_last: bool) -> nn.Sequential:
-    """Two layers; `norm_last` puts a BatchNorm after them, with a scale and without a shift."""
-    head = mlp(features, hidden, dim, norm_last=norm_last)
-    if norm_last:
-        head[-1] = nn.BatchNorm1d(dim)
-        head[-1].register_parameter("bias", None)
-    return head
 
 
 @dataclass(frozen=True)

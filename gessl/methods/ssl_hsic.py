@@ -3,25 +3,13 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gessl.methods.base import (
-    Batch,
-    Clock,
-    Method,
-    Project,
-    Seen,
-    Tensors,
-    cosine_rise,
-    each_view,
-    moved_teacher,
-    taught,
-    teacher_of,
-)
+from gessl.methods._teacher import Predicting
+from gessl.methods.base import Batch, Clock, Project, Seen, Tensors
 from gessl.nets.heads import mlp
 from gessl.settings import Momentum, Rate, Weight, Width
 
@@ -84,7 +72,7 @@ def sampled_slope(task: Seen, scale: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class SSLHSIC(Method):
+class SSLHSIC(Predicting):
     """Embeddings depend on which image they show and, beyond that, vary as little as possible.
 
     Loss γ √HSIC(Z, Z) - HSIC(Z, Y), where Z are each image's four embeddings (the online network's predictions and the
@@ -93,8 +81,6 @@ class SSLHSIC(Method):
     set of views, two independent sets for HSIC(Z, Z). The kernel's scale is no parameter of the network: behind each
     step, Adam moves it to where the kernel responds most to distances, and the loss takes it as a constant.
     """
-
-    source: ClassVar[Literal["none", "state", "outputs"]] = "state"
 
     hidden: Width = 4096
     dim: Width = 256
@@ -117,16 +103,13 @@ class SSLHSIC(Method):
             "pairs": torch.randint(batch.views.shape[1], pairs, generator=generator),
         }
 
-    def forward(self, net: nn.ModuleDict, batch: Batch) -> Tensors:
-        return each_view(lambda images: self.predict(net, images), batch.views)
-
     def init_state(self, params: Tensors, images: int, generator: torch.Generator) -> Tensors:
         scale = {"scale": torch.ones(()), "scale_mean": torch.zeros(()), "scale_square": torch.zeros(())}
-        return {**teacher_of(params, "predictor"), **scale}
+        return {**super().init_state(params, images, generator), **scale}
 
     def targets(self, outputs: Tensors, state: Tensors, project: Project, batch: Batch) -> Tensors:
         constants = {name: batch.draws[name] for name in ("frequencies", "phases")}
-        return {"z": project(taught(state))["z"], "scale": state["scale"], **constants}
+        return {**super().targets(outputs, state, project, batch), "scale": state["scale"], **constants}
 
     def loss(self, outputs: Tensors, targets: Tensors) -> Tensor:
         rows = embeddings(outputs, targets)
@@ -137,7 +120,7 @@ class SSLHSIC(Method):
         return self.gamma * root_hsic_zz(first, second) - hsic_zy(first)
 
     def commit(self, state: Tensors, params: Tensors, tasks: Sequence[Seen], clock: Clock) -> Tensors:
-        moved = moved_teacher(state, params, cosine_rise(self.momentum, clock.before))
+        moved = super().commit(state, params, tasks, clock)
         slope = torch.stack([sampled_slope(task, state["scale"]) for task in tasks]).mean()
         mean = DECAY * state["scale_mean"] + (1 - DECAY) * slope
         square = SQUARE_DECAY * state["scale_square"] + (1 - SQUARE_DECAY) * slope.square()

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gessl.methods._spread import covariance_loss, variance_loss
 from gessl.methods.base import Batch, Method, Project, Tensors, each_view
-from gessl.methods.vicreg import covariance_loss, variance_loss
 from gessl.nets.heads import mlp
 from gessl.settings import Count, Range, Weight, Width
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from gessl.bilevel.learner import Learner, Variables
-from gessl.methods.base import TEACHER, Batch, Clock, Method, Seen, Tensors
+from gessl.methods._teacher import TEACHER
+from gessl.methods.base import Batch, Clock, Method, Seen, Tensors
 from gessl.nets.vit import ViT
 from gessl.rng import generator
 

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from gessl.methods.base import TEACHER, Clock, Method
+from gessl.methods._teacher import TEACHER
+from gessl.methods.base import Clock, Method
 from gessl.training.step import outer_gradient
 from tests.bilevel.smooth import METHODS, learner, norm, task
 

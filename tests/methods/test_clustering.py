@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gessl.errors import UserError
+from gessl.methods._prototypes import swapped
 from gessl.methods.base import Batch, Clock, Seen
 from gessl.methods.deepcluster_v2 import UNASSIGNED, DeepClusterV2, spherical_kmeans
 from gessl.methods.dino import DINO
-from gessl.methods.swav import SwAV, sinkhorn, swapped
+from gessl.methods.swav import SwAV, sinkhorn
 from gessl.rng import generator
 from tests.bilevel.smooth import IMAGES, N, learner, task
 from tests.methods.oracles import draw

@@ -8,10 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gessl.methods.base import Batch, Clock, Method, Seen, Tensors, taught
+from gessl.methods._contrast import info_nce
+from gessl.methods._teacher import taught
+from gessl.methods.base import Batch, Clock, Method, Seen, Tensors
 from gessl.methods.lmcl import LMCL, polarization
 from gessl.methods.moco_v2 import MoCoV2
-from gessl.methods.moco_v3 import MoCoV3, info_nce
+from gessl.methods.moco_v3 import MoCoV3
 from gessl.methods.nnclr import NNCLR, nearest
 from gessl.methods.relic_v2 import ReLICv2, others
 from gessl.methods.ressl import ReSSL

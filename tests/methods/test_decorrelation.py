@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gessl.errors import UserError
+from gessl.methods._spread import covariance_loss, variance_loss
 from gessl.methods.base import Batch, Tensors
-from gessl.methods.vicreg import VICReg, covariance_loss, variance_loss
+from gessl.methods.vicreg import VICReg
 from gessl.methods.vicregl import VICRegL, centres, nearest_by_feature, nearest_by_location
 from gessl.methods.w_mse import WMSE, sliced, whitened
 from gessl.rng import generator

@@ -76,6 +76,25 @@ def test_a_sound_method_is_accepted(plugin: Path, capsys: pytest.CaptureFixture[
     assert capsys.readouterr().out.startswith("digits-spread-s0-")
 
 
+def test_what_methods_share_is_no_method(plugin: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shared = SOUND.replace("@dataclass(frozen=True)\nclass Spread", "class Shared").replace("    dim: int = 32\n", "")
+    (plugin / "own/_shared.py").write_text(shared, encoding="utf-8")
+    own = """
+from dataclasses import dataclass
+from gessl.methods._shared import Shared
+
+@dataclass(frozen=True)
+class Spread(Shared):
+    dim: int = 32
+    weight: float = 0.5
+"""
+    (plugin / "own/spread.py").write_text(own, encoding="utf-8")
+    assert main(["check"]) == 0
+    assert "_shared" not in gessl.methods.method_names()
+    assert "unknown method '_shared'" in told(capsys, "check", "--method", "_shared")
+    sys.modules.pop("gessl.methods._shared")
+
+
 LOSS, HEADS = "    def loss(self, outputs, targets):", 'return {"projector": nn.Linear(features, self.dim)}'
 FILES = {
     "syntax": ("z = outputs", "z == = outputs", "does not import: SyntaxError: invalid syntax (", "line 2"),

@@ -7,10 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gessl.methods._contrast import nt_xent
 from gessl.methods.barlow_twins import BarlowTwins, cross_correlation
 from gessl.methods.base import Clock
 from gessl.methods.byol import BYOL
-from gessl.methods.simclr import SimCLR, nt_xent
+from gessl.methods.simclr import SimCLR
 from gessl.methods.simsiam import SimSiam
 from gessl.rng import generator
 
