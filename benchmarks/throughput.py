@@ -56,7 +56,7 @@ def trainer(net: Net, batch: int, settings: GesslSettings | None, device: str, c
     learner = Learner(SimCLR(), encoder, generator(0, "heads"), precision=precision, compiled=compiled)
     learner._net.to(device)
     variables = Variables(*({name: t.to(device) for name, t in group.items()} for group in learner.init()))
-    optimizer = Optimizer(variables.params, "adam")
+    optimizer = Optimizer(variables.params)
     views = torch.rand(2, batch, 3, net.size, net.size, device=device)
 
     def step() -> None:

@@ -147,12 +147,20 @@ def parse(text: str, source: str) -> Document:
 
 
 def merge(base: Tree, over: Tree) -> Tree:
-    """`base` with the keys of `over`; mappings merge, everything else is replaced."""
+    """`base` with the keys of `over`; mappings merge, everything else is replaced.
+
+    A mapping below the top that has another `name` than that in `base` is another thing, and replaces it, too.
+    """
     merged = dict(base)
     for key, value in over.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = merge(merged[key], value) if both else value
+        before: Any = merged.get(key)
+        joined = isinstance(value, dict) and isinstance(before, dict) and not _renamed(before, value)
+        merged[key] = merge(before, value) if joined else value
     return merged
+
+
+def _renamed(base: Tree, over: Tree) -> bool:
+    return "name" in base and "name" in over and base["name"] != over["name"]
 
 
 def dotted(loc: Loc) -> str:

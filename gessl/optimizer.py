@@ -1,47 +1,81 @@
 """Optimisers as functions over dicts of tensors: nothing hidden, so a checkpoint holds all of their state."""
 
-from typing import Literal
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
-Kind = Literal["adam", "adamw", "sgd", "lars"]
+from gessl.settings import Range, Rate, Settings, Tagged
+
 Tensors = dict[str, Tensor]
+Decay = Annotated[float, Range(ge=0, lt=1)]
+
+
+@dataclass(frozen=True)
+class Adam(Settings):
+    """Adam with β1 = 0.9.
+
+    Attributes:
+        name: "adam" (weight decay as L2 term, as the W-MSE protocol has it) or "adamw" (decay apart from the gradient).
+        beta2: decay of the second moment.
+    """
+
+    name: Literal["adam", "adamw"] = "adam"
+    beta2: Decay = 0.999
+
+
+@dataclass(frozen=True)
+class SGD(Settings):
+    """SGD with heavy-ball momentum, weight decay as L2 term."""
+
+    name: Literal["sgd"] = "sgd"
+    momentum: Decay = 0.9
+
+
+@dataclass(frozen=True)
+class LARS(Settings):
+    """SGD along `lars_direction`.
+
+    Attributes:
+        momentum: heavy ball.
+        eta: trust coefficient.
+        clip_lr: whether it only lowers a tensor's rate, never raises it above the learning rate.
+    """
+
+    name: Literal["lars"] = "lars"
+    momentum: Decay = 0.9
+    eta: Rate = 0.02
+    clip_lr: bool = True
+
+
+OptimizerSettings = Annotated[Adam | SGD | LARS, Tagged()]
 
 
 class Optimizer:
-    """Adam (β1 = 0.9), AdamW, SGD or LARS over a dict of parameters, updated in place; its slots are tensors.
+    """Adam, AdamW, SGD or LARS over a dict of parameters, updated in place; its slots are tensors.
 
     Uses torch's functional forms: the classes of `torch.optim` import the compiler on construction, which takes longer
     than importing torch. Nothing here waits for the device.
 
     Args:
         params: what to update.
-        kind: "adam", "adamw" (weight decay apart from the gradient), "sgd" or "lars" (see `lars_direction`).
+        settings: which, and its own.
         weight_decay: coefficient of the L2 term in the gradient; of "adamw", of the decay apart from it.
-        momentum: of SGD and LARS.
-        beta2: decay of the second moment of Adam and AdamW.
-        eta: trust coefficient of LARS.
-        clip_lr: whether LARS only lowers a tensor's rate, never raises it above `lr`.
         clip: largest norm of the whole gradient, above which it is scaled down to it; 0 for none.
     """
 
     def __init__(
         self,
         params: Tensors,
-        kind: Kind = "adam",
+        settings: OptimizerSettings = Adam(),
         *,
         weight_decay: float = 0.0,
-        momentum: float = 0.9,
-        beta2: float = 0.999,
-        eta: float = 0.02,
-        clip_lr: bool = True,
         clip: float = 0.0,
     ) -> None:
-        self._params, self._kind, self._weight_decay, self._momentum = params, kind, weight_decay, momentum
-        self._beta2, self._eta, self._clip_lr, self._clip = beta2, eta, clip_lr, clip
+        self._params, self._settings, self._weight_decay, self._clip = params, settings, weight_decay, clip
         self._slots: dict[str, list[Tensor]] = {}
 
     def minimise(self, loss: Tensor, lr: float) -> None:
@@ -55,17 +89,18 @@ class Optimizer:
         params, gradients = list(self._params.values()), [gradient[name] for name in self._params]
         if self._clip:
             gradients = clipped(gradients, self._clip)
-        if self._kind in ("adam", "adamw"):
-            self._adam(params, gradients, lr)
-        elif self._kind == "lars":
+        own = self._settings
+        if isinstance(own, Adam):
+            self._adam(params, gradients, lr, own)
+        elif isinstance(own, LARS):
             trusted = lars_direction(
-                params, gradients, lr, weight_decay=self._weight_decay, eta=self._eta, clip_lr=self._clip_lr
+                params, gradients, lr, weight_decay=self._weight_decay, eta=own.eta, clip_lr=own.clip_lr
             )
-            self._sgd(params, trusted, lr, weight_decay=0.0)
+            self._sgd(params, trusted, lr, momentum=own.momentum, weight_decay=0.0)
         else:
-            self._sgd(params, gradients, lr, weight_decay=self._weight_decay)
+            self._sgd(params, gradients, lr, momentum=own.momentum, weight_decay=self._weight_decay)
 
-    def _adam(self, params: list[Tensor], gradients: list[Tensor], lr: float) -> None:
+    def _adam(self, params: list[Tensor], gradients: list[Tensor], lr: float, own: Adam) -> None:
         if not self._slots:
             self._slots = {slot: [torch.zeros_like(tensor) for tensor in params] for slot in ("exp_avg", "exp_avg_sq")}
             self._slots["step"] = [torch.tensor(0.0) for _ in params]
@@ -77,17 +112,19 @@ class Optimizer:
             [],
             self._slots["step"],
             foreach=True,
-            decoupled_weight_decay=self._kind == "adamw",
+            decoupled_weight_decay=own.name == "adamw",
             amsgrad=False,
             beta1=0.9,
-            beta2=self._beta2,
+            beta2=own.beta2,
             lr=lr,
             weight_decay=self._weight_decay,
             eps=1e-8,
             maximize=False,
         )
 
-    def _sgd(self, params: list[Tensor], gradients: list[Tensor], lr: float, *, weight_decay: float) -> None:
+    def _sgd(
+        self, params: list[Tensor], gradients: list[Tensor], lr: float, *, momentum: float, weight_decay: float
+    ) -> None:
         if not self._slots:
             self._slots = {"momentum": [torch.zeros_like(tensor) for tensor in params]}
         sgd(
@@ -96,7 +133,7 @@ class Optimizer:
             list(self._slots["momentum"]),
             foreach=True,
             weight_decay=weight_decay,
-            momentum=self._momentum,
+            momentum=momentum,
             lr=lr,
             dampening=0.0,
             nesterov=False,

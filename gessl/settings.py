@@ -62,6 +62,54 @@ class Range:
         }
 
 
+@dataclass(frozen=True)
+class Tagged:
+    """Marks a union of settings that their `name` tells apart: `Annotated[Adam | SGD, Tagged()]`.
+
+    A file gives a mapping with the name and keys of that variant alone, or only the name for its defaults.
+    """
+
+    def refusal(self, union: Any, value: Any) -> str | None:
+        """What is wrong with `value` as one of the variants, or None."""
+        kinds = typing.get_args(union)
+        named = ", ".join(kind.__name__ for kind in kinds)
+        return None if isinstance(value, kinds) else f"must be one of {named}, got {value!r:.100}"
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> dict[str, Any]:
+        """Pydantic's hook: the tag of a mapping is its name, and that of a name alone has a space before it."""
+        mappings = {name: handler.generate_schema(kind) for name, kind in variants(source).items()}
+        alone = {f" {name}": _alone(kind, name) for name, kind in variants(source).items()}
+        return {"type": "tagged-union", "discriminator": _tag, "choices": mappings | alone}
+
+
+def variants(union: Any) -> dict[str, type[Any]]:
+    """The settings in a tagged union by each of their names."""
+    union = typing.get_args(union)[0] if typing.get_origin(union) is Annotated else union
+    return {name: kind for kind in typing.get_args(union) for name in names_of(kind)}
+
+
+def names_of(kind: type[Any]) -> tuple[str, ...]:
+    """The names of a variant in a tagged union; none of what is no such variant."""
+    return typing.get_args(typing.get_type_hints(kind).get("name"))
+
+
+def _tag(value: Any) -> str | None:
+    if isinstance(value, str):
+        return f" {value}"
+    name = value.get("name") if isinstance(value, dict) else getattr(value, "name", None)
+    return name if isinstance(name, str) else None
+
+
+def _alone(kind: type[Any], name: str) -> dict[str, Any]:
+    """Pydantic's schema of a name that stands for its variant with all defaults."""
+
+    def default(_: str) -> Any:
+        return kind(name=name)
+
+    literal = {"type": "literal", "expected": [name]}
+    return {"type": "function-after", "function": {"type": "no-info", "function": default}, "schema": literal}
+
+
 def _plain(number: float) -> str:
     return str(int(number)) if number == int(number) else f"{number:g}"
 
@@ -95,7 +143,10 @@ def refused_name(text: str) -> str | None:
 
 
 class Misfit(NamedTuple):
-    """Something wrong with settings: the fields that it is about, the first of them at fault, and what to do."""
+    """Something wrong with settings: the fields that it is about, the first of them at fault, and what to do.
+
+    A field of settings within these has a dot: "schedule.min_lr".
+    """
 
     keys: tuple[str, ...]
     text: str
@@ -154,7 +205,7 @@ def _check(hint: Any) -> Check | None:
         choices = ", ".join(map(str, inner))
         return lambda value: None if value in inner else f"must be one of {choices}, got {value!r:.100}"
     if typing.get_origin(hint) is Annotated:
-        found = next((each for each in inner[1:] if isinstance(each, Range)), None)
+        found = next((each for each in inner[1:] if isinstance(each, Range | Tagged)), None)
         return functools.partial(found.refusal, inner[0]) if found else _check(inner[0])
     check = next((check for each in inner if (check := _check(each))), None)
     if check is None:

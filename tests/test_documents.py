@@ -11,9 +11,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gessl.documents import from_words, parse, read_document
+from gessl.documents import Document, from_words, merge, parse, read_document
 from gessl.errors import UserError
-from gessl.nodes import DEPTH
+from gessl.nodes import DEPTH, Tree
 
 AMBIGUOUS = [
     ("a: 010", "readers of YAML differ on 010"),  # 8 in YAML 1.1
@@ -86,6 +86,23 @@ def test_keys_and_elements_know_their_lines() -> None:
 def test_anchors_and_merges_are_those_of_pyyaml() -> None:
     text = "a: &a {x: 1, y: {z: 2}}\nb: {<<: *a, x: 3}\nc: {y: 4, <<: [*a, {w: 5}]}\nd: [*a, *a]\n"
     assert parse(text, "f").tree == yaml.safe_load(text)
+
+
+@pytest.mark.parametrize(
+    ("over", "merged"),
+    [
+        ({"s": {"name": "b"}}, {"name": "x", "s": {"name": "b"}}),
+        ({"s": {"name": "a", "m": 2}}, {"name": "x", "s": {"name": "a", "k": 1, "m": 2}}),
+        ({"s": {"m": 2}}, {"name": "x", "s": {"name": "a", "k": 1, "m": 2}}),
+        ({"s": "b"}, {"name": "x", "s": "b"}),
+        ({"name": "y"}, {"name": "y", "s": {"name": "a", "k": 1}}),  # whole files keep what they share
+    ],
+)
+def test_a_mapping_of_another_name_replaces_and_others_merge(over: Tree, merged: Tree) -> None:
+    base = {"name": "x", "s": {"name": "a", "k": 1}}
+    assert merge(base, over) == merged
+    assert Document(base, "f").under(Document(over, "g")).tree == merged
+    assert merge({"r": base}, {"r": {**over, "name": "x"}}) == {"r": {**merged, "name": "x"}}, "at any depth"
 
 
 BOTTOMLESS = {

@@ -25,9 +25,11 @@ from gessl.grid.experiment import Experiment, schema
 from gessl.grid.values import load_method
 from gessl.layout import data_dir
 from gessl.methods import method_class, method_names
+from gessl.nodes import Tree
+from gessl.optimizer import LARS, SGD, Adam
 from gessl.settings import Range, SettingsError
 from gessl.tasks.draw import TaskSettings
-from gessl.training.settings import TrainSettings
+from gessl.training.settings import Cosine, TrainSettings
 from tests.conftest import ROOT, SMALL
 
 pytestmark = pytest.mark.usefixtures("unprepared")
@@ -80,7 +82,11 @@ CASES: dict[str, tuple[str, str, str]] = {
     "base-60": ("steps: 40", "steps: 1:30", ":9: recipe.train.steps: readers of YAML differ on 1:30"),
     "text-for-a-number": ("steps: 40", "steps: '40'", ":9: recipe.train.steps: must be a whole number"),
     "no-whole-number": ("steps: 40", "steps: 40.0", ":9: recipe.train.steps: must be a whole number"),
-    "text-for-a-boolean": ("batch: 32", "clip_lr: 'true'", ":10: recipe.train.clip_lr: must be true or false"),
+    "text-for-a-boolean": (
+        "batch: 32",
+        "optimizer: {name: lars, clip_lr: 'true'}",
+        ":10: recipe.train.optimizer.clip_lr: must be true or false",
+    ),
     "hidden-below-0": ("hidden: 16", "hidden: -3", ":5: methods.simclr.hidden: must be a whole number, at least 1"),
     "no-dim": ("dim: 8", "dim: 0", ":5: methods.simclr.dim: must be a whole number, at least 1"),
     "no-temperature": ("dim: 8", "temperature: 0", ":5: methods.simclr.temperature: must be a number, at least 0.001"),
@@ -94,7 +100,67 @@ CASES: dict[str, tuple[str, str, str]] = {
         "lr: 1e300",
         ":10: recipe.train.lr: must be a number, above 0 and at most 1000, got 1e+300",
     ),
-    "min-lr-above-lr": ("batch: 32", "min_lr: 0.5", ":10: recipe.train.min_lr: 0.5 is above lr (0.001)"),
+    "min-lr-above-lr": (
+        "batch: 32",
+        "schedule:\n      name: cosine\n      min_lr: 0.5",
+        ":12: recipe.train.schedule.min_lr: 0.5 is above lr (0.001)",
+    ),
+    "min-lr-of-a-variant-above-lr": (
+        "base: {}",
+        "base: {train: {schedule: {min_lr: 0.5}}}",
+        ":12: variants.base.train.schedule.min_lr: 0.5 is above lr (0.001)",
+    ),
+    "key-of-another-optimizer": (
+        "batch: 32",
+        "optimizer: {name: adam, eta: 0.5}",
+        ":10: recipe.train.optimizer.eta: unknown key 'eta'; did you mean 'beta2'? (valid: beta2, name)",
+    ),
+    "key-of-another-schedule-in-a-variant": (
+        "base: {}",
+        "base: {train: {schedule: {name: constant, min_lr: 0.1}}}",
+        ":12: variants.base.train.schedule.min_lr: unknown key 'min_lr' (valid: name)",
+    ),
+    "key-of-no-optimizer": ("batch: 32", "eta: 0.5", ":10: recipe.train.eta: unknown key 'eta'"),
+    "value-in-an-optimizer": (
+        "batch: 32",
+        "optimizer: {name: lars, eta: -1}",
+        ":10: recipe.train.optimizer.eta: must be a number, above 0 and at most 1000, got -1",
+    ),
+    "slip-in-a-name-alone": (
+        "batch: 32",
+        "optimizer: lasr",
+        ":10: recipe.train.optimizer: unknown optimizer 'lasr'; did you mean 'lars'? (valid: adam, adamw, lars, sgd)",
+    ),
+    "slip-in-a-name": (
+        "batch: 32",
+        "optimizer:\n      name: lasr\n      eta: 0.1",
+        ":11: recipe.train.optimizer.name: unknown optimizer 'lasr'; did you mean 'lars'?",
+    ),
+    "name-of-another-kind": (
+        "batch: 32",
+        "optimizer: {name: [sgd]}",
+        ":10: recipe.train.optimizer.name: unknown optimizer \"['sgd']\"",
+    ),
+    "variant-without-a-name": (
+        "batch: 32",
+        "optimizer: {eta: 0.5}",
+        ":10: recipe.train.optimizer: has no name; give one of adam, adamw, lars, sgd",
+    ),
+    "neither-name-nor-mapping": (
+        "batch: 32",
+        "optimizer: 3",
+        ":10: recipe.train.optimizer: must be a mapping, or one of adam, adamw, lars, sgd, got 3",
+    ),
+    "no-optimizer": (
+        "batch: 32",
+        "optimizer: null",
+        ":10: recipe.train.optimizer: must be a mapping, or one of adam, adamw, lars, sgd, got nothing",
+    ),
+    "drops-alone": (
+        "batch: 32",
+        "schedule: drops",
+        ":10: recipe.train.schedule.before_end: no drop is given",
+    ),
     "warmup-above-steps": (
         "batch: 32",
         "warmup: 41",
@@ -223,8 +289,8 @@ CASES: dict[str, tuple[str, str, str]] = {
     ),
     "unsorted-drops": (
         "batch: 32",
-        "schedule: drops\n    drops: [5, 10]",
-        ":11: recipe.train.drops: [5, 10] must fall, each once",
+        "schedule:\n      name: drops\n      before_end: [5, 10]",
+        ":12: recipe.train.schedule.before_end: [5, 10] must fall, each once",
     ),
     "nothing-in-a-list": ("datasets: [digits]", "datasets: []", ":3: datasets: "),
 }
@@ -284,12 +350,12 @@ methods:
   byol: {hiden: 16, recipe: {train: {clip: -1}}}
 seeds: [010, 1]
 recipe:
-  train: {steps: 40, batch: 5000, lr: yes, min_lr: 3, weight_decay: -1}
+  train: {steps: 40, batch: 5000, lr: yes, schedule: {name: cosine, min_lr: 3}, weight_decay: -1}
 variants:
   base: {}
   gessl: {gessl: {tasks: 0, kl_weight: 0, ssl_weight: 0}}
   base: {}
-axes: {train.momentum: [0.5, 2.0]}
+axes: {train.optimizer.beta2: [0.5, 2.0]}
 comparisons:
   - {treatment: none, control: base, label: l}
 tasks: {queries: 90, sigma: {way: 1, train: 400}}
@@ -300,7 +366,7 @@ efficiency: {threads: 0}
         "1: name", "3: datasets", "5: methods.simclr.hidden", "5: methods.simclr.dim", "6: methods.byol.hiden",
         "6: methods.byol.recipe.train.clip", "7: seeds.0", "9: recipe.train.lr", "9: recipe.train.weight_decay",
         "9: recipe.train.batch", "11: variants.base", "12: variants.gessl.gessl.tasks",
-        "12: variants.gessl.gessl.kl_weight", "14: axes.train.momentum.1", "16: comparisons.0.treatment",
+        "12: variants.gessl.gessl.kl_weight", "14: axes.train.optimizer.beta2.1", "16: comparisons.0.treatment",
         "16: comparisons.0.control", "17: tasks.sigma.way", "17: tasks.queries", "18: efficiency.threads",
     ]  # fmt: skip
 
@@ -308,8 +374,8 @@ efficiency: {threads: 0}
 def test_ranges_hold_without_pydantic_too() -> None:
     with pytest.raises(SettingsError, match=r"steps: must be a whole number, .*; lr: must be a number, above 0"):
         TrainSettings(steps=0, lr=float("nan"))
-    with pytest.raises(SettingsError, match=r"min_lr: .*; drops: "):
-        TrainSettings(min_lr=1.0, drops=(5,))
+    with pytest.raises(SettingsError, match=r"warmup: .*; schedule.min_lr: "):
+        TrainSettings(steps=9, schedule=Cosine(min_lr=1.0))
     for wrong in (True, "3", 2.5, None):
         with pytest.raises(SettingsError, match="tasks: must be a whole number"):
             GesslSettings(tasks=wrong)  # type: ignore[arg-type]
@@ -324,6 +390,41 @@ def test_a_whole_number_serves_where_any_number_does_and_gives_the_same_run() ->
         return Experiment.parse(tree, "x").runs()[0].id
 
     assert run(1) == run(1.0)
+
+
+def run_of(train: Any) -> str:
+    tree = {**SMALL, "recipe": {"train": {"steps": 12, "batch": 32, "warmup": 2, "optimizer": "adam"}}}
+    tree |= {"variants": {"base": {"train": train}}, "comparisons": []}
+    return Experiment.parse(tree, "x").runs()[0].id
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"optimizer": "adam"}, {"optimizer": {"name": "adam", "beta2": 0.999}}),
+        ({"optimizer": "adam"}, {"optimizer": {"name": "adam"}}),
+        ({"optimizer": {"name": "lars", "eta": 0.02}}, {"optimizer": {"name": "lars", "momentum": 0.9}}),
+        ({"schedule": "cosine"}, {"schedule": {"min_lr": 0}}),
+        ({}, {"optimizer": {"beta2": 0.999}, "schedule": {"name": "cosine"}}),
+    ],
+)
+def test_settings_that_do_the_same_give_the_same_run(one: Tree, other: Tree) -> None:
+    assert run_of(one) == run_of(other) != run_of({"optimizer": "sgd"}) != run_of({"optimizer": {"beta2": 0.99}})
+
+
+def test_an_override_of_another_name_leaves_nothing_of_the_setting_below() -> None:
+    lars = {"name": "lars", "eta": 0.5, "momentum": 0.8}
+    tree = {**SMALL, "recipe": {"train": {"steps": 12, "batch": 32, "warmup": 2, "optimizer": lars}}}
+    tree["variants"] = {
+        name: {"train": {"optimizer": own}}
+        for name, own in {"named": {"name": "sgd"}, "alone": "sgd", "kept": {"eta": 0.1}}.items()
+    }
+    tree |= {"comparisons": [], "seeds": [0]}
+    kept = {run.variant: run.science.train.optimizer for run in Experiment.parse(tree, "x").runs()}
+    assert kept == {"named": SGD(), "alone": SGD(), "kept": LARS(momentum=0.8, eta=0.1)}
+    tree |= {"variants": {"base": {}}, "axes": {"train.optimizer": ["adam", {"name": "sgd"}]}}
+    runs = Experiment.parse(tree, "x").runs()
+    assert [run.science.train.optimizer for run in runs] == [Adam(), SGD()]
 
 
 def numbers(hint: Any) -> Iterator[tuple[type, Range | None]]:

@@ -21,10 +21,13 @@ from gessl.layout import RECORD, RESULTS, data_dir, manifest_dir, pin, report_di
 from gessl.records.record import load_record
 
 HOUR, MEGABYTE = 3600.0, 1e6
-# what decides the cost of a step: these parts of a run's science, of its `train`, and of its `gessl` all but `NUMBERS`
+# what decides the cost of a step: these parts of a run's science, of its `train`, and of its `gessl`, less `NUMBERS`
 DECIDES = ("dataset", "backbone", "views", "method_name", "method")
 DECIDES_TRAIN = ("batch", "optimizer", "precision")
-NUMBERS = ("inner_lr", "inner_momentum", "temperature", "divergence", "kl_weight", "kl_scale", "ssl_weight", "radius")
+NUMBERS = {
+    *("inner_lr", "inner_momentum", "temperature", "divergence", "kl_weight", "kl_scale", "ssl_weight", "radius"),
+    *("momentum", "beta2", "eta", "clip_lr"),
+}
 
 
 @dataclasses.dataclass
@@ -89,8 +92,14 @@ def jobs(batch: Batch) -> dict[str, dict[str, int]]:
 def _alike(config: Mapping[str, Any]) -> str:
     """A key that runs share which cost as much a step; `config` is their science."""
     train = {key: config["train"][key] for key in DECIDES_TRAIN}
-    gessl = config["gessl"] and {key: value for key, value in config["gessl"].items() if key not in NUMBERS}
-    return canonical_json({key: config[key] for key in DECIDES} | {"train": train, "gessl": gessl})
+    loops = _without_numbers({"train": train, "gessl": config["gessl"]})
+    return canonical_json({key: config[key] for key in DECIDES} | loops)
+
+
+def _without_numbers(part: Any) -> Any:
+    if not isinstance(part, dict):
+        return part
+    return {key: _without_numbers(value) for key, value in part.items() if key not in NUMBERS}
 
 
 def measured() -> tuple[dict[str, Measured], dict[str, Measured]]:

@@ -13,9 +13,10 @@ from pydantic import TypeAdapter, ValidationError
 from gessl.documents import Document
 from gessl.errors import UserError
 from gessl.nodes import Loc, Problem, Tree
-from gessl.settings import SettingsError
+from gessl.settings import SettingsError, names_of
 
 UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
+UNTAGGED = ("union_tag_invalid", "union_tag_not_found")
 KINDS = {
     **dict.fromkeys(("dict_type", "model_type", "dataclass_type", "model_attributes_type"), "a mapping"),
     **dict.fromkeys(("tuple_type", "list_type"), "a list"),
@@ -74,12 +75,15 @@ def adapter(kind: Any) -> TypeAdapter[Any]:
 
 
 def _faults(kind: Any, complaint: Any) -> Iterator[Fault]:
-    loc, cause = complaint["loc"], complaint.get("ctx", {}).get("error")
+    cause = complaint.get("ctx", {}).get("error")
+    loc, holders, kinds = _written(kind, complaint["loc"])
     if isinstance(cause, SettingsError):
         for keys, text in cause.misfits:
-            yield Fault(tuple((*loc, key) for key in keys), text, within=True)
+            yield Fault(tuple((*loc, *key.split(".")) for key in keys), text, within=True)
     elif complaint["type"] in UNKNOWN:
-        yield Fault((loc,), unknown("key", str(loc[-1]), _fields_at(kind, loc[:-1])))
+        yield Fault((loc,), unknown("key", str(loc[-1]), [name for each in holders for name in _fields(each)]))
+    elif complaint["type"] in UNTAGGED:
+        yield _untagged(loc, complaint["input"], {name for each in kinds for name in names_of(each)})
     elif complaint["type"] == "missing":
         yield Fault((loc,), "is missing")
     elif cause:
@@ -227,16 +231,46 @@ def require(name: str, valid: Mapping[str, Any], where: str, what: str) -> None:
         raise UserError(f"{where}: {unknown(what, name, valid)}")
 
 
-def _fields_at(model: Any, location: Loc) -> list[str]:
-    """Names of the fields of the (nested) model or dataclass at `location`."""
+def _untagged(loc: Loc, given: Any, names: set[str]) -> Fault:
+    """That what was given at `loc`, of settings told apart by their name, has none of these names."""
+    if isinstance(given, str):
+        return Fault((loc,), unknown(str(loc[-1]), given, names))
+    if not isinstance(given, dict):
+        return Fault((loc,), f"must be a mapping, or one of {', '.join(sorted(names))}, got {_shown(given)}")
+    if "name" not in given:
+        return Fault((loc,), f"has no name; give one of {', '.join(sorted(names))}")
+    return Fault(((*loc, "name"), loc), unknown(str(loc[-1]), str(given["name"]), names))
+
+
+def _written(kind: Any, location: Loc) -> tuple[Loc, list[Any], list[Any]]:
+    """A place of pydantic's as it is in the file; the models or dataclasses that hold it, and those that it may be.
+
+    Pydantic names the variant of tagged settings, which the file does not.
+    """
+    loc: list[str | int] = []
+    holders, kinds = [], _models(kind)
     for part in location:
-        if isinstance(part, str) and isinstance(model, type):
-            model = typing.get_type_hints(model).get(part)
-        candidates = [model, *typing.get_args(model)]
-        model = next((each for each in candidates if isinstance(each, type) and _has_fields(each)), None)
+        if len(kinds) > 1:
+            kinds = [each for each in kinds if str(part).strip() in names_of(each)]
+            continue
+        loc.append(part)
+        holders = kinds
+        if isinstance(part, str) and kinds:
+            kinds = _models(typing.get_type_hints(kinds[0]).get(part))
+    return tuple(loc), holders, kinds
+
+
+def _models(hint: Any) -> list[Any]:
+    """The models and dataclasses in a type."""
+    if isinstance(hint, type) and _has_fields(hint):
+        return [hint]
+    return [each for inner in typing.get_args(hint) for each in _models(inner)]
+
+
+def _fields(model: Any) -> list[str]:
     if dataclasses.is_dataclass(model):
         return [field.name for field in dataclasses.fields(model)]
-    return list(getattr(model, "model_fields", {}))
+    return list(model.model_fields)
 
 
 def _has_fields(kind: type) -> bool:

@@ -58,14 +58,7 @@ class Run:
         )
         train = science.train
         self.optimizer = Optimizer(
-            self.variables.params,
-            train.optimizer,
-            weight_decay=train.weight_decay,
-            momentum=train.momentum,
-            beta2=train.beta2,
-            eta=train.eta,
-            clip_lr=train.clip_lr,
-            clip=train.clip,
+            self.variables.params, train.optimizer, weight_decay=train.weight_decay, clip=train.clip
         )
         self.step = 0
         if checkpoint:

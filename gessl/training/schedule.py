@@ -2,7 +2,7 @@
 
 import math
 
-from gessl.training.settings import TrainSettings
+from gessl.training.settings import Cosine, Drops, TrainSettings
 
 DROP = 0.2  # factor of each drop, of the W-MSE recipe (https://github.com/htdt/self-supervised/blob/master/train.py)
 
@@ -14,8 +14,9 @@ def learning_rate(step: int, train: TrainSettings) -> float:
     """
     if step < train.warmup:
         return train.warmup_from + (train.lr - train.warmup_from) * (step + 1) / train.warmup
-    if train.schedule == "cosine":
+    schedule = train.schedule
+    if isinstance(schedule, Cosine):
         share = (step - train.warmup) / max(train.steps - train.warmup, 1)
-        return train.min_lr + (train.lr - train.min_lr) * (1 + math.cos(math.pi * share)) / 2
-    dropped = sum(step >= train.steps - before for before in train.drops)
-    return train.lr * DROP**dropped
+        return schedule.min_lr + (train.lr - schedule.min_lr) * (1 + math.cos(math.pi * share)) / 2
+    drops = schedule.before_end if isinstance(schedule, Drops) else ()
+    return train.lr * DROP ** sum(step >= train.steps - before for before in drops)

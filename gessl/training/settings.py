@@ -1,18 +1,55 @@
 """What decides a run's results (science), and what only decides how fast it gets there (efficiency)."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from gessl.bilevel.learner import Precision
 from gessl.bilevel.settings import GesslSettings
 from gessl.data.views import ViewPolicy
 from gessl.methods.base import Method
-from gessl.optimizer import Kind
-from gessl.settings import Count, Misfit, Range, Rate, Settings, Steps
+from gessl.optimizer import Adam, OptimizerSettings
+from gessl.settings import Count, Misfit, Range, Rate, Settings, Steps, Tagged
 
-Decay = Annotated[float, Range(ge=0, lt=1)]
 LeastRate = Annotated[float, Range(ge=0, le=1000)]
+
+
+@dataclass(frozen=True)
+class Cosine(Settings):
+    """Half a cosine from the peak to `min_lr`."""
+
+    name: Literal["cosine"] = "cosine"
+    min_lr: LeastRate = 0.0
+
+
+@dataclass(frozen=True)
+class Constant(Settings):
+    """The peak to the end."""
+
+    name: Literal["constant"] = "constant"
+
+
+@dataclass(frozen=True)
+class Drops(Settings):
+    """The peak, multiplied by 0.2 at each drop.
+
+    Attributes:
+        before_end: so many steps before the end each drop comes.
+    """
+
+    name: Literal["drops"] = "drops"
+    before_end: tuple[Steps, ...] = ()
+
+    def contradictions(self) -> Iterator[Misfit]:
+        """Between the drops."""
+        if not self.before_end:
+            yield Misfit(("before_end",), "no drop is given; give one or more, or take schedule constant")
+        if list(self.before_end) != sorted(set(self.before_end), reverse=True):
+            text = f"{list(self.before_end)} must fall, each once: steps before the end, the earliest drop first"
+            yield Misfit(("before_end",), text)
+
+
+ScheduleSettings = Annotated[Cosine | Constant | Drops, Tagged()]
 
 
 @dataclass(frozen=True)
@@ -22,39 +59,26 @@ class TrainSettings(Settings):
     Attributes:
         steps: outer steps.
         batch: N, images per mini-batch task.
-        optimizer: "adam" (weight decay as L2 term, as the W-MSE protocol has it), "adamw" (decay apart from it),
-            "sgd" (L2) or "lars" (L2; no adaptation and no decay of biases and normalisations).
+        optimizer: what steps, and its own settings.
         lr: peak learning rate (β under GeSSL).
-        momentum: of SGD and LARS.
-        beta2: of Adam and AdamW.
-        eta: LARS's trust coefficient.
-        clip_lr: LARS never moves a tensor at more than `lr`.
         weight_decay: its coefficient.
         clip: largest norm of the whole gradient; 0 for no clipping.
         warmup: steps of linear warm-up.
         warmup_from: learning rate that the warm-up starts from.
-        schedule: after the warm-up: "cosine" to `min_lr`, "constant", or "drops".
-        min_lr: where the cosine ends.
-        drops: so many steps before the end the rate is multiplied by 0.2 (schedule "drops").
+        schedule: of the learning rate after the warm-up.
         precision: of the network's passes; "bfloat16" under autocast, with parameters, losses and the outer loss's own
             passes in float32.
     """
 
     steps: Steps = 300
     batch: Annotated[int, Range(ge=2, le=65_536)] = 128
-    optimizer: Kind = "adam"
+    optimizer: OptimizerSettings = field(default_factory=Adam)
     lr: Rate = 1e-3
-    momentum: Decay = 0.9
-    beta2: Decay = 0.999
-    eta: Rate = 0.02
-    clip_lr: bool = True
     weight_decay: Annotated[float, Range(ge=0, le=1000)] = 1e-6
     clip: Annotated[float, Range(ge=0, le=1e6)] = 0.0
     warmup: Annotated[int, Range(ge=0, le=100_000_000)] = 20
     warmup_from: LeastRate = 0.0
-    schedule: Literal["cosine", "constant", "drops"] = "cosine"
-    min_lr: LeastRate = 0.0
-    drops: tuple[Steps, ...] = ()
+    schedule: ScheduleSettings = Cosine()
     precision: Precision = "float32"
 
     def contradictions(self) -> Iterator[Misfit]:
@@ -63,20 +87,18 @@ class TrainSettings(Settings):
             yield Misfit(
                 ("warmup", "steps"), f"the warm-up takes {self.warmup} steps, but there are {self.steps}; give fewer"
             )
-        for name in ("min_lr", "warmup_from"):
-            if getattr(self, name) > self.lr:
-                yield Misfit(
-                    (name, "lr"), f"{getattr(self, name)} is above lr ({self.lr}), the peak; give at most that"
-                )
-        if (self.schedule == "drops") != bool(self.drops):
-            text = f"{list(self.drops)} does not go with schedule {self.schedule}; give both or neither"
-            yield Misfit(("drops", "schedule"), text)
-        if list(self.drops) != sorted(set(self.drops), reverse=True):
-            text = f"{list(self.drops)} must fall, each once: steps before the end, the earliest drop first"
-            yield Misfit(("drops",), text)
-        if not all(before < self.steps for before in self.drops):
-            text = f"{list(self.drops)} must lie between 0 and steps ({self.steps}), both excluded"
-            yield Misfit(("drops", "steps"), text)
+        if self.warmup_from and not self.warmup:
+            text = f"{self.warmup_from} does nothing without a warm-up; raise warmup, or take it out"
+            yield Misfit(("warmup_from", "warmup"), text)
+        lowest = {"warmup_from": self.warmup_from}
+        if isinstance(self.schedule, Cosine):
+            lowest["schedule.min_lr"] = self.schedule.min_lr
+        for name, rate in lowest.items():
+            if rate > self.lr:
+                yield Misfit((name, "lr"), f"{rate} is above lr ({self.lr}), the peak; give at most that")
+        if isinstance(self.schedule, Drops) and self.schedule.before_end[0] >= self.steps:
+            text = f"{list(self.schedule.before_end)} must lie between 0 and steps ({self.steps}), both excluded"
+            yield Misfit(("schedule.before_end", "steps"), text)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ from gessl.grid.experiment import Experiment, schema
 from gessl.grid.values import load_references
 from gessl.identity import science_hash
 from gessl.methods import method_names
+from gessl.optimizer import LARS, SGD, Adam
+from gessl.training.settings import Cosine
 from tests.conftest import ROOT, SMALL, copy_project
 
 pytestmark = pytest.mark.usefixtures("unprepared")
@@ -527,10 +529,10 @@ def test_the_recipes_of_solo_learn_reach_the_runs(pinned: Path) -> None:
     experiment = Experiment.load(Path("config/paper/methods-cifar100-solo.yaml"))
     train = {cell.science.method_name: cell.science.train for cell in experiment.runs()}
     views = {cell.science.method_name: cell.science.views for cell in experiment.runs()}
-    assert (train["byol"].optimizer, train["byol"].lr, train["byol"].weight_decay) == ("lars", 1.0, 1e-5)
-    assert (train["simsiam"].optimizer, train["simsiam"].lr, views["simsiam"]) == ("sgd", 0.5, "cifar-weak")
-    assert (train["deepcluster_v2"].min_lr, train["deepcluster_v2"].warmup_from) == (6e-4, 0)
-    assert (train["mae"].optimizer, train["mae"].beta2, train["mae"].weight_decay) == ("adamw", 0.95, 0.05)
+    assert (train["byol"].optimizer, train["byol"].lr, train["byol"].weight_decay) == (LARS(), 1.0, 1e-5)
+    assert (train["simsiam"].optimizer, train["simsiam"].lr, views["simsiam"]) == (SGD(), 0.5, "cifar-weak")
+    assert (train["deepcluster_v2"].schedule, train["deepcluster_v2"].warmup_from) == (Cosine(min_lr=6e-4), 0)
+    assert (train["mae"].optimizer, train["mae"].weight_decay) == (Adam("adamw", beta2=0.95), 0.05)
     assert train["vicreg"].warmup == 10 * 175
 
 

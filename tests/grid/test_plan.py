@@ -104,6 +104,23 @@ def test_runs_of_an_earlier_version_that_had_other_settings_are_not_measured(
     assert (found["finished"], found["cost"]["runs"]) == (1, 0)
 
 
+def test_runs_of_an_earlier_version_whose_settings_had_another_shape_are_not_measured(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import dataclasses
+
+    experiment = Experiment.load(CONFIG)
+    runs = {cell.variant: cell for cell in experiment.runs()}
+    for cell in runs.values():
+        science: dict[str, Any] = dataclasses.asdict(cell.science)
+        science["train"] |= {"optimizer": "adam", "beta2": 0.999, "schedule": "cosine", "min_lr": 0.0}
+        science["gessl"] = science["gessl"] and science["gessl"] | {"solver": "exact", "last_steps": 1, "radius": 4e-3}
+        record(cell.id, "runs", config=science, seconds=45.0)
+        record(cell.id, "scores", config={"protocols": list(experiment.evaluation.protocols)}, seconds=12.0)
+    found = planned(capsys, str(CONFIG))
+    assert (found["finished"], found["cost"]["runs"]) == (2, 0)
+
+
 def test_what_was_measured_without_a_gpu_says_nothing_of_runs_with_one(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,13 +16,13 @@ import torch
 from gessl.bilevel.learner import Variables
 from gessl.bilevel.vectors import norm
 from gessl.errors import UserError
-from gessl.optimizer import Optimizer, clipped, norms
+from gessl.optimizer import LARS, SGD, Adam, Optimizer, clipped, norms
 from gessl.rng import generator
 from gessl.training.checkpoint import Checkpoint, Owner, load_checkpoint, save_checkpoint
 from gessl.training.diagnostics import effective_rank, feature_covariance, feature_std
 from gessl.training.metrics import Metrics, read_metrics
 from gessl.training.schedule import learning_rate
-from gessl.training.settings import Efficiency, TrainSettings
+from gessl.training.settings import Constant, Cosine, Drops, Efficiency, TrainSettings
 
 
 def test_learning_rate_at_the_corners() -> None:
@@ -32,12 +32,12 @@ def test_learning_rate_at_the_corners() -> None:
     assert learning_rate(10, train) == pytest.approx(0.4)
     assert learning_rate(60, train) == pytest.approx(0.2)
     assert learning_rate(109, train) == pytest.approx(0.2 * (1 + math.cos(math.pi * 0.99)))
-    constant = TrainSettings(steps=110, warmup=0, lr=0.4, schedule="constant")
+    constant = TrainSettings(steps=110, warmup=0, lr=0.4, schedule=Constant())
     assert {learning_rate(step, constant) for step in range(110)} == {0.4}
 
 
 def test_a_warm_up_may_start_above_zero_and_the_cosine_end_there() -> None:
-    train = TrainSettings(steps=110, warmup=10, warmup_from=0.1, lr=0.4, min_lr=0.02)
+    train = TrainSettings(steps=110, warmup=10, warmup_from=0.1, lr=0.4, schedule=Cosine(min_lr=0.02))
     assert learning_rate(0, train) == pytest.approx(0.13)
     assert learning_rate(9, train) == pytest.approx(0.4)
     assert learning_rate(60, train) == pytest.approx(0.21)
@@ -45,7 +45,7 @@ def test_a_warm_up_may_start_above_zero_and_the_cosine_end_there() -> None:
 
 
 def test_drops_count_from_the_end_as_the_wmse_recipe_does() -> None:
-    train = TrainSettings(steps=100, warmup=4, lr=0.5, schedule="drops", drops=(50, 25))
+    train = TrainSettings(steps=100, warmup=4, lr=0.5, schedule=Drops(before_end=(50, 25)))
     rates = [learning_rate(step, train) for step in range(100)]
     network = torch.nn.Linear(1, 1)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.5)
@@ -121,6 +121,7 @@ def draws(seed: int, purpose: str) -> dict[str, torch.Tensor]:
     return {name: torch.randn(shape, generator=generator(seed, purpose, name)) for name, shape in SHAPES.items()}
 
 
+OURS = {"adam": Adam(beta2=0.95), "adamw": Adam("adamw", beta2=0.95), "sgd": SGD(), "lars": LARS()}
 THEIRS = {
     "adam": lambda params: torch.optim.Adam(params, lr=0.1, weight_decay=0.01, betas=(0.9, 0.95)),
     "adamw": lambda params: torch.optim.AdamW(params, lr=0.1, weight_decay=0.01, betas=(0.9, 0.95)),
@@ -134,7 +135,7 @@ def test_optimizer_equals_torch(name: str, clip: float) -> None:
     reference = {key: value.requires_grad_() for key, value in draws(0, "p").items()}
     theirs = THEIRS[name](list(reference.values()))
     params = draws(0, "p")
-    ours = Optimizer(params, name, weight_decay=0.01, beta2=0.95, clip=clip)
+    ours = Optimizer(params, OURS[name], weight_decay=0.01, clip=clip)
     shortened = 0
     for step in range(4):
         gradient = {key: value * (0.2 if step == 2 else 1) for key, value in draws(step, "g").items()}
@@ -150,16 +151,16 @@ def test_optimizer_equals_torch(name: str, clip: float) -> None:
     assert shortened == (3 if clip else 0), "one step's gradient is short enough"
 
 
-@pytest.mark.parametrize("name", [*THEIRS, "lars"])
+@pytest.mark.parametrize("name", OURS)
 def test_optimizer_continues_from_its_slots_to_the_same_bits(name: str) -> None:
     def run(stop: int | None) -> dict[str, torch.Tensor]:
         params = draws(0, "p")
-        optimizer = Optimizer(params, name, weight_decay=0.01, clip=2.0)
+        optimizer = Optimizer(params, OURS[name], weight_decay=0.01, clip=2.0)
         for step in range(4):
             if step == stop:  # a new optimiser takes over from the slots
                 params = {key: value.clone() for key, value in params.items()}
                 slots = {key: value.clone() for key, value in optimizer.slots().items()}
-                optimizer = Optimizer(params, name, weight_decay=0.01, clip=2.0)
+                optimizer = Optimizer(params, OURS[name], weight_decay=0.01, clip=2.0)
                 optimizer.restore(slots)
             optimizer.step(draws(step, "g"), lr=0.1)
         return params
@@ -193,7 +194,7 @@ def test_lars_against_a_float64_loop(eta: float, clip_lr: bool) -> None:
     gradients = [{**draws(step, "g"), "zero": torch.full((2, 2), 0.5 + step)} for step in range(3)]
     gradients[1]["kernel"] = torch.zeros(SHAPES["kernel"])  # neither moves nor decays but for its momentum
     gradients = [{key: value.double() for key, value in gradient.items()} for gradient in gradients]
-    ours = Optimizer(params, "lars", weight_decay=0.1, eta=eta, clip_lr=clip_lr)
+    ours = Optimizer(params, LARS(eta=eta, clip_lr=clip_lr), weight_decay=0.1)
     for gradient, lr in zip(gradients, rates, strict=True):
         ours.step(gradient, lr)
     for key, value in params.items():
@@ -203,7 +204,7 @@ def test_lars_against_a_float64_loop(eta: float, clip_lr: bool) -> None:
 
 def test_lars_at_rate_zero_stands_still() -> None:
     params = draws(0, "p")
-    Optimizer(params, "lars", weight_decay=0.1).step(draws(0, "g"), lr=0.0)
+    Optimizer(params, LARS(), weight_decay=0.1).step(draws(0, "g"), lr=0.0)
     assert all(torch.equal(params[key], value) for key, value in draws(0, "p").items())
 
 
@@ -290,12 +291,16 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path: Path, monkeypatch: py
     [
         (lambda: TrainSettings(steps=0), r"steps: must be .* got 0"),
         (lambda: TrainSettings(batch=1), r"batch: must be .* got 1"),
-        (lambda: TrainSettings(momentum=1.0), r"momentum: must be .* got 1.0"),
-        (lambda: TrainSettings(beta2=1.0), r"beta2: must be .* got 1.0"),
+        (lambda: SGD(momentum=1.0), r"momentum: must be .* got 1.0"),
+        (lambda: Adam(beta2=1.0), r"beta2: must be .* got 1.0"),
         (lambda: TrainSettings(clip=-1.0), r"clip: must be .* got -1.0"),
-        (lambda: TrainSettings(drops=(5,)), "drops: .* does not go with schedule cosine"),
-        (lambda: TrainSettings(schedule="drops"), "drops: .* does not go with schedule drops"),
-        (lambda: TrainSettings(steps=9, schedule="drops", drops=(9,)), r"drops: \[9\] must lie between"),
+        (lambda: TrainSettings(optimizer="sgd"), "optimizer: must be one of Adam, SGD, LARS, got 'sgd'"),
+        (lambda: TrainSettings(warmup=0, warmup_from=1e-4), "warmup_from: 0.0001 does nothing without a warm-up"),
+        (lambda: Drops(), "before_end: no drop is given"),
+        (
+            lambda: TrainSettings(steps=9, warmup=0, schedule=Drops(before_end=(9,))),
+            r"schedule.before_end: \[9\] must lie between",
+        ),
         (lambda: Efficiency(threads=0), r"threads: must be .* got 0"),
     ],
 )
