@@ -52,7 +52,7 @@ env:
 lint: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/snakefmt --check Snakefile workflow studies
 	$(BIN)/snakemake --lint
 
 types: env
@@ -73,9 +73,7 @@ bench-bilevel: env .peers/.locked
 
 # does each base method learn, alone and under GeSSL, and if not, why? (slow: an hour or more on two cores)
 learn: env
-	for grid in $(LEARN); do $(BIN)/snakemake --profile "$(PROFILE)" --configfile "$$grid" || exit; done
-	$(BIN)/python -m benchmarks.learn $(LEARN); learns=$$?; \
-	$(BIN)/python -m benchmarks.explanations $(LEARN) && exit $$learns
+	$(BIN)/snakemake --profile "$(PROFILE)" --snakefile studies/Snakefile --configfile studies/grids.yaml all studies
 
 # what each base method costs, alone and under GeSSL, in one run (after `make learn`, whose data it uses)
 bench-methods: env
@@ -87,7 +85,7 @@ bench-methods: env
 
 # on a machine with a GPU, which needs no more than torch, torchvision and pytest (PYTHON: that machine's interpreter)
 gpu-check:
-	"$$PYTHON" -m pytest -o addopts= -q -m gpu tests/bilevel tests/nets tests/data/test_views.py
+	"$$PYTHON" -m pytest -o addopts= -q -m gpu tests/bilevel tests/nets tests/methods/test_learner.py tests/data/test_views.py
 	"$$PYTHON" -m benchmarks.bilevel
 	"$$PYTHON" -m benchmarks.throughput
 

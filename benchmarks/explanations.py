@@ -20,7 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.learn import OUT, above, accuracy, scored, untrained
-from gessl.bilevel.learner import seeded_init
+from gessl.methods.learner import seeded_init
 from gessl.data.arrays import open_images, read_index
 from gessl.data.readers import open_raw
 from gessl.data.registry import dataset

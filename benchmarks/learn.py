@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from gessl.bilevel.learner import seeded_init
+from gessl.methods.learner import seeded_init
 from gessl.data.arrays import open_images, read_card, read_index
 from gessl.evaluation import scarce
 from gessl.evaluation.embed import embed, position_tensor

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gessl.bilevel.learner import Learner, Variables
 from gessl.bilevel.settings import IMPLICIT, GesslSettings
 from gessl.methods._contrast import nt_xent
 from gessl.methods.base import Batch, Tensors
+from gessl.methods.learner import Learner, Variables
 from gessl.methods.simclr import SimCLR
 from gessl.nets.encoder import Encoder
 from gessl.rng import generator

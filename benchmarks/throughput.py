@@ -19,9 +19,9 @@ from pathlib import Path
 import torch
 
 from benchmarks.problem import ALPHA
-from gessl.bilevel.learner import Learner, Precision, Variables
 from gessl.bilevel.settings import GesslSettings
 from gessl.methods.base import Batch
+from gessl.methods.learner import Learner, Precision, Variables
 from gessl.methods.simclr import SimCLR
 from gessl.nets.encoder import Encoder
 from gessl.optimizer import Optimizer

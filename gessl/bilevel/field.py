@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gessl.bilevel.learner import Evaluation, Learner
 from gessl.methods.base import Batch, Seen, Tensors
+from gessl.methods.learner import Evaluation, Learner
 from gessl.nets.parallel import averaged
 from gessl.nets.second_order import plain_layers
 

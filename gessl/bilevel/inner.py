@@ -16,11 +16,11 @@ from torch import Tensor
 from gessl.bilevel.field import Field, Point
 from gessl.bilevel.settings import GesslSettings
 from gessl.bilevel.vectors import add
+from gessl.methods._guided import GUIDE
 from gessl.methods.base import Tensors
 
 RATE = "inner_lr."  # parameters of this prefix are learned rates, not weights
 RISE = 1e-3  # relative: a rise that is more than rounding, in bfloat16 too
-GUIDE = "guide."  # parameters of this prefix never adapt: see support_query.py
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Rule:
         wanted = {"all": (True, True), "encoder": (True, False), "heads": (False, True)}[settings.adapt]
         adapted = tuple(
             name for name in theta if wanted[not name.startswith("encoder.")] and not name.startswith(GUIDE)
-        )
+        )  # a guide never adapts: see support_query.py
         return cls(settings.inner_lr, settings.inner_momentum, settings.proximal, adapted, rates)
 
     def step(self, theta: Tensors, start: Tensors, velocity: Tensors, gradient: Tensors) -> tuple[Tensors, Tensors]:

@@ -11,85 +11,19 @@ of its features h_i, different images less. f' is adapted with g fixed; g is the
 guided does on the query set (it could lower L_disc by moving its threshold alone, so L_disc is not in the outer loss).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-
 from gessl.bilevel.field import Field
-from gessl.bilevel.inner import GUIDE, Rule, adapt, rises, split_rates
+from gessl.bilevel.inner import Rule, adapt, rises, split_rates
 from gessl.bilevel.outer import TaskResult
-from gessl.bilevel.settings import GesslSettings, SupportQuery
+from gessl.bilevel.settings import GesslSettings
 from gessl.bilevel.solvers import SOLVERS
-from gessl.methods.base import Batch, Clock, Method, Project, Seen, Tensors
-
-
-def discrimination(z: Tensor, threshold: Tensor, temperature: float) -> Tensor:
-    """L_disc of embeddings `z` `[V, N, D]` (views 0 and 1 are used) with thresholds `[V, N, 1]`."""
-    unit = F.normalize(z[:2], dim=-1)
-    cosine = unit @ unit.flip(0).transpose(-1, -2)  # [2, N, N]
-    margin = (threshold[:2] - cosine) / temperature
-    count = z.shape[1]
-    itself = torch.eye(count, dtype=torch.bool, device=z.device)
-    terms = torch.where(itself, F.softplus(margin), F.softplus(-margin) / max(count - 1, 1))
-    return terms.sum(-1).mean()
-
-
-@dataclass(frozen=True)
-class Guided(Method):
-    """A base method whose loss has L_disc added and whose network has g besides its heads."""
-
-    base: Method
-    settings: SupportQuery
-
-    @property
-    def source(self) -> str:  # type: ignore[override]
-        """As the base method's."""
-        return self.base.source
-
-    @property
-    def views(self) -> tuple[int, int]:  # type: ignore[override]
-        """As the base method's."""
-        return self.base.views
-
-    def heads(self, features: int) -> dict[str, nn.Module]:
-        """The base method's heads, and g, linear in the features."""
-        return {**self.base.heads(features), GUIDE.rstrip("."): nn.Linear(features, 1)}
-
-    def project(self, net: nn.ModuleDict, batch: Batch) -> Tensors:
-        """As the base method's."""
-        return self.base.project(net, batch)
-
-    def forward(self, net: nn.ModuleDict, batch: Batch) -> Tensors:
-        """The base method's outputs, and the threshold `[V, N, 1]`."""
-        outputs = self.base.forward(net, batch)
-        return {**outputs, "threshold": net[GUIDE.rstrip(".")](outputs["h"]).tanh()}
-
-    def init_state(self, params: Tensors, images: int, generator: torch.Generator) -> Tensors:
-        """As the base method's."""
-        return self.base.init_state(params, images, generator)
-
-    def targets(self, outputs: Tensors, state: Tensors, project: Project, batch: Batch) -> Tensors:
-        """As the base method's."""
-        return self.base.targets(outputs, state, project, batch)
-
-    def loss(self, outputs: Tensors, targets: Tensors) -> Tensor:
-        """ℓ + weight · L_disc."""
-        disc = discrimination(outputs["z"], outputs["threshold"], self.settings.temperature)
-        return self.base.loss(outputs, targets) + self.settings.weight * disc
-
-    def commit(self, state: Tensors, params: Tensors, tasks: Sequence[Seen], clock: Clock) -> Tensors:
-        """As the base method's."""
-        return self.base.commit(state, params, tasks, clock)
+from gessl.methods.base import Tensors
 
 
 def support_query_hypergradient(field: Field, params: Tensors, settings: GesslSettings) -> TaskResult:
     """∂ℓ(θ_K; query)/∂(θ, g) for one task, where θ_K is adapted on the first half of its images.
 
-    The learner's method must be a `Guided` one. Cost with the exact solver: 3K + 1 (4K + 1 replayed) base steps of half
-    a mini-batch.
+    The learner must be guided (`gessl/methods/_guided.py`). Cost with the exact solver: 3K + 1 (4K + 1 replayed) base
+    steps of half a mini-batch.
 
     Raises:
         SolverError: the solver cannot give a hyper-gradient here.
@@ -98,9 +32,7 @@ def support_query_hypergradient(field: Field, params: Tensors, settings: GesslSe
     support, query = field.halves()
     path = adapt(support, theta, Rule.of(settings, theta, rates), settings, whole_first=False)
     judged = query.at(path.end.theta, settings.compared_views)
-    method = field.learner.method
-    assert isinstance(method, Guided)
-    loss = settings.ssl_weight * method.base.loss(judged.outputs, judged.targets)
+    loss = settings.ssl_weight * field.learner.judge(judged.outputs, judged.targets)
     hypergradient = SOLVERS[settings.solver](path, judged.differentiate(of=loss), settings)
     logs = {"loss": loss, "ssl_loss": path.start.loss, "ssl_loss_adapted": path.end.loss}
     logs["inner_rises"] = rises(path, settings)

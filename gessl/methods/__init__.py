@@ -14,7 +14,7 @@ from gessl.errors import UserError, blamed
 from gessl.methods.base import Method
 from gessl.methods.contract import misshapen
 
-OURS = {"base", "contract"}  # modules that hold no method, as do those whose names start with _
+OURS = {"base", "contract", "learner"}  # modules that hold no method, as do those whose names start with _
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 

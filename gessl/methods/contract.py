@@ -1,6 +1,6 @@
 """What can be said of a method without the engine: whether its class and its heads are what they must be.
 
-What takes an evaluation is in `gessl.bilevel.trial`; what takes several steps, in `gessl.training.contract`.
+What takes an evaluation is in `gessl.training.trial`; what takes several steps, in `gessl.training.contract`.
 """
 
 import dataclasses

@@ -14,9 +14,9 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from gessl.advice import move_away, remake
-from gessl.bilevel.learner import Variables
 from gessl.errors import UserError
 from gessl.files import atomic_json, atomic_write, read_json, sha256_file
+from gessl.methods.learner import Variables
 
 POINTER = "checkpoint.json"
 Tensors = dict[str, Tensor]

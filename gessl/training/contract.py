@@ -7,15 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gessl.bilevel import trial
 from gessl.bilevel.field import Field
-from gessl.bilevel.trial import Trial
 from gessl.bilevel.vectors import add, norm, times
 from gessl.errors import UserError, blamed
 from gessl.methods.base import Clock, Method, Seen, Tensors
 from gessl.rng import generator
-from gessl.training import smooth
+from gessl.training import smooth, trial
 from gessl.training.step import outer_gradient
+from gessl.training.trial import Trial
 
 STEP, AGREE = 1e-6, 1e-4  # of the difference of gradients, and how far a Hessian-vector product may be off; relative
 

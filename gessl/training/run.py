@@ -7,14 +7,13 @@ import torch
 
 from gessl.bilevel.field import halves
 from gessl.bilevel.inner import initial_rates, split_rates
-from gessl.bilevel.learner import Learner, Variables, channels_last, seeded_init
-from gessl.bilevel.support_query import Guided
-from gessl.bilevel.trial import Trial, try_out
 from gessl.bilevel.vectors import norm
 from gessl.data.arrays import open_images, read_card, train_positions
 from gessl.data.order import Order
 from gessl.data.views import Part, make_views
+from gessl.methods._guided import Guided
 from gessl.methods.base import Batch, Clock
+from gessl.methods.learner import Learner, Variables, channels_last, seeded_init
 from gessl.nets.encoder import Encoder
 from gessl.nets.parallel import processes, share
 from gessl.optimizer import Optimizer
@@ -24,6 +23,7 @@ from gessl.training.metrics import Metrics
 from gessl.training.schedule import learning_rate
 from gessl.training.settings import Science
 from gessl.training.step import outer_gradient
+from gessl.training.trial import Trial, try_out
 
 
 class Run:
@@ -43,9 +43,9 @@ class Run:
         with seeded_init(generator(science.seed, "encoder")):
             lab = science.method.needs == "lab"
             self.encoder = Encoder(science.backbone, card["mean"], card["std"], card["size"], lab)
-        gessl = science.gessl
+        guide = science.gessl.support_query if science.gessl else None
         self.learner = Learner(
-            Guided(science.method, gessl.support_query) if gessl and gessl.support_query else science.method,
+            Guided(science.method, guide.weight, guide.temperature) if guide else science.method,
             self.encoder,
             generator(science.seed, "heads"),
             images=len(self._order.train),

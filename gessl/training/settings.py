@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from gessl.bilevel.learner import Precision
 from gessl.bilevel.settings import GesslSettings
 from gessl.data.views import ViewPolicy
 from gessl.methods.base import Method
+from gessl.methods.learner import Precision
 from gessl.optimizer import Adam, OptimizerSettings
 from gessl.settings import Count, Misfit, Range, Rate, Settings, Steps, Tagged
 

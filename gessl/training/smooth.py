@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gessl.bilevel.learner import Learner, Variables
 from gessl.methods._teacher import TEACHER
 from gessl.methods.base import Batch, Clock, Method, Seen, Tensors
+from gessl.methods.learner import Learner, Variables
 from gessl.nets.vit import ViT
 from gessl.rng import generator
 

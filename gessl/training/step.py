@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from gessl.bilevel.field import Field
-from gessl.bilevel.learner import Learner, Variables
 from gessl.bilevel.outer import TaskResult, task_hypergradient
 from gessl.bilevel.settings import GesslSettings
 from gessl.bilevel.solvers import SolverError
 from gessl.bilevel.support_query import support_query_hypergradient
 from gessl.bilevel.vectors import norm
 from gessl.methods.base import Batch, Seen, Tensors
+from gessl.methods.learner import Learner, Variables
 
 
 class OuterGradient(NamedTuple):

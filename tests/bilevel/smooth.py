@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from gessl.bilevel.learner import Learner, Variables
 from gessl.bilevel.settings import GesslSettings
 from gessl.methods import method_class, method_names
 from gessl.methods.base import Batch, Method, Tensors
+from gessl.methods.learner import Learner, Variables
 from gessl.rng import generator
 from gessl.training import smooth
 from gessl.training.smooth import ENCODERS, IMAGES, SIZE, N, TanhEncoder, task

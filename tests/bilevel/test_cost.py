@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from gessl.bilevel.learner import Learner, Variables
 from gessl.bilevel.settings import GesslSettings
 from gessl.methods.base import Batch, Method
+from gessl.methods.learner import Learner, Variables
 from gessl.rng import generator
 from gessl.training.step import outer_gradient
 from tests.bilevel.smooth import KINDS, narrow

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from gessl.bilevel.field import Field
 from gessl.bilevel.inner import Rule, adapt
-from gessl.bilevel.learner import Learner, Variables
 from gessl.bilevel.outer import task_hypergradient
 from gessl.bilevel.settings import SOLVER_NAMES, GesslSettings
 from gessl.bilevel.solvers import SOLVERS, SolverError
 from gessl.bilevel.vectors import norm as device_norm
 from gessl.methods.base import Batch, Method, Tensors
+from gessl.methods.learner import Learner, Variables
 from gessl.rng import generator
 from gessl.training.step import outer_gradient
 from tests.bilevel.smooth import KINDS, METHODS, OuterLoss, directions, dot, gap, learner, norm, task

@@ -6,10 +6,10 @@ import math
 import pytest
 import torch
 
-from gessl.bilevel.learner import Learner, Variables
 from gessl.bilevel.settings import GesslSettings, SupportQuery
-from gessl.bilevel.support_query import Guided, discrimination
+from gessl.methods._guided import Guided, discrimination
 from gessl.methods.base import Batch, Tensors
+from gessl.methods.learner import Learner, Variables
 from gessl.rng import generator
 from gessl.training.step import outer_gradient
 from tests.bilevel.smooth import KINDS, N, directions, dot, gap, learner, narrow, norm, task
@@ -26,7 +26,7 @@ SETTINGS = GesslSettings(
 
 
 def guided(name: str) -> tuple[Learner, Variables]:
-    return learner(Guided(narrow(name), SETTINGS.support_query))
+    return learner(Guided(narrow(name), weight=0.7, temperature=0.3))
 
 
 def test_discrimination_from_its_formula() -> None:
@@ -84,7 +84,7 @@ def test_hypergradient_by_f_and_g_equals_central_differences(name: str, solver: 
 
 
 def test_without_its_extra_loss_it_is_the_base_loss_on_the_query_half() -> None:
-    bound, variables = learner(Guided(narrow("simclr"), SupportQuery(weight=0.0)))
+    bound, variables = learner(Guided(narrow("simclr"), weight=0.0, temperature=0.3))
     plain, _ = learner("simclr")
     settings = dataclasses.replace(SETTINGS, inner_steps=0)
     found = outer_gradient(bound, variables, [task(bound)], settings).gradient

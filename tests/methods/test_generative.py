@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from gessl.bilevel.learner import Learner
 from gessl.methods._masks import gone, kept, patches
 from gessl.methods.base import Batch, Clock
 from gessl.methods.data2vec2 import Data2Vec2, block_order, layer_mean
+from gessl.methods.learner import Learner
 from gessl.methods.mae import MAE
 from gessl.nets.decoders import MapDecoder, PixelDecoder, restored
 from gessl.nets.encoder import Encoder

@@ -3,10 +3,9 @@
 import pytest
 import torch
 
-from gessl.bilevel import learner
-from gessl.bilevel.learner import Learner
 from gessl.errors import UserError
-from gessl.methods import simclr
+from gessl.methods import learner, simclr
+from gessl.methods.learner import Learner
 from gessl.nets import parallel
 from gessl.nets.encoder import Encoder
 

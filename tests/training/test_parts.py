@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from gessl.bilevel.learner import Variables
 from gessl.bilevel.vectors import norm
 from gessl.errors import UserError
+from gessl.methods.learner import Variables
 from gessl.optimizer import LARS, SGD, Adam, Optimizer, clipped, norms
 from gessl.rng import generator
 from gessl.training.checkpoint import Checkpoint, Owner, load_checkpoint, save_checkpoint

@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from gessl.bilevel.derivatives import Function, by_entry, by_tensor, differing, seeded
-from gessl.bilevel.learner import Learner, Variables
 from gessl.errors import UserError, blamed, out_of_memory
 from gessl.methods.base import Batch, Tensors
 from gessl.methods.contract import tensors_of
+from gessl.methods.learner import Learner, Variables
 from gessl.nets.parallel import processes
+from gessl.training.derivatives import Function, by_entry, by_tensor, differing, seeded
 
 FEW = 4  # images that the network is tried on
 CUT = "a part of it is cut off, by detach(), no_grad, data, item(), or a backward of its own"

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from gessl.errors import UserError
+from gessl.methods._guided import Guided
 from gessl.methods.base import Batch, Clock, Method, Seen, Tensors
 from gessl.methods.contract import heads_of, tensors_of
 from gessl.nets.encoder import Encoder
@@ -130,6 +131,11 @@ class Learner:
     def loss(self, outputs: Tensors, targets: Tensors) -> Tensor:
         """The method's scalar loss."""
         return self.method.loss(outputs, targets)
+
+    def judge(self, outputs: Tensors, targets: Tensors) -> Tensor:
+        """The loss that a guided network is judged by once it is adapted: that of the method without its guide."""
+        assert isinstance(self.method, Guided)
+        return self.method.base.loss(outputs, targets)
 
     def evaluate(
         self, params: Tensors, buffers: Tensors, state: Tensors, batch: Batch, held: Tensors | None = None

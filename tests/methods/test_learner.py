@@ -6,9 +6,9 @@ import functools
 import pytest
 import torch
 
-from gessl.bilevel.learner import Learner, Variables
 from gessl.bilevel.settings import SOLVER_NAMES, GesslSettings
 from gessl.methods.base import Batch
+from gessl.methods.learner import Learner, Variables
 from gessl.nets.encoder import Encoder
 from gessl.rng import generator
 from gessl.training.step import outer_gradient

@@ -10,14 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gessl.bilevel.learner import Learner
-from gessl.bilevel.trial import Trial, try_out
 from gessl.errors import UserError, printable
 from gessl.methods.base import Batch, Method, Tensors
+from gessl.methods.learner import Learner
 from gessl.nets.heads import mlp
 from gessl.rng import generator
+from gessl.training.trial import Trial, try_out
 from tests.bilevel.smooth import IMAGES, METHODS, TanhEncoder, task
-from tests.bilevel.test_learner import bound, on, views
+from tests.methods.test_learner import bound, on, views
 
 
 @dataclass(frozen=True)
