@@ -1,62 +1,61 @@
 """Does each method learn? One label per class, against the untrained network and raw pixels, over the grid's seeds.
 
-`make learn` trains config/paper/methods-digits.yaml and methods-glyphs.yaml (CMC needs colour), then runs this, which
-reads the scores of their runs. A method has learnt if its mean accuracy over the seeds lies above both baselines by
-more than `MARGINS` standard errors of the difference (and by a point). Where one has not, the reason is known and
-tested (`benchmarks.explanations`, which `make learn` runs, too), or the exit status is 1.
+`make learn` trains the grids of studies/grids.yaml, then runs this, which reads the scores of their runs. A method has
+learnt if its mean accuracy over the seeds lies above both baselines by more than `MARGINS` standard errors of the
+difference (and by a point). Where one has not, the reason is known and tested (`studies.explanations`), or it is a
+fault.
 """
 
 import argparse
 import csv
-import json
 import statistics
 import sys
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from gessl.methods.learner import seeded_init
 from gessl.data.arrays import open_images, read_card, read_index
 from gessl.evaluation import scarce
 from gessl.evaluation.embed import embed, position_tensor
 from gessl.grid.experiment import Experiment
 from gessl.layout import scores_dir
+from gessl.methods.learner import seeded_init
 from gessl.nets.encoder import Encoder
 from gessl.rng import generator
 from gessl.statistics import TIE
 from gessl.tasks.read import load_label_subsets
 from gessl.training.settings import Science
+from studies.study import finished, grids, study, write
 
-OUT = Path("benchmarks/out")
 SUBSET = "1-per-class"
 MARGINS, LEAST = 2.0, 1.0
-EXPLAINED = ("cpc", "data2vec2", "dim")  # by benchmarks.explanations
+EXPLAINED = ("cpc", "data2vec2", "dim")  # by studies.explanations
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Read the scores, measure the baselines, print and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("config", type=Path, nargs="+", help="experiment files whose runs are finished")
-    options = parser.parse_args()
+    parser.add_argument("config", type=Path, help="an experiment file, or a batch of them, whose runs are finished")
+    experiments = grids(parser.parse_args(arguments).config)
     rows: dict[str, dict[str, Any]] = {}
-    for config in options.config:  # the first grid with a method counts
-        rows = methods(Experiment.load(config)) | rows
-    report = {"subset": SUBSET, "protocol": scarce.PROTOCOL, "methods": rows}
-    OUT.mkdir(parents=True, exist_ok=True)
-    (OUT / "learn.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    table = markdown(report["methods"])
-    (OUT / "learn.md").write_text(table, encoding="utf-8")
+    with study("learn", experiments) as step:
+        for experiment in experiments:  # the first grid with a method counts
+            rows = methods(experiment) | rows
+        table = markdown(rows)
+        write(step, table, {"subset": SUBSET, "protocol": scarce.PROTOCOL, "methods": rows}, list(faults(rows)))
     print(table)
-    failing = [name for name, row in rows.items() if not row["learns"]]
-    unexplained = [name for name in failing if name.removesuffix("+gessl") not in EXPLAINED]
-    if failing:
-        print(f"learn: no more than the baselines: {', '.join(failing)}", file=sys.stderr)
-    if unexplained:
-        print(f"learn: and nobody knows why: {', '.join(unexplained)}", file=sys.stderr)
-    return 1 if unexplained else 0
+    return 0
+
+
+def faults(rows: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """Methods that are no better than the baselines, and nobody knows why."""
+    for name, row in rows.items():
+        if not row["learns"] and name.removesuffix("+gessl") not in EXPLAINED:
+            yield f"{name}: no more than the baselines, and nobody knows why"
 
 
 def methods(experiment: Experiment) -> dict[str, dict[str, Any]]:
@@ -65,7 +64,7 @@ def methods(experiment: Experiment) -> dict[str, dict[str, Any]]:
     baselines: dict[tuple[Any, ...], tuple[float, float]] = {}
     for cell in experiment.runs():
         science = cell.science
-        if not (scores_dir(cell.id) / "scores.csv").is_file():
+        if not finished(cell.id):
             print(f"learn: {cell.id} is not finished, so not counted", file=sys.stderr)
             continue
         name = science.method_name + ("+gessl" if science.gessl else "")

@@ -1,11 +1,10 @@
 """Why some methods learn less than raw pixels on digits, and why CMC's images have few colours: explanations, tested.
 
 `make learn` runs this after its grids, whose runs it uses. Each explanation says what should happen if it is true;
-what happens is measured over the grid's seeds. The exit status is 1 if one of them is refuted.
+what happens is measured over the grid's seeds. An explanation that is refuted is a fault.
 """
 
 import argparse
-import json
 import statistics
 import sys
 from collections.abc import Callable, Iterator
@@ -19,8 +18,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.learn import OUT, above, accuracy, scored, untrained
-from gessl.methods.learner import seeded_init
 from gessl.data.arrays import open_images, read_index
 from gessl.data.readers import open_raw
 from gessl.data.registry import dataset
@@ -31,11 +28,14 @@ from gessl.layout import run_dir
 from gessl.methods.base import Batch, Tensors, each_view
 from gessl.methods.cpc import CPC, GRID
 from gessl.methods.dim import DIM
+from gessl.methods.learner import seeded_init
 from gessl.nets.encoder import Encoder, load_encoder
 from gessl.rng import generator
 from gessl.tasks.read import load_label_subsets
 from gessl.training.run import Run
 from gessl.training.settings import Science
+from studies.learn import above, accuracy, scored, untrained
+from studies.study import grids, study, write
 
 CPU = torch.device("cpu")
 STEPS, LR = 100, 1e-3  # of fine-tuning
@@ -181,20 +181,19 @@ def fine_tuned(encoder: Encoder, science: Science) -> float:
 def main(arguments: list[str] | None = None) -> int:
     """Test every explanation, print and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("config", type=Path, nargs="+", help="experiment files whose runs are finished")
-    options = parser.parse_args(arguments)
+    parser.add_argument("config", type=Path, help="an experiment file, or a batch of them, whose runs are finished")
+    experiments = grids(parser.parse_args(arguments).config)
     torch.set_num_threads(1)
     found = []
-    for explanation in explanations([Experiment.load(config) for config in options.config]):
-        found.append(explanation)
-        print(line(explanation), flush=True)
-    OUT.mkdir(parents=True, exist_ok=True)
-    report = [{**asdict(explanation), "holds": explanation.holds} for explanation in found]
-    (OUT / "explanations.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    refuted = [explanation.method for explanation in found if not explanation.holds]
-    if refuted:
-        print(f"explanations: refuted: {', '.join(refuted)}", file=sys.stderr)
-    return 1 if refuted else 0
+    with study("explanations", experiments) as step:
+        for explanation in explanations(experiments):
+            found.append(explanation)
+            print(line(explanation), flush=True)
+        report = {"explanations": [{**asdict(explanation), "holds": explanation.holds} for explanation in found]}
+        refuted = [f"{explanation.method}: refuted" for explanation in found if not explanation.holds]
+        head = "| method | claim | accuracies (%) | verdict |\n| --- | --- | --- | --- |\n"
+        write(step, head + "".join(f"{line(explanation)}\n" for explanation in found), report, refuted)
+    return 0
 
 
 def explanations(experiments: list[Experiment]) -> Iterator[Explanation]:

@@ -1,0 +1,1 @@
+"""Science about this package, run by rules and recorded: does each base method learn, and where not, why?"""

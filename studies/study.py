@@ -1,0 +1,62 @@
+"""What every study has: finished runs as inputs, a table and its numbers as outputs, and a record of both."""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from gessl.grid.batch import Batch
+from gessl.grid.experiment import Experiment
+from gessl.layout import run_dir, scores_dir
+from gessl.records.step import Step
+
+OUT = Path("studies/out")
+HERE = Path(__file__).parent
+
+
+def grids(config: Path) -> list[Experiment]:
+    """The experiments of a file or a batch, in its order."""
+    return list(Batch.load([config]).experiments.values())
+
+
+def finished(run: str) -> bool:
+    """Whether a run has been scored."""
+    return (scores_dir(run) / "scores.csv").is_file()
+
+
+def study(name: str, experiments: Iterable[Experiment]) -> Step:
+    """The step that makes `studies/out/<name>/` of the finished runs; a study's own sources are inputs, too.
+
+    Raises:
+        UserError: a run's files were altered since they were made.
+    """
+    runs = [run for run in dict.fromkeys(cell.id for one in experiments for cell in one.runs()) if finished(run)]
+    made = [file for run in runs for file in (scores_dir(run) / "scores.csv", run_dir(run) / "encoder.safetensors")]
+    return Step("study", name, OUT / name, inputs=[*sorted(HERE.glob("*.py")), *made], config={"runs": runs})
+
+
+def write(step: Step, table: str, report: dict[str, Any], faults: Sequence[str]) -> None:
+    """The table as Markdown, and the report with what is at fault as JSON."""
+    step.path(f"{step.name}.md").write_text(table, encoding="utf-8")
+    text = json.dumps({**report, "faults": list(faults)}, indent=1) + "\n"
+    step.path(f"{step.name}.json").write_text(text, encoding="utf-8")
+
+
+def faults(files: Iterable[Path]) -> Iterator[str]:
+    """What studies found at fault, from their reports."""
+    for file in files:
+        for fault in json.loads(file.read_text(encoding="utf-8"))["faults"]:
+            yield f"{file.stem}: {fault}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print what the reports named find at fault; 1 if there is any."""
+    found = list(faults(map(Path, sys.argv[1:] if arguments is None else arguments)))
+    for line in found:
+        print(line, file=sys.stderr)
+    return int(bool(found))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
