@@ -8,6 +8,7 @@ MLFLOW_RUNS = Path("mlflow/runs")  # per grid: which MLflow run mirrors which re
 WORK = Path("work")  # checkpoints of unfinished runs: outside Snakemake's outputs, which it deletes before a retry
 LOCK = Path("requirements.lock")
 DATASETS = Path("config/datasets")
+ENCODERS = Path("config/encoders")
 METHODS = Path("config/methods")
 RECIPES = Path("config/recipes")
 VIEWS = Path("config/views")

@@ -35,7 +35,7 @@ FLOORS = (
         "statistics",
     },
     {"records", "nets", "cluster"},
-    {"data", "tasks", "methods"},
+    {"data", "encoders", "tasks", "methods"},
     {"bilevel"},
     {"training", "evaluation", "report", "tracking"},
     {"audit"},
@@ -52,6 +52,7 @@ CORE = (
     "nets",
     "training",
     "data",
+    "encoders",
     "tasks",
     "documents",
     "scalars",
@@ -133,7 +134,7 @@ def test_the_training_core_imports_on_a_bare_gpu_machine() -> None:
     ]
     code = f"""
 import importlib, sys
-for name in ("pydantic", "mlflow", "dvc", "snakemake", "matplotlib", "jinja2"):
+for name in ("pydantic", "mlflow", "dvc", "snakemake", "matplotlib", "jinja2", "timm"):
     sys.modules[name] = None
 for name in {modules!r}:
     importlib.import_module(name)
