@@ -70,7 +70,7 @@ class Rule:
         return add(theta, scaled, -1.0)
 
 
-class Step(NamedTuple):
+class InnerStep(NamedTuple):
     """One inner step: θ_k, and, where the solver reads them, ∇ℓ(θ_k) and m_{k+1}."""
 
     point: Point
@@ -90,7 +90,7 @@ class Path(NamedTuple):
     """
 
     rule: Rule
-    steps: list[Step]
+    steps: list[InnerStep]
     end: Point
     velocity: Tensors
     first_gradient: Tensors
@@ -106,7 +106,7 @@ def adapt(field: Field, theta: Tensors, rule: Rule, settings: GesslSettings, *, 
     start = theta
     unrolls = settings.solver == "unroll" or (settings.solver == "exact" and settings.inner_steps == 1)
     keep = bool(rule.rates) or settings.solver == "one_sided_difference"  # else K copies of the weights are saved
-    steps: list[Step] = []
+    steps: list[InnerStep] = []
     first: Tensors = {}
     velocity: Tensors = {}
     for k in range(settings.inner_steps):
@@ -115,7 +115,7 @@ def adapt(field: Field, theta: Tensors, rule: Rule, settings: GesslSettings, *, 
         gradient = point.differentiate(names, twice=unrolls)
         first = gradient if k == 0 else first
         theta, velocity = rule.step(theta, start, velocity, gradient)
-        steps.append(Step(point, gradient if keep else {}, velocity if keep else {}))
+        steps.append(InnerStep(point, gradient if keep else {}, velocity if keep else {}))
     return Path(rule, steps, field.at(theta, settings.compared_views), velocity, first)
 
 

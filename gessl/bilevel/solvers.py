@@ -16,13 +16,13 @@ from collections.abc import Callable
 import torch
 
 from gessl.bilevel.field import Point
-from gessl.bilevel.inner import Path, Step
+from gessl.bilevel.inner import InnerStep, Path
 from gessl.bilevel.settings import GesslSettings
 from gessl.bilevel.vectors import add, dot, norm, times
 from gessl.methods.base import Tensors
 
 Solver = Callable[[Path, Tensors, GesslSettings], Tensors]
-Product = Callable[[Step, Tensors], Tensors]
+Product = Callable[[InnerStep, Tensors], Tensors]
 
 SMALLEST = 1e-30  # keeps 0 / 0 from arising where a vector is zero
 
@@ -67,7 +67,7 @@ def central_difference(path: Path, v: Tensors, settings: GesslSettings) -> Tenso
     and their sum over r grows like r^(-1/2).
     """
 
-    def product(step: Step, b: Tensors) -> Tensors:
+    def product(step: InnerStep, b: Tensors) -> Tensors:
         point, scale = step.point, _difference_scale(step.point, b, settings.radius)
         up, down = (point.at(add(point.theta, b, sign * scale)).differentiate() for sign in (1, -1))
         return times(add(up, down, -1.0), 1 / (2 * scale))
@@ -82,7 +82,7 @@ def one_sided_difference(path: Path, v: Tensors, settings: GesslSettings) -> Ten
     ReLU networks wrong like the central one.
     """
 
-    def product(step: Step, b: Tensors) -> Tensors:
+    def product(step: InnerStep, b: Tensors) -> Tensors:
         point, scale = step.point, _difference_scale(step.point, b, settings.radius)
         up = point.at(add(point.theta, b, scale)).differentiate()
         return times(add(up, step.gradient, -1.0), 1 / scale)

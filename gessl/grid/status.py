@@ -47,7 +47,7 @@ class Listed(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Seen:
+class Standing:
     """What the files say of one run.
 
     Attributes:
@@ -120,33 +120,33 @@ def _listed(facts: Sequence[Any]) -> Listed:
     return Listed(*facts)
 
 
-def look(runs: Mapping[str, Listed], now: float) -> dict[str, Seen]:
+def look(runs: Mapping[str, Listed], now: float) -> dict[str, Standing]:
     """What the files say of each run."""
     return {run: _look(run, facts, now) for run, facts in runs.items()}
 
 
-def _look(run: str, facts: Listed, now: float) -> Seen:
+def _look(run: str, facts: Listed, now: float) -> Standing:
     scores, trained, work = scores_dir(run) / RECORD, run_dir(run) / RECORD, work_dir(run)
     if trained.is_file():
         if (found_science(run) or facts.science) != facts.science:
-            return Seen(FAILED, note=f"{run_dir(run)}: made with other settings, although the id is the same")
+            return Standing(FAILED, note=f"{run_dir(run)}: made with other settings, although the id is the same")
         line = _tail(run_dir(run) / "metrics.jsonl")
         seconds, climbs = _number("seconds", line), bool(_number(CLIMBS, line))
         if not scores.is_file():
             note = read_failure(run)
-            return Seen(TRAINED if note is None else FAILED, facts.steps, seconds, note=note or "", climbs=climbs)
+            return Standing(TRAINED if note is None else FAILED, facts.steps, seconds, note=note or "", climbs=climbs)
         finished = scores.stat().st_mtime
-        return Seen(DONE, facts.steps, seconds, _number("gessl_seconds", _tail(scores)), finished, climbs=climbs)
+        return Standing(DONE, facts.steps, seconds, _number("gessl_seconds", _tail(scores)), finished, climbs=climbs)
     line = _tail(work / "metrics.jsonl")
     step, seconds = min(int(_number("step", line)) + 1, facts.steps) if line else 0, _number("seconds", line)
     climbs = bool(_number(CLIMBS, line))
     if _held(lease_dir(run), now):
-        return Seen(RUNNING, step, seconds, climbs=climbs)
+        return Standing(RUNNING, step, seconds, climbs=climbs)
     note = read_failure(run)
     if note is not None:
-        return Seen(FAILED, step, seconds, note=note, climbs=climbs)
+        return Standing(FAILED, step, seconds, note=note, climbs=climbs)
     started = work.is_dir() or Path(f"logs/pretrain/{run}.log").is_file()
-    return Seen(STOPPED if started else WAITING, step, seconds, climbs=climbs)
+    return Standing(STOPPED if started else WAITING, step, seconds, climbs=climbs)
 
 
 def _held(lease: Path, now: float) -> bool:
@@ -174,7 +174,7 @@ def _number(key: str, text: str) -> float:
     return float(found[-1]) if found else 0.0
 
 
-def summarise(runs: Mapping[str, Listed], seen: Mapping[str, Seen], rates: Mapping[str, float]) -> dict[str, Any]:
+def summarise(runs: Mapping[str, Listed], seen: Mapping[str, Standing], rates: Mapping[str, float]) -> dict[str, Any]:
     """Counts by state, and GPU-hours and core-hours spent and left, of some runs.
 
     `left` counts what runs of a kind with a known rate need (`rates`: seconds per step by kind); `unknown` counts the
@@ -194,7 +194,7 @@ def summarise(runs: Mapping[str, Listed], seen: Mapping[str, Seen], rates: Mappi
     return summary | hours
 
 
-def measured_rates(runs: Mapping[str, Listed], seen: Mapping[str, Seen]) -> dict[str, float]:
+def measured_rates(runs: Mapping[str, Listed], seen: Mapping[str, Standing]) -> dict[str, float]:
     """Seconds per outer step by kind, over the runs that have made steps."""
     steps: dict[str, int] = {}
     seconds: dict[str, float] = {}

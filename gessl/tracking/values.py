@@ -13,7 +13,7 @@ NAME = 250  # characters of a metric's or a param's name
 VALUE = 6000  # characters of a param
 
 
-class Point(NamedTuple):
+class MetricsRow(NamedTuple):
     """One line of a run's `metrics.jsonl`."""
 
     step: int
@@ -21,7 +21,7 @@ class Point(NamedTuple):
     values: dict[str, float]
 
 
-def points(path: Path, after: int) -> Iterator[Point]:
+def points(path: Path, after: int) -> Iterator[MetricsRow]:
     """The complete lines of a `metrics.jsonl` whose step comes after `after`, each step once.
 
     A run that was killed takes its file back to the last checkpoint and writes the same steps again: the last step
@@ -40,7 +40,7 @@ def points(path: Path, after: int) -> Iterator[Point]:
         if step > after:
             after = step
             numbers = {key: value for key, value in entry.items() if isinstance(value, int | float)}
-            yield Point(step, seconds, {name(key): float(numbers[key]) for key in numbers.keys() - {"step"}})
+            yield MetricsRow(step, seconds, {name(key): float(numbers[key]) for key in numbers.keys() - {"step"}})
 
 
 def params(config: dict[str, Any], prefix: str = "") -> dict[str, str]:
