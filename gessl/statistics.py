@@ -53,6 +53,12 @@ def _sample(values: ArrayLike) -> NDArray[np.float64]:
     return sample
 
 
+def _moments(values: ArrayLike) -> tuple[NDArray[np.float64], float, int]:
+    """The values as an array, their mean, and how many there are."""
+    sample = _sample(values)
+    return sample, float(sample.mean()), sample.size
+
+
 def seed_interval(values: ArrayLike, floor: float = 0.0) -> Interval:
     """Mean over seeds with Student's t interval; a single seed gets no interval.
 
@@ -65,8 +71,7 @@ def seed_interval(values: ArrayLike, floor: float = 0.0) -> Interval:
     """
     from scipy import stats
 
-    sample = _sample(values)
-    mean, n = float(sample.mean()), sample.size
+    sample, mean, n = _moments(values)
     if n == 1:
         return Interval(mean, None, None, 1, "")
     half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1) * sample.std(ddof=1) / np.sqrt(n))
@@ -158,8 +163,7 @@ def bootstrap_mean(values: ArrayLike, *, seed: int = 0, resamples: int = 9999) -
     """
     from scipy import stats
 
-    sample = _sample(values)
-    mean, n = float(sample.mean()), sample.size
+    sample, mean, n = _moments(values)
     if n == 1:
         return Interval(mean, None, None, 1, "")
     spread, tie = float(np.ptp(sample)), TIE * float(np.abs(sample).max())

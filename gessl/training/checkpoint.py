@@ -72,6 +72,16 @@ def save_checkpoint(folder: Path, owner: Owner, checkpoint: Checkpoint) -> None:
             old.unlink()
 
 
+def _anothers(found: Owner, owner: Owner, folder: Path) -> str:
+    """What makes the checkpoint of `found` in `folder` none of `owner`, and what to do."""
+    if found.run != owner.run:
+        return f"belongs to run {found.run}, not to {owner.run}; {move_away(folder, 'start again')}"
+    if found.science != owner.science:
+        return f"belongs to a run of the same id with other settings; {move_away(folder, 'start again')}"
+    again = move_away(folder, "start the run anew, or go back to that code")
+    return f"made by other code, so going on from it would give a run of two halves; {again}"
+
+
 def load_checkpoint(folder: Path, owner: Owner, device: torch.device) -> Checkpoint | None:
     """The last checkpoint of `owner` in `folder`, on `device`; None where there is none.
 
@@ -88,19 +98,8 @@ def load_checkpoint(folder: Path, owner: Owner, device: torch.device) -> Checkpo
         found, names = Owner(meta["run"], meta["science"], meta["code"]), [str(name) for name in meta["tensors"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{pointer}: not readable ({error}); {advice}") from None
-    if found.run != owner.run:
-        raise UserError(
-            f"{pointer}: belongs to run {found.run}, not to {owner.run}; {move_away(folder, 'start again')}"
-        )
-    if found.science != owner.science:
-        raise UserError(
-            f"{pointer}: belongs to a run of the same id with other settings; {move_away(folder, 'start again')}"
-        )
-    if found.code != owner.code:
-        raise UserError(
-            f"{pointer}: made by other code, so going on from it would give a run of two halves;"
-            f" {move_away(folder, 'start the run anew, or go back to that code')}"
-        )
+    if found != owner:
+        raise UserError(f"{pointer}: {_anothers(found, owner, folder)}")
     if not path.is_file() or sha256_file(path) != digest:
         raise UserError(f"{path}: missing or altered since it was saved; {advice}")
     try:

@@ -155,33 +155,41 @@ def train(
     total, run_id = run.science.train.steps, owner.run
     climb = Climb(run.science, (row for row in read_metrics(work / METRICS) if row["step"] < run.step))
     metrics = Metrics(work / METRICS, run.step, climb.see)
-    watched = sys.stderr.isatty()
-    bar = tqdm(total=total, initial=run.step, desc=run_id, unit="step", mininterval=0.2 if watched else 15)
-    with bar:
+    interval = 0.2 if sys.stderr.isatty() else 15
+    with tqdm(total=total, initial=run.step, desc=run_id, unit="step", mininterval=interval) as bar:
         while run.step < total:
-            try:
-                run.advance(metrics)
-            except (SolverError, SINGULAR) as error:
-                metrics.flush()
-                _stop(run_id, work, run.step, str(error))
+            _advance(run, metrics, run_id, work)
             bar.update()
             leaving = anywhere(bool(told())) and run.step < total
             at_checkpoint = leaving or run.step % efficiency.checkpoint_every == 0 or run.step == total
             judged = run.step == climb.last
             if at_checkpoint or judged or run.step % efficiency.log_every == 0:
-                before_write()
-                broken = metrics.flush()
-                if broken:
-                    _stop(run_id, work, broken.step, explain(broken.losses, broken.norms, run.science))
+                _write(metrics, before_write, run, run_id, work)
             if judged and climb.found:
                 bar.write(f"{run_id}: {climb.warning}", file=sys.stderr)
             if at_checkpoint:
                 save_checkpoint(work, owner, run.checkpoint())
             if leaving:
                 raise stopped(run_id, run, told())
-    advice = diverging(read_metrics(work / METRICS))
-    if advice:
+    if advice := diverging(read_metrics(work / METRICS)):
         print(f"{run_id}: {advice}", file=sys.stderr)
+
+
+def _advance(run: Run, metrics: Metrics, run_id: str, work: Path) -> None:
+    """One outer step; where it cannot be made, the metrics so far are written and the run stops."""
+    try:
+        run.advance(metrics)
+    except (SolverError, SINGULAR) as error:
+        metrics.flush()
+        _stop(run_id, work, run.step, str(error))
+
+
+def _write(metrics: Metrics, before_write: Callable[[], object], run: Run, run_id: str, work: Path) -> None:
+    """Write the metrics; stop the run where one of its losses is not finite."""
+    before_write()
+    broken = metrics.flush()
+    if broken:
+        _stop(run_id, work, broken.step, explain(broken.losses, broken.norms, run.science))
 
 
 def _stop(run_id: str, work: Path, step: int, reason: str) -> NoReturn:
