@@ -8,7 +8,7 @@ from torch import Tensor
 from benchmarks.peers import Prepare
 from benchmarks.peers.plain_loop import Loop
 from benchmarks.problem import ALPHA, Case, Problem, build, distance, log_posterior
-from gessl.bilevel.settings import GesslSettings
+from gessl.bilevel.settings import GesslSettings, PlainSolver
 from gessl.bilevel.solvers import SolverError
 from gessl.bilevel.vectors import add
 from gessl.methods.base import Tensors
@@ -107,7 +107,7 @@ def solver_errors(case: Case, solvers: list[str]) -> dict[str, dict]:
 
 
 def _solver_error(problem: Problem, settings: GesslSettings) -> dict:
-    reference = problem.gradient(dataclasses.replace(settings, solver="exact"))
+    reference = problem.gradient(dataclasses.replace(settings, solver=PlainSolver("exact")))
     try:
         gradient = problem.gradient(settings)
     except SolverError as error:

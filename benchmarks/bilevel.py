@@ -27,7 +27,7 @@ from benchmarks.problem import Case, Problem, build, ssl_loss
 from benchmarks.progress import progress
 from benchmarks.rounds import run_rounds
 from gessl.allocator import keep_freed_memory
-from gessl.bilevel.settings import SOLVER_NAMES, GesslSettings
+from gessl.bilevel.settings import SOLVER_NAMES, GesslSettings, Series, Truncated
 from gessl.bilevel.solvers import SolverError
 from gessl.methods.base import Tensors
 
@@ -65,19 +65,21 @@ def bound(settings: GesslSettings) -> int:
     K inner gradients, λ target gradients, and 1 for the target's embedding and the divergence's backward pass. A
     Hessian-vector product is 2 where the gradient's graph was kept, else 3; a finite difference is 1 per side.
     """
-    steps, iterations = settings.inner_steps, settings.iterations
+    steps, own = settings.inner_steps, settings.solver
+    last = own.last_steps if isinstance(own, Truncated) else steps
+    iterations = own.iterations if isinstance(own, Series) else 0
     second_order = {
         "unroll": 2 * steps,
         "replay": 3 * steps,
         "exact": (2 if steps == 1 else 3) * steps,
-        "truncated": 3 * min(settings.last_steps, steps),
+        "truncated": 3 * min(last, steps),
         "central_difference": 2 * steps,
         "one_sided_difference": steps,
         "implicit_cg": 1 + 2 * iterations,
         "implicit_neumann": 1 + 2 * iterations,
         "parameter_matching": -1,  # neither embeds nor compares
     }
-    return steps + settings.target_steps + 1 + second_order.get(settings.solver, 0)
+    return steps + settings.target_steps + 1 + second_order.get(own.name, 0)
 
 
 def ordinary_step(problem: Problem) -> Callable[[], Tensors]:

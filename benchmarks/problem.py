@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gessl.bilevel.settings import IMPLICIT, GesslSettings
+from gessl.bilevel.settings import IMPLICIT, GesslSettings, solver_named
 from gessl.methods._contrast import nt_xent
 from gessl.methods.base import Batch, Tensors
 from gessl.methods.learner import Learner, Variables
@@ -89,7 +89,7 @@ class Problem:
             temperature=TEMPERATURE,
             kl_weight=1.0,
             ssl_weight=0.0,
-            solver=solver,
+            solver=solver_named(solver),
             proximal=1 / (ALPHA * self.case.inner_steps) if solver in IMPLICIT else 0.0,
         )
 

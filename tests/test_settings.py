@@ -120,6 +120,21 @@ CASES: dict[str, tuple[str, str, str]] = {
         "base: {train: {schedule: {name: constant, min_lr: 0.1}}}",
         ":12: variants.base.train.schedule.min_lr: unknown key 'min_lr' (valid: name)",
     ),
+    "key-of-another-solver": (
+        "base: {}",
+        "base: {gessl: {solver: {name: truncated, radius: 0.1}}}",
+        ":12: variants.base.gessl.solver.radius: unknown key 'radius' (valid: last_steps, name)",
+    ),
+    "key-of-no-solver": (
+        "base: {}",
+        "base: {gessl: {last_steps: 2}}",
+        ":12: variants.base.gessl.last_steps: unknown key 'last_steps'",
+    ),
+    "solver-that-the-scheme-forbids": (
+        "base: {}",
+        "base: {gessl: {solver: implicit_cg}}",
+        ":12: variants.base.gessl.solver: implicit_cg differentiates the solution of the proximal",
+    ),
     "key-of-no-optimizer": ("batch: 32", "eta: 0.5", ":10: recipe.train.eta: unknown key 'eta'"),
     "value-in-an-optimizer": (
         "batch: 32",

@@ -104,8 +104,9 @@ class Path(NamedTuple):
 def adapt(field: Field, theta: Tensors, rule: Rule, settings: GesslSettings, *, whole_first: bool) -> Path:
     """Walk K steps from `theta`; `whole_first` asks for the first gradient by all weights, not only the adapting."""
     start = theta
-    unrolls = settings.solver == "unroll" or (settings.solver == "exact" and settings.inner_steps == 1)
-    keep = bool(rule.rates) or settings.solver == "one_sided_difference"  # else K copies of the weights are saved
+    solver = settings.solver.name
+    unrolls = solver == "unroll" or (solver == "exact" and settings.inner_steps == 1)
+    keep = bool(rule.rates) or solver == "one_sided_difference"  # else K copies of the weights are saved
     steps: list[InnerStep] = []
     first: Tensors = {}
     velocity: Tensors = {}

@@ -66,7 +66,7 @@ def task_hypergradient(field: Field, params: Tensors, settings: GesslSettings) -
     distance, v, outputs = _compared(field, path, target, settings)
     if settings.ssl_at == "adapted" or not path.steps:
         v = add(v, end_gradient, settings.ssl_weight)
-    hypergradient = SOLVERS[settings.solver](path, v, settings)
+    hypergradient = SOLVERS[settings.solver.name](path, v, settings)
     if at_start and path.steps:
         hypergradient = add(hypergradient, path.first_gradient, settings.ssl_weight)
 
@@ -98,6 +98,6 @@ def _compared(field: Field, path: Path, target: Target, settings: GesslSettings)
     if settings.target_steps:
         z_target = embedding(field.embed(target.theta, settings.compared_views), settings)
     distance = discrepancy(z, z_target, settings.divergence, settings.temperature, settings.symmetric)
-    matching = settings.solver == "parameter_matching"
+    matching = settings.solver.name == "parameter_matching"
     v = add(path.start.theta, target.theta, -1.0) if matching else averaged(grad(distance, leaves))
     return distance, times(v, settings.outer_weight), outputs

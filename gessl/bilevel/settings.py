@@ -2,30 +2,69 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from gessl.settings import Misfit, Range, Settings, Temperature, Weight
+from gessl.settings import Misfit, Range, Settings, Tagged, Temperature, Weight, variants
 from gessl.sigma import Divergence
 
 FewSteps = Annotated[int, Range(ge=0, le=1000)]
 SomeSteps = Annotated[int, Range(ge=1, le=1000)]
 
-SolverName = Literal[
-    "exact",
-    "unroll",
-    "replay",
-    "truncated",
-    "first_order",
-    "parameter_matching",
-    "central_difference",
-    "one_sided_difference",
-    "implicit_cg",
-    "implicit_neumann",
-    "aid_proximal",
-]
-SOLVER_NAMES: tuple[str, ...] = get_args(SolverName)
 REVERSE = ("exact", "unroll", "replay", "truncated")  # differentiate the path itself, by reverse mode
 IMPLICIT = ("implicit_cg", "implicit_neumann", "aid_proximal")  # differentiate the proximal problem's solution
+
+
+@dataclass(frozen=True)
+class PlainSolver(Settings):
+    """A solver without settings of its own; "exact" unrolls at K = 1 and replays beyond."""
+
+    name: Literal["exact", "unroll", "replay", "first_order", "parameter_matching", "aid_proximal"] = "exact"
+
+
+@dataclass(frozen=True)
+class Truncated(Settings):
+    """Exact through the last inner steps.
+
+    Attributes:
+        last_steps: T ≥ 1, how many inner steps it goes back.
+    """
+
+    name: Literal["truncated"] = "truncated"
+    last_steps: SomeSteps = 1
+
+
+@dataclass(frozen=True)
+class Difference(Settings):
+    """Finite differences of gradients.
+
+    Attributes:
+        radius: of the finite differences, > 0, relative to ‖θ‖.
+    """
+
+    name: Literal["central_difference", "one_sided_difference"] = "central_difference"
+    radius: Annotated[float, Range(gt=0, le=10)] = 4e-3
+
+
+@dataclass(frozen=True)
+class Series(Settings):
+    """Implicit differentiation by repeated Hessian-vector products.
+
+    Attributes:
+        iterations: n ≥ 1, of conjugate gradients or of the Neumann series.
+    """
+
+    name: Literal["implicit_cg", "implicit_neumann"] = "implicit_cg"
+    iterations: SomeSteps = 5
+
+
+SolverSettings = Annotated[PlainSolver | Truncated | Difference | Series, Tagged()]
+SOLVER_NAMES = tuple(variants(SolverSettings))
+
+
+def solver_named(name: str, **own: Any) -> SolverSettings:
+    """The settings of a solver: `own`, and defaults for the rest."""
+    made: SolverSettings = variants(SolverSettings)[name](name=name, **own)
+    return made
 
 
 @dataclass(frozen=True)
@@ -69,10 +108,7 @@ class GesslSettings(Settings):
         ssl_weight: weight of the base loss in the outer loss.
         ssl_at: where the base loss is taken: at θ ("initial", free: it is the first inner gradient) or at θ_K
             ("adapted").
-        solver: of the hyper-gradient; see `gessl/bilevel/solvers.py`. "exact" unrolls at K = 1 and replays beyond.
-        last_steps: T ≥ 1, how many inner steps "truncated" goes back.
-        radius: of the finite differences, > 0, relative to ‖θ‖.
-        iterations: n ≥ 1, of "implicit_cg" and "implicit_neumann".
+        solver: of the hyper-gradient, and its own settings; see `gessl/bilevel/solvers.py`.
         stop_gradient: "held" takes what the base method puts under a stop-gradient as constant; "total" differentiates
             the path through it too (reverse-mode solvers only; matters where targets come from the same outputs).
         support_query: settings of the later version's scheme, which replaces the self-motivated target.
@@ -96,10 +132,7 @@ class GesslSettings(Settings):
     kl_scale: Literal["absolute", "per_path"] = "absolute"
     ssl_weight: Weight = 1.0
     ssl_at: Literal["initial", "adapted"] = "initial"
-    solver: SolverName = "exact"
-    last_steps: SomeSteps = 1
-    radius: Annotated[float, Range(gt=0, le=10)] = 4e-3
-    iterations: SomeSteps = 5
+    solver: SolverSettings = PlainSolver()
     stop_gradient: Literal["held", "total"] = "held"
     support_query: SupportQuery | None = None
 
@@ -126,7 +159,7 @@ class GesslSettings(Settings):
             yield Misfit(("support_query", "target_steps", "kl_weight", "ssl_at"), text)
 
     def _what_a_solver_cannot_do(self) -> Iterator[Misfit]:
-        name = self.solver
+        name = self.solver.name
         if name in IMPLICIT and self.proximal == 0:
             text = (
                 f"{name} differentiates the solution of the proximal inner problem, and without that term "

@@ -17,7 +17,7 @@ import torch
 
 from gessl.bilevel.field import Point
 from gessl.bilevel.inner import InnerStep, Path
-from gessl.bilevel.settings import GesslSettings
+from gessl.bilevel.settings import Difference, GesslSettings, Series, Truncated
 from gessl.bilevel.vectors import add, dot, norm, times
 from gessl.methods.base import Tensors
 
@@ -47,7 +47,8 @@ def truncated(path: Path, v: Tensors, settings: GesslSettings) -> Tensors:
 
     K + λ + 1 + 3T base steps, 2.1 A + (K + 4) P. Error: of order α (K - T) ‖H‖ relative to h.
     """
-    last = {id(step) for step in path.steps[-settings.last_steps :]}
+    assert isinstance(settings.solver, Truncated)
+    last = {id(step) for step in path.steps[-settings.solver.last_steps :]}
     return _pulled_back(path, v, lambda step, b: step.point.hvp(b) if id(step) in last else {})
 
 
@@ -68,7 +69,7 @@ def central_difference(path: Path, v: Tensors, settings: GesslSettings) -> Tenso
     """
 
     def product(step: InnerStep, b: Tensors) -> Tensors:
-        point, scale = step.point, _difference_scale(step.point, b, settings.radius)
+        point, scale = step.point, _difference_scale(step.point, b, settings)
         up, down = (point.at(add(point.theta, b, sign * scale)).differentiate() for sign in (1, -1))
         return times(add(up, down, -1.0), 1 / (2 * scale))
 
@@ -83,7 +84,7 @@ def one_sided_difference(path: Path, v: Tensors, settings: GesslSettings) -> Ten
     """
 
     def product(step: InnerStep, b: Tensors) -> Tensors:
-        point, scale = step.point, _difference_scale(step.point, b, settings.radius)
+        point, scale = step.point, _difference_scale(step.point, b, settings)
         up = point.at(add(point.theta, b, scale)).differentiate()
         return times(add(up, step.gradient, -1.0), 1 / scale)
 
@@ -99,12 +100,13 @@ def implicit_cg(path: Path, v: Tensors, settings: GesslSettings) -> Tensors:
     Raises:
         SolverError: H + ρI is not positive definite, so CG has no meaning. Waits for the device once.
     """
-    rho = settings.proximal
+    assert isinstance(settings.solver, Series)
+    rho, iterations = settings.proximal, settings.solver.iterations
     end = _linearised(path)
     x, residual, p = times(v, 0.0), v, v
     rr, lowest = dot(v, v), dot(v, v).new_tensor(torch.inf)
-    for step in range(settings.iterations):
-        ap = add(times(p, rho), end.hvp(p, retain_graph=step < settings.iterations - 1))
+    for step in range(iterations):
+        ap = add(times(p, rho), end.hvp(p, retain_graph=step < iterations - 1))
         curvature = dot(p, ap)
         pp = dot(p, p)
         lowest = torch.minimum(lowest, torch.where(pp > 0, curvature / pp.clamp_min(SMALLEST), lowest))
@@ -130,13 +132,14 @@ def implicit_neumann(path: Path, v: Tensors, settings: GesslSettings) -> Tensors
         SolverError: a term is longer than the one before, which proves ‖H‖ > ρ: the series diverges. Waits for the
             device once.
     """
-    rho = settings.proximal
+    assert isinstance(settings.solver, Series)
+    rho, iterations = settings.proximal, settings.solver.iterations
     end = _linearised(path)
     term, total = v, v
     growth = norm(v).new_tensor(0.0)
-    for step in range(settings.iterations):
+    for step in range(iterations):
         before = norm(term)
-        term = times(end.hvp(term, retain_graph=step < settings.iterations - 1), -1 / rho)
+        term = times(end.hvp(term, retain_graph=step < iterations - 1), -1 / rho)
         growth = torch.maximum(growth, norm(term) / before.clamp_min(SMALLEST))
         total = add(total, term)
     if not growth < 1:
@@ -202,8 +205,9 @@ def _pulled_back(path: Path, v: Tensors, product: Product) -> Tensors:
     return {**add(theta_bar, start_bar), **rates_bar}
 
 
-def _difference_scale(point: Point, b: Tensors, radius: float) -> torch.Tensor:
-    return radius * norm({name: point.theta[name] for name in b}) / norm(b).clamp_min(SMALLEST)
+def _difference_scale(point: Point, b: Tensors, settings: GesslSettings) -> torch.Tensor:
+    assert isinstance(settings.solver, Difference)
+    return settings.solver.radius * norm({name: point.theta[name] for name in b}) / norm(b).clamp_min(SMALLEST)
 
 
 def _linearised(path: Path) -> Point:

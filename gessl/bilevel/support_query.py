@@ -33,7 +33,7 @@ def support_query_hypergradient(field: Field, params: Tensors, settings: GesslSe
     path = adapt(support, theta, Rule.of(settings, theta, rates), settings, whole_first=False)
     judged = query.at(path.end.theta, settings.compared_views)
     loss = settings.ssl_weight * field.learner.judge(judged.outputs, judged.targets)
-    hypergradient = SOLVERS[settings.solver](path, judged.differentiate(of=loss), settings)
+    hypergradient = SOLVERS[settings.solver.name](path, judged.differentiate(of=loss), settings)
     logs = {"loss": loss, "ssl_loss": path.start.loss, "ssl_loss_adapted": path.end.loss}
     logs["inner_rises"] = rises(path, settings)
     return TaskResult.of(support, path, hypergradient, logs, [loss.detach()])

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from gessl.bilevel.settings import GesslSettings
+from gessl.bilevel.settings import GesslSettings, Series, solver_named
 from gessl.methods.base import Batch, Method
 from gessl.methods.learner import Learner, Variables
 from gessl.rng import generator
+from gessl.settings import names_of
 from gessl.training.step import outer_gradient
 from tests.bilevel.smooth import KINDS, narrow
 
@@ -60,13 +61,20 @@ COSTS = {
 }
 
 
+SERIES = names_of(Series)
+
+
 @pytest.mark.parametrize("steps", [(1, 1), (1, 5), (3, 1)], ids=str)
 @pytest.mark.parametrize("solver", COSTS)
 def test_the_count_of_operations_is_that_of_the_formula(solver: str, steps: tuple[int, int]) -> None:
     bound, variables, views = bound_learner(narrow("simclr"))
     inner, target = steps
     settings = GesslSettings(
-        inner_steps=inner, target_steps=target, inner_lr=1e-6, proximal=1e5, solver=solver, iterations=2
+        inner_steps=inner,
+        target_steps=target,
+        inner_lr=1e-6,
+        proximal=1e5,
+        solver=solver_named(solver, **({"iterations": 2} if solver in SERIES else {})),
     )
     base = operations(bound, variables, views, None)
     found = operations(bound, variables, views, settings) / base
@@ -77,7 +85,7 @@ def test_the_default_takes_the_cheaper_way() -> None:
     bound, variables, views = bound_learner(narrow("simclr"))
     for inner, same in ((1, "unroll"), (3, "replay")):
         settings = GesslSettings(inner_steps=inner, target_steps=1)
-        alike = dataclasses.replace(settings, solver=same)
+        alike = dataclasses.replace(settings, solver=solver_named(same))
         assert operations(bound, variables, views, settings) == operations(bound, variables, views, alike)
 
 
@@ -97,7 +105,7 @@ def test_a_teacher_is_asked_once_a_task() -> None:
 
 def test_what_does_not_adapt_costs_no_backward_pass() -> None:
     bound, variables, views = bound_learner(narrow("simclr"))
-    settings = GesslSettings(inner_steps=2, target_steps=5, ssl_weight=0.0, solver="first_order")
+    settings = GesslSettings(inner_steps=2, target_steps=5, ssl_weight=0.0, solver=solver_named("first_order"))
     whole = operations(bound, variables, views, settings)
     heads = operations(bound, variables, views, dataclasses.replace(settings, adapt="heads"))
     assert heads < 0.5 * whole
@@ -147,7 +155,9 @@ def test_the_target_is_walked_to_without_a_graph(name: str) -> None:
 def test_memory_of_replay_does_not_grow_with_the_path(name: str) -> None:
     bound, variables, _ = bound_learner(narrow(name))
     peaks = {
-        (solver, inner): peak(bound, variables, GesslSettings(inner_steps=inner, target_steps=1, solver=solver))
+        (solver, inner): peak(
+            bound, variables, GesslSettings(inner_steps=inner, target_steps=1, solver=solver_named(solver))
+        )
         for solver in ("replay", "unroll")
         for inner in (1, 5)
     }

@@ -8,7 +8,7 @@ import torch
 from gessl.bilevel.field import Field
 from gessl.bilevel.inner import initial_rates
 from gessl.bilevel.outer import task_hypergradient
-from gessl.bilevel.settings import GesslSettings
+from gessl.bilevel.settings import GesslSettings, solver_named
 from gessl.training.step import outer_gradient
 from tests.bilevel.smooth import KINDS, METHODS, OuterLoss, directions, dot, gap, learner, norm, task
 from tests.bilevel.smooth import log_pi as reference
@@ -71,7 +71,9 @@ def test_first_order_differs_from_exact_by_terms_of_order_alpha(name: str) -> No
     for lr in (1e-3, 1e-4):
         common = {"inner_steps": 1, "target_steps": 1, "inner_lr": lr, "kl_weight": 1 / lr, "ssl_weight": 0.0}
         exact, first = (
-            task_hypergradient(field, variables.params, GesslSettings(**common, solver=solver)).hypergradient
+            task_hypergradient(
+                field, variables.params, GesslSettings(**common, solver=solver_named(solver))
+            ).hypergradient
             for solver in ("exact", "first_order")
         )
         gaps.append(norm({n: exact[n] - first[n] for n in exact}) / norm(exact))
@@ -156,7 +158,12 @@ def test_small_steps_give_the_fisher_direction() -> None:
     bound, variables, rate = *learner("simclr"), 1e-4
     field = Field(bound, *variables[1:], task(bound))
     settings = GesslSettings(
-        inner_steps=1, target_steps=1, inner_lr=rate, ssl_weight=0.0, solver="first_order", temperature=0.5
+        inner_steps=1,
+        target_steps=1,
+        inner_lr=rate,
+        ssl_weight=0.0,
+        solver=solver_named("first_order"),
+        temperature=0.5,
     )
     v = task_hypergradient(field, variables.params, settings).hypergradient
     first = field.at(variables.params, 0)

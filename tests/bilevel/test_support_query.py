@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from gessl.bilevel.settings import GesslSettings, SupportQuery
+from gessl.bilevel.settings import GesslSettings, SupportQuery, solver_named
 from gessl.methods._guided import Guided, discrimination
 from gessl.methods.base import Batch, Tensors
 from gessl.methods.learner import Learner, Variables
@@ -47,7 +47,7 @@ def test_discrimination_from_its_formula() -> None:
 def test_hypergradient_by_f_and_g_equals_central_differences(name: str, solver: str) -> None:
     bound, variables = guided(name)
     views = task(bound)
-    found = outer_gradient(bound, variables, [views], dataclasses.replace(SETTINGS, solver=solver))
+    found = outer_gradient(bound, variables, [views], dataclasses.replace(SETTINGS, solver=solver_named(solver)))
     (whole,) = views
     support, query = (
         Batch(whole.views[:, half], index=whole.index[half]) for half in (slice(N // 2), slice(N // 2, N))
@@ -100,7 +100,7 @@ def test_without_its_extra_loss_it_is_the_base_loss_on_the_query_half() -> None:
         ({"target_steps": 2}, "support_query: this scheme has no target"),
         ({"kl_weight": 1.0}, "support_query: this scheme has no target"),
         ({"ssl_at": "initial"}, "support_query: this scheme has no target"),
-        ({"solver": "first_order"}, "first_order gives the guiding network g no gradient"),
+        ({"solver": solver_named("first_order")}, "first_order gives the guiding network g no gradient"),
     ],
 )
 def test_keys_that_the_scheme_cannot_read_are_refused(change: dict, complaint: str) -> None:

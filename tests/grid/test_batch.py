@@ -15,19 +15,19 @@ from gessl.grid.experiment import Experiment
 from tests.conftest import SMALL
 
 # as given before: nothing that is made from an unchanged setting may get another id (the first 8 digits of each; they
-# changed last when each optimiser and schedule got settings of its own)
+# changed last when each optimiser, schedule and solver got settings of its own)
 IDS = {
     "config/config.yaml": [
         "digits-simclr-s0-e6ed5755",
-        "digits-simclr+gessl-s0-55d3f2b2",
-        "digits-byol+gessl-s0-4761a9ad",
+        "digits-simclr+gessl-s0-ee92e726",
+        "digits-byol+gessl-s0-37718592",
         "digits-barlow_twins-s0-cda46d87",
-        "digits-barlow_twins+gessl-s1-74bd72a6",
-        "digits-barlow_twins+gessl-s2-68df2822",
+        "digits-barlow_twins+gessl-s1-9931afbd",
+        "digits-barlow_twins+gessl-s2-f8e4b490",
     ],
     "config/paper/ablation-target-steps.yaml": [
         "digits-simclr-s0-e6ed5755",
-        "digits-simclr+gessl-s2-2e30587c",
+        "digits-simclr+gessl-s2-68c0fc14",
     ],
 }
 

@@ -79,7 +79,7 @@ WRONG = [
     ),
     (
         changed("variants", "gessl", "gessl", "solver", to="exakt"),
-        "variants.gessl.gessl.solver: must be 'exact', 'unroll'",
+        "variants.gessl.gessl.solver: unknown solver 'exakt'; did you mean 'exact'?",
     ),
     (changed("variants", "gessl", "gesl", to={}), "unknown key 'gesl'; did you mean 'gessl'?"),
     (changed("comparisons", 0, "control", to="bse"), "unknown variant 'bse'; did you mean 'base'?"),

@@ -6,11 +6,12 @@ import functools
 import pytest
 import torch
 
-from gessl.bilevel.settings import SOLVER_NAMES, GesslSettings
+from gessl.bilevel.settings import SOLVER_NAMES, GesslSettings, Series, solver_named
 from gessl.methods.base import Batch
 from gessl.methods.learner import Learner, Variables
 from gessl.nets.encoder import Encoder
 from gessl.rng import generator
+from gessl.settings import names_of
 from gessl.training.step import outer_gradient
 from tests.bilevel.smooth import ENCODERS, IMAGES, KINDS, METHODS, gap, norm, task
 
@@ -43,7 +44,12 @@ def views(learner: Learner, device: str, dtype: torch.dtype = torch.float32, num
 
 
 # small steps: on the way of large ones, rounding grows until nothing can be compared
-SETTINGS = GesslSettings(inner_steps=2, target_steps=2, inner_lr=1e-3, proximal=1e3, iterations=2)
+SETTINGS = GesslSettings(inner_steps=2, target_steps=2, inner_lr=1e-3, proximal=1e3)
+
+
+def under(solver: str) -> GesslSettings:
+    own = {"iterations": 2} if solver in names_of(Series) else {}
+    return dataclasses.replace(SETTINGS, solver=solver_named(solver, **own))
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -56,7 +62,7 @@ SETTINGS = GesslSettings(inner_steps=2, target_steps=2, inner_lr=1e-3, proximal=
 )
 def test_traced_whole_equals_eager(name: str, device: str, solver: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The compiler's front end, which decides what is differentiated; `aot_eager` runs its graphs without fusing."""
-    settings = dataclasses.replace(SETTINGS, solver=solver)
+    settings = under(solver)
     eager = bound(name)
     variables = on(device, eager.init(), torch.float64)
     tasks = [views(eager, device, torch.float64), views(eager, device, torch.float64, 1)]
@@ -111,7 +117,7 @@ NEVER_WAIT = [name for name in SOLVER_NAMES if name not in SOLVERS_THAT_CHECK]
 def test_a_step_reads_nothing_back_from_the_device(name: str, solver: str | None) -> None:
     """A meta tensor has no data: whatever waits for a value of it raises."""
     learner = bound(name)
-    settings = dataclasses.replace(SETTINGS, solver=solver, target_steps=1) if solver else None
+    settings = dataclasses.replace(under(solver), target_steps=1) if solver else None
     found = outer_gradient(learner, on("meta", learner.init()), [views(learner, "meta")], settings)
     assert found.gradient.keys() == learner.init().params.keys()
 
@@ -122,7 +128,7 @@ def test_a_step_never_waits_for_the_device() -> None:
     variables = on("cuda", learner.init())
     tasks = [[Batch(torch.rand(2, 16, 1, 8, 8, device="cuda"))] for _ in range(2)]
     for solver in (None, *NEVER_WAIT):
-        settings = dataclasses.replace(SETTINGS, solver=solver) if solver else None
+        settings = under(solver) if solver else None
         outer_gradient(learner, variables, tasks, settings)
         torch.cuda.set_sync_debug_mode("error")
         try:
@@ -135,7 +141,7 @@ def test_a_step_never_waits_for_the_device() -> None:
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("solver", ["unroll", "replay", "implicit_cg"])
 def test_a_gpu_gives_the_hypergradient_of_the_cpu(name: str, solver: str) -> None:
-    settings = dataclasses.replace(SETTINGS, solver=solver)
+    settings = under(solver)
     learner = bound(name)
     found = {}
     for device in ("cpu", "cuda"):
