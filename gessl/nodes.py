@@ -19,6 +19,9 @@ PLAIN_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "seq", "map")}
 MERGE = "<<"
 
 
+TEXT = ("on",)  # keys that are true or false in YAML 1.1, and text in YAML 1.2
+
+
 @dataclass(frozen=True)
 class Mark:
     """A place for people: a file's name, and the line, from 1, if it is known."""
@@ -140,7 +143,7 @@ class NodeReader:
             self.refused((*loc, "?"), line, f"key {text!r} holds half of a character; write it whole")
             return None
         value, oddity = understood(text) if node.style is None else (text, "")
-        if oddity or not isinstance(value, str):
+        if text not in TEXT and (oddity or not isinstance(value, str)):
             self.refused((*loc, text), line, f"key {text!r} is not text; put it into quotes")
             return None
         return text

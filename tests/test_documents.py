@@ -199,3 +199,9 @@ def test_json_is_read_as_json_does(tree: dict[str, Any]) -> None:
 def test_no_text_is_a_traceback(text: str) -> None:
     with contextlib.suppress(UserError):
         json.dumps(parse(text, "f").tree, allow_nan=False)
+
+
+def test_on_is_text_as_a_key_and_refused_as_a_value() -> None:
+    assert parse("{protocol: x, on: [a]}", "x").tree == {"protocol": "x", "on": ["a"]}
+    assert parse("a: on", "x").problems
+    assert parse("yes: 1", "x").problems
