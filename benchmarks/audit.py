@@ -24,33 +24,38 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
 import yaml
 
 from gessl.audit.contents import files_below, read_contents
 from gessl.data.pin import folder_hashes, folder_md5
 from gessl.layout import data_dir, manifest_dir, pin, raw_dir, report_dir, run_dir, scores_dir, tasks_dir
+from gessl.protocols._items import accuracy_score
 from gessl.records.step import Step
+from gessl.tables.scores import write_outcomes, write_scores
 
 NAME = "grid"
+PROTOCOLS = ("linear__wmse_v1", "knn__5nn_euclid")
 BATCH = 64  # files per sha256sum: few enough to keep the cores busy to the end, many enough to hide its start
 RUN = {"encoder.safetensors": 0.25, "model.safetensors": 0.45, "metrics.jsonl": 0.05, "views.npy": 0.05}
-SCORES = {"features.npy": 0.18, "outcomes.npz": 0.02}  # parts of a run's bytes
+OUTCOMES = 0.02  # part of a run's bytes
 
 
 def build(runs: int, megabytes: float) -> None:
     """The results of a grid in the working directory, as real records tell of them."""
-    arrays, suite = data_dir(NAME) / "images.npy", tasks_dir(NAME, 0) / "sigma.npz"
+    arrays, drawn = data_dir(NAME) / "images.npy", tasks_dir(NAME, 0) / "fewshot__proto_v1"
     _raw()
     inputs = [raw_dir(NAME) / "images.bin", pin(NAME), manifest_dir(NAME) / "manifest.json"]
     _step("prepare", NAME, data_dir(NAME), inputs, {"images.npy": 115_000, "index.csv": 200_000, "card.json": 2000})
-    _step("tasks", f"{NAME}-s0", tasks_dir(NAME, 0), [arrays], {"episodes.npz": 100_000, "sigma.npz": 200_000})
+    _step("tasks", f"{NAME}-s0/{drawn.name}", drawn, [arrays], {"tasks.npz": 100_000, "card.json": 2000})
     names = [f"{NAME}-simclr-s{number}" for number in range(runs)]
     for name in names:
         sizes = {file: int(megabytes * 1e6 * part) for file, part in RUN.items()} | {"config.json": 1500}
         _step("pretrain", name, run_dir(name), [arrays], sizes)
-        sizes = {file: int(megabytes * 1e6 * part) for file, part in SCORES.items()}
-        _evaluate(name, [run_dir(name) / "encoder.safetensors", arrays, suite], sizes)
-    scores = [scores_dir(name) / "scores.csv" for name in names]
+        for stem in PROTOCOLS:
+            inputs = [run_dir(name) / "encoder.safetensors", arrays, drawn / "tasks.npz"]
+            _evaluate(name, stem, inputs, int(megabytes * 1e6 * OUTCOMES / len(PROTOCOLS)))
+    scores = [scores_dir(name, NAME) / stem / "scores.csv" for name in names for stem in PROTOCOLS]
     _step("report", NAME, report_dir(NAME), scores, {"sigma-report.html": 3_000_000, "ids.json": 1000 * runs})
 
 
@@ -72,14 +77,14 @@ def _step(kind: str, name: str, out: Path, inputs: list[Path], sizes: dict[str, 
             step.path(file).write_bytes(os.urandom(size))
 
 
-def _evaluate(name: str, inputs: list[Path], sizes: dict[str, int]) -> None:
+def _evaluate(name: str, stem: str, inputs: list[Path], size: int) -> None:
     """Scores that fit their outcomes, for the audit holds them against each other."""
-    with Step("evaluate", name, scores_dir(name), inputs=inputs, config={"name": name}, seed=0) as step:
-        step.path("features.npy").write_bytes(os.urandom(sizes["features.npy"]))
-        correct = np.frombuffer(os.urandom(sizes["outcomes.npz"]), np.uint8) % 2 == 1
-        np.savez(step.path("outcomes.npz"), **{"linear/wmse-v1/all": correct})
-        row = f"linear/wmse-v1,all,accuracy,%,{float(100 * correct.mean())!r}"
-        step.path("scores.csv").write_text(f"protocol,task,metric,unit,value\n{row}\n", encoding="utf-8")
+    out, shared = scores_dir(name, NAME) / stem, {"run": name, "dataset": NAME, "target": NAME}
+    with Step("evaluate", f"{name}/{NAME}/{stem}", out, inputs=inputs, config={"name": name}, seed=0) as step:
+        correct = torch.from_numpy(np.frombuffer(os.urandom(size), np.uint8) % 2 == 1)
+        scores = [accuracy_score("linear/wmse-v1", "all", correct)]
+        write_scores(step.path("scores.csv"), scores, shared)
+        write_outcomes(step.path("outcomes.npz"), scores)
 
 
 def sha256sum(files: list[str]) -> None:

@@ -25,13 +25,15 @@ from torch import Tensor
 
 from benchmarks.meter import timed
 from benchmarks.tables import table
-from gessl.evaluation.embed import position_tensor
-from gessl.evaluation.fewshot import episode_accuracies
-from gessl.evaluation.knn import NEIGHBOURS, nearest
-from gessl.evaluation.linear import linear_probe
+from gessl.grid.values import load_protocol
+from gessl.protocols._episodes import Episodes
+from gessl.protocols._neighbours import nearest
+from gessl.protocols.embed import position_tensor
+from gessl.protocols.fewshot__proto_v1 import Prototypes
+from gessl.protocols.linear__wmse_v1 import LinearProbe
 from gessl.rng import generator, numpy_generator
-from gessl.tasks.read import Episodes
 
+NEIGHBOURS = 5
 CLASSES, SHOT, QUERIES, WAY = 10, 5, 15, 5
 SIGNAL = 0.3  # of a class's mean, in units of the noise's spread
 
@@ -102,6 +104,8 @@ def in_turns(ours: Callable[[], Tensor], other: Callable[[], Tensor], rounds: in
 def measured(given: Problem, rounds: int) -> Iterator[Row]:
     """One row per protocol."""
     bank, queries = given.features[: -given.test], given.features[-given.test :]
+    prototypes, probe = load_protocol("fewshot/proto-v1"), load_protocol("linear/wmse-v1")
+    assert isinstance(prototypes, Prototypes) and isinstance(probe, LinearProbe)
     ours, other, ratio, same = in_turns(
         lambda: nearest(bank, queries, NEIGHBOURS).places.sort().values,
         lambda: brute_force(bank, queries).sort().values,
@@ -109,13 +113,13 @@ def measured(given: Problem, rounds: int) -> Iterator[Row]:
     )
     yield Row(f"{NEIGHBOURS}-nn", ours, f"scikit-learn {sklearn.__version__}, brute force", other, ratio, same)
     ours, other, ratio, same = in_turns(
-        lambda: episode_accuracies(given.features, given.episodes),
+        lambda: prototypes.accuracies(given.features, given.episodes),
         lambda: plain_loop(given.features, given.episodes),
         rounds,
     )
     name = f"{len(given.episodes.classes)} episodes, {WAY}-way {SHOT}-shot"
     yield Row(name, ours, "plain loop", other, ratio, same)
-    seconds, _ = timed(lambda: linear_probe(bank, given.labels[: -given.test], CLASSES, 0), "cpu")
+    seconds, _ = timed(lambda: probe.fit(bank, given.labels[: -given.test], CLASSES, 0), "cpu")
     yield Row("linear", seconds)
 
 

@@ -53,9 +53,10 @@ VERBS: tuple[tuple[str, str, tuple[Argument, ...]], ...] = (
         arg("--json", "print the status as JSON", **FLAG))),
     ("fetch", "get raw data as its pin says, or make the pin", (DATASET,)),
     ("prepare", "raw data to arrays, index and card", (DATASET,)),
-    ("tasks", "draw the task files of one data set and seed", (CONFIG, DATASET, arg("seed", type=int))),
+    ("tasks", "draw the tasks of one data set and seed", (CONFIG, DATASET, arg("seed", type=int))),
     ("pretrain", "train one run, from its last checkpoint if any", (CONFIG, RUN)),
-    ("evaluate", "score a run by every protocol", (CONFIG, RUN)),
+    ("evaluate", "score a run by the protocols that are not current", (
+        CONFIG, RUN, arg("target", "one of the data sets that it is scored on (default: all)", nargs="?"))),
     ("export", "write a run's backbone as torchvision's own model loads it", (
         RUN, arg("out", "the safetensors file to write; its metadata says which model it is", type=Path))),
     ("report", "write the sigma-report of what is finished", (CONFIG,)),

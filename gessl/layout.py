@@ -12,8 +12,19 @@ ENCODERS = Path("config/encoders")
 METHODS = Path("config/methods")
 RECIPES = Path("config/recipes")
 VIEWS = Path("config/views")
+PROTOCOLS = Path("config/protocols")
 REFERENCES = Path("config/reference")
 RECORD = "record.json"
+
+
+DEPTHS = {"tasks": 2, "scores": 3}
+"""How deep below its kind a step's folder lies in the results, where that is more than one."""
+
+
+def step_folder(path: str) -> str:
+    """The folder in which the step lies that made `path`, `results/<kind>/…`; `path` itself where it lies above."""
+    parts = path.split("/")
+    return "/".join(parts[: 2 + DEPTHS.get(parts[1], 1)]) if len(parts) > 1 else path
 
 
 def raw_dir(dataset: str) -> Path:
@@ -35,6 +46,7 @@ def data_dir(dataset: str) -> Path:
 
 
 def tasks_dir(dataset: str, seed: int) -> Path:
+    """Of the tasks that all protocols drew of a data set under a seed; a folder of its own for each protocol."""
     return RESULTS / "tasks" / f"{dataset}-s{seed}"
 
 
@@ -42,8 +54,9 @@ def run_dir(run: str) -> Path:
     return RESULTS / "runs" / run
 
 
-def scores_dir(run: str) -> Path:
-    return RESULTS / "scores" / run
+def scores_dir(run: str, target: str) -> Path:
+    """Of the scores of a run on a data set; a folder of its own for each protocol."""
+    return RESULTS / "scores" / run / target
 
 
 def report_dir(grid: str) -> Path:

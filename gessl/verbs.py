@@ -89,10 +89,11 @@ def prepare(options: argparse.Namespace) -> None:
 
 
 def tasks(options: argparse.Namespace) -> None:
+    from gessl.evaluation.draw import draw
     from gessl.grid.batch import Batch
-    from gessl.tasks.draw import draw
 
-    draw(options.dataset, options.seed, Batch.load([options.config]).tasks(options.dataset))
+    protocols = Batch.load([options.config]).tasks(options.dataset, options.seed)
+    draw(options.dataset, options.seed, list(protocols.values()))
     print(tasks_dir(options.dataset, options.seed))
 
 
@@ -100,29 +101,30 @@ def pretrain(options: argparse.Namespace) -> None:
     from gessl.grid.batch import Batch
     from gessl.training.pretrain import pretrain as run
 
-    batch = Batch.load([options.config], of_data=())  # it takes images, and no labels
+    batch = Batch.load([options.config], scored=False)  # it takes images, and no labels
     run(options.run, batch.cell(options.run).science, batch.owner(options.run).efficiency)
     print(run_dir(options.run))
 
 
 def evaluate(options: argparse.Namespace) -> None:
+    from gessl.evaluation.step import Run
     from gessl.evaluation.step import evaluate as run
     from gessl.grid.batch import Batch
     from gessl.training.pretrain import set_up
 
-    batch = Batch.load([options.config], of_data=("evaluation",))  # the tasks are drawn
-    cell = batch.cell(options.run)
-    science = cell.science
-    run(
-        options.run,
-        science=cell.hash,
-        dataset=science.dataset,
-        method=science.method_name,
-        seed=science.seed,
-        settings=batch.evaluation(options.run),
-        device=set_up(batch.owner(options.run).efficiency),
-    )
-    print(scores_dir(options.run))
+    batch = Batch.load([options.config])
+    cell, efficiency = batch.cell(options.run), batch.owner(options.run).efficiency
+    science, targets = cell.science, batch.targets(options.run, options.target)
+    device = set_up(efficiency)
+    for target, protocols in targets.items():
+        run(
+            Run(cell.id, cell.hash, science.dataset, science.method_name, science.seed),
+            target,
+            list(protocols.values()),
+            batch=efficiency.embed_batch,
+            device=device,
+        )
+        print(scores_dir(cell.id, target))
 
 
 def export(options: argparse.Namespace) -> None:

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from gessl.data.arrays import open_images, read_index
 from gessl.data.readers import open_raw
 from gessl.data.registry import dataset
-from gessl.evaluation.embed import embed, load_images
+from gessl.evaluation.tasks import load_tasks
 from gessl.grid.experiment import Experiment
 from gessl.grid.policies import view_policy
 from gessl.layout import run_dir
@@ -30,8 +30,8 @@ from gessl.methods.cpc import CPC, GRID
 from gessl.methods.dim import DIM
 from gessl.methods.learner import seeded_init
 from gessl.nets.encoder import Encoder, load_encoder
+from gessl.protocols.embed import embed, load_images
 from gessl.rng import generator
-from gessl.tasks.read import load_label_subsets
 from gessl.training.run import Run
 from gessl.training.settings import Science
 from studies.learn import above, accuracy, scored, untrained
@@ -161,7 +161,8 @@ def fine_tuned(encoder: Encoder, science: Science) -> float:
     """Accuracy (%) on the test images after training encoder and a linear head on the first draw of `SUBSET`."""
     index, images = read_index(science.dataset), open_images(science.dataset)
     labels = torch.from_numpy(np.array(index["label"], np.int64))
-    chosen = torch.from_numpy(np.array(load_label_subsets(science.dataset, science.seed)[SUBSET][0], np.int64))
+    subsets = load_tasks(science.dataset, science.seed, "scarce/linear-v1")
+    chosen = torch.from_numpy(np.array(subsets[SUBSET][0], np.int64))
     test = torch.from_numpy(np.flatnonzero(index["split"] == "test"))
     with seeded_init(generator(science.seed, "fine-tuning")):
         model = torch.nn.Sequential(encoder, torch.nn.Linear(encoder.features, int(labels.max()) + 1)).train()

@@ -7,7 +7,6 @@ fault.
 """
 
 import argparse
-import csv
 import statistics
 import sys
 from collections import defaultdict
@@ -19,19 +18,21 @@ import numpy as np
 import torch
 
 from gessl.data.arrays import open_images, read_card, read_index
-from gessl.evaluation import scarce
-from gessl.evaluation.embed import embed, position_tensor
+from gessl.evaluation.step import score_dir
+from gessl.evaluation.tasks import load_tasks
 from gessl.grid.experiment import Experiment
-from gessl.layout import scores_dir
+from gessl.grid.values import load_protocol
 from gessl.methods.learner import seeded_init
 from gessl.nets.encoder import Encoder
+from gessl.protocols.contract import Subject, Target
+from gessl.protocols.embed import embed, position_tensor
 from gessl.rng import generator
 from gessl.statistics import TIE
-from gessl.tasks.read import load_label_subsets
+from gessl.tables.scores import SCORES, read_scores
 from gessl.training.settings import Science
-from studies.study import finished, grids, study, write
+from studies.study import grids, study, write
 
-SUBSET = "1-per-class"
+PROTOCOL, SUBSET = "scarce/linear-v1", "1-per-class"
 MARGINS, LEAST = 2.0, 1.0
 EXPLAINED = ("cpc", "data2vec2", "dim")  # by studies.explanations
 
@@ -46,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         for experiment in experiments:  # the first grid with a method counts
             rows = methods(experiment) | rows
         table = markdown(rows)
-        write(step, table, {"subset": SUBSET, "protocol": scarce.PROTOCOL, "methods": rows}, list(faults(rows)))
+        write(step, table, {"subset": SUBSET, "protocol": PROTOCOL, "methods": rows}, list(faults(rows)))
     print(table)
     return 0
 
@@ -64,7 +65,7 @@ def methods(experiment: Experiment) -> dict[str, dict[str, Any]]:
     baselines: dict[tuple[Any, ...], tuple[float, float]] = {}
     for cell in experiment.runs():
         science = cell.science
-        if not finished(cell.id):
+        if not (score_dir(cell.id, science.dataset, PROTOCOL) / SCORES).is_file():
             print(f"learn: {cell.id} is not finished, so not counted", file=sys.stderr)
             continue
         name = science.method_name + ("+gessl" if science.gessl else "")
@@ -74,7 +75,7 @@ def methods(experiment: Experiment) -> dict[str, dict[str, Any]]:
             baselines[key] = _baselines(science)
         row["dataset"], row["backbone"], row["steps"] = science.dataset, science.backbone, science.train.steps
         row["seeds"].append(science.seed)
-        row["accs"].append(scored(cell.id))
+        row["accs"].append(scored(cell.id, science.dataset))
         row["untrained_accs"].append(baselines[key][0])
         row["raw_accs"].append(baselines[key][1])
     for row in rows.values():
@@ -84,14 +85,9 @@ def methods(experiment: Experiment) -> dict[str, dict[str, Any]]:
     return rows
 
 
-def scored(run: str) -> float:
+def scored(run: str, dataset: str) -> float:
     """The accuracy (%) of a finished run's encoder, as the workflow scored it."""
-    with open(scores_dir(run) / "scores.csv", encoding="utf-8", newline="") as file:
-        (value,) = (
-            row["value"]
-            for row in csv.DictReader(file)
-            if (row["protocol"], row["task"], row["metric"]) == (scarce.PROTOCOL, SUBSET, "accuracy")
-        )
+    (value,) = (row["value"] for row in read_scores(score_dir(run, dataset, PROTOCOL)) if row["task"] == SUBSET)
     return float(value)
 
 
@@ -116,8 +112,11 @@ def accuracy(features: torch.Tensor, science: Science) -> float:
     index = read_index(science.dataset)
     cpu = torch.device("cpu")
     train, test = (position_tensor(np.flatnonzero(index["split"] == split), cpu) for split in ("train", "test"))
-    subsets = {SUBSET: load_label_subsets(science.dataset, science.seed)[SUBSET]}
-    (score,) = scarce.evaluate_scarce(features, position_tensor(index["label"], cpu), train, test, subsets)
+    labels, classes = position_tensor(index["label"], cpu), len(read_card(science.dataset)["classes"])
+    target = Target(open_images(science.dataset), labels, train, test, classes)
+    subsets = {SUBSET: load_tasks(science.dataset, science.seed, PROTOCOL)[SUBSET]}
+    subject = Subject(torch.nn.Identity(), features)
+    (score,) = load_protocol(PROTOCOL).score(subject, target, subsets, science.seed)
     return score.interval.mean
 
 
@@ -138,7 +137,7 @@ def above(values: list[float], baseline: list[float]) -> bool:
 def markdown(rows: dict[str, dict[str, Any]]) -> str:
     """One line per method: alone, under GeSSL, and what both start from."""
     lines = [
-        f"Accuracy (%) with one label per class (`{scarce.PROTOCOL}`), mean ± standard deviation over seeds.",
+        f"Accuracy (%) with one label per class (`{PROTOCOL}`), mean ± standard deviation over seeds.",
         "",
         "| method | data, backbone | steps | raw | untrained | alone | + GeSSL | learns |",
         "| --- | --- | --: | --: | --: | --: | --: | --- |",

@@ -8,7 +8,7 @@ from typing import Any
 
 from gessl.grid.batch import Batch
 from gessl.grid.experiment import Experiment
-from gessl.layout import run_dir, scores_dir
+from gessl.layout import RESULTS, run_dir
 from gessl.records.step import Step
 
 OUT = Path("studies/out")
@@ -22,7 +22,11 @@ def grids(config: Path) -> list[Experiment]:
 
 def finished(run: str) -> bool:
     """Whether a run has been scored."""
-    return (scores_dir(run) / "scores.csv").is_file()
+    return bool(_tables(run))
+
+
+def _tables(run: str) -> list[Path]:
+    return sorted((RESULTS / "scores" / run).glob("*/*/scores.csv"))
 
 
 def study(name: str, experiments: Iterable[Experiment]) -> Step:
@@ -32,7 +36,7 @@ def study(name: str, experiments: Iterable[Experiment]) -> Step:
         UserError: a run's files were altered since they were made.
     """
     runs = [run for run in dict.fromkeys(cell.id for one in experiments for cell in one.runs()) if finished(run)]
-    made = [file for run in runs for file in (scores_dir(run) / "scores.csv", run_dir(run) / "encoder.safetensors")]
+    made = [file for run in runs for file in (*_tables(run), run_dir(run) / "encoder.safetensors")]
     return Step("study", name, OUT / name, inputs=[*sorted(HERE.glob("*.py")), *made], config={"runs": runs})
 
 

@@ -39,7 +39,14 @@ SMALL = {
         "gessl": {"gessl": {"inner_steps": 1, "target_steps": 1, "tasks": 2}},
     },
     "comparisons": [{"treatment": "gessl", "control": "base", "label": "equal outer steps"}],
-    "tasks": {"episodes": 20, "label_draws": 2, "sigma": {"tasks": 4}},
+    "evaluation": [
+        "linear/wmse-v1",
+        "knn/5nn-euclid",
+        {"protocol": "fewshot/proto-v1", "episodes": 20},
+        {"protocol": "scarce/linear-v1", "draws": 2},
+        {"protocol": "sigma/onehot", "tasks": 4},
+        {"protocol": "sigma/finetuned", "tasks": 4},
+    ],
     "efficiency": {"checkpoint_every": 3, "log_every": 1},
 }
 

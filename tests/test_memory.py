@@ -11,6 +11,7 @@ from gessl.cli import main
 from gessl.cluster.failed import read_failure
 from gessl.errors import UserError, memory_for, out_of_memory
 from gessl.grid.experiment import Experiment
+from gessl.layout import tasks_dir
 
 HUGE = 2**52
 
@@ -54,9 +55,13 @@ def test_other_errors_go_through() -> None:
 
 PLACES = {
     "pretrain": ("gessl.training.run.outer_gradient", "pretraining: out of memory (", "lower train.batch"),
-    "evaluate": ("gessl.evaluation.step.embed", "evaluation: out of memory (", "lower evaluation.batch"),
+    "evaluate": ("gessl.evaluation.step.embed", "evaluation: out of memory (", "lower efficiency.embed_batch"),
     "prepare": ("gessl.data.prepare._write_images", "digits: preparing: out of memory (", "free memory"),
-    "tasks": ("gessl.tasks.draw._write_episodes", "digits-s0: drawing tasks: out of memory (", "lower tasks.episodes"),
+    "tasks": (
+        "gessl.protocols.fewshot__proto_v1.draw_episodes",
+        "digits-s0: drawing tasks: out of memory (",
+        "lower the number of tasks",
+    ),
     "report": ("gessl.report.step.collect", "out of memory; give this step more", ""),
 }
 
@@ -76,6 +81,8 @@ def test_every_verb_says_so_in_one_line_and_leaves_nothing_behind(
         for way in (by_numpy, by_torch):
             capsys.readouterr()
             with monkeypatch.context() as patch:
+                if verb == "tasks":  # what is there is not drawn again
+                    (tasks_dir("digits", 0) / "fewshot__proto_v1/record.json").unlink(missing_ok=True)
                 patch.setattr(place, lambda *given, way=way, **more: way())
                 assert main([verb, *words[verb]]) == 2, verb
             line = capsys.readouterr().err.splitlines()[-1]

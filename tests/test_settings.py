@@ -28,9 +28,9 @@ from gessl.methods import method_class, method_names
 from gessl.nodes import Tree
 from gessl.optimizer import LARS, SGD, Adam
 from gessl.settings import Range, SettingsError
-from gessl.tasks.draw import TaskSettings
 from gessl.training.settings import Cosine, TrainSettings
 from tests.conftest import ROOT, SMALL
+from tests.support.scored import protocol
 
 pytestmark = pytest.mark.usefixtures("unprepared")
 
@@ -59,7 +59,7 @@ variants:
   base: {}
   gessl:
     gessl: {tasks: 1}
-tasks: {label_draws: 9}
+evaluation: [{protocol: scarce/linear-v1, draws: 9}]
 """
 
 # what is replaced, by what, and the line
@@ -187,40 +187,40 @@ CASES: dict[str, tuple[str, str, str]] = {
         ":12: variants.base.train.steps: the warm-up takes 20 steps, but there are 10",
     ),
     "empty-axis": (
-        "tasks: {label_draws",
-        "axes: {train.lr: []}\ntasks: {label_draws",
+        "evaluation: [{protocol",
+        "axes: {train.lr: []}\nevaluation: [{protocol",
         ":15: axes.train.lr: has no values",
     ),
     "value-twice": (
-        "tasks: {label_draws",
-        "axes: {train.lr: [1, 1.0]}\ntasks: {label_draws",
+        "evaluation: [{protocol",
+        "axes: {train.lr: [1, 1.0]}\nevaluation: [{protocol",
         ":15: axes.train.lr: [1, 1.0] holds a value twice",
     ),
     "axis-over-nothing": (
-        "tasks: {label_draws",
-        "axes: {train.rate: [1]}\ntasks: {label_draws",
+        "evaluation: [{protocol",
+        "axes: {train.rate: [1]}\nevaluation: [{protocol",
         ":15: axes.train.rate.0: unknown key 'rate'",
     ),
     "value-of-an-axis": (
-        "tasks: {label_draws",
-        "axes:\n  train.lr: [0.1,\n    -1]\ntasks: {label_draws",
+        "evaluation: [{protocol",
+        "axes:\n  train.lr: [0.1,\n    -1]\nevaluation: [{protocol",
         ":17: axes.train.lr.1: must be a number, above 0",
     ),
     "axes-without-bound": (
-        "tasks: {label_draws",
+        "evaluation: [{protocol",
         "axes: {train.lr: &n [1, 2, 3, 4, 5, 6, 7, 8, 9], train.eta: *n, train.clip: *n, train.batch: *n, "
-        "train.warmup: *n}\ntasks: {label_draws",
+        "train.warmup: *n}\nevaluation: [{protocol",
         ":15: axes: this grid has up to 118098 cells",
     ),
     "compared-with-itself": (
-        "tasks: {label_draws",
-        "comparisons: [{treatment: base, control: base, label: l}]\ntasks: {label_draws",
+        "evaluation: [{protocol",
+        "comparisons: [{treatment: base, control: base, label: l}]\nevaluation: [{protocol",
         ":15: comparisons.0.treatment: 'base' is compared with itself",
     ),
     "compared-twice": (
-        "tasks: {label_draws",
+        "evaluation: [{protocol",
         "comparisons:\n- {treatment: gessl, control: base, label: l}\n"
-        "- {treatment: base, control: gessl, label: m}\ntasks: {label_draws",
+        "- {treatment: base, control: gessl, label: m}\nevaluation: [{protocol",
         ":17: comparisons.1: base and gessl are compared already",
     ),
     "batch-above-the-data": (
@@ -229,16 +229,20 @@ CASES: dict[str, tuple[str, str, str]] = {
         ":10: recipe.train.batch: on digits: 1300 is more than the 1207 training images",
     ),
     "episodes": (
-        "{label_draws: 9}",
-        "{label_draws: 9, ways: [5], queries: 60}",
-        ":15: tasks.queries: digits has 0 classes with 61 test images or more",
+        "scarce/linear-v1, draws: 9",
+        "fewshot/proto-v1, ways: [5], queries: 60",
+        ":15: evaluation.0.queries: digits: fewshot/proto-v1: 0 classes with 61 test images or more",
     ),
     "sigma-suite": (
-        "{label_draws: 9}",
-        "{label_draws: 9, sigma: {val: 40}}",
-        ":15: tasks.sigma.val: digits has 0 classes with 40 val images",
+        "scarce/linear-v1, draws: 9",
+        "sigma/onehot, val: 40",
+        ":15: evaluation.0.val: digits: sigma/onehot: 0 classes with 40 val images",
     ),
-    "ways": ("{label_draws: 9}", "{label_draws: 9, ways: [11]}", ":15: tasks.ways: digits has 10 classes"),
+    "ways": (
+        "scarce/linear-v1, draws: 9",
+        "fewshot/proto-v1, ways: [11]",
+        ":15: evaluation.0.ways: digits: fewshot/proto-v1: 10 classes",
+    ),
     "more-prototypes-than-images": (
         "simclr: {hidden: 16, dim: 8}",
         "deepcluster_v2: {prototypes: 2000}",
@@ -260,13 +264,13 @@ CASES: dict[str, tuple[str, str, str]] = {
         ":5: methods.lmcl.near: 0.6 is not below far (0.5)",
     ),
     "episodes-beyond-memory": (
-        "{label_draws: 9}",
-        "{label_draws: 9, episodes: 1000000}",
-        ":15: tasks.episodes: these settings draw 200000000 images",
+        "scarce/linear-v1, draws: 9",
+        "fewshot/proto-v1, episodes: 1000000",
+        ":15: evaluation.0.episodes: these settings draw 200000000 images",
     ),
     "unknown-variant": (
-        "tasks: {label_draws",
-        "comparisons: [{treatment: gesl, control: base, label: l}]\ntasks: {label_draws",
+        "evaluation: [{protocol",
+        "comparisons: [{treatment: gesl, control: base, label: l}]\nevaluation: [{protocol",
         ":15: comparisons.0.treatment: unknown variant 'gesl'; did you mean 'gessl'?",
     ),
     "no-title": ("title: X\n", "", ": title: is missing"),
@@ -276,16 +280,16 @@ CASES: dict[str, tuple[str, str, str]] = {
         "  train:\n",
         ":8: recipe.train: must be a mapping, got nothing; fill it in, or take the key out",
     ),
-    "list-for-a-mapping": ("{label_draws: 9}", "[9]", ":15: tasks: must be a mapping, got [9]"),
+    "list-for-a-mapping": ("batch: 32", "batch: 32\nefficiency: [9]", ":11: efficiency: must be a mapping, got [9]"),
     "number-for-a-list": ("seeds: [0]", "seeds: 0", ":6: seeds: must be a list, got 0"),
     "value-twice-as-text": (
-        "tasks: {label_draws",
-        "axes: {train.lr: [0.1, 0.10]}\ntasks: {label_draws",
+        "evaluation: [{protocol",
+        "axes: {train.lr: [0.1, 0.10]}\nevaluation: [{protocol",
         ":15: axes.train.lr: [0.1, 0.1] holds a value twice; keep one",
     ),
     "axis-of-sections": (
-        "tasks: {label_draws",
-        "axes: {train: [1]}\ntasks: {label_draws",
+        "evaluation: [{protocol",
+        "axes: {train: [1]}\nevaluation: [{protocol",
         ":15: axes.train.0: must be a mapping",
     ),
     "title-of-two-lines": ("title: X", 'title: "a\\nb"', ":2: title: must be one line of 1 to 200 visible characters"),
@@ -298,8 +302,8 @@ CASES: dict[str, tuple[str, str, str]] = {
         ":13: variants.cafe\u0301: looks like 'caf\u00e9' but is another name",
     ),
     "empty-label": (
-        "tasks: {label_draws",
-        "comparisons: [{treatment: gessl, control: base, label: ''}]\ntasks: {label_draws",
+        "evaluation: [{protocol",
+        "comparisons: [{treatment: gessl, control: base, label: ''}]\nevaluation: [{protocol",
         ":15: comparisons.0.label: must be one line of 1 to 200 visible characters",
     ),
     "unsorted-drops": (
@@ -340,19 +344,17 @@ def test_the_experiment_that_they_change_is_valid(tmp_path: Path) -> None:
     assert main(["check", "--config", str(tmp_path / "x.yaml")]) == 0
 
 
-def test_training_and_scoring_do_not_ask_whether_tasks_can_be_drawn(
+def test_training_does_not_ask_whether_tasks_can_be_drawn(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A replay knows the settings of its own step only, and takes the defaults of the others."""
+    """It takes images, and no labels."""
     (tmp_path / "whole.yaml").write_text(EXPERIMENT, encoding="utf-8")
     run = Experiment.load(tmp_path / "whole.yaml").runs()[0].id
-    refused(EXPERIMENT.replace("{label_draws: 9}", "{queries: 60}"), tmp_path, capsys)
+    refused(EXPERIMENT.replace("scarce/linear-v1, draws: 9", "fewshot/proto-v1, queries: 60"), tmp_path, capsys)
     started: list[str] = []
     monkeypatch.setattr("gessl.training.pretrain.pretrain", lambda run, *_: started.append(run))
-    monkeypatch.setattr("gessl.evaluation.step.evaluate", lambda run, **_: started.append(run))
-    for verb in ("pretrain", "evaluate"):
-        assert main([verb, run, "--config", str(tmp_path / "x.yaml")]) == 0
-    assert started == [run, run]
+    assert main(["pretrain", run, "--config", str(tmp_path / "x.yaml")]) == 0
+    assert started == [run]
 
 
 def test_all_faults_come_in_one_answer_each_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -373,7 +375,7 @@ variants:
 axes: {train.optimizer.beta2: [0.5, 2.0]}
 comparisons:
   - {treatment: none, control: base, label: l}
-tasks: {queries: 90, sigma: {way: 1, train: 400}}
+evaluation: [{protocol: fewshot/proto-v1, queries: 90}, {protocol: sigma/onehot, way: 1, train: 400}]
 efficiency: {threads: 0}
 """
     lines = refused(text, tmp_path, capsys)
@@ -382,7 +384,7 @@ efficiency: {threads: 0}
         "6: methods.byol.recipe.train.clip", "7: seeds.0", "9: recipe.train.lr", "9: recipe.train.weight_decay",
         "9: recipe.train.batch", "11: variants.base", "12: variants.gessl.gessl.tasks",
         "12: variants.gessl.gessl.kl_weight", "14: axes.train.optimizer.beta2.1", "16: comparisons.0.treatment",
-        "16: comparisons.0.control", "17: tasks.sigma.way", "17: tasks.queries", "18: efficiency.threads",
+        "16: comparisons.0.control", "17: evaluation.1.way", "17: evaluation.0.queries", "18: efficiency.threads",
     ]  # fmt: skip
 
 
@@ -395,7 +397,7 @@ def test_ranges_hold_without_pydantic_too() -> None:
         with pytest.raises(SettingsError, match="tasks: must be a whole number"):
             GesslSettings(tasks=wrong)  # type: ignore[arg-type]
     with pytest.raises(SettingsError, match=r"shots: must be a whole number, at least 1 .* got 0"):
-        TaskSettings(shots=(1, 0))
+        protocol("fewshot/proto-v1", shots=(1, 0))
     assert TrainSettings(lr=1).lr == 1
 
 
@@ -477,7 +479,7 @@ def test_the_schema_shows_the_range_of_every_number() -> None:
                 yield from walk(inner, place)
 
     found = list(walk(json.loads(schema()), ""))
-    assert len(found) > 45
+    assert len(found) > 30
     for place, node in found:
         assert node.keys() & {"minimum", "exclusiveMinimum"}, place
         assert node.keys() & {"maximum", "exclusiveMaximum"}, place

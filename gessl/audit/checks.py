@@ -16,7 +16,7 @@ from gessl.audit.seen import Content
 from gessl.data.pin import folder_md5, read_manifest, read_pin, within_pin
 from gessl.errors import UserError
 from gessl.files import sha256_file
-from gessl.layout import LOCK, RAW, RECORD, manifest_dir, pin
+from gessl.layout import LOCK, RAW, RECORD, manifest_dir, pin, step_folder
 from gessl.records.provenance import STEPS, step_fingerprint
 from gessl.records.staging import STAGING
 
@@ -54,7 +54,7 @@ def check_strays(ledger: Ledger, present: Iterable[str]) -> Iterator[Finding]:
             yield Finding("orphaned", staging, "left by a killed step, or one is running", leftover(Path(staging)))
         elif os.path.basename(path) != RECORD and path not in ledger.maker and not ledger.in_unreadable(path):
             yield Finding("orphaned", path, "no record claims it", move_away(Path(path)))
-            folder = str(ledger.root.joinpath(*Path(path).relative_to(ledger.root).parts[:2]))
+            folder = step_folder(path)
             if folder != path and folder not in recorded:
                 fix = move_away(Path(folder), WORKFLOW)
                 yield Finding("missing", f"{folder}/{RECORD}", "files without their record", fix)

@@ -15,16 +15,17 @@ from gessl.audit.compare import ABSENT, Pairs, compare_files, differing_leaves, 
 from gessl.audit.find import record_folder
 from gessl.audit.repository import changed_files, file_at
 from gessl.errors import UserError
-from gessl.files import has_content, read_table, sha256_file
-from gessl.layout import LOCK, RAW, RECORD, scores_dir
+from gessl.files import has_content, sha256_file
+from gessl.layout import LOCK, RAW, RECORD, RESULTS
 from gessl.records.provenance import PACKAGE
 from gessl.records.record import read_record
+from gessl.tables.scores import SCORES, read_scores
 
 Record = dict[str, Any]
 SECTIONS = ("config", "data", "code", "environment", "run")
 SHOWN = 5  # differing parts of a file that people are told
 FILES = 20  # changed sources that people are told
-ROW = ("protocol", "task", "metric", "split", "feature", "selection")  # what tells two scores of a run apart
+ROW = ("target", "protocol", "task", "metric", "split", "feature", "selection")  # what tells two scores of a run apart
 
 
 def diff(first: str, second: str) -> dict[str, Any]:
@@ -48,9 +49,9 @@ def diff(first: str, second: str) -> dict[str, Any]:
         raise UserError(f"{first} is of step {a['step']}, {second} of step {b['step']}; give two of the same step")
     settings = [dict(flatten(record["config"])) | {"seed": record["seed"]} for record in (a, b)]
     commits = [str(record["code"].get("commit")) for record in (a, b)]
-    tables = [_score_table(record) for record in (a, b)]
+    tables = [_score_tables(record, folder) for record, folder in zip((a, b), folders, strict=True)]
     altered = {entry["path"] for record in (a, b) for entry in record["outputs"] if not _as_recorded(entry)}
-    altered |= {str(path) for path, sound in tables if not sound}
+    altered |= {str(path) for side in tables for path, sound in side.items() if not sound}
     return {
         "altered": sorted(altered),
         "step": a["step"],
@@ -63,7 +64,7 @@ def diff(first: str, second: str) -> dict[str, Any]:
         "environment": differing_leaves(*(dict(flatten(record["environment"])) for record in (a, b))),
         "packages": _packages(a, b),
         "run": differing_leaves(_circumstances(a), _circumstances(b)),
-        "scores": list(_scores(*(_score_rows(path) if sound else {} for path, sound in tables))),
+        "scores": list(_scores(*map(_score_rows, tables))),
         "files": dict(_files(a, b, *folders)),
     }
 
@@ -135,24 +136,30 @@ def _as_recorded(entry: dict[str, Any]) -> bool:
     return has_content(entry["path"], entry["bytes"], entry["sha256"])
 
 
-def _score_table(record: Record) -> tuple[Path, bool]:
-    """Where the scores of a run are, and whether they are as the record of its evaluation says; True of none."""
-    path = scores_dir(record["name"]) / "scores.csv"
-    if record["step"] not in ("pretrain", "evaluate") or not os.path.lexists(path):
-        return path, True
+def _score_tables(record: Record, folder: Path) -> dict[Path, bool]:
+    """The score tables of a run, or of its evaluation in `folder`, and whether they are as recorded."""
+    if record["step"] not in ("pretrain", "evaluate"):
+        return {}
+    made = (RESULTS / "scores" / record["name"]).glob(f"*/*/{SCORES}") if record["step"] == "pretrain" else ()
+    paths = [folder / SCORES] if record["step"] == "evaluate" else sorted(made)
+    return {path: _sound(path) for path in paths if os.path.lexists(path)}
+
+
+def _sound(path: Path) -> bool:
     with suppress(UserError):
         maker = read_record(path.parent)
-        return path, any(
-            entry["path"] == str(path) and _as_recorded(entry) for entry in (maker["outputs"] if maker else [])
-        )
-    return path, False
+        outputs = maker["outputs"] if maker else []
+        return any(entry["path"] == str(path) and _as_recorded(entry) for entry in outputs)
+    return False
 
 
-def _score_rows(path: Path) -> dict[tuple[str, ...], _Score]:
-    if not path.is_file():
-        return {}
+def _score_rows(tables: Mapping[Path, bool]) -> dict[tuple[str, ...], _Score]:
+    return {key: score for path, sound in tables.items() if sound for key, score in _rows(path).items()}
+
+
+def _rows(path: Path) -> dict[tuple[str, ...], _Score]:
     try:
-        return {tuple(row.get(key) or "" for key in ROW): _score(row) for row in read_table(path)}
+        return {tuple(row.get(key) or "" for key in ROW): _score(row) for row in read_scores(path.parent)}
     except (KeyError, ValueError, TypeError, csv.Error) as error:
         what = f"no column {error}" if isinstance(error, KeyError) else error
         raise UserError(f"{path}: altered, no score table ({what}); {redo(path.parent, 'evaluate again')}") from None

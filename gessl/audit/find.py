@@ -58,7 +58,7 @@ def find_cells(identifier: str) -> list[tuple[Path, dict[str, Any]]]:
 
 def find_score(identifier: str) -> tuple[Path, dict[str, str]] | None:
     """The score table that holds the score of that id, and its row."""
-    for scores in sorted(RESULTS.glob("scores/*/scores.csv")):
+    for scores in sorted(RESULTS.glob("scores/*/*/*/scores.csv")):
         for row in score_rows(scores, {identifier}):
             return scores, row
     return None

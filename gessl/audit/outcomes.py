@@ -7,12 +7,8 @@ from typing import Any
 from gessl.advice import redo
 from gessl.audit.ledger import Finding, Ledger
 from gessl.audit.seen import Content
-from gessl.files import read_table
-from gessl.layout import scores_dir
-from gessl.npz import DAMAGE, load_npz
-from gessl.report.items import per_item
-
-OUTCOMES = "outcomes.npz"
+from gessl.npz import DAMAGE
+from gessl.tables.scores import OUTCOMES, SCORES, per_item, read_outcomes, read_scores
 
 
 def fault_of_score(row: Mapping[str, str], outcomes: Mapping[str, Any]) -> str:
@@ -24,7 +20,7 @@ def fault_of_score(row: Mapping[str, str], outcomes: Mapping[str, Any]) -> str:
     """
     try:
         found = outcomes[f"{row['protocol']}/{row['task']}"]
-        per_item(row["protocol"], row["metric"], row["unit"], float(row["value"]), found)
+        per_item(row, found)
     except KeyError as error:
         return f"no outcomes of {error}"
     except (ValueError, TypeError) as error:
@@ -37,13 +33,13 @@ def check_scores(ledger: Ledger, contents: Mapping[str, Content]) -> Iterator[Fi
     for held in ledger.held:
         if held.record["step"] != "evaluate":
             continue
-        table, outcomes = (scores_dir(held.record["name"]) / name for name in ("scores.csv", OUTCOMES))
+        table, outcomes = (held.folder / name for name in (SCORES, OUTCOMES))
         sound = {out["path"] for out in held.record["outputs"] if _hash(contents, out["path"]) == out["sha256"]}
         if not {str(table), str(outcomes)} <= sound & held.claims:
             continue
         again = redo(held.folder)
         try:
-            arrays, rows = load_npz(outcomes), list(read_table(table))
+            arrays, rows = read_outcomes(held.folder), read_scores(held.folder)
         except (*DAMAGE, csv.Error) as error:
             yield Finding("unverifiable", str(outcomes), f"scores cannot be held against it ({error})", again)
             continue

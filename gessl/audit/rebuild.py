@@ -21,7 +21,7 @@ from gessl.audit.isolated import clean_environment, installed_in, isolated
 from gessl.audit.repository import Scratch, recorded_code
 from gessl.errors import UserError
 from gessl.files import atomic_json, sha256_file
-from gessl.layout import RAW, RECORD, REFERENCES, RESULTS, WORK, run_dir
+from gessl.layout import DEPTHS, RAW, RECORD, REFERENCES, RESULTS, WORK, run_dir
 from gessl.notices import say
 from gessl.records.chain import chain
 from gessl.records.provenance import PACKAGE
@@ -32,12 +32,11 @@ STEPS = ("prepare", "tasks", "pretrain", "evaluate", "report")
 FEW = 8  # processes that any machine can run
 GRACE = 10  # seconds that a step has to end when the replay is stopped
 PLAN = Path("replay.json")  # the experiment, or what a report is about, in the scratch project
-NAME = re.compile(r"\w[\w.+-]{0,254}", re.ASCII)  # of what a step makes: no option, and no path
+NAME = re.compile(r"\w[\w.+-]{0,254}", re.ASCII)  # of what a step makes, or a part of it: no option, and no path
 NO_OWN_RUN = {
     "methods": {"simclr": {}},
     "variants": {"base": {}},
     "recipe": {"train": {"steps": 1, "warmup": 0, "batch": 8}},
-    "evaluation": {"protocols": ["sigma/onehot"]},
 }
 """Of an experiment whose runs do not matter: what fits every data set."""
 REPORT = """
@@ -196,25 +195,38 @@ def _words(record: Record, scratch: Scratch) -> list[str]:
         program = tree.parent / "report.py"
         program.write_text(REPORT, encoding="utf-8")
         return [str(program), str(PLAN)]
-    if not NAME.fullmatch(name):
+    parts = name.split("/")
+    if len(parts) != DEPTHS.get("scores" if step == "evaluate" else step, 1) or not all(map(NAME.fullmatch, parts)):
         raise UserError(f"{name}: nothing that {step} makes is called so; the step cannot be rebuilt")
     verb = [PACKAGE.name, step]
     if step == "prepare":
         return [*verb, name]
     with_plan = ["--config", str(PLAN)]
     if step == "tasks":
-        dataset, _, seed = name.rpartition("-s")
+        dataset, _, seed = name.partition("/")[0].rpartition("-s")
         if not seed.isdecimal():
             raise UserError(f"{name}: no name of task files; the step cannot be rebuilt")
-        tasks = {"datasets": [dataset], "seeds": [int(seed)], "tasks": record["config"].get("tasks"), **NO_OWN_RUN}
-        _write_plan(record, tree, tasks)
+        asked = {"evaluation": [_asked(record, dataset)]}
+        _write_plan(record, tree, {"datasets": [dataset], "seeds": [int(seed)], **NO_OWN_RUN, **asked})
         return [*verb, dataset, seed, *with_plan]
     if step == "pretrain":
         _write_plan(record, tree, _of_science(record["config"]))
     else:
-        science = read_object(tree / run_dir(name) / "config.json")
-        _write_plan(record, tree, _of_science(science) | {"evaluation": record["config"]})
+        run, _, place = name.partition("/")
+        target = place.partition("/")[0]
+        science = read_object(tree / run_dir(run) / "config.json")
+        _write_plan(record, tree, _of_science(science) | {"evaluation": [_asked(record, target)]})
+        return [*verb, run, target, *with_plan]
     return [*verb, name, *with_plan]
+
+
+def _asked(record: Record, target: str) -> dict[str, Any]:
+    """The entry of an experiment for the protocol of a record."""
+    config = record["config"]
+    settings = config.get("settings")
+    if not isinstance(settings, dict):
+        raise UserError(f"{record['name']}: its record names no settings of a protocol; the step cannot be rebuilt")
+    return {**settings, "protocol": config.get("protocol"), "on": [target]}
 
 
 def _of_science(science: dict[str, Any]) -> dict[str, Any]:
@@ -238,6 +250,7 @@ def _write_plan(record: Record, tree: Path, parts: dict[str, Any]) -> None:
         "device": "auto" if cuda else "cpu",
         "threads": record["environment"].get("threads") or 1,
         "compile": bool(record["notes"].get("compiled")),
+        "embed_batch": record["notes"].get("batch") or 512,
     }
     atomic_json(tree / PLAN, {"name": "replay", "title": "replay", **parts, "efficiency": efficiency})
 

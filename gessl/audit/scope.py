@@ -7,7 +7,7 @@ from typing import NamedTuple
 from gessl.audit.contents import files_below
 from gessl.audit.ledger import Ledger, is_staged
 from gessl.errors import UserError
-from gessl.layout import RAW, RESULTS, report_dir
+from gessl.layout import RAW, RECORD, RESULTS, report_dir, step_folder
 from gessl.records.staging import STAGING
 
 
@@ -52,13 +52,16 @@ class Scope(NamedTuple):
                 raise UserError(f"{report_dir(grid)}: no report to audit; run the workflow first")
         folders, data = _reached(self.ledger, [str(report_dir(grid)) for grid in grids])
         raw = [path for path in self.raw if _folder(path, RAW).removesuffix(".dvc") in data]
-        present = [path for path in self.present if _folder(path) in folders]
-        return Scope(self.ledger.only(present), present, raw, _left(self.present, folders))
+        bundles = {f"{folder.rpartition('/')[0]}/{RECORD}" for folder in folders}  # which stand for what is reached
+        present = [path for path in self.present if _folder(path) in folders or path in bundles]
+        return Scope(self.ledger.only(present), present, raw, _left(set(self.present) - bundles, folders))
 
 
 def _folder(path: str, top: Path = RESULTS) -> str:
-    """The folder in which a step wrote `path`, `results/<kind>/<name>`; of raw data, `data/raw/<name>`; else empty."""
-    return "/".join(path.split("/")[:3]) if path.startswith(f"{top}/") else ""
+    """The folder in which a step wrote `path`, `results/<kind>/…`; of raw data, `data/raw/<name>`; else empty."""
+    if not path.startswith(f"{top}/"):
+        return ""
+    return step_folder(path) if top == RESULTS else "/".join(path.split("/")[:3])
 
 
 def _reached(ledger: Ledger, start: Iterable[str]) -> tuple[set[str], set[str]]:

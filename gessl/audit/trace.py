@@ -5,16 +5,16 @@ from pathlib import Path
 from typing import Any
 
 from gessl.audit.find import find_cells, find_score, folder_of_record, is_run, score_rows
-from gessl.audit.outcomes import OUTCOMES, fault_of_score
+from gessl.audit.outcomes import fault_of_score
 from gessl.audit.tree import Node, make_node
 from gessl.data.pin import folder_hashes, folder_md5, read_pin
 from gessl.errors import UserError
 from gessl.files import has_content, sha256_file
-from gessl.layout import RAW, RECORD, RESULTS, run_dir, scores_dir
-from gessl.npz import DAMAGE, load_npz
+from gessl.layout import RAW, RECORD, RESULTS, run_dir
+from gessl.npz import DAMAGE
 from gessl.records.facts import SHORT, code_facts, mlflow_runs, record_facts
 from gessl.records.record import load_record, project_path
-from gessl.report.items import is_sum
+from gessl.tables.scores import OUTCOMES, read_outcomes
 
 TABLE = "scores.csv"
 EARLIER = 12  # digits of the ids of cells and scores in earlier versions
@@ -101,11 +101,7 @@ class _Tracer:
             return make_node(title, None, {"why": why}, [])
         from gessl.report.recompute import recompute  # a second: it imports pandas
 
-        tables = {
-            Path(entry["path"]).parent.name
-            for entry in record["inputs"]
-            if Path(entry["path"]) == scores_dir(Path(entry["path"]).parent.name) / TABLE
-        }
+        tables = {path.parts[2] for path in (Path(entry["path"]) for entry in record["inputs"]) if path.name == TABLE}
         try:
             made = recompute(record["config"], tables, wanted).get(name)
         except (UserError, ValueError, TypeError, LookupError, AttributeError) as error:
@@ -133,10 +129,10 @@ class _Tracer:
     def _outcomes(row: dict[str, str], path: Path) -> Node:
         """Whether a score is the mean of its test items' outcomes, which lie next to it."""
         title, outcomes = f"{row['metric']} of {row['task']}, from its outcomes", path.with_name(OUTCOMES)
-        if is_sum(row["metric"]) or not outcomes.is_file():
+        if row["from_outcomes"] == "sum" or not outcomes.is_file():
             return make_node(title, None, {"why": "there are none, or the score is a sum over an unknown number"}, [])
         try:
-            fault = fault_of_score(row, load_npz(outcomes))
+            fault = fault_of_score(row, read_outcomes(path.parent))
         except DAMAGE as error:
             fault = str(error)
         return make_node(title, not fault, {"fault": fault} if fault else {}, [])

@@ -4,6 +4,7 @@ A batch is a file like an experiment's, with `experiments:` (paths, shell patter
 """
 
 import dataclasses
+import functools
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,12 +12,12 @@ from typing import Any, Self
 
 from gessl.documents import Document, from_words, read_document
 from gessl.errors import UserError
-from gessl.evaluation.step import PROTOCOLS, EvaluationSettings
 from gessl.grid.cells import PlannedScience
-from gessl.grid.experiment import MISSING, OF_DATA, Experiment
+from gessl.grid.evaluations import by_target
+from gessl.grid.experiment import MISSING, Experiment
 from gessl.grid.reading import Findings, require, unknown
 from gessl.nodes import Tree
-from gessl.tasks.draw import TaskSettings
+from gessl.protocols.contract import Protocol, draws_tasks
 
 KEYS = ("experiments", "skip_invalid")
 
@@ -38,19 +39,19 @@ class Batch:
     owners: Mapping[str, tuple[str, ...]]
 
     @classmethod
-    def load(cls, paths: Iterable[Path], *, skip_invalid: bool = False, of_data: tuple[str, ...] = OF_DATA) -> Self:
+    def load(cls, paths: Iterable[Path], *, skip_invalid: bool = False, scored: bool = True) -> Self:
         """The experiments in `paths`, which may be batches as well.
 
         Args:
             paths: of the files.
             skip_invalid: leave out files that are wrong, and note why.
-            of_data: as for `Experiment.of`.
+            scored: as for `Experiment.of`.
 
         Raises:
             UserError: a file is missing or wrong (a line for each), or two of them do not go together.
         """
         documents = [read_document(path, MISSING) for path in paths]
-        return cls._of(documents, skip_invalid, of_data)
+        return cls._of(documents, skip_invalid, scored)
 
     @classmethod
     def merged(cls, paths: Iterable[Path], overrides: Tree) -> Self:
@@ -72,71 +73,99 @@ class Batch:
         return cls._of([Document(tree, source)], False)
 
     @classmethod
-    def _of(cls, documents: Iterable[Document], skip_invalid: bool, of_data: tuple[str, ...] = OF_DATA) -> Self:
+    def _of(cls, documents: Iterable[Document], skip_invalid: bool, scored: bool = True) -> Self:
         """From documents, each an experiment or a batch."""
-        experiments, faults = _read(documents, skip_invalid, of_data)
+        experiments, faults = _read(documents, skip_invalid, scored)
         runs, owners = _runs(experiments.values())
         batch = cls(experiments, tuple(faults), runs, owners)
-        for dataset in {name for experiment in experiments.values() for name in experiment.datasets}:
-            batch.tasks(dataset)  # refuses what does not go together
-        for asking in set(owners.values()):
-            batch.scoring(asking)
+        batch.drawn  # noqa: B018 (refuses what does not go together)
         return batch
 
     def owner(self, run: str) -> Experiment:
         """The experiment that says with what resources `run` is made: the first that asks for it."""
         return self.experiments[self.owners[run][0]]
 
-    def tasks(self, dataset: str) -> TaskSettings:
-        """How many tasks are drawn of `dataset`.
+    def evaluations(self, run: str) -> Mapping[str, Mapping[str, Protocol]]:
+        """How `run` is scored, for all experiments that ask for it: protocols by id, by target.
 
         Raises:
-            UserError: two experiments differ in them, or none has such a data set.
+            UserError: they ask for one protocol with different settings.
         """
-        known = {name: name for experiment in self.experiments.values() for name in experiment.datasets}
-        require(dataset, known, " and ".join(self.experiments), "data set")
-        first, *others = (experiment for experiment in self.experiments.values() if dataset in experiment.datasets)
-        for other in others:
-            if other.tasks != first.tasks:
-                raise UserError(
-                    f"{first.name} and {other.name} share the data set {dataset} but not its tasks, which are drawn "
-                    "once; give both the same"
-                )
-        return first.tasks
+        key = self.owners[run], self.runs[run].science.dataset
+        if key not in self._evaluations:
+            self._evaluations[key] = by_target([self.experiments[name].evaluations for name in key[0]], key[1])
+        return self._evaluations[key]
 
-    def evaluation(self, run: str) -> EvaluationSettings:
-        """How `run` is scored."""
-        return self.scoring(self.owners[run])
-
-    def scoring(self, names: tuple[str, ...]) -> EvaluationSettings:
-        """How a run is scored for these experiments: by every protocol that one of them asks for.
+    def targets(self, run: str, target: str | None) -> Mapping[str, Mapping[str, Protocol]]:
+        """`evaluations` of a run, or those on one target only.
 
         Raises:
-            UserError: they differ in anything else.
+            UserError: the run is not scored on that.
         """
-        first, *others = (self.experiments[name].evaluation for name in names)
-        for name, other in zip(names[1:], others, strict=True):
-            if dataclasses.replace(other, protocols=first.protocols) != first:
-                raise UserError(
-                    f"{names[0]} and {name} share runs but not evaluation (all but evaluation.protocols), and a run is "
-                    "scored once; give both the same"
-                )
-        asked = {protocol for settings in (first, *others) for protocol in settings.protocols}
-        # in one order, whoever else asks: a run that is scored alike is not scored again
-        return dataclasses.replace(first, protocols=tuple(name for name in PROTOCOLS if name in asked))
+        found = self.evaluations(run)
+        if target is None:
+            return found
+        require(target, found, run, "target")
+        return {target: found[target]}
+
+    def tasks(self, dataset: str, seed: int) -> Mapping[str, Protocol]:
+        """The protocols that draw tasks of a data set under a seed, by id.
+
+        Raises:
+            UserError: none does.
+        """
+        if (dataset, seed) not in self.drawn:
+            known = ", ".join(f"{name} with seed {number}" for name, number in self.drawn) or "none at all"
+            raise UserError(
+                f"{' and '.join(self.experiments)}: no tasks of {dataset} with seed {seed} (of {known:.200})"
+            )
+        return self.drawn[dataset, seed]
+
+    @functools.cached_property
+    def _evaluations(self) -> dict[tuple[tuple[str, ...], str], Mapping[str, Mapping[str, Protocol]]]:
+        return {}
+
+    @functools.cached_property
+    def datasets(self) -> tuple[str, ...]:
+        """Every data set that runs are trained or scored on."""
+        trained = (cell.science.dataset for cell in self.runs.values())
+        return tuple(dict.fromkeys((*trained, *(target for _, target in self.scored))))
+
+    @functools.cached_property
+    def scored(self) -> dict[tuple[str, str], Mapping[str, Protocol]]:
+        """Protocols by id, by run and target."""
+        return {(run, target): protocols for run in self.runs for target, protocols in self.evaluations(run).items()}
+
+    @functools.cached_property
+    def drawn(self) -> dict[tuple[str, int], dict[str, Protocol]]:
+        """The protocols that draw tasks, by id, by data set and seed.
+
+        Raises:
+            UserError: two experiments ask for one protocol with different settings: its tasks are drawn once.
+        """
+        found: dict[tuple[str, int], dict[str, Protocol]] = {}
+        for (run, target), protocols in self.scored.items():
+            key = target, self.runs[run].science.seed
+            for name, protocol in protocols.items():
+                if not draws_tasks(protocol):
+                    continue
+                if found.setdefault(key, {}).setdefault(name, protocol) != protocol:
+                    raise UserError(
+                        f"two experiments score runs on {target} by {name}, each with other settings, but its tasks are"
+                        " drawn once; give both the same"
+                    )
+        return {key: dict(sorted(protocols.items())) for key, protocols in found.items()}
 
     def listing(self) -> Tree:
-        """What `gessl status` has to know, as JSON that it reads in no time: see `gessl.grid.status`."""
+        """What `gessl status` has to know, as JSON that it reads in no time: see `gessl.grid.status.Listed`."""
         return {
-            name: {
-                "title": experiment.title,
-                "runs": {
-                    cell.id: [cell.kind, cell.science.train.steps, *self._occupies(cell.id), cell.hash]
-                    for cell in experiment.runs()
-                },
-            }
+            name: {"title": experiment.title, "runs": {cell.id: self._listed(cell) for cell in experiment.runs()}}
             for name, experiment in self.experiments.items()
         }
+
+    def _listed(self, cell: PlannedScience) -> list[Any]:
+        steps, targets = cell.science.train.steps, list(self.evaluations(cell.id))
+        return [cell.kind, steps, *self._occupies(cell.id), cell.hash, targets]
 
     def _occupies(self, run: str) -> tuple[int, int]:
         """GPUs and CPU threads of its pretraining."""
@@ -153,9 +182,7 @@ class Batch:
         return self.runs[run]
 
 
-def _read(
-    documents: Iterable[Document], skip_invalid: bool, of_data: tuple[str, ...]
-) -> tuple[dict[str, Experiment], list[str]]:
+def _read(documents: Iterable[Document], skip_invalid: bool, scored: bool) -> tuple[dict[str, Experiment], list[str]]:
     """Experiments by name, and what is wrong with those that were skipped.
 
     Raises:
@@ -176,7 +203,7 @@ def _read(
         source = str(member) if isinstance(member, Path) else member.source
         try:
             document = read_document(member, MISSING) if isinstance(member, Path) else member
-            experiment = Experiment.of(document, of_data)
+            experiment = Experiment.of(document, scored)
         except UserError as error:
             faults += error.args
             continue

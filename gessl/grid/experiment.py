@@ -18,23 +18,19 @@ from gessl.data.registry import Dataset, dataset, dataset_names
 from gessl.data.supply import supply
 from gessl.documents import Document, read_document
 from gessl.errors import UserError
-from gessl.evaluation.step import EvaluationSettings
 from gessl.grid.cells import Entry, Grid, PlannedScience, cells, check_together
-from gessl.grid.misfits import misfits_of_protocols, misfits_of_tasks
-from gessl.grid.reading import Fault, Findings, Layer, attempt, hint, unknown
+from gessl.grid.evaluations import DEFAULT, Asked, Evaluation, by_target, check_evaluations, evaluations
+from gessl.grid.reading import Fault, Findings, attempt, hint, unknown
 from gessl.grid.recipe import Model, Name, Recipe
 from gessl.grid.shared import FROM, OWN, with_recipe
 from gessl.grid.values import load_references
 from gessl.nodes import Tree
 from gessl.report.plan import Comparison, PlannedRun, ReportPlan
 from gessl.settings import Range, refused_name
-from gessl.tasks.draw import TaskSettings
 from gessl.training.settings import Efficiency, Science
 
 MISSING = "; the default experiment is config/config.yaml"
 Seed = Annotated[int, Range(ge=0, le=2**53 - 1)]
-OF_DATA = ("tasks", "evaluation")
-"""The sections that ask for labels, and for images of each class."""
 NEUTRAL: Tree = {"name": "x", "title": "", "datasets": (), "methods": {}, "seeds": (0,), "variants": {}}
 """What stands for a part that is wrong or missing, so that the others can be looked at."""
 
@@ -55,7 +51,7 @@ class Reservations(Model):
 
 
 class Experiment(Model):
-    """One experiment file: axes, recipe, tasks, protocols and comparisons."""
+    """One experiment file: axes, recipe, protocols and comparisons."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=100)
     title: Name
@@ -69,11 +65,14 @@ class Experiment(Model):
     variants: dict[str, Tree] = Field(min_length=1, description="variant: overrides of the recipe")
     axes: dict[str, tuple[Any, ...]] = Field({}, description="ablations: dotted key of the recipe: its values")
     comparisons: tuple[Comparison, ...] = ()
-    tasks: TaskSettings = TaskSettings()
-    evaluation: EvaluationSettings = EvaluationSettings()
+    evaluation: tuple[Asked, ...] = Field(
+        DEFAULT,
+        description="protocols: an id, or {protocol: id, on: [data sets, or `own`], settings of its own}",
+    )
     efficiency: Efficiency = Efficiency()
     resources: Reservations = Reservations()
     _cells: tuple[PlannedScience, ...] = PrivateAttr(default=())
+    _evaluations: tuple[Evaluation, ...] = PrivateAttr(default=())
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -90,13 +89,12 @@ class Experiment(Model):
         return cls.of(Document(tree, source))
 
     @classmethod
-    def of(cls, document: Document, of_data: tuple[str, ...] = OF_DATA) -> Self:
+    def of(cls, document: Document, scored: bool = True) -> Self:
         """Validate a document, every cell of the grid included, so that all is valid before any run starts.
 
         Args:
             document: the experiment.
-            of_data: the sections out of `OF_DATA` that the data must give what they ask for; the others are only
-                typed, for a step that neither draws nor scores.
+            scored: whether the data must give what the protocols ask for; not for a step that only trains.
 
         Raises:
             UserError: a line for each fault.
@@ -111,15 +109,15 @@ class Experiment(Model):
         recipe = experiment.recipe.model_dump(mode="json")
         grid = Grid(experiment.methods, recipe, experiment.variants, experiment.axes, findings)
         entries = grid.entries(len(experiment.datasets) * len(experiment.seeds))
-        planned = [
-            cell
-            for data in experiment._data(findings)
-            for cell in experiment._planned(data, entries, findings, of_data)
-        ]
+        data = list(experiment._data(findings))
+        planned = [cell for each in data for cell in experiment._planned(each, entries, findings)]
+        found = evaluations(experiment.evaluation, findings)
+        if scored:
+            check_evaluations(found, data, findings)
         experiment._check_comparisons({name for entry in entries for name in entry.names}, planned, findings)
         findings.stop()
         load_references()  # a wrong one is to stop here, not at the report
-        experiment._cells = tuple(planned)
+        experiment._cells, experiment._evaluations = tuple(planned), found
         return experiment
 
     @classmethod
@@ -169,18 +167,9 @@ class Experiment(Model):
             else:
                 yield entry
 
-    def _planned(
-        self, data: Dataset, entries: list[Entry], findings: Findings, of_data: tuple[str, ...]
-    ) -> Iterator[PlannedScience]:
+    def _planned(self, data: Dataset, entries: list[Entry], findings: Findings) -> Iterator[PlannedScience]:
         """The cells on a data set; what it cannot give is noted."""
-        given = supply(data)
-        check_together(entries, data, given, findings)
-        for part, faults in (
-            ("tasks", misfits_of_tasks(data, given, self.tasks)),
-            ("evaluation", misfits_of_protocols(data, given, self.evaluation)),
-        ):
-            for fault in faults if part in of_data else ():
-                findings.misfit(fault.under(part), Layer(), otherwise=(part,))
+        check_together(entries, data, supply(data), findings)
         try:
             yield from cells(entries, data, data_version(data.name), self.seeds)
         except UserError as error:
@@ -207,6 +196,11 @@ class Experiment(Model):
         """Every cell of the grid, in a fixed order. Cells that agree in their science share an id."""
         return self._cells
 
+    @property
+    def evaluations(self) -> tuple[Evaluation, ...]:
+        """What its runs are scored by, and on what."""
+        return self._evaluations
+
     def run(self, run_id: str) -> Science:
         """The science of one run.
 
@@ -218,12 +212,20 @@ class Experiment(Model):
             raise UserError(f"experiment {self.name} has no run {run_id!r}{hint(run_id, sciences)}")
         return sciences[run_id]
 
+    def _asked(self, own: str) -> tuple[tuple[str, str], ...]:
+        """Pairs of target and protocol id for runs that were trained on `own`."""
+        return tuple((target, name) for target, found in by_target([self._evaluations], own).items() for name in found)
+
     def report_plan(self) -> ReportPlan:
         """What the report is about, published numbers of its data sets and methods included."""
+        asked = {name: self._asked(name) for name in self.datasets}
         runs = tuple(
-            PlannedRun(planned.id, science.dataset, science.method_name, planned.variant, science.seed, planned.hash)
+            PlannedRun(
+                planned.id, science.dataset, science.method_name, planned.variant, science.seed, planned.hash, scores
+            )
             for planned in self.runs()
             for science in (planned.science,)
+            for scores in (asked[science.dataset],)
         )
         references = tuple(
             quote for quote in load_references() if quote.dataset in self.datasets and quote.method in self.methods

@@ -1,4 +1,4 @@
-"""What does not go together: a method with views, backbone, scheme or data; tasks with the data they are drawn from."""
+"""What does not go together: a method with views, backbone, scheme or data; a protocol with the data to score on."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -8,15 +8,12 @@ from gessl.data.registry import Dataset
 from gessl.data.supply import Supply
 from gessl.data.views import ViewPolicy
 from gessl.errors import UserError
-from gessl.evaluation.knn import NEIGHBOURS
-from gessl.evaluation.knn import PROTOCOL as KNN
-from gessl.evaluation.step import EvaluationSettings, require_shared_classes
 from gessl.grid.policies import policy_names, view_policy
 from gessl.grid.reading import Fault
 from gessl.grid.recipe import Recipe
 from gessl.methods.base import Method
 from gessl.nets.backbones import BACKBONES, require_offer
-from gessl.tasks.draw import TaskSettings
+from gessl.protocols.contract import Protocol
 
 
 def misfits_of(name: str, method: Method, data: Dataset, recipe: Recipe, given: Supply) -> Iterator[Fault]:
@@ -44,44 +41,13 @@ def misfits_of(name: str, method: Method, data: Dataset, recipe: Recipe, given: 
         yield Fault((("train", "batch"), ("gessl", "support_query")), text)
 
 
-def misfits_of_tasks(data: Dataset, given: Supply, tasks: TaskSettings) -> Iterator[Fault]:
-    """What cannot be drawn of a data set; places are those in `tasks`."""
-    lacking = {
-        f"{way}w{shot}s": shot + tasks.queries
-        for way in tasks.ways
-        for shot in tasks.shots
-        if given.classes_with("test", shot + tasks.queries) < way
-    }
-    if lacking:
-        names, least = ", ".join(lacking), min(lacking.values())
-        text = (
-            f"{data.name} has {given.classes_with('test', least)} classes with {least} test images or more"
-            f"{_source(given)}, too few for {names}; lower ways, shots or queries"
-        )
-        yield Fault((("queries",), ("shots",), ("ways",)), text)
-    suite = tasks.sigma
-    asked = {"train": suite.train, "val": suite.val, "test": suite.test}
-    asked = asked if given.shared else {"test": sum(asked.values())}
-    for split, images in asked.items():
-        if given.classes_with(split, images) < suite.way:
-            text = (
-                f"{data.name} has {given.classes_with(split, images)} classes with {images} {split} images or more"
-                f"{_source(given)}, but a task takes {suite.way}; lower way, or the images of a class"
-            )
-            yield Fault((("sigma", split), ("sigma", "way")), text)
-
-
-def misfits_of_protocols(data: Dataset, given: Supply, evaluation: EvaluationSettings) -> Iterator[Fault]:
-    """What cannot be scored on a data set; places are those in `evaluation`."""
-    try:
-        if not given.shared:
-            require_shared_classes(data.name, evaluation.protocols)
-    except UserError as error:
-        yield Fault((("protocols",),), str(error))
-    labelled = sum(given.classes["train"])
-    if KNN in evaluation.protocols and labelled < NEIGHBOURS:
-        text = f"{data.name}: {labelled} labelled training images cannot give {NEIGHBOURS} neighbours; leave out {KNN}"
-        yield Fault((("protocols",),), text)
+def misfits_of_protocol(protocol: Protocol, data: Dataset, given: Supply, channels: int) -> Iterator[Fault]:
+    """Why runs on images of `channels` cannot be scored on a data set; places are those in the protocol's entry."""
+    if data.channels not in (1, channels):
+        yield Fault((("on",),), f"{data.name}: images of {data.channels} channels; what is scored takes {channels}")
+    for keys, text in protocol.misfits(given):
+        where = f"{data.name}: {protocol.id}: {text}{_source(given)}; or leave it out"
+        yield Fault(tuple((key,) for key in keys) or ((),), where)
 
 
 def _source(given: Supply) -> str:

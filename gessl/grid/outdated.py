@@ -4,80 +4,74 @@ Snakemake remembers what made a file in `.snakemake`, which does not travel with
 travel, and know more, so what they say counts.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from gessl.data.registry import dataset
-from gessl.files import sha256_file
+from gessl.evaluation.draw import task_settings
+from gessl.evaluation.step import score_dir, score_settings
 from gessl.grid.batch import Batch
-from gessl.layout import LOCK, RAW, RECORD, data_dir, manifest_dir, report_dir, run_dir, scores_dir, tasks_dir
-from gessl.records.provenance import step_fingerprint
-from gessl.records.record import parse_record
+from gessl.layout import RECORD, data_dir, manifest_dir, report_dir, run_dir, scores_dir, tasks_dir
+from gessl.protocols.contract import file_stem
+from gessl.records.bundle import BUNDLE
+from gessl.records.current import lock_hash, read_if_any, why_outdated
 
 
 class Made(NamedTuple):
-    """One result of a grid: its step, its folder, and the settings that decide it (None of what is not there)."""
+    """One result of a grid.
+
+    Attributes:
+        step: what makes it.
+        folder: where it lies.
+        config: the settings that decide it; None of what is not there.
+        job: the folder whose record the workflow follows: its own, or that of the bundle that it belongs to.
+    """
 
     step: str
     folder: Path
     config: Mapping[str, Any] | None
+    job: Path
 
 
 def results(batch: Batch) -> Iterator[Made]:
     """Every result that the batch asks for, made or not, those that others are made from first."""
-    sciences = [cell.science for cell in batch.runs.values()]
-    for name in dict.fromkeys(science.dataset for science in sciences):
+    for name in batch.datasets:
         entry = {"dataset": asdict(dataset(name))}
-        yield Made("fetch", manifest_dir(name), entry)
-        yield Made("prepare", data_dir(name), entry)
-    for name, seed in dict.fromkeys((science.dataset, science.seed) for science in sciences):
-        yield Made("tasks", tasks_dir(name, seed), {"tasks": asdict(batch.tasks(name))})
+        yield _alone("fetch", manifest_dir(name), entry)
+        yield _alone("prepare", data_dir(name), entry)
+    for (name, seed), protocols in batch.drawn.items():
+        job, drawing = tasks_dir(name, seed), [task_settings(protocol) for protocol in protocols.values()]
+        for protocol, config in zip(protocols, drawing, strict=True):
+            yield Made("tasks", job / file_stem(protocol), config, job)
+        yield _alone(BUNDLE, job, {"protocols": drawing})
     for run, cell in batch.runs.items():
         made = (run_dir(run) / RECORD).is_file()
-        yield Made("pretrain", run_dir(run), asdict(cell.science) if made else None)
-        yield Made("evaluate", scores_dir(run), asdict(batch.evaluation(run)))
+        yield _alone("pretrain", run_dir(run), asdict(cell.science) if made else None)
+    for (run, target), scored in batch.scored.items():
+        job, scoring = scores_dir(run, target), [score_settings(protocol, target) for protocol in scored.values()]
+        for protocol, config in zip(scored, scoring, strict=True):
+            yield Made("evaluate", score_dir(run, target, protocol), config, job)
+        yield _alone(BUNDLE, job, {"protocols": scoring})
     for name, experiment in batch.experiments.items():
-        yield Made("report", report_dir(name), asdict(experiment.report_plan()))
+        yield _alone("report", report_dir(name), asdict(experiment.report_plan()))
+
+
+def _alone(step: str, folder: Path, config: Mapping[str, Any] | None) -> Made:
+    return Made(step, folder, config, folder)
 
 
 def outdated(batch: Batch) -> dict[Path, str]:
-    """The folders of the results that are there but would be made otherwise now, and why."""
-    lock = sha256_file(LOCK) if LOCK.is_file() else None
+    """The folders of the results that are there but would be made otherwise now, and why; of a bundle, its own."""
+    lock = lock_hash()
     found: dict[Path, str] = {}
     ids: dict[Path, str] = {}
     for made in results(batch):
-        record = _record(made.folder)
+        record = read_if_any(made.folder)
         if record:
             ids[made.folder] = record["id"]
-            if reason := _reason(made, record, lock, ids):
-                found[made.folder] = reason
+            reason = why_outdated(made.step, record, made.config, lock, lambda path: ids.get(path.parent))
+            if reason:
+                found.setdefault(made.job, reason)
     return found
-
-
-def _record(folder: Path) -> dict[str, Any] | None:
-    try:
-        return parse_record((folder / RECORD).read_bytes())
-    except (OSError, ValueError):  # not there yet; or broken, which the audit names
-        return None
-
-
-def _reason(made: Made, record: dict[str, Any], lock: str | None, ids: Mapping[Path, str]) -> str | None:
-    recorded = record["code"].get("fingerprint")
-    if recorded is not None and recorded != step_fingerprint(made.step, record["config"]):
-        return "the sources that its step uses changed since"
-    if record["environment"].get("lock") != lock:
-        return f"{LOCK} changed since"
-    if made.config is not None and record["config"] != json.loads(json.dumps(made.config)):
-        return "its settings changed since"
-    for entry in record["inputs"]:
-        path = Path(entry["path"])
-        if entry["record"] is None:
-            small = not path.is_relative_to(RAW) or path.suffix == ".dvc"  # raw data are compared with their pin
-            if small and path.is_file() and sha256_file(path) != entry["sha256"]:
-                return f"{path} changed since"
-        elif ids.get(path.parent, entry["record"]) != entry["record"]:
-            return f"{path} was made again since"
-    return None

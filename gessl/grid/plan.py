@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from gessl.data.pin import read_pin
+from gessl.evaluation.step import score_settings
 from gessl.files import canonical_json
 from gessl.grid.batch import Batch
 from gessl.grid.cells import PlannedScience
 from gessl.grid.status import table
 from gessl.layout import RECORD, RESULTS, data_dir, manifest_dir, pin, report_dir, run_dir, scores_dir, tasks_dir
+from gessl.protocols.contract import Protocol
 from gessl.records.record import load_record
 
 HOUR, MEGABYTE = 3600.0, 1e6
@@ -47,7 +49,7 @@ def plan(paths: Iterable[Path]) -> dict[str, Any]:
         UserError: as `Batch.load`.
     """
     batch = Batch.load(paths)
-    todo = [run for run in batch.runs if not (scores_dir(run) / RECORD).is_file()]
+    todo = [run for run in batch.runs if not _finished(batch, run)]
     return {
         "experiments": {name: _experiment(batch, name) for name in batch.experiments},
         "skipped": list(batch.skipped),
@@ -67,20 +69,22 @@ def _experiment(batch: Batch, name: str) -> dict[str, int]:
         "cells": len(cells),
         "runs": len(runs),
         "shared": sum(len(batch.owners[run]) > 1 for run in runs),
-        "finished": sum((scores_dir(run) / RECORD).is_file() for run in runs),
+        "finished": sum(_finished(batch, run) for run in runs),
     }
+
+
+def _finished(batch: Batch, run: str) -> bool:
+    return all((scores_dir(run, target) / RECORD).is_file() for target in batch.evaluations(run))
 
 
 def jobs(batch: Batch) -> dict[str, dict[str, int]]:
     """Jobs by rule: in all, and those whose result is not there yet. (Results of other code or data are made again.)"""
-    datasets = {cell.science.dataset for cell in batch.runs.values()}
-    tasks = {(cell.science.dataset, cell.science.seed) for cell in batch.runs.values()}
     made: dict[str, list[Path]] = {
-        "fetch": [manifest_dir(name) for name in datasets],
-        "prepare": [data_dir(name) for name in datasets],
-        "tasks": [tasks_dir(*key) for key in tasks],
+        "fetch": [manifest_dir(name) for name in batch.datasets],
+        "prepare": [data_dir(name) for name in batch.datasets],
+        "tasks": [tasks_dir(*key) for key in batch.drawn],
         "pretrain": [run_dir(run) for run in batch.runs],
-        "evaluate": [scores_dir(run) for run in batch.runs],
+        "evaluate": [scores_dir(*key) for key in batch.scored],
         "report": [report_dir(name) for name in batch.experiments],
     }
     return {
@@ -103,7 +107,7 @@ def _without_numbers(part: Any) -> Any:
 
 
 def measured() -> tuple[dict[str, Measured], dict[str, Measured]]:
-    """Pretraining by `_alike`, with its steps; evaluation by run and protocols (see `_scored`)."""
+    """Pretraining by `_alike`, with its steps; evaluation of one target by `_scored`."""
     training: dict[str, Measured] = {}
     scoring: dict[str, Measured] = {}
     for record in _records("runs"):
@@ -112,19 +116,26 @@ def measured() -> tuple[dict[str, Measured], dict[str, Measured]]:
             # seconds are the last attempt's
             steps = config["train"]["steps"] - record["notes"].get("resumed_from_step", 0)
             _add(training, f"{_alike(config)} {bool(gpu)}", record, steps)
-    for record in _records("scores"):
+    for job in _records("scores/*"):
         with suppress(KeyError):
-            kind, gpu = record["name"].rsplit("-", 2)[0], record["environment"].get("accelerator")
-            _add(scoring, _scored(kind, record["config"]["protocols"], bool(gpu)), record, 0)
+            protocols, gpu = job["config"]["protocols"], job["environment"].get("accelerator")
+            if job["notes"]["made"] < len(protocols):
+                continue
+            _, run, target = job["name"].split("/")
+            size = sum(output["bytes"] for record in _records(f"scores/{run}/{target}") for output in record["outputs"])
+            sums = scoring.setdefault(_scored(run.rsplit("-", 2)[0], protocols, bool(gpu)), Measured())
+            sums.jobs, sums.bytes = sums.jobs + 1, sums.bytes + size
+            sums.seconds += job["notes"]["job_seconds"]
     return training, scoring
 
 
-def _scored(kind: str, protocols: Iterable[str], gpu: bool) -> str:
-    return canonical_json([kind.removesuffix("+gessl"), sorted(protocols), gpu])
+def _scored(kind: str, protocols: Iterable[Mapping[str, Any]], gpu: bool) -> str:
+    """A key that jobs share which score alike runs by the same protocols, with the same settings, on one target."""
+    return canonical_json([kind.removesuffix("+gessl"), list(protocols), gpu])
 
 
 def _records(part: str) -> Iterable[dict[str, Any]]:
-    for path in sorted((RESULTS / part).glob(f"*/{RECORD}")):
+    for path in sorted(RESULTS.glob(f"{part}/*/{RECORD}")):
         try:
             yield load_record(path)[0]
         except (OSError, ValueError):
@@ -149,23 +160,31 @@ def _cost(batch: Batch, todo: Iterable[str]) -> dict[str, Any]:
         training_gpus, scoring_gpus = owner.resources.pretrain.gpu, owner.resources.evaluate.gpu
         key = _alike(_described(cell))
         trained = training.get(f"{key} {training_gpus > 0}")
-        protocols = batch.evaluation(run).protocols
-        scored = scoring.get(_scored(cell.kind, protocols, scoring_gpus > 0))
-        if not trained or not trained.steps or not scored:
+        jobs = [
+            scoring.get(_scored(cell.kind, _settings(protocols, target), scoring_gpus > 0))
+            for target, protocols in batch.evaluations(run).items()
+        ]
+        scored = [found for found in jobs if found]
+        if not trained or not trained.steps or len(scored) < len(jobs):
             example.setdefault(key, run)
             unmeasured[key] += 1
             continue
         pretrain = trained.seconds / trained.steps * cell.science.train.steps
-        evaluate = scored.seconds / scored.jobs
+        evaluate = sum(found.seconds / found.jobs for found in scored)
         cost["runs"] += 1
         cost["core_hours"] += owner.efficiency.threads * (pretrain + evaluate) / HOUR
         cost["gpu_hours"] += (training_gpus * pretrain + scoring_gpus * evaluate) / HOUR
-        cost["bytes"] += trained.bytes // trained.jobs + scored.bytes // scored.jobs
-    datasets = {cell.science.dataset for cell in batch.runs.values()}
+        cost["bytes"] += trained.bytes // trained.jobs + sum(found.bytes // found.jobs for found in scored)
     return cost | {
-        "raw_bytes": sum(read_pin(pin(name)).size for name in datasets),
+        "raw_bytes": sum(read_pin(pin(name)).size for name in batch.datasets),
         "unmeasured": {example[key]: count for key, count in unmeasured.items()},
     }
+
+
+def _settings(protocols: Mapping[str, Protocol], target: str) -> list[dict[str, Any]]:
+    """As records hold them."""
+    found: list[dict[str, Any]] = json.loads(json.dumps([score_settings(each, target) for each in protocols.values()]))
+    return found
 
 
 def _described(cell: PlannedScience) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from gessl.advice import remake
 from gessl.cluster.failed import read_failure
 from gessl.cluster.lease import BEAT, MISSED
 from gessl.errors import UserError, printable
-from gessl.files import atomic_json, open_regular, read_json, sha256_json
+from gessl.files import JSON_BYTES, atomic_json, open_regular, read_json, sha256_json
 from gessl.identity import DIGITS, earlier_runs, found_science
 from gessl.layout import RECORD, WORK, lease_dir, run_dir, scores_dir, work_dir
 from gessl.training.climb import CLIMBS, MEANING
@@ -25,7 +25,7 @@ from gessl.training.climb import CLIMBS, MEANING
 GRIDS = WORK / "grids"
 DONE, TRAINED, RUNNING, FAILED, STOPPED, WAITING = "done", "trained", "running", "failed", "stopped", "waiting"
 STATES = (DONE, TRAINED, RUNNING, FAILED, STOPPED, WAITING)
-TAIL = 4096  # bytes: more than a line of metrics, and than what follows a record's `gessl_seconds`
+TAIL = 4096  # bytes: more than a line of metrics
 HOUR = 3600.0
 
 
@@ -37,6 +37,7 @@ class Listed(NamedTuple):
         steps: outer steps in all.
         gpus, threads: that its pretraining occupies.
         science: hash of its settings.
+        targets: the data sets that it is scored on.
     """
 
     kind: str
@@ -44,6 +45,7 @@ class Listed(NamedTuple):
     gpus: int
     threads: int
     science: str
+    targets: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -115,9 +117,10 @@ def _typed(experiments: Mapping[str, Any]) -> dict[str, dict[str, Listed]]:
 
 
 def _listed(facts: Sequence[Any]) -> Listed:
-    if list(map(type, facts)) != [str, int, int, int, str]:
+    *plain, targets = facts
+    if list(map(type, plain)) != [str, int, int, int, str] or not all(map(str.isprintable, targets)):
         raise ValueError(f"{facts} is no entry of a listing")
-    return Listed(*facts)
+    return Listed(*plain, tuple(targets))  # type: ignore[call-arg]
 
 
 def look(runs: Mapping[str, Listed], now: float) -> dict[str, Standing]:
@@ -126,17 +129,19 @@ def look(runs: Mapping[str, Listed], now: float) -> dict[str, Standing]:
 
 
 def _look(run: str, facts: Listed, now: float) -> Standing:
-    scores, trained, work = scores_dir(run) / RECORD, run_dir(run) / RECORD, work_dir(run)
+    scores = [scores_dir(run, target) / RECORD for target in facts.targets]
+    trained, work = run_dir(run) / RECORD, work_dir(run)
     if trained.is_file():
         if (found_science(run) or facts.science) != facts.science:
             return Standing(FAILED, note=f"{run_dir(run)}: made with other settings, although the id is the same")
         line = _tail(run_dir(run) / "metrics.jsonl")
         seconds, climbs = _number("seconds", line), bool(_number(CLIMBS, line))
-        if not scores.is_file():
+        if not all(path.is_file() for path in scores):
             note = read_failure(run)
             return Standing(TRAINED if note is None else FAILED, facts.steps, seconds, note=note or "", climbs=climbs)
-        finished = scores.stat().st_mtime
-        return Standing(DONE, facts.steps, seconds, _number("gessl_seconds", _tail(scores)), finished, climbs=climbs)
+        finished = max(path.stat().st_mtime for path in scores)
+        spent = sum(_number("job_seconds", _tail(path, JSON_BYTES)) for path in scores)
+        return Standing(DONE, facts.steps, seconds, spent, finished, climbs=climbs)
     line = _tail(work / "metrics.jsonl")
     step, seconds = min(int(_number("step", line)) + 1, facts.steps) if line else 0, _number("seconds", line)
     climbs = bool(_number(CLIMBS, line))
@@ -157,11 +162,11 @@ def _held(lease: Path, now: float) -> bool:
         return False
 
 
-def _tail(path: Path) -> str:
+def _tail(path: Path, most: int = TAIL) -> str:
     """The last bytes of a file that may not be there."""
     try:
         with open_regular(path) as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
+            file.seek(max(0, file.seek(0, os.SEEK_END) - most))
             return file.read().decode(errors="replace")
     except OSError:
         return ""

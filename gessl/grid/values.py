@@ -9,11 +9,13 @@ from typing import Any
 from gessl.documents import Document, read_document
 from gessl.errors import UserError
 from gessl.grid.reading import Fault, Findings, Layer, attempt, unknown
-from gessl.layout import METHODS, REFERENCES
+from gessl.layout import METHODS, PROTOCOLS, REFERENCES
 from gessl.methods import method_class, method_class_at, method_names
 from gessl.methods.base import Method
 from gessl.methods.contract import require_file, require_heads, require_values
 from gessl.nodes import Tree
+from gessl.protocols import protocol_class, protocol_names
+from gessl.protocols.contract import Protocol, file_stem
 from gessl.report.reference import Reference
 
 # what tells two published numbers apart
@@ -61,6 +63,51 @@ def _tried(cls: type[Any], values: Tree) -> tuple[Any, list[Fault]]:
     known = {field.name for field in dataclasses.fields(cls)}
     made, faults = attempt(cls, {key: value for key, value in values.items() if key in known})
     return made, [*(Fault(((key,),), unknown("key", key, known)) for key in values if key not in known), *faults]
+
+
+def tried_protocol(name: str, overrides: Tree) -> tuple[Any, list[Fault]]:
+    """The protocol `name` with the values of `config/protocols/<file>.yaml`, then `overrides` of those that are free.
+
+    What is wrong with `overrides` is in a list; the protocol is None if nothing can be made of them.
+
+    Raises:
+        UserError: unknown protocol, or something is wrong with its files.
+    """
+    cls, path = protocol_class(name), PROTOCOLS / f"{file_stem(name)}.yaml"
+    if not path.is_file():
+        raise UserError(f"protocol {name!r}: {path} is missing; write its values there")
+    document = read_document(path)
+    findings = Findings(document)
+    fields = [field.name for field in dataclasses.fields(cls)]
+    findings.extend(_tried(cls, document.tree)[1])
+    findings.stop()
+    fixed = [
+        Fault(((key,),), f"is what {name} stands for; give other values an id of their own, with a file and a yaml")
+        for key, value in overrides.items()
+        if key in fields and key not in cls.free and value != document.tree.get(key)
+    ]
+    protocol, faults = _tried(cls, document.tree | overrides)
+    return (None if fixed else protocol), [*fixed, *faults]
+
+
+def load_protocol(name: str) -> Protocol:
+    """The protocol `name` with the values of its yaml.
+
+    Raises:
+        UserError: unknown protocol, or something is wrong with its files.
+    """
+    protocol: Protocol = tried_protocol(name, {})[0]
+    return protocol
+
+
+def stray_protocol_files() -> list[str]:
+    """A line for each yaml in `config/protocols` that no protocol has."""
+    stems = {file_stem(name) for name in protocol_names()}
+    return [
+        f"{path}: no protocol has these values; gessl/protocols/{path.stem}.py is missing"
+        for path in sorted(PROTOCOLS.glob("[!.]*.yaml"))
+        if path.stem not in stems
+    ]
 
 
 def method_at(name: str, values: Path | None) -> Method:

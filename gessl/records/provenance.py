@@ -8,7 +8,7 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
 from importlib.machinery import BYTECODE_SUFFIXES, EXTENSION_SUFFIXES, SOURCE_SUFFIXES
 from pathlib import Path, PurePath, PurePosixPath
@@ -26,14 +26,15 @@ LIBRARIES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "safetens
 STEPS = {
     "fetch": "gessl.data.fetch",
     "prepare": "gessl.data.prepare",
-    "tasks": "gessl.tasks.draw",
+    "tasks": "gessl.evaluation.draw",
     "pretrain": "gessl.training.pretrain",
     "evaluate": "gessl.evaluation.step",
+    "bundle": "gessl.records.bundle",
     "report": "gessl.report.step",
 }
 """The module that makes each step, as in the workflow's rules: what it imports re-runs the step."""
 _SUFFIXES = EXTENSION_SUFFIXES + SOURCE_SUFFIXES + BYTECODE_SUFFIXES  # in Python's order
-METHOD = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
+STEM = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 TRACKED = ("gessl", "config", "workflow", "Snakefile")  # what, besides the settings, may decide a result
 
 
@@ -172,10 +173,18 @@ def step_fingerprint(step: str, config: dict[str, Any]) -> str | None:
     """
     if step not in STEPS:
         return None
-    method = config.get("method_name") if step == "pretrain" else None  # the one module that is found by its name
-    if method and not (isinstance(method, str) and METHOD.fullmatch(method)):  # a path would lead out of the package
-        raise ValueError(f"{str(method)[:20]!r}: no name of a method")
-    return fingerprint(STEPS[step], *([f"gessl.methods.{method}"] if method else []))
+    return fingerprint(STEPS[step], *_plug_ins(config))
+
+
+def _plug_ins(config: Mapping[str, Any]) -> Iterator[str]:
+    """The modules that settings name: a base method, a protocol."""
+    for room, key in (("methods", "method_name"), ("protocols", "protocol")):
+        name = config.get(key)
+        stem = name.replace("/", "__").replace("-", "_") if isinstance(name, str) else name
+        if name is not None and not (isinstance(stem, str) and STEM.fullmatch(stem)):  # a path leads elsewhere
+            raise ValueError(f"{str(name)[:20]!r}: no name of a plug-in in gessl/{room}")
+        if name is not None:
+            yield f"gessl.{room}.{stem}"
 
 
 def _source(name: str) -> Path | None:

@@ -44,7 +44,7 @@ _NESTED: dict[str, dict[str, Any]] = {
         "train": {"steps": int},
         "gessl": (dict, type(None)),
         "dataset": (str, {"files": [dict]}),
-        "protocols": [str],
+        "protocols": [(str, dict)],
     },
     "notes": {"resumed_from_step": int, "processes": int},
 }

@@ -58,7 +58,6 @@ class Step:
         self.kind, self.name, self.out = kind, name, project_path(out)
         self.config, self.seed = json.loads(json.dumps(config, allow_nan=False)), seed
         self.notes: dict[str, Any] = {}
-        self._started, self._began = datetime.now(UTC), time.monotonic()
         # now: the sources may be edited while a long step runs
         self._code = code_state() | {"fingerprint": step_fingerprint(kind, self.config)}
         paths = list(dict.fromkeys(project_path(path) for path in inputs))
@@ -75,6 +74,7 @@ class Step:
         return self._staging.path(name)
 
     def __enter__(self) -> Self:
+        self._started, self._began = datetime.now(UTC), time.monotonic()
         self._staging.open()
         return self
 

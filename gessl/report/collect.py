@@ -13,17 +13,32 @@ import pandas as pd
 from gessl.advice import redo
 from gessl.cluster.failed import failure_file, read_failure
 from gessl.errors import UserError
-from gessl.files import TABLE_BYTES, parse_json, read_bounded, read_table
+from gessl.files import TABLE_BYTES, parse_json, read_bounded
 from gessl.identity import require_science
 from gessl.layout import RECORD, data_dir, run_dir, scores_dir
-from gessl.npz import DAMAGE, load_npz
+from gessl.npz import DAMAGE
+from gessl.protocols.contract import file_stem
 from gessl.records.record import read_record
-from gessl.report.items import per_item, resolution
+from gessl.report.items import resolution
 from gessl.report.plan import PlannedRun, ReportPlan
+from gessl.tables.scores import CARDS, COLUMNS, OUTCOMES, SCORES, Card, per_item, read_cards, read_outcomes, read_scores
 from gessl.training.climb import CLIMBS
 
 FINISHED, FAILED, UNSCORED, ABSENT = "finished", "failed", "not evaluated", "not run"
-TEXTS = ("id", "run", "dataset", "method", "protocol", "task", "metric", "unit", "better", "split")
+TEXTS = (
+    "id",
+    "run",
+    "dataset",
+    "target",
+    "method",
+    "protocol",
+    "task",
+    "metric",
+    "unit",
+    "better",
+    "split",
+    "from_outcomes",
+)
 NOTES = ("feature", "selection", "ci_kind", "data_version")
 NUMBERS = ("seed", "value", "n")
 FORMULA = tuple("=+-@")  # how a cell begins that spreadsheets carry out
@@ -41,13 +56,14 @@ class Collected:
     Attributes:
         runs: one row per planned run: `id`, `dataset`, `method`, `variant`, `seed`, `state`, `detail` (why it failed),
             `seconds` (training, as logged), `images` (drawn), `climbs` (its inner loop was found to raise the loss).
-        scores: the rows of all `scores.csv` of finished runs, each with its `items` and the `resolution` of its test
-            images (`gessl.report.items`).
+        scores: the rows of all `scores.csv` of finished runs, each with the id of the `record` that made it, its
+            `items` (`gessl.tables.scores.per_item`) and the `resolution` of its test images.
         curves: the rows of all `metrics.jsonl` of finished runs, with the columns of the run.
-        sigma: σ of each task: `dataset`, `method`, `variant`, `seed`, `key` (protocol/task), `item`, `value`.
-        records: lineage records of finished runs, `{run: {"run": record, "scores": record}}`.
+        sigma: σ of each task: `dataset`, `target`, `method`, `variant`, `seed`, `key` (protocol/task), `item`, `value`.
+        records: lineage records of finished runs: that of the run, and one of each target and protocol.
         configs: resolved science settings, `{run: settings}`.
         cards: data cards, `{dataset: card}`.
+        protocols: what the numbers under a protocol id mean.
         views: sample views uint8 `[V, 16, C, H, W]` of the first finished run, `{(dataset, method): array}`.
     """
 
@@ -55,20 +71,26 @@ class Collected:
     scores: pd.DataFrame
     curves: pd.DataFrame
     sigma: pd.DataFrame
-    records: dict[str, dict[str, Any]]
+    records: dict[str, list[dict[str, Any]]]
     configs: dict[str, dict[str, Any]]
     cards: dict[str, dict[str, Any]]
+    protocols: dict[str, Card]
     views: dict[tuple[str, str], np.ndarray]
 
 
 def run_state(run: PlannedRun) -> str:
-    """`finished`, `failed`, `not evaluated` (trained only) or `not run`, as the files tell."""
+    """`finished`, `failed`, `not evaluated` (not by all protocols) or `not run`, as the files tell."""
     trained = (run_dir(run.id) / RECORD).is_file()
-    if trained and (scores_dir(run.id) / RECORD).is_file():
+    if trained and all((folder / RECORD).is_file() for folder in score_folders(run)):
         return FINISHED
     if failure_file(run.id).is_file():
         return FAILED
     return UNSCORED if trained else ABSENT
+
+
+def score_folders(run: PlannedRun) -> list[Path]:
+    """Where the scores of a run lie, one folder for each target and protocol."""
+    return [scores_dir(run.id, target) / file_stem(protocol) for target, protocol in run.scores]
 
 
 def input_files(plan: ReportPlan) -> list[Path]:
@@ -76,13 +98,13 @@ def input_files(plan: ReportPlan) -> list[Path]:
 
     Lineage records are read too but are no inputs: each input's entry already names the record that made it.
     """
-    files = [path for name in plan.datasets if (path := data_dir(name) / "card.json").is_file()]
+    files = [path for name in plan.targets if (path := data_dir(name) / "card.json").is_file()]
     files += [Path(name) for name in dict.fromkeys(reference.file for reference in plan.references)]
     for run in plan.runs:
         state = run_state(run)
         if state == FINISHED:
             files += [run_dir(run.id) / name for name in ("metrics.jsonl", "config.json", "views.npy")]
-            files += [scores_dir(run.id) / name for name in ("scores.csv", "outcomes.npz")]
+            files += [folder / name for folder in score_folders(run) for name in (SCORES, OUTCOMES, CARDS)]
         elif state == FAILED:
             files.append(failure_file(run.id))
     return files
@@ -96,10 +118,11 @@ def collect(plan: ReportPlan) -> Collected:
     """
     rows: list[dict[str, Any]] = []
     scores, curves, sigma = [], [], []
-    records: dict[str, dict[str, Any]] = {}
+    records: dict[str, list[dict[str, Any]]] = {}
+    protocols: dict[str, Card] = {}
     configs: dict[str, dict[str, Any]] = {}
     views: dict[tuple[str, str], np.ndarray] = {}
-    cards = read_cards(plan)
+    cards = read_data_cards(plan)
     for run in plan.runs:
         row = {**_keys(run), "state": run_state(run), "detail": "", "climbs": False}
         row |= {"seconds": np.nan, "images": np.nan}
@@ -111,33 +134,40 @@ def collect(plan: ReportPlan) -> Collected:
         curve = _curves(run)
         row |= curve[["seconds", "images"]].iloc[-1].to_dict() | {"climbs": bool(curve[CLIMBS].gt(0).any())}
         curves.append(curve)
-        outcomes = _outcomes(run)
-        scores.append(_with_items(run, _scores(run), outcomes, cards.get(run.dataset, {})))
-        sigma.append(_sigma(run, outcomes, set(scores[-1]["protocol"])))
+        records[run.id] = [record for record in (read_record(run_dir(run.id)),) if record]
+        for (target, _), folder in zip(run.scores, score_folders(run), strict=True):
+            outcomes, record = _outcomes(folder), read_record(folder)
+            records[run.id] += [record] if record else []
+            rows_of = _with_items(folder, _scores(run, folder), outcomes, cards.get(target, {}))
+            scores.append(rows_of.assign(record=record["id"] if record else ""))
+            sigma.append(_sigma(run, folder, scores[-1], outcomes))
+            protocols |= _read(folder / CARDS, lambda path: read_cards(path.parent))
         configs[run.id] = _json(run_dir(run.id) / "config.json")
         require_science(run.id, run.science)
         if (run.dataset, run.method) not in views:
             views[run.dataset, run.method] = _parse(run_dir(run.id) / "views.npy", _array)
-        records[run.id] = {"run": read_record(run_dir(run.id)), "scores": read_record(scores_dir(run.id))}
     collected = Collected(
         _frame(rows, ["id", "dataset", "method", "variant", "seed", "state", "detail", "seconds", "images", "climbs"]),
-        _concatenate(scores, ["variant", *TEXTS, *NOTES, *NUMBERS, *ITEMS]),
+        _concatenate(scores, ["variant", *TEXTS, *NOTES, *NUMBERS, *ITEMS, "record"]),
         _concatenate(curves, ["run", "dataset", "method", "variant", "seed", *CURVES]),
-        _concatenate(sigma, ["dataset", "method", "variant", "seed", "key", "item", "value"]),
-        records, configs, cards, views,
+        _concatenate(sigma, ["dataset", "target", "method", "variant", "seed", "key", "item", "value"]),
+        records, configs, cards, protocols, views,
     )  # fmt: skip
     _refuse_contradictions(collected.scores)
     return collected
 
 
-def read_cards(plan: ReportPlan) -> dict[str, dict[str, Any]]:
+def read_data_cards(plan: ReportPlan) -> dict[str, dict[str, Any]]:
     """Data cards by data set, of those that are prepared."""
-    return {name: _json(path) for name in plan.datasets if (path := data_dir(name) / "card.json").is_file()}
+    return {name: _json(path) for name in plan.targets if (path := data_dir(name) / "card.json").is_file()}
 
 
-def read_scores(run: PlannedRun, card: dict[str, Any]) -> pd.DataFrame:
-    """The rows of the run's `scores.csv`, with the test items of each; `card` is its data set's."""
-    return _with_items(run, _scores(run), _outcomes(run), card)
+def read_run_scores(run: PlannedRun, cards: dict[str, dict[str, Any]]) -> list[pd.DataFrame]:
+    """The rows of the run's score tables, with the test items of each; `cards` are its targets'."""
+    return [
+        _with_items(folder, _scores(run, folder), _outcomes(folder), cards.get(target, {}))
+        for (target, _), folder in zip(run.scores, score_folders(run), strict=True)
+    ]
 
 
 def _keys(run: PlannedRun) -> dict[str, Any]:
@@ -145,9 +175,13 @@ def _keys(run: PlannedRun) -> dict[str, Any]:
 
 
 def _parse(path: Path, read: Callable[[bytes], Any]) -> Any:
+    return _read(path, lambda path: read(read_bounded(path, TABLE_BYTES)))
+
+
+def _read(path: Path, read: Callable[[Path], Any]) -> Any:
     try:
-        return read(read_bounded(path, TABLE_BYTES))
-    except DAMAGE as error:
+        return read(path)
+    except (*DAMAGE, csv.Error) as error:
         raise _unreadable(path, error) from None
 
 
@@ -170,31 +204,25 @@ def _array(content: bytes) -> np.ndarray:
     return array
 
 
-def _scores(run: PlannedRun) -> pd.DataFrame:
-    """The rows of a run's score table, with what the plan says of the run.
+def _scores(run: PlannedRun, folder: Path) -> pd.DataFrame:
+    """The rows of one of a run's score tables, with what the plan says of the run.
 
     Raises:
         UserError: it is damaged, or of another run.
     """
-    path = scores_dir(run.id) / "scores.csv"
+    path = folder / SCORES
     kinds = {"seed": int, "value": float, "n": float}
+    table = pd.DataFrame(_read(path, lambda path: read_scores(path.parent)), columns=COLUMNS)
     try:
-        rows = list(read_table(path))
-        if any(None in row for row in rows):
-            raise ValueError("a row has more fields than there are columns")
-        table = pd.DataFrame(rows)
         for name in kinds.keys() & set(table):
             table[name] = [kinds[name](text) if text or name == "seed" else np.nan for text in table[name]]
-    except (*DAMAGE, csv.Error) as error:
+    except DAMAGE as error:
         raise _unreadable(path, error) from None
-    lost = [name for name in (*TEXTS, *NOTES, *NUMBERS) if name not in table]
-    if lost:
-        raise UserError(f"{path}: column {lost[0]!r} is missing; {redo(path.parent)}")
     odd = [text for name in TEXTS for text in table[name] if text[:1] in FORMULA or not text.isprintable()]
     if any(odd):
         raise UserError(f"{path}: {odd[0][:40]!r} would be a formula in a table, or is no line; {redo(path.parent)}")
-    if set(table["run"]) - {run.id}:
-        raise UserError(f"{path}: holds rows of another run; {redo(path.parent)}")
+    if set(table["run"]) - {run.id} or set(table["target"]) - {folder.parent.name}:
+        raise UserError(f"{path}: holds rows of another run, or on other data; {redo(path.parent)}")
     table = table.assign(dataset=run.dataset, method=run.method, variant=run.variant, seed=run.seed)
     return table[["variant", *TEXTS, *NOTES, *NUMBERS]]
 
@@ -208,44 +236,39 @@ def _curves(run: PlannedRun) -> pd.DataFrame:
     return table.assign(run=run.id, dataset=run.dataset, method=run.method, variant=run.variant, seed=run.seed)
 
 
-def _outcomes(run: PlannedRun) -> dict[str, np.ndarray]:
+def _outcomes(folder: Path) -> dict[str, np.ndarray]:
     """The outcome of every test item, by `protocol/task`."""
-    found = _parse(scores_dir(run.id) / "outcomes.npz", lambda content: load_npz(io.BytesIO(content)))
-    return dict(sorted(found.items()))
+    found: dict[str, np.ndarray] = _read(folder / OUTCOMES, lambda path: read_outcomes(path.parent))
+    return found
 
 
 def _with_items(
-    run: PlannedRun, scores: pd.DataFrame, outcomes: dict[str, np.ndarray], card: dict[str, Any]
+    folder: Path, scores: pd.DataFrame, outcomes: dict[str, np.ndarray], card: dict[str, Any]
 ) -> pd.DataFrame:
     try:
-        items = [
-            per_item(row.protocol, row.metric, row.unit, row.value, outcomes[f"{row.protocol}/{row.task}"])
-            for row in scores.itertuples()
-        ]
+        items = [per_item(row, outcomes[f"{row['protocol']}/{row['task']}"]) for row in scores.to_dict("records")]
     except (KeyError, TypeError, ValueError) as error:
-        path = scores_dir(run.id) / "outcomes.npz"
-        raise UserError(f"{path}: does not fit scores.csv ({error}); {redo(path.parent)}") from None
+        raise UserError(f"{folder / OUTCOMES}: does not fit {SCORES} ({error}); {redo(folder)}") from None
     try:
         steps = [resolution(*row, card) for row in zip(scores["unit"], scores["split"], items, strict=True)]
     except (AttributeError, TypeError) as error:
-        path = data_dir(run.dataset) / "card.json"
+        path = data_dir(folder.parent.name) / "card.json"
         raise UserError(f"{path}: its counts are none ({error}); {redo(path.parent)}") from None
     return scores.assign(items=items, resolution=steps)
 
 
-def _sigma(run: PlannedRun, outcomes: dict[str, np.ndarray], protocols: set[str]) -> pd.DataFrame:
+def _sigma(run: PlannedRun, folder: Path, scores: pd.DataFrame, outcomes: dict[str, np.ndarray]) -> pd.DataFrame:
     """σ of each task; what no score was made of is refused, for nobody has held it against one."""
-    if stray := [key for key in outcomes if key.rpartition("/")[0] not in protocols]:
-        path = scores_dir(run.id) / "outcomes.npz"
-        raise UserError(f"{path}: does not fit scores.csv (no score of {stray[0]}); {redo(path.parent)}")
+    keys = scores["protocol"] + "/" + scores["task"]
+    if stray := sorted(outcomes.keys() - set(keys)):
+        raise UserError(f"{folder / OUTCOMES}: does not fit {SCORES} (no score of {stray[0]}); {redo(folder)}")
     rows = [
         {"key": key, "item": item, "value": float(value)}
-        for key, values in outcomes.items()
-        if key.startswith("sigma/")
-        for item, value in enumerate(np.ravel(values))
+        for key in dict.fromkeys(keys[scores["unit"] == "nats"])
+        for item, value in enumerate(np.ravel(outcomes[key]))
     ]
-    table = _frame(rows, ["key", "item", "value"])
-    return table.assign(dataset=run.dataset, method=run.method, variant=run.variant, seed=run.seed)
+    table = _frame(rows, ["key", "item", "value"]).assign(dataset=run.dataset, target=folder.parent.name)
+    return table.assign(method=run.method, variant=run.variant, seed=run.seed)
 
 
 def _frame(rows: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
@@ -259,14 +282,14 @@ def _concatenate(tables: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame
 
 def _refuse_contradictions(scores: pd.DataFrame) -> None:
     """Rows that would share a column must mean the same."""
-    keys = ["dataset", "protocol", "task", "metric"]
+    keys = ["dataset", "target", "protocol", "task", "metric"]
     counted = scores.assign(outcomes=scores["items"].map(len))
     for column in ("unit", "better", "split", "outcomes"):
         several = counted.groupby(keys)[column].nunique()
         if (several > 1).any():
             where = "/".join(several[several > 1].index[0])
             raise UserError(f"{where}: runs differ in {column!r}; evaluate them again with one version of the code")
-    versions = scores.groupby("dataset")["data_version"].nunique()
+    versions = scores.groupby("target")["data_version"].nunique()
     if (versions > 1).any():
         name = versions[versions > 1].index[0]
         raise UserError(f"{name}: runs were scored on different data versions; run the grid again on one of them")

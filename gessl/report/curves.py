@@ -58,7 +58,7 @@ def _curve(
         line = line[line[metric].map(math.isfinite)]
         if len(line):
             drawn = True
-            leads = link(record_anchor(records[run["run"].iloc[0]]["run"]["id"]))
+            leads = link(record_anchor(records[run["run"].iloc[0]][0]["id"]))
             axes.plot(line[x], line[metric], color=looks[variant][0], linewidth=0.9, alpha=0.85, url=leads)
     if not drawn:
         axes.text(0.5, 0.5, "not logged", transform=axes.transAxes, ha="center", va="center", color=INK, alpha=0.5)

@@ -16,7 +16,9 @@ LATEX = str.maketrans(
 
 def to_csv(table: Table) -> str:
     """One line per number; full precision, empty where there is none. Published numbers are of kind "quoted"."""
-    head = {name: getattr(table, name) for name in ("dataset", "protocol", "metric", "unit", "better", "split")}
+    head = {
+        name: getattr(table, name) for name in ("dataset", "target", "protocol", "metric", "unit", "better", "split")
+    }
     names = ("column", "kind", "mean", "lo", "hi", "n", "planned", "lost", "p", "min_p", "p_holm", "seconds", "images",
              "text", "id")  # fmt: skip
     quotes = [
@@ -38,7 +40,7 @@ def to_csv(table: Table) -> str:
 def to_latex(table: Table) -> str:
     """A `tabular` for the booktabs package; a difference that is decided (`gessl.report.verdict`) is bold."""
     arrow = "↑" if table.better == "higher" else "↓"
-    title = f"{table.dataset}, {table.protocol}, {table.metric} ({table.unit}) {arrow}"
+    title = f"{table.data}, {table.protocol}, {table.metric} ({table.unit}) {arrow}"
     head = ["Task", "Method", *table.columns, *([PUBLISHED] if table.quotes else [])]
     lines = [
         f"% {' '.join(title.split())}",

@@ -23,7 +23,7 @@ STATES = (FINISHED, FAILED, UNSCORED, ABSENT)
 def status(plan: ReportPlan, collected: Collected) -> dict[str, Any]:
     """Counts of states, total wall time, data versions, hardware."""
     found = collected.runs["state"].value_counts()
-    records = [record for pair in collected.records.values() for record in pair.values()]
+    records = [record for made in collected.records.values() for record in made]
     hardware = [
         f"{facts.get('accelerator') or facts.get('processor') or 'unknown'} ({facts.get('cores')} cores)"
         for facts in (record["environment"] for record in records)
@@ -61,7 +61,7 @@ def run_matrix(plan: ReportPlan, collected: Collected) -> list[dict[str, Any]]:
 def _run_cell(run: Any, collected: Collected) -> dict[str, str] | None:
     if run is None:
         return None
-    anchor = record_anchor(collected.records[run.id]["run"]["id"]) if run.id in collected.records else ""
+    anchor = record_anchor(collected.records[run.id][0]["id"]) if run.id in collected.records else ""
     text = duration(run.seconds) if run.state == FINISHED else run.state
     kind = run.state.replace(" ", "-")
     return {"id": run.id, "state": run.state, "text": text, "detail": run.detail, "class": kind, "anchor": anchor}

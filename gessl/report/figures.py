@@ -45,7 +45,8 @@ class Panel:
     def title(self) -> str:
         """`protocol · task ↑`."""
         arrow = "↑" if self.table.better == "higher" else "↓"
-        return f"{self.table.protocol} · {self.task} {arrow}"
+        elsewhere = "" if self.table.target == self.table.dataset else f" on {self.table.target}"
+        return f"{self.table.protocol} · {self.task}{elsewhere} {arrow}"
 
     def cells(self, method: str) -> dict[str, Cell]:
         """Cells of a method by column."""
@@ -188,23 +189,24 @@ def _sigma_tasks(plan: ReportPlan, collected: Collected, tables: list[Table]) ->
     for panel in all_panels([table for table in tables if table.metric == SIGMA]):
         table, methods = panel.table, plan.methods(panel.table.dataset)
         items = collected.sigma
-        items = items[(items["dataset"] == table.dataset) & (items["key"] == f"{table.protocol}/{panel.task}")]
+        own = (items["dataset"] == table.dataset) & (items["target"] == table.target)
+        items = items[own & (items["key"] == f"{table.protocol}/{panel.task}")]
         figure = Figure(figsize=(WIDTH, 0.9 + (0.3 + 0.17 * len(looks)) * len(methods)))
         axes = figure.subplots()
         axes.set_title(panel.title)
         axes.set_xlabel(f"{table.metric} ({table.unit})")
         for variant, (colour, marker) in looks.items():
             for place, cell in _placed(panel, methods, variant, plan.variants):
-                own = items[(items["variant"] == variant) & (items["method"] == methods[round(place)])]
-                _mark(axes, cell, place, colour, marker, _by_score(own, cell, collected.scores))
+                each = items[(items["variant"] == variant) & (items["method"] == methods[round(place)])]
+                _mark(axes, cell, place, colour, marker, _by_score(each, cell, collected.scores))
         method_axis(axes, methods, named=True)
         legend(figure, looks)
         caption = (
-            f"{table.dataset}: {table.protocol} · {panel.task}. Each small mark is one task of one seed's suite, the "
+            f"{table.data}: {table.protocol} · {panel.task}. Each small mark is one task of one seed's suite, the "
             "large mark the mean over seeds, the line its 95 % interval over seeds. Smaller is better."
             f"{_caveat(table)}"
         )
-        yield Drawing(file_name("sigma", table.dataset, table.protocol, panel.task), "sigma", caption, to_svg(figure))
+        yield Drawing(file_name("sigma", *table.place, panel.task), "sigma", caption, to_svg(figure))
 
 
 def _by_score(items: pd.DataFrame, cell: Cell, scores: pd.DataFrame) -> Marks:
@@ -219,16 +221,17 @@ def _by_score(items: pd.DataFrame, cell: Cell, scores: pd.DataFrame) -> Marks:
 
 def _sigma_scatter(plan: ReportPlan, collected: Collected, tables: list[Table]) -> Iterator[Drawing]:
     for table in [table for table in tables if table.metric == SIGMA]:
-        panels = [p for p in headline_panels(plan, tables) if p.table.dataset == table.dataset][:PANELS]
+        same = [p for p in headline_panels(plan, tables) if p.table.dataset == table.dataset]
+        panels = [p for p in same if p.table.target == table.target][:PANELS]
         for task in dict.fromkeys(row.task for row in table.rows):
             if panels:
                 caption = (
-                    f"{table.dataset}: {table.protocol} · {task} against accuracy; each mark is a run. ρ is Spearman's "
+                    f"{table.data}: {table.protocol} · {task} against accuracy; each mark is a run. ρ is Spearman's "
                     "rank correlation over these runs; runs of one method are not independent, so it has no p-value."
                     f"{_caveat(table)}"
                 )
                 svg = _scatter(plan, collected, table, task, panels)
-                yield Drawing(file_name("scatter", table.dataset, table.protocol, task), "sigma", caption, svg)
+                yield Drawing(file_name("scatter", *table.place, task), "sigma", caption, svg)
 
 
 def _scatter(plan: ReportPlan, collected: Collected, table: Table, task: str, panels: list[Panel]) -> str:
@@ -239,8 +242,8 @@ def _scatter(plan: ReportPlan, collected: Collected, table: Table, task: str, pa
         both = inner(*rows).dropna(subset=["value_a", "value_b"])
         for variant, (colour, marker) in looks.items():
             own = both[both.index.get_level_values("variant") == variant]
-            for (run, _), point in own.iterrows():
-                leads = link(record_anchor(collected.records[run]["scores"]["id"]))
+            for _, point in own.iterrows():
+                leads = link(record_anchor(point["record_a"]))
                 x, y = [point["value_a"]], [point["value_b"]]
                 axes.plot(x, y, marker, color=colour, markersize=4, alpha=0.75, markeredgewidth=0, url=leads)
         axes.set_title(f"{panel.title}\n{_rank_correlation(both)}")
@@ -251,11 +254,13 @@ def _scatter(plan: ReportPlan, collected: Collected, table: Table, task: str, pa
 
 
 def _rows(scores: pd.DataFrame, table: Table, task: str) -> pd.DataFrame:
-    own = scores[["dataset", "protocol", "metric"]] == [table.dataset, table.protocol, table.metric]
-    return scores[own.all(axis=1) & (scores["task"] == task)].set_index(["run", "variant"])[["value"]]
+    keys = ["dataset", "target", "protocol", "metric"]
+    own = scores[keys] == [table.dataset, table.target, table.protocol, table.metric]
+    return scores[own.all(axis=1) & (scores["task"] == task)].set_index(["run", "variant"])[["value", "record"]]
 
 
 def _rank_correlation(both: pd.DataFrame) -> str:
+    both = both[["value_a", "value_b"]]
     finite = both[np.isfinite(both).all(axis=1)]
     rho = rank_correlation(finite["value_a"], finite["value_b"]) if len(finite) else None
     return f"n = {len(finite)}" if rho is None else f"ρ = {rho:+.2f}, n = {len(finite)}".replace("-", "−")

@@ -83,9 +83,8 @@ def _scores(collected: Collected) -> dict[str, tuple[Score, ...]]:
     """Scores by the id of the record that made them; a run that two variants share is told once."""
     rows: dict[str, dict[str, Score]] = {}
     for row in collected.scores.itertuples():
-        record = collected.records[row.run]["scores"]["id"]
         text = f"{number(row.value, row.unit)} {row.unit}"
-        rows.setdefault(record, {})[row.id] = Score(row.id, f"{row.protocol} · {row.task} · {row.metric}", text)
+        rows.setdefault(row.record, {})[row.id] = Score(row.id, f"{row.protocol} · {row.task} · {row.metric}", text)
     return {record: tuple(found.values()) for record, found in rows.items()}
 
 

@@ -12,7 +12,6 @@ from gessl.report import facts, wording
 from gessl.report.collect import Collected
 from gessl.report.lineage import origins
 from gessl.report.plan import ReportPlan
-from gessl.report.protocols import describe
 from gessl.report.style import CONTROLS, THEME, TREATMENTS, Drawing, inline
 from gessl.report.tables import Table, heading, number
 from gessl.report.verdict import RULE
@@ -39,7 +38,7 @@ def render(plan: ReportPlan, collected: Collected, tables: list[Table], drawings
         "count": wording.count,
         "cost": wording.cost,
     }
-    records = chain(record for pair in collected.records.values() for record in pair.values())
+    records = chain(record for made in collected.records.values() for record in made)
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     inlined = [
         {"section": drawing.section, "name": drawing.name, "caption": drawing.caption,
@@ -62,7 +61,7 @@ def render(plan: ReportPlan, collected: Collected, tables: list[Table], drawings
         comparisons=[(heading(pair), pair) for pair in plan.comparisons],
         tables=tables,
         figures=inlined,
-        protocols=[(name, describe(name)) for name in dict.fromkeys(table.protocol for table in tables)],
+        protocols=list({table.protocol: table.card for table in tables}.items()),
         quotes=list(dict.fromkeys((quote.source, quote.address) for table in tables for quote in table.quotes)),
         cards=facts.data_cards(collected),
         views=facts.views(collected),

@@ -13,7 +13,14 @@ LABEL_SCARCE = ("*/1-per-class", "*/1pct", "*/*w1s")  # where a better represent
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run that the grid promises; `id` names its folders, `science` is the hash of its settings."""
+    """One run that the grid promises.
+
+    Attributes:
+        id: names its folders.
+        dataset, method, variant, seed: what it is.
+        science: hash of its settings.
+        scores: what it is scored on and by: pairs of target and protocol id.
+    """
 
     id: str
     dataset: str
@@ -21,6 +28,7 @@ class PlannedRun:
     variant: str
     seed: int
     science: str
+    scores: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,6 +84,11 @@ class ReportPlan:
     def datasets(self) -> tuple[str, ...]:
         """Data sets in order of appearance."""
         return tuple(dict.fromkeys(run.dataset for run in self.runs))
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Data sets that runs are trained or scored on, in order of appearance."""
+        return tuple(dict.fromkeys((*self.datasets, *(target for run in self.runs for target, _ in run.scores))))
 
     @property
     def variants(self) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from gessl.report.collect import FINISHED, Collected, read_cards, read_scores
+from gessl.report.collect import FINISHED, Collected, read_data_cards, read_run_scores
 from gessl.report.plan import Comparison, PlannedRun, ReportPlan
 from gessl.report.tables import build_tables, ids
 
@@ -29,15 +29,15 @@ def recompute(config: Mapping[str, Any], tables: Set[str], wanted: Set[str]) -> 
         UserError: a score table cannot be read.
         ValueError, TypeError, LookupError: `config` holds no plan of a report, or the scores fit none.
     """
-    runs = [PlannedRun(**run) for run in config["runs"]]
+    runs = [PlannedRun(**{**run, "scores": tuple(map(tuple, run["scores"]))}) for run in config["runs"]]
     plan = ReportPlan(
         grid=config["grid"],
         title=config["title"],
         runs=tuple(runs),
         comparisons=tuple(Comparison(**pair) for pair in config["comparisons"]),
     )
-    cards = read_cards(plan)
-    read = [read_scores(run, cards.get(run.dataset, {})) for run in runs if run.id in tables]
+    cards = read_data_cards(plan)
+    read = [table for run in runs if run.id in tables for table in read_run_scores(run, cards)]
     if not read:
         return {}
     found = [rows[rows["id"].isin(wanted)] for rows in read]
@@ -46,4 +46,6 @@ def recompute(config: Mapping[str, Any], tables: Set[str], wanted: Set[str]) -> 
         for run in runs
     ]
     nothing = pd.DataFrame()
-    return ids(build_tables(plan, Collected(pd.DataFrame(rows), pd.concat(found), nothing, nothing, {}, {}, {}, {})))
+    return ids(
+        build_tables(plan, Collected(pd.DataFrame(rows), pd.concat(found), nothing, nothing, {}, {}, {}, {}, {}))
+    )

@@ -10,13 +10,14 @@ import pandas as pd
 
 from gessl.files import sha256_json
 from gessl.report.collect import FINISHED, Collected
-from gessl.report.items import Items, is_sum
+from gessl.report.items import Items
 from gessl.report.plan import Comparison, ReportPlan
-from gessl.report.protocols import why_invalid
 from gessl.report.reference import Reference
 from gessl.report.verdict import UNJUDGED, verdict
 from gessl.statistics import holm, item_half_width, paired_difference, seed_interval
+from gessl.tables.scores import Card
 
+NO_CARD = Card("no description", "")
 PUBLISHED = "quoted"  # heading of the column of published numbers
 
 
@@ -73,9 +74,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """All tasks of one protocol on one data set; a table never holds two protocols."""
+    """All tasks of one protocol on one target, for runs of one data set; a table never holds two protocols.
+
+    Attributes:
+        dataset: what the runs were trained on.
+        target: what they are scored on.
+        card: what the numbers mean.
+        sums: whether it adds up what another table averages: shown, but no comparison of its own.
+    """
 
     dataset: str
+    target: str
     protocol: str
     metric: str
     unit: str
@@ -83,11 +92,24 @@ class Table:
     split: str
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
+    card: Card
+    sums: bool = False
+
+    @property
+    def data(self) -> str:
+        """What was learnt from, and scored on where that is something else."""
+        return self.dataset if self.target == self.dataset else f"{self.dataset} → {self.target}"
+
+    @property
+    def place(self) -> tuple[str, ...]:
+        """What is in the names of its files: data set, target where that is another, protocol."""
+        target = () if self.target == self.dataset else (self.target,)
+        return self.dataset, *target, self.protocol
 
     @property
     def name(self) -> str:
         """File name without suffix."""
-        return file_name(self.dataset, self.protocol, self.metric)
+        return file_name(*self.place, self.metric)
 
     @property
     def quotes(self) -> tuple[Reference, ...]:
@@ -97,22 +119,17 @@ class Table:
     @property
     def is_sigma(self) -> bool:
         """Whether it belongs to universality: a σ-measurement, or the accuracy gap to read next to it."""
-        return self.protocol.startswith(("sigma/", "gap/"))
-
-    @property
-    def repeats(self) -> bool:
-        """Whether it is a multiple of another table (σ as a sum): shown, but no comparison of its own."""
-        return is_sum(self.metric)
+        return self.card.family == "universality"
 
     @property
     def invalid(self) -> str:
         """Why its numbers do not measure what they should, so that they are shown, but compared by nobody; or empty."""
-        return why_invalid(self.protocol)
+        return self.card.invalid
 
     @property
     def counts(self) -> bool:
         """Whether its differences are comparisons: for verdicts, their counts and Holm's correction."""
-        return not self.repeats and not self.invalid
+        return not self.sums and not self.invalid
 
 
 def heading(comparison: Comparison) -> str:
@@ -131,21 +148,22 @@ def build_tables(plan: ReportPlan, collected: Collected) -> list[Table]:
     """One table per (data set, protocol, metric) that any finished run was scored on."""
     columns = (*plan.variants, *(heading(comparison) for comparison in plan.comparisons))
     tables = []
-    keys = ["dataset", "protocol", "metric", "unit", "better", "split"]
+    keys = ["dataset", "target", "protocol", "metric", "unit", "better", "split", "from_outcomes"]
     for key, scores in collected.scores.groupby(keys, sort=False):
-        dataset, protocol, metric, unit, better, split = map(str, key)
+        dataset, target, protocol, metric, unit, better, split, rule = map(str, key)
         rows = tuple(
             Row(
                 task,
                 method,
                 _cells(plan, collected.runs, group, dataset, method, unit, better),
-                _quotes(plan, dataset, protocol, metric, task, method),
+                _quotes(plan, target, protocol, metric, task, method) if target == dataset else (),
             )
             for task, tasks in scores.groupby("task", sort=False)
             for method in plan.methods(dataset)
             for group in [tasks[tasks["method"] == method]]
         )
-        table = Table(dataset, protocol, metric, unit, better, split, columns, rows)
+        card = collected.protocols.get(protocol, NO_CARD)
+        table = Table(dataset, target, protocol, metric, unit, better, split, columns, rows, card, rule == "sum")
         tables += _map_cells([table], lambda cell: replace(cell, verdict=UNJUDGED)) if table.invalid else [table]
     order = {name: place for place, name in enumerate(plan.datasets)}
     return _adjust(sorted(tables, key=lambda table: (order[table.dataset], table.is_sigma)))

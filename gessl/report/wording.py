@@ -91,7 +91,7 @@ def verdicts(plan: ReportPlan, tables: list[Table]) -> list[Verdict]:
     groups = {
         "headline protocols": [(table, row) for table, row in rows if (table.name, row.task) in chosen],
         "all downstream scores": [(table, row) for table, row in rows if not table.is_sigma],
-        "σ": [(table, row) for table, row in rows if table.protocol.startswith("sigma/")],
+        "σ": [(table, row) for table, row in rows if table.unit == "nats"],
     }
     return [_verdict(pair, where, group) for where, group in groups.items() if group for pair in plan.comparisons]
 

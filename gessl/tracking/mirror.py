@@ -11,8 +11,9 @@ from gessl.advice import redo
 from gessl.cluster.failed import failure_file
 from gessl.errors import UserError
 from gessl.files import atomic_json, has_content, read_json
-from gessl.layout import MLFLOW_RUNS, pin, report_dir, run_dir, scores_dir, work_dir
+from gessl.layout import MLFLOW_RUNS, RECORD, RESULTS, pin, report_dir, run_dir, work_dir
 from gessl.records.record import read_record
+from gessl.tables.scores import SCORES
 from gessl.tracking.store import database_of, public, tracking_uri, tree_id
 from gessl.tracking.values import data_version, params, points, scores
 
@@ -130,9 +131,10 @@ class Mirror:
             return False
         if RECORD_ID not in run.data.tags:
             self._complete(run, name, record)
-        evaluated = read_record(scores_dir(name))
-        if evaluated is not None:
-            self._evaluation(name, evaluated, run)
+        for folder in sorted(path.parent for path in (RESULTS / "scores" / name).glob(f"*/{RECORD}")):
+            evaluated = read_record(folder)
+            if evaluated is not None:
+                self._evaluation(name, folder, evaluated, run)
         return True
 
     def _current(self, kind: str, name: str, record: dict[str, Any] | None, title: str) -> "Run":
@@ -140,7 +142,7 @@ class Mirror:
         found = self._known.get((kind, name))
         if found is not None and record is not None and found.data.tags.get(RECORD_ID, record["id"]) != record["id"]:
             self._client.delete_run(found.info.run_id)
-            self._mirrored.pop(found.data.tags[RECORD_ID], None)
+            self._mirrored = {made: run for made, run in self._mirrored.items() if run != found.info.run_id}
             found = None
         if found is None:
             start = _milliseconds(record["started"]) if record else None
@@ -213,22 +215,27 @@ class Mirror:
         self._client.set_tag(identifier, RECORD_ID, record["id"])
         self._mirrored[record["id"]] = identifier
 
-    def _evaluation(self, name: str, record: dict[str, Any], parent: "Run") -> None:
+    def _evaluation(self, name: str, folder: Path, bundle: dict[str, Any], parent: "Run") -> None:
+        """Mirror the scores of a run on one data set, of all protocols; `bundle` stands for them."""
         from mlflow.entities import Metric
 
-        _require_as_recorded(record)
-        run = self._current("evaluate", name, record, f"{name} evaluation")
+        parts = list(dict.fromkeys(Path(entry["path"]).parent for entry in bundle["inputs"]))
+        records = [record for record in map(read_record, parts) if record]
+        for record in records:
+            _require_as_recorded(record)
+        run = self._current("evaluate", f"{name}/{folder.name}", bundle, f"{name} on {folder.name}")
         if run.data.tags.get("mlflow.parentRunId") != parent.info.run_id:
             self._client.set_tag(run.info.run_id, "mlflow.parentRunId", parent.info.run_id)
-        if RECORD_ID in run.data.tags:
-            return
-        table = scores_dir(name) / "scores.csv"
-        moment = _milliseconds(record["finished"])
-        metrics = [Metric(key, value, moment, 0) for key, value in scores(table).items()]
-        for start in range(0, len(metrics), POINTS):
-            self._client.log_batch(run.info.run_id, metrics=metrics[start : start + POINTS])
-        self._client.log_artifact(run.info.run_id, str(table))
-        self._finish(run, scores_dir(name), record)
+        if RECORD_ID not in run.data.tags:
+            moment = _milliseconds(bundle["finished"])
+            found = {key: value for part in parts for key, value in scores(part / SCORES).items()}
+            metrics = [Metric(key, value, moment, 0) for key, value in found.items()]
+            for start in range(0, len(metrics), POINTS):
+                self._client.log_batch(run.info.run_id, metrics=metrics[start : start + POINTS])
+            for part in parts:
+                self._client.log_artifact(run.info.run_id, str(part / SCORES), part.name)
+            self._finish(run, folder, bundle)
+        self._mirrored |= {record["id"]: run.info.run_id for record in records}
 
     def _report(self, record: dict[str, Any]) -> None:
         folder = report_dir(self._grid)

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gessl.files import TABLE_BYTES, parse_json, read_bounded, read_json, read_table
+from gessl.files import TABLE_BYTES, parse_json, read_bounded, read_json
 from gessl.layout import RESULTS
+from gessl.tables.scores import read_scores
 
 NAME = 250  # characters of a metric's or a param's name
 VALUE = 6000  # characters of a param
@@ -56,10 +57,11 @@ def params(config: dict[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def scores(path: Path) -> dict[str, float]:
-    """`scores.csv` as `protocol/task/metric: value`."""
+    """`scores.csv` as `protocol/task/metric: value`, the target before it where the run was not trained on that."""
     found: dict[str, float] = {}
-    for row in read_table(path):
-        key = name(f"{row['protocol']}/{row['task']}/{row['metric']}")
+    for row in read_scores(path.parent):
+        elsewhere = "" if row["target"] == row["dataset"] else f"{row['target']}/"
+        key = name(f"{elsewhere}{row['protocol']}/{row['task']}/{row['metric']}")
         if row["value"]:
             found[f"{key} {row['id']}" if key in found else key] = float(row["value"])
     return found

@@ -139,6 +139,8 @@ class Efficiency(Settings):
         threads: CPU threads of a training or evaluation job (another number gives other last bits, so it is recorded).
         checkpoint_every: steps between checkpoints.
         log_every: steps between writes of the metrics (every step is logged).
+        embed_batch: images that are embedded at a time when a run is scored (another number gives other last bits, so
+            it is recorded).
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -146,3 +148,4 @@ class Efficiency(Settings):
     threads: Annotated[int, Range(ge=1, le=1024)] = 1
     checkpoint_every: Steps = 50
     log_every: Count = 10
+    embed_batch: Annotated[int, Range(ge=1, le=65_536)] = 512

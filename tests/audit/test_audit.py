@@ -9,10 +9,10 @@ from gessl.audit.contents import files_below
 from gessl.audit.ledger import Ledger
 from gessl.errors import UserError
 from gessl.files import sha256_file
-from gessl.layout import data_dir, manifest_dir, raw_dir, report_dir, run_dir, scores_dir, tasks_dir
+from gessl.layout import data_dir, manifest_dir, raw_dir, report_dir, run_dir
 from gessl.records.record import parse_record, record_id, record_text
 from gessl.records.step import Step
-from tests.support.toy_project import RUN, make_data, make_raw, make_report, make_run, write_pin
+from tests.support.toy_project import RUN, drawn, make_data, make_raw, make_report, make_run, scored, write_pin
 
 RECORDS = 6
 
@@ -111,7 +111,7 @@ def test_forged_record_breaks_the_chain(project: Path) -> None:
     kept = forged | {"id": record_id(forged)}
     (data / "record.json").write_text(record_text(kept), encoding="utf-8")
     stale = {finding.path for finding in audit().findings if finding.kind == "stale"}
-    assert stale == {str(tasks_dir("toy", 0)), str(run_dir(RUN)), str(scores_dir(RUN))}
+    assert stale == {str(drawn("toy")), str(run_dir(RUN)), str(scored(RUN))}
     (data / "record.json").write_text(
         record_text(forged), encoding="utf-8"
     )  # the old id kept: the record no longer has it

@@ -152,7 +152,7 @@ def test_one_commit_is_looked_up_once(project: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(
         "gessl.audit.claims.states_at", lambda name: asked.append(name) or dict.fromkeys(("sources", "rules"))
     )
-    for folder in (REPORT, Path("results/scores/toy-simclr-s0-0123abcd")):
+    for folder in (REPORT, Path("results/scores/toy-simclr-s0-0123abcd/toy/probes__v1")):
         forge(folder, lambda record: record["code"].update(commit="a" * 40, dirty=None))
     audit()
     assert asked.count("a" * 40) == 1

@@ -14,10 +14,10 @@ from gessl.audit.diff import diff, format_diff
 from gessl.cli import main
 from gessl.errors import UserError
 from gessl.files import sha256_file
-from gessl.layout import data_dir, pin, run_dir, scores_dir
+from gessl.layout import data_dir, pin, run_dir
 from gessl.records.step import Step
 from tests.support.repositories import commit, forge, write
-from tests.support.toy_project import RUN, SCORES_CSV, make_data, make_raw
+from tests.support.toy_project import RUN, SCORES_CSV, make_data, make_raw, scored
 
 ONE, TWO = "toy-simclr-s0-11111111", "toy-simclr+gessl-s1-22222222"
 Weights = dict[str, NDArray[np.float32]]
@@ -29,7 +29,7 @@ def make(run: str, config: dict[str, Any], seed: int, weights: Weights, scores: 
     with Step("pretrain", run, run_dir(run), inputs=inputs, config=config, seed=seed) as step:
         save_file(weights, step.path("encoder.safetensors"))
         step.path("metrics.jsonl").write_text(json.dumps({"loss": 1.5, "seconds": seed}) + "\n", encoding="utf-8")
-    with Step("evaluate", run, scores_dir(run), inputs=[run_dir(run) / "encoder.safetensors"], config={}) as step:
+    with Step("evaluate", run, scored(run), inputs=[run_dir(run) / "encoder.safetensors"], config={}) as step:
         step.path("scores.csv").write_text(scores, encoding="utf-8")
 
 
@@ -157,7 +157,7 @@ def test_packages_are_told_from_the_locks(
     [
         ("nothing", "nothing: no such run"),
         ("ffffffff", "ffffffff: id of 0 records"),
-        ("results/scores/toy-simclr-s0-11111111", "of step evaluate; give two of the same step"),
+        ("results/scores/toy-simclr-s0-11111111/toy/probes__v1", "of step evaluate; give two of the same step"),
         ("results/none", "results/none: no lineage record claims it"),
     ],
 )
@@ -186,13 +186,13 @@ def test_bad_input_is_one_line(
 def test_a_score_table_that_is_none_any_more_is_one_line(
     weights: list[Weights], content: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = scores_dir(TWO) / "scores.csv"
+    path = scored(TWO) / "scores.csv"
     path.write_bytes(content)
     facts = {"path": str(path), "bytes": len(content), "sha256": sha256_file(path)}
     forge(path.parent, lambda record: record.update(outputs=[facts]))
     assert main(["diff", ONE, TWO]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"gessl: results/scores/{TWO}/scores.csv: altered, no score table (")
+    assert line.startswith(f"gessl: {scored(TWO)}/scores.csv: altered, no score table (")
 
 
 def test_a_file_that_is_gone_is_told(weights: list[Weights]) -> None:

@@ -19,12 +19,12 @@ from gessl.cli import main
 from gessl.data.pin import read_pin
 from gessl.errors import UserError
 from gessl.files import parse_json, read_bounded, sha256_file
-from gessl.layout import data_dir, report_dir, run_dir, scores_dir
+from gessl.layout import data_dir, report_dir, run_dir
 from gessl.records import step as step_module
 from gessl.records.record import parse_record, record_text
 from gessl.records.step import Step
 from tests.support.repositories import forge
-from tests.support.toy_project import CELL, RUN
+from tests.support.toy_project import CELL, RUN, scored
 
 HUGE = 30_000_000_000  # bytes of a file of holes: nothing on the disk, a minute or more to read
 
@@ -68,8 +68,8 @@ MAKERS = [_hollow, _pipe, _device, _ring]
 FILES = [
     run_dir(RUN) / "encoder.safetensors",
     run_dir(RUN) / "record.json",
-    scores_dir(RUN) / "scores.csv",
-    scores_dir(RUN) / "record.json",
+    scored(RUN) / "scores.csv",
+    scored(RUN) / "record.json",
     report_dir("grid") / "ids.json",
     data_dir("toy") / "card.json",
     Path("results/raw/toy/manifest.json"),
@@ -306,10 +306,10 @@ def test_a_file_of_many_names_is_read_once(project: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("words", [["trace", CELL], ["trace", RUN], ["diff", RUN, RUN]])
 def test_a_table_of_many_columns_takes_no_square_of_them(project: Path, words: list[str]) -> None:
-    (scores_dir(RUN) / "scores.csv").write_text("id" + ",b" * 200_000 + "\n" + "a\n" * 200_000, encoding="utf-8")
+    (scored(RUN) / "scores.csv").write_text("id" + ",b" * 200_000 + "\n" + "a\n" * 200_000, encoding="utf-8")
     assert main(words) in (0, 1, 2)
     with pytest.raises(ValueError, match="columns"):
-        files.read_table(scores_dir(RUN) / "scores.csv")
+        files.read_table(scored(RUN) / "scores.csv")
 
 
 def _rehash(*folders: Path) -> None:
@@ -330,10 +330,10 @@ def _rehash(*folders: Path) -> None:
 def test_a_score_with_all_hashes_made_anew_is_held_against_its_outcomes(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    table = scores_dir(RUN) / "scores.csv"
+    table = scored(RUN) / "scores.csv"
     assert audit().ok and main(["trace", CELL]) == 0
     table.write_text(table.read_text(encoding="utf-8").replace("91.25", "99.25"), encoding="utf-8")
-    _rehash(scores_dir(RUN), report_dir("grid"))
+    _rehash(scored(RUN), report_dir("grid"))
     (finding,) = audit().findings
     assert (finding.kind, finding.path) == ("altered", str(table))
     assert "accuracy is 99.25, but its outcomes give 91.25" in finding.what
@@ -344,15 +344,13 @@ def test_a_score_with_all_hashes_made_anew_is_held_against_its_outcomes(
 
 @pytest.mark.parametrize("content", [b"", b"x", b"PK\x05\x06" + bytes(18)])
 def test_outcomes_that_are_none_are_a_finding(project: Path, content: bytes) -> None:
-    (scores_dir(RUN) / "outcomes.npz").write_bytes(content)
-    _rehash(scores_dir(RUN), report_dir("grid"))
+    (scored(RUN) / "outcomes.npz").write_bytes(content)
+    _rehash(scored(RUN), report_dir("grid"))
     (finding,) = audit().findings
-    assert (finding.kind, Path(finding.path).parent) in [
-        (kind, scores_dir(RUN)) for kind in ("altered", "unverifiable")
-    ]
+    assert (finding.kind, Path(finding.path).parent) in [(kind, scored(RUN)) for kind in ("altered", "unverifiable")]
 
 
-@pytest.mark.parametrize("path", [run_dir(RUN) / "encoder.safetensors", scores_dir(RUN) / "scores.csv"], ids=str)
+@pytest.mark.parametrize("path", [run_dir(RUN) / "encoder.safetensors", scored(RUN) / "scores.csv"], ids=str)
 def test_a_diff_says_nothing_of_what_is_not_as_recorded(
     project: Path, path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

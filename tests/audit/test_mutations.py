@@ -260,7 +260,7 @@ def _sha256(data: bytes) -> str:
 def _chain() -> list[Path]:
     """The folders with records, from the raw data to the report."""
     order = ("raw", "data", "tasks", "runs", "scores", "report")
-    return sorted(_folders(), key=lambda folder: order.index(folder.parent.name))
+    return sorted(_folders(), key=lambda folder: order.index(folder.parts[1]))
 
 
 def _folder_after(folder: Path) -> Path:

@@ -24,21 +24,22 @@ from gessl.audit.replay import replay
 from gessl.audit.repository import Scratch
 from gessl.cli import main
 from gessl.errors import UserError
+from gessl.evaluation.step import score_dir
 from gessl.files import sha256_file
 from gessl.grid.experiment import Experiment
-from gessl.layout import run_dir, scores_dir, tasks_dir
+from gessl.layout import run_dir, tasks_dir
 from gessl.records.record import parse_record
 from tests.conftest import ROOT, SMALL, copy_project
 from tests.support.repositories import commit, forge, git
-from tests.support.toy_project import RUN
+from tests.support.toy_project import RUN, drawn
 
-TASKS = tasks_dir("digits", 0)
+TASKS = tasks_dir("digits", 0) / "fewshot__proto_v1"
 TINY = SMALL | {
     "seeds": [0],
     "recipe": {"train": {"steps": 3, "batch": 32, "warmup": 1, "lr": 0.003}},
     "variants": {"base": {}},
     "comparisons": [],
-    "evaluation": {"protocols": ["knn/5nn-euclid"]},
+    "evaluation": ["knn/5nn-euclid", {"protocol": "fewshot/proto-v1", "episodes": 21}],
 }
 
 
@@ -116,11 +117,13 @@ def test_the_same_code_gives_the_same_bits(home: Path) -> None:
 
 def test_a_score_is_replayed_by_its_id(home: Path) -> None:
     run = run_id()
-    score = (scores_dir(run) / "scores.csv").read_text(encoding="utf-8").splitlines()[1].split(",")[0]
+    table = score_dir(run, "digits", "knn/5nn-euclid") / "scores.csv"
+    score = table.read_text(encoding="utf-8").splitlines()[1].split(",")[0]
     replayed = gessl("replay", score, "--json")
     assert replayed.returncode == 0, replayed.stderr
     outcome = json.loads(replayed.stdout)
-    assert (outcome["ok"], outcome["step"], outcome["name"], outcome["machine"]) == (True, "evaluate", run, {})
+    name = f"{run}/digits/knn__5nn_euclid"
+    assert (outcome["ok"], outcome["step"], outcome["name"], outcome["machine"]) == (True, "evaluate", name, {})
     assert {output["status"] for output in outcome["outputs"]} == {"same"}
     assert len(outcome["outputs"]) == 3
 
@@ -402,7 +405,7 @@ def test_what_was_made_from_something_else_is_no_replay(
     project: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[dict[str, Any]], object], what: str
 ) -> None:
     (project / "config").mkdir()
-    out = tasks_dir("toy", 0)
+    out = drawn("toy")
     forge(out, code())
 
     def make(record: dict[str, Any], interpreter: str, words: list[str], tree: Path) -> None:

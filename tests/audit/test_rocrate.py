@@ -11,10 +11,10 @@ import pytest
 from gessl.audit.rocrate import write_crate
 from gessl.cli import main
 from gessl.errors import UserError
-from gessl.layout import run_dir, scores_dir
+from gessl.layout import run_dir
 from gessl.records.record import parse_record, read_record
 from gessl.records.step import Step
-from tests.support.toy_project import RUN, make_data, make_report, write_pin
+from tests.support.toy_project import RUN, make_data, make_report, scored, write_pin
 
 PROFILE = "provenance-run-crate-0.5"
 
@@ -108,7 +108,7 @@ def test_what_would_be_a_lie_is_refused_and_nothing_is_written(crate: Path) -> N
         write_crate("grid", crate)
     with pytest.raises(UserError, match="results/report/other: no finished report"):
         write_crate("other", Path("new"))
-    path = Path(f"results/scores/{RUN}/scores.csv")
+    path = scored(RUN) / "scores.csv"
     before = path.read_text(encoding="utf-8")
     path.write_text(before + " ", encoding="utf-8")
     with pytest.raises(UserError, match=r"scores\.csv: not the file that its record names"):
@@ -134,7 +134,7 @@ def test_all_runs_of_a_report_share_their_data(crate: Path) -> None:
     images = Path("results/data/toy/images.npy")
     with Step("pretrain", other, run_dir(other), inputs=[images], config={}, seed=1) as step:
         step.path("config.json").write_text("{}", encoding="utf-8")
-    with Step("evaluate", other, scores_dir(other), inputs=[run_dir(other) / "config.json"], config={}) as step:
+    with Step("evaluate", other, scored(other), inputs=[run_dir(other) / "config.json"], config={}) as step:
         step.path("scores.csv").write_text("id\n", encoding="utf-8")
     make_report("grid", RUN, other)
     assert write_crate("grid", Path("new")) == 8

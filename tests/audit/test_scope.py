@@ -9,8 +9,8 @@ import pytest
 
 from gessl.audit.audit import audit, format_verdict, verdict_json
 from gessl.errors import UserError
-from gessl.layout import pin, raw_dir, report_dir, run_dir, scores_dir
-from tests.support.toy_project import make_data, make_raw, make_report, make_run, train_and_score
+from gessl.layout import pin, raw_dir, report_dir, run_dir
+from tests.support.toy_project import make_data, make_raw, make_report, make_run, scored, train_and_score
 
 OTHER = "toy-byol-s0-0123abcd"
 
@@ -82,12 +82,12 @@ def test_what_others_left_fails_nobody_else(two: Path) -> None:
     before = audit(grids=["grid"])
     assert before.ok and before.records == 6 and before.head != audit().head
     assert before.notes[0] == "9 other results were not looked at; `gessl audit` looks at everything"
-    folders = (run_dir(OTHER), scores_dir(OTHER), report_dir("other"), Path("results/data/elsewhere"))
+    folders = (run_dir(OTHER), scored(OTHER), report_dir("other"), Path("results/data/elsewhere"))
     for path in (*(next(folder.glob("[a-q]*")) for folder in folders), raw_dir("elsewhere") / "images.bin"):
         flip(path)
         assert str(path) in {finding.path for finding in audit().findings}
     pin("elsewhere").write_text("outs: [", encoding="utf-8")
-    grow(scores_dir(OTHER) / "scores.csv")
+    grow(scored(OTHER) / "scores.csv")
     for run in (OTHER, "killed"):
         stage(run_dir(run) / "config.json")
     Path("results/notes.txt").touch()

@@ -7,7 +7,7 @@ import pytest
 from gessl.audit.signing import HEAD, SIGNATURE, sign, signed_head
 from gessl.cli import main
 from gessl.errors import UserError
-from tests.support.toy_project import RUN
+from tests.support.toy_project import RUN, scored
 
 pytestmark = pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="needs ssh-keygen")
 
@@ -98,7 +98,7 @@ def test_what_was_not_signed_so_does_not_pass(
 
 
 def test_faulty_results_are_not_signed(project: Path, key: Path) -> None:
-    Path(f"results/scores/{RUN}/scores.csv").write_text("id\n", encoding="utf-8")
+    (scored(RUN) / "scores.csv").write_text("id\n", encoding="utf-8")
     with pytest.raises(UserError, match="results: not signed, the audit found faults"):
         sign(key)
     assert not HEAD.exists() and not SIGNATURE.exists()

@@ -12,7 +12,7 @@ from gessl.audit.tree import format_tree
 from gessl.cli import main
 from gessl.errors import UserError
 from gessl.files import sha256_file, sha256_json
-from gessl.layout import data_dir, raw_dir, report_dir, run_dir, scores_dir
+from gessl.layout import data_dir, raw_dir, report_dir, run_dir
 from gessl.records.record import read_record
 from gessl.records.step import Step
 from gessl.report.plan import Comparison, PlannedRun, ReportPlan
@@ -26,6 +26,7 @@ from tests.support.toy_project import (
     make_data,
     make_report,
     make_run,
+    scored,
     train_and_score,
     write_pin,
 )
@@ -47,8 +48,14 @@ def _titles(identifier: str) -> list[str]:
 
 def test_cell_leads_to_the_published_source(project: Path) -> None:
     titles = _titles(CELL)
-    assert titles[:3] == [f"cell {CELL} = 91.25", "accuracy = 91.25 %", f"evaluate {RUN}"]
-    assert {f"pretrain {RUN}", "tasks toy-s0", "prepare toy", "fetch toy", "read data/raw/toy.dvc"} <= set(titles)
+    assert titles[:3] == [f"cell {CELL} = 91.25", "accuracy = 91.25 %", f"evaluate {RUN}/toy/probes__v1"]
+    assert {
+        f"pretrain {RUN}",
+        "tasks toy-s0/fewshot__proto_v1",
+        "prepare toy",
+        "fetch toy",
+        "read data/raw/toy.dvc",
+    } <= set(titles)
     text = trace(CELL)
     record = read_record(run_dir(RUN))
     assert record is not None
@@ -131,7 +138,7 @@ def test_file_without_a_record_is_refused(project: Path) -> None:
         (f"results/runs/{RUN}/encoder.safetensors", f"read results/runs/{RUN}/encoder.safetensors"),
         ("results/data/toy/card.json", "read results/data/toy/card.json"),
         (f"results/runs/{RUN}/record.json", f"pretrain {RUN}"),
-        (f"results/scores/{RUN}/scores.csv", "accuracy = 91.25 %"),
+        (f"{scored(RUN)}/scores.csv", "accuracy = 91.25 %"),
         ("results/report/grid/ids.json", f"cell {CELL} = 91.25"),
         ("data/raw/toy/labels.csv", "read data/raw/toy/labels.csv"),
         ("data/raw/toy/labels.csv", "read data/raw/toy.dvc"),
@@ -168,7 +175,7 @@ def test_a_folder_that_no_step_made_is_refused(project: Path, capsys: pytest.Cap
 
 @pytest.mark.parametrize("content", [f"id\n{SCORE}\n".encode(), b"", b"\xff\0\r" * 99, b'"' * 200_000, None])
 def test_score_tables_that_are_none_any_more_are_marked(project: Path, content: bytes | None) -> None:
-    table = scores_dir(RUN) / "scores.csv"
+    table = scored(RUN) / "scores.csv"
     table.unlink()
     table.mkdir() if content is None else table.write_bytes(content)
     assert "✗" in trace(CELL).splitlines()[-1]
@@ -234,16 +241,18 @@ def test_tree_is_json(project: Path) -> None:
 def _planned_report(grid: str, values: dict[str, list[float]], change: dict[str, Any] | None = None) -> dict[str, str]:
     """A report of two variants with two seeds each, made by the report's own functions; its cells' ids by kind."""
     runs = [
-        PlannedRun(f"r-{name}-s{seed}", "toy", "simclr", name, seed, "0" * 64) for name in values for seed in (0, 1)
+        PlannedRun(f"r-{name}-s{seed}", "toy", "simclr", name, seed, "0" * 64, (("toy", "probes/v1"),))
+        for name in values
+        for seed in (0, 1)
     ]
     plan = ReportPlan(grid, grid, tuple(runs), (Comparison("gessl", "base", "simclr"),))
     header, row = SCORES_CSV.splitlines()[:2]
     for run in runs:
-        if not scores_dir(run.id).exists():
+        if not scored(run.id).exists():
             train_and_score(run.id)
             name, value = sha256_json(run.id)[:12], str(values[run.variant][run.seed])
             line = row.replace(RUN, run.id).replace(SCORE, name).replace("91.25", value)
-            table = scores_dir(run.id) / "scores.csv"
+            table = scored(run.id) / "scores.csv"
             table.write_text(f"{header}\n{line}\n", encoding="utf-8")
             right = np.arange(400) < 4 * values[run.variant][run.seed]
             np.savez(table.with_name("outcomes.npz"), **{"linear/wmse-v1/all": right})
@@ -252,7 +261,7 @@ def _planned_report(grid: str, values: dict[str, list[float]], change: dict[str,
     config = json.loads(json.dumps(dataclasses.asdict(plan)))
     tables = {run.id for run in runs}
     cells = recompute(config, tables, {sha256_json(run.id)[:12] for run in runs})
-    inputs = [scores_dir(run.id) / "scores.csv" for run in runs]
+    inputs = [scored(run.id) / "scores.csv" for run in runs]
     with Step("report", grid, report_dir(grid), inputs=inputs, config=config) as step:
         shown = {key: cell | (change or {}) for key, cell in cells.items()}
         step.path("ids.json").write_text(json.dumps(shown), encoding="utf-8")
@@ -301,7 +310,7 @@ def test_reports_that_hold_the_same_cell_must_agree(project: Path) -> None:
 
 def test_a_table_that_was_made_again_since_the_report_is_marked(project: Path) -> None:
     key = next(iter(_planned_report("plan", VALUES).values()))
-    table = scores_dir("r-base-s0") / "scores.csv"
+    table = scored("r-base-s0") / "scores.csv"
     table.write_text(table.read_text(encoding="utf-8").replace("90.0", "99.0"), encoding="utf-8")
     _own(table)
     text = trace(key)

@@ -12,19 +12,19 @@ import pytest
 from gessl.audit import contents
 from gessl.audit.audit import audit, format_verdict
 from gessl.cli import main
-from gessl.layout import LOCK, RECORD, data_dir, manifest_dir, report_dir, run_dir, scores_dir, tasks_dir
+from gessl.layout import LOCK, RECORD, data_dir, manifest_dir, report_dir, run_dir
 from gessl.records import provenance, record, step
-from tests.support.toy_project import RUN, make_data, make_report, make_run
+from tests.support.toy_project import RUN, drawn, make_data, make_report, make_run, scored
 
 FOLDERS = {
     "fetch": manifest_dir("toy"),
     "prepare": data_dir("toy"),
-    "tasks": tasks_dir("toy", 0),
+    "tasks": drawn("toy"),
     "pretrain": run_dir(RUN),
-    "evaluate": scores_dir(RUN),
+    "evaluate": scored(RUN),
     "report": report_dir("grid"),
 }
-SCORES = scores_dir(RUN) / "scores.csv"
+SCORES = scored(RUN) / "scores.csv"
 
 
 def _found() -> set[tuple[str, str, str]]:
@@ -110,7 +110,8 @@ def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("source", "steps"),
     [
         ("data/fetch.py", {"fetch"}),
-        ("tasks/draw.py", {"tasks"}),
+        ("evaluation/draw.py", {"tasks"}),
+        ("protocols/fewshot__proto_v1.py", {"tasks"}),
         ("training/pretrain.py", {"pretrain"}),
         ("report/step.py", {"report"}),
         ("files.py", set(FOLDERS)),

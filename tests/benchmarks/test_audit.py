@@ -16,7 +16,7 @@ def test_the_grid_is_one_that_an_audit_passes(
     benchmark.build(3, 0.01)
     verdict = audit()
     assert verdict.ok, format_verdict(verdict)
-    assert verdict.records == 4 + 2 * 3
+    assert verdict.records == 4 + 3 * 3
     rows = benchmark.measured(2)
     assert [row["arm"] for row in rows] == ["sha256sum", "hashing", "gessl audit"]
     assert {(row["files"], row["bytes"]) for row in rows} == {(verdict.files, verdict.bytes)}

@@ -6,7 +6,9 @@ from benchmarks import frozen
 
 
 def test_what_is_timed_gives_the_same_results(capsys, monkeypatch):
-    monkeypatch.setattr(frozen, "linear_probe", lambda features, labels, classes, seed: features)  # tested elsewhere
+    monkeypatch.setattr(
+        frozen.LinearProbe, "fit", lambda probe, features, labels, classes, seed: features
+    )  # tested elsewhere
     words = f"--images 1500 --test 500 --features 16 --episodes 20 --rounds 1 --threads {torch.get_num_threads()}"
     frozen.main(words.split())
     _, table = capsys.readouterr().out.split("\n\n")

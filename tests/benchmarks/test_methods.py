@@ -14,7 +14,7 @@ CONFIG = Path("config/config.yaml")
 
 @pytest.fixture
 def experiment(prepared: Path) -> Experiment:
-    protocols = {"protocols": ["scarce/linear-v1"]}
+    protocols = ["scarce/linear-v1"]
     CONFIG.write_text(yaml.safe_dump({**SMALL, "seeds": [0], "evaluation": protocols}), encoding="utf-8")
     return Experiment.load(CONFIG)
 

@@ -167,5 +167,5 @@ def test_short_evaluations_share_submissions_where_the_profile_says_so(slurm: No
     done = subprocess.run(words, cwd=folder, capture_output=True, encoding="utf-8", timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     runs = list(folder.glob("results/runs/*/record.json"))
-    assert len(list(folder.glob("results/scores/*/record.json"))) == len(runs) == 4
+    assert len(list(folder.glob("results/scores/*/digits/record.json"))) == len(runs) == 4
     assert len(list(folder.glob("logs/slurm/group_*/**/*.log"))) == 2

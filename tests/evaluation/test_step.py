@@ -1,6 +1,6 @@
 """The whole step on a small project made by hand."""
 
-import csv
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -13,19 +13,24 @@ import torch
 
 from gessl.errors import UserError
 from gessl.evaluation import step as module
-from gessl.evaluation.embed import embed
-from gessl.evaluation.step import PROTOCOLS, EvaluationSettings, evaluate
-from gessl.evaluation.universality import SigmaSettings
+from gessl.evaluation.step import Run, evaluate, score_dir
 from gessl.identity import science_hash
 from gessl.layout import RECORD, data_dir, run_dir, scores_dir, tasks_dir
-from gessl.nets.encoder import Encoder, load_encoder, save_encoder
+from gessl.nets.encoder import Encoder, save_encoder
+from gessl.protocols.contract import file_stem
 from gessl.records.record import read_record
 from gessl.records.step import Step
+from gessl.tables.scores import read_cards, read_outcomes, read_scores
+from tests.support.scored import protocol
 
 RUN = "toy-simclr-s3-00000000"
-SETTINGS = EvaluationSettings(sigma=SigmaSettings(finetune_steps=3))
+NAMES = (
+    "linear/wmse-v1", "knn/5nn-euclid", "fewshot/proto-v1", "scarce/linear-v1", "sigma/onehot", "sigma/finetuned",
+)  # fmt: skip
+FINETUNED = protocol("sigma/finetuned", finetune_steps=3)
+ALL = [FINETUNED if name == FINETUNED.id else protocol(name) for name in NAMES]
 CPU = torch.device("cpu")
-OUTPUTS = ("scores.csv", "outcomes.npz", "features.npy")
+OUTPUTS = ("scores.csv", "outcomes.npz", "card.json")
 
 
 def write_data(images):
@@ -43,18 +48,27 @@ def write_data(images):
         )
 
 
+def write_protocol_tasks(name, arrays):
+    """Task files as `gessl tasks` would leave them, whatever their settings."""
+    config = {"protocol": name, "settings": json.loads(json.dumps(dataclasses.asdict(protocol(name))))}
+    out = tasks_dir("toy", 3) / file_stem(name)
+    with Step("tasks", f"toy-s3/{out.name}", out, inputs=[], config=config) as step:
+        np.savez(step.path("tasks.npz"), **arrays)
+
+
 def write_tasks(suite):
     random = np.random.default_rng(0)
     pool = np.arange(144, 240).reshape(16, 6).T  # by class
-    with Step("tasks", "toy-s3", tasks_dir("toy", 3), inputs=[], config={}) as step:
-        episodes = {}
-        for shot in (1, 2):
-            rows = np.stack([random.permuted(pool, axis=1)[random.permutation(6)[:4], : shot + 3] for _ in range(9)])
-            parts = {"classes": rows[:, :, 0] % 6, "support": rows[..., :shot], "query": rows[..., shot:]}
-            episodes |= {f"4w{shot}s/{name}": part for name, part in parts.items()}
-        np.savez(step.path("episodes.npz"), **episodes)
-        np.savez(step.path("labels.npz"), **{"1-per-class": random.permutation(np.arange(6, 84).reshape(13, 6))[:2]})
-        np.savez(step.path("sigma.npz"), **vars(suite))
+    episodes = {}
+    for shot in (1, 2):
+        rows = np.stack([random.permuted(pool, axis=1)[random.permutation(6)[:4], : shot + 3] for _ in range(9)])
+        parts = {"classes": rows[:, :, 0] % 6, "support": rows[..., :shot], "query": rows[..., shot:]}
+        episodes |= {f"4w{shot}s/{name}": part for name, part in parts.items()}
+    write_protocol_tasks("fewshot/proto-v1", episodes)
+    subsets = {"1-per-class": random.permutation(np.arange(6, 84).reshape(13, 6))[:2]}
+    write_protocol_tasks("scarce/linear-v1", subsets)
+    for name in ("sigma/onehot", "sigma/finetuned"):
+        write_protocol_tasks(name, vars(suite))
 
 
 def write_run(poison=False):
@@ -76,113 +90,144 @@ def project(tmp_path, monkeypatch, images, suite):
     write_run()
 
 
-def go(settings=SETTINGS):
-    evaluate(RUN, science=science_hash({}), dataset="toy", method="simclr", seed=3, settings=settings, device=CPU)
+def go(protocols=ALL, science=None):
+    evaluate(Run(RUN, science or science_hash({}), "toy", "simclr", 3), "toy", protocols, batch=512, device=CPU)
 
 
 def test_a_run_of_other_settings_is_not_scored(project):
     with pytest.raises(UserError, match=f"{RUN}: made with other settings"):
-        evaluate(RUN, science="0" * 64, dataset="toy", method="simclr", seed=3, settings=SETTINGS, device=CPU)
-    assert not (scores_dir(RUN) / RECORD).exists()
+        go(science="0" * 64)
+    assert not scores_dir(RUN, "toy").exists()
 
 
-def rows():
-    with open(scores_dir(RUN) / "scores.csv", encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+def folder(name):
+    return score_dir(RUN, "toy", name)
 
 
-def test_writes_what_the_formats_page_says(project, images):
+def rows(names=NAMES):
+    return [row for name in names for row in read_scores(folder(name))]
+
+
+def outcomes():
+    return {key: array for name in NAMES for key, array in read_outcomes(folder(name)).items()}
+
+
+def test_writes_what_the_formats_page_says(project):
     go()
-    table, outcomes = rows(), np.load(scores_dir(RUN) / "outcomes.npz")
+    table = rows()
     documented = Path(__file__).parents[2] / "docs" / "formats.md"
     for column in table[0]:
         assert f"`{column}`" in documented.read_text(encoding="utf-8")
     assert len({row["id"] for row in table}) == len(table) == 1 + 1 + 2 + 1 + 4 + 7
     for row in table:
-        text = "|".join((RUN, row["protocol"], row["task"], row["metric"]))
+        text = "|".join((RUN, "toy", row["protocol"], row["task"], row["metric"]))
         assert row["id"] == hashlib.sha256(text.encode()).hexdigest()[:16]
-        assert (row["run"], row["dataset"], row["method"], row["seed"]) == (
+        assert [row[key] for key in ("run", "dataset", "target", "method", "seed")] == [
             RUN,
+            "toy",
             "toy",
             "simclr",
             "3",
-        )
+        ]
         assert (row["split"], row["feature"], row["selection"]) == ("test", "backbone", "last")
         assert row["data_version"] == "v1"
         assert float(row["ci_lo"]) <= float(row["value"]) <= float(row["ci_hi"])
-        assert f"{row['protocol']}/{row['task']}" in outcomes
-    assert {f"{row['protocol']}/{row['task']}" for row in table} == set(outcomes)
-    features = np.load(scores_dir(RUN) / "features.npy")
-    encoder = load_encoder(run_dir(RUN) / "encoder.safetensors")
-    np.testing.assert_array_equal(features, embed(encoder, images, batch=512, device=CPU).numpy())
+    for name in NAMES:
+        own = read_scores(folder(name))
+        assert {f"{row['protocol']}/{row['task']}" for row in own} == set(read_outcomes(folder(name)))
+        cards = read_cards(folder(name))
+        assert {row["protocol"] for row in own} <= cards.keys()
+        assert all(card.text and card.source for card in cards.values())
 
 
 def test_values_are_the_means_of_their_outcomes_in_full_precision(project):
     go()
-    outcomes = np.load(scores_dir(RUN) / "outcomes.npz")
-    assert outcomes["linear/wmse-v1/all"].shape == outcomes["knn/5nn-euclid/all"].shape == (96,)
-    assert outcomes["scarce/linear-v1/1-per-class"].shape == (2, 96)
-    assert outcomes["fewshot/proto-v1/4w2s"].shape == (9,)
+    found = outcomes()
+    assert found["linear/wmse-v1/all"].shape == found["knn/5nn-euclid/all"].shape == (96,)
+    assert found["scarce/linear-v1/1-per-class"].shape == (2, 96)
+    assert found["fewshot/proto-v1/4w2s"].shape == (9,)
     for row in rows():
-        data = outcomes[f"{row['protocol']}/{row['task']}"]
+        data = found[f"{row['protocol']}/{row['task']}"]
         if row["metric"] == "accuracy" and not row["protocol"].startswith("gap/"):
             assert float(row["value"]) == pytest.approx(100 * data.mean(), rel=1e-12)
         if row["metric"] == "sigma_mean":
             assert float(row["value"]) == data.mean()
 
 
-def test_record_names_every_input_and_its_maker(project):
+def test_each_protocol_has_a_record_that_names_what_it_read(project):
     go()
-    record = read_record(scores_dir(RUN))
-    paths = {entry["path"]: entry["record"] for entry in record["inputs"]}
-    assert set(paths) == {
+    shared = {
         f"results/runs/{RUN}/encoder.safetensors",
         f"results/runs/{RUN}/config.json",
         *(f"results/data/toy/{name}" for name in ("images.npy", "index.csv", "card.json")),
-        *(f"results/tasks/toy-s3/{name}" for name in ("episodes.npz", "labels.npz", "sigma.npz")),
     }
-    assert None not in paths.values()
-    assert record["config"]["sigma"]["finetune_steps"] == 3
-    assert {Path(entry["path"]).name for entry in record["outputs"]} == set(OUTPUTS)
+    for name in NAMES:
+        record = read_record(folder(name))
+        paths = {entry["path"]: entry["record"] for entry in record["inputs"]}
+        drawn = {f"results/tasks/toy-s3/{file_stem(name)}/tasks.npz"} if name not in NAMES[:2] else set()
+        assert set(paths) == shared | drawn
+        assert None not in paths.values()
+        assert (record["step"], record["name"], record["seed"]) == ("evaluate", f"{RUN}/toy/{file_stem(name)}", 3)
+        assert (record["config"]["protocol"], record["config"]["target"]) == (name, "toy")
+        assert {Path(entry["path"]).name for entry in record["outputs"]} == set(OUTPUTS)
+    assert read_record(folder("sigma/finetuned"))["config"]["settings"]["finetune_steps"] == 3
+
+
+def test_a_bundle_stands_for_all_of_them(project):
+    go()
+    bundle = read_record(scores_dir(RUN, "toy"))
+    assert (bundle["step"], bundle["name"], bundle["outputs"]) == ("bundle", f"scores/{RUN}/toy", [])
+    assert {entry["record"] for entry in bundle["inputs"]} == {read_record(folder(name))["id"] for name in NAMES}
+    assert [asked["protocol"] for asked in bundle["config"]["protocols"]] == list(NAMES)
+    assert bundle["notes"]["made"] == len(NAMES)
 
 
 def test_same_inputs_give_the_same_bytes(project):
     go()
-    first = {name: (scores_dir(RUN) / name).read_bytes() for name in OUTPUTS}
-    shutil.rmtree(scores_dir(RUN))
+    first = {(name, each): (folder(name) / each).read_bytes() for name in NAMES for each in OUTPUTS}
+    shutil.rmtree(scores_dir(RUN, "toy"))
     go()
-    assert first == {name: (scores_dir(RUN) / name).read_bytes() for name in OUTPUTS}
+    assert first == {(name, each): (folder(name) / each).read_bytes() for name in NAMES for each in OUTPUTS}
+
+
+def test_only_what_is_not_current_is_made(project, monkeypatch):
+    go()
+    before = {name: (folder(name) / RECORD).stat().st_mtime_ns for name in NAMES}
+    stale = {"sigma/finetuned", "knn/5nn-euclid", "scarce/linear-v1"}
+    (folder("knn/5nn-euclid") / "scores.csv").unlink()
+    write_protocol_tasks("scarce/linear-v1", {"1-per-class": np.arange(6, 18).reshape(2, 6)})
+    go([*ALL[:-1], protocol("sigma/finetuned", finetune_steps=2)])
+    assert {name for name in NAMES if (folder(name) / RECORD).stat().st_mtime_ns != before[name]} == stale
+    assert read_record(scores_dir(RUN, "toy"))["notes"]["made"] == len(stale)
+    monkeypatch.setattr(module, "embed", lambda *arguments, **more: pytest.fail("features were made"))
+    go([*ALL[:-1], protocol("sigma/finetuned", finetune_steps=2)])
+
+
+def test_a_protocol_more_leaves_the_others_as_they_are(project):
+    go(ALL[:2])
+    before = [(folder(name) / RECORD).read_bytes() for name in NAMES[:2]]
+    go(ALL[:3])
+    assert [(folder(name) / RECORD).read_bytes() for name in NAMES[:2]] == before
+    assert len(read_record(scores_dir(RUN, "toy"))["inputs"]) == 3
 
 
 def test_unlabelled_images_are_never_used(project, monkeypatch):
     seen = []
-    score = module.knn.evaluate_knn
-    monkeypatch.setattr(
-        module.knn, "evaluate_knn", lambda *given, **more: seen.append(given[2:]) or score(*given, **more)
-    )
-    go(EvaluationSettings(protocols=("knn/5nn-euclid",)))
-    assert seen[0][0].tolist() == list(range(3, 84))
-    assert seen[0][1].tolist() == list(range(144, 240))
+    monkeypatch.setattr(type(ALL[1]), "score", lambda one, subject, target, tasks, seed: seen.append(target) or [])
+    with pytest.raises(UserError, match="gives no score"):
+        go(ALL[1:2])
+    assert seen[0].train.tolist() == list(range(3, 84))
+    assert seen[0].test.tolist() == list(range(144, 240))
 
 
-def test_only_the_protocols_asked_for(project):
-    go(EvaluationSettings(protocols=("sigma/onehot", "knn/5nn-euclid")))
-    assert {row["protocol"] for row in rows()} == {
-        "knn/5nn-euclid",
-        "sigma/onehot-eps0.1-kl-tau0.5",
-        "sigma/onehot-eps0.1-kl-tau0.5-cal",
-    }
-
-
-def test_a_protocol_that_nothing_scores_is_refused(project, monkeypatch):
-    """Also where others do give scores: a job that ends well has scored all that it was asked for."""
-    monkeypatch.setattr(module, "PROTOCOLS", (*PROTOCOLS, "forgotten/v1"))
-    with pytest.raises(UserError, match=r"^toy: forgotten/v1 gives no score; leave it out of evaluation\.protocols$"):
-        go(EvaluationSettings(protocols=("knn/5nn-euclid", "forgotten/v1")))
-    monkeypatch.setattr(module.knn, "evaluate_knn", lambda *given, **more: [])
-    with pytest.raises(UserError, match=r"^toy: knn/5nn-euclid gives no score"):
-        go(EvaluationSettings(protocols=("knn/5nn-euclid",)))
-    assert not (scores_dir(RUN) / RECORD).exists()
+def test_a_protocol_without_a_score_is_refused(project, monkeypatch):
+    """A job that ends well has scored all that it was asked for; what others gave stays."""
+    monkeypatch.setattr(type(ALL[1]), "score", lambda *given: [])
+    with pytest.raises(UserError, match=r"^toy: knn/5nn-euclid gives no score; leave it out of evaluation$"):
+        go(ALL[:2])
+    assert (folder(NAMES[0]) / RECORD).is_file()
+    assert not (folder(NAMES[1]) / RECORD).exists()
+    assert not (scores_dir(RUN, "toy") / RECORD).exists()
 
 
 def test_an_encoder_that_diverged_leaves_nothing(project):
@@ -190,7 +235,7 @@ def test_an_encoder_that_diverged_leaves_nothing(project):
     write_run(poison=True)
     with pytest.raises(UserError, match=r"encoder\.safetensors: gives features that are not finite"):
         go()
-    assert not list(scores_dir(RUN).glob("*"))
+    assert not list(scores_dir(RUN, "toy").rglob(RECORD))
 
 
 @pytest.mark.parametrize("missing", ["encoder.safetensors", "config.json"])
@@ -198,30 +243,26 @@ def test_a_missing_input_leaves_nothing(project, missing):
     (run_dir(RUN) / missing).unlink()
     with pytest.raises(UserError, match=missing):
         go()
-    assert not (scores_dir(RUN) / RECORD).exists()
+    assert not list(scores_dir(RUN, "toy").rglob(RECORD))
 
 
 def test_an_altered_input_is_refused(project):
-    with open(tasks_dir("toy", 3) / "sigma.npz", "ab") as file:
+    with open(tasks_dir("toy", 3) / "sigma__onehot/tasks.npz", "ab") as file:
         file.write(b"x")
-    with pytest.raises(UserError, match=r"sigma\.npz: altered"):
+    with pytest.raises(UserError, match=r"sigma__onehot/tasks\.npz: altered"):
         go()
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"protocols": ("linear/wmse",)}, "did you mean 'linear/wmse-v1'"),
-        ({"protocols": ("sigma/onehott",)}, "did you mean 'sigma/onehot'"),
-        ({"protocols": ()}, "protocols: empty"),
-        ({"protocols": ("linear/wmse-v1", "linear/wmse-v1")}, "protocols: one is named twice"),
-        ({"batch": 0}, r"batch: must be .*1"),
-    ],
-)
-def test_bad_settings_say_how_to_mend_them(change, message):
-    with pytest.raises(ValueError, match=message):
-        EvaluationSettings(**change)
+def test_tasks_of_another_shape_are_one_line(project):
+    write_protocol_tasks("fewshot/proto-v1", {"5w1s/classes": np.zeros((2, 2), np.int64)})
+    with pytest.raises(UserError, match=r"fewshot__proto_v1/tasks\.npz: cannot be read .*lacks a part"):
+        go(ALL[2:3])
 
 
-def test_all_protocols_are_on_by_default():
-    assert EvaluationSettings().protocols == PROTOCOLS
+def test_images_of_another_size_are_fitted_to_the_encoder(project, images):
+    large = np.repeat(np.repeat(images, 2, axis=2), 2, axis=3)
+    write_data(large)
+    go(ALL[1:2])
+    (row,) = rows(NAMES[1:2])
+    assert row["target"] == "toy"
+    assert 0 <= float(row["value"]) <= 100

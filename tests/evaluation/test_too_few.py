@@ -1,23 +1,18 @@
 """Data that do not have what a protocol takes: one line that says what, never an error of a library or a number."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_step import RUN, go, project  # noqa: F401  (a fixture)
 
 from gessl.errors import UserError
-from gessl.evaluation.fewshot import evaluate_fewshot
-from gessl.evaluation.knn import evaluate_knn
-from gessl.evaluation.linear import evaluate_linear
-from gessl.evaluation.scarce import evaluate_scarce
-from gessl.evaluation.step import EvaluationSettings
-from gessl.evaluation.universality import SigmaSettings, evaluate_finetuned, evaluate_onehot
-from gessl.layout import data_dir, scores_dir, tasks_dir
+from gessl.layout import data_dir, scores_dir
 from gessl.records.step import Step
-from gessl.tasks.read import Episodes
+from tests.evaluation.test_step import RUN, go, project, write_protocol_tasks  # noqa: F401  (a fixture)
+from tests.support.scored import protocol, scored
 
 NONE, SOME = torch.arange(0), torch.arange(20)
 FEATURES, LABELS = torch.randn(40, 3, generator=torch.Generator().manual_seed(0)), torch.arange(40) % 4
@@ -26,16 +21,17 @@ DRAWS = {"1pct": np.arange(8).reshape(2, 4)}
 
 def supervised(train, test, draws=DRAWS, labels=LABELS):
     return {
-        "linear": lambda: evaluate_linear(FEATURES, labels, train, test, classes=4, seed=0),
-        "knn": lambda: evaluate_knn(FEATURES, labels, train, test, classes=4),
-        "scarce": lambda: evaluate_scarce(FEATURES, labels, train, test, draws),
+        name.split("/")[0]: lambda name=name: scored(
+            protocol(name), FEATURES, labels=labels, train=train, test=test, classes=4, tasks=draws
+        )
+        for name in ("linear/wmse-v1", "knn/5nn-euclid", "scarce/linear-v1")
     }
 
 
 def refused(call, message):
     with pytest.raises(UserError, match=message) as error:
         call()
-    assert "\n" not in str(error.value) and "evaluation.protocols" in str(error.value)
+    assert "\n" not in str(error.value) and "evaluation" in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["linear", "knn", "scarce"])
@@ -64,23 +60,22 @@ def test_a_draw_of_a_single_class_is_refused(draw):
 )
 def test_episodes_without_what_they_take_are_refused(shape, message):
     count, way, shot, queries = shape
-    parts = [np.zeros(rest, np.int64) for rest in ((count, way), (count, way, shot), (count, way, queries))]
-    refused(lambda: evaluate_fewshot(FEATURES, {"5w1s": Episodes(*parts)}), message)
+    shapes = {"classes": (count, way), "support": (count, way, shot), "query": (count, way, queries)}
+    tasks = {f"5w1s/{part}": np.zeros(rest, np.int64) for part, rest in shapes.items()}
+    refused(lambda: scored(protocol("fewshot/proto-v1"), FEATURES, tasks=tasks), message)
 
 
 @pytest.mark.parametrize("split", ["classes", "train", "val", "test", "tasks"])
 def test_suites_without_what_they_take_are_refused(split, encoder, images, suite):
-    settings, features = SigmaSettings(finetune_steps=1), torch.randn(len(images), 5)
+    features = torch.randn(len(images), 5)
     if split == "tasks":
         poor = type(suite)(*(part[:0] for part in vars(suite).values()))
     elif split == "classes":
         poor = type(suite)(*(part[:, :1] for part in vars(suite).values()))
     else:
         poor = dataclasses.replace(suite, **{split: getattr(suite, split)[:, :, :0]})
-    for call in (
-        lambda: evaluate_onehot(features, poor, settings),
-        lambda: evaluate_finetuned(encoder, images, features, poor, settings),
-    ):
+    for one in (protocol("sigma/onehot"), protocol("sigma/finetuned", finetune_steps=1)):
+        call = functools.partial(scored, one, features, tasks=vars(poor), encoder=encoder, images=images)
         refused(call, "^sigma/.*(0|1) .*but it takes")
 
 
@@ -101,9 +96,6 @@ def test_the_step_says_so_in_one_line(project, name, keep, message):  # noqa: F8
         table.to_csv(step.path("index.csv"), index=False)
         for each, content in kept.items():
             step.path(each).write_bytes(content)
-    with Step("tasks", "toy-s3", tasks_dir("toy", 3), inputs=[], config={}) as step:
-        for each in ("episodes.npz", "sigma.npz"):
-            step.path(each).write_bytes((tasks_dir("toy", 3) / each).read_bytes())
-        np.savez(step.path("labels.npz"), **{"1-per-class": labelled[None, :3]})
-    refused(lambda: go(EvaluationSettings(protocols=(name,))), message)
-    assert not list(scores_dir(RUN).glob("*"))
+    write_protocol_tasks("scarce/linear-v1", {"1-per-class": labelled[None, :3]})
+    refused(lambda: go([protocol(name)]), message)
+    assert not [path for path in scores_dir(RUN, "toy").rglob("*") if path.is_file()]

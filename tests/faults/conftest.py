@@ -18,8 +18,7 @@ TINY = SMALL | {
     "variants": {"base": {}},
     "comparisons": [],
     "recipe": {"backbone": "small-vit", "train": {"steps": 2, "batch": 8, "warmup": 1, "lr": 0.003}},
-    "tasks": {"ways": [5], "shots": [1], "episodes": 4, "label_draws": 1, "sigma": {"tasks": 1}},
-    "evaluation": {"protocols": ["knn/5nn-euclid"]},
+    "evaluation": ["knn/5nn-euclid", {"protocol": "fewshot/proto-v1", "ways": [5], "shots": [1], "episodes": 4}],
     "efficiency": {"checkpoint_every": 1, "log_every": 1},
 }  # fmt: skip
 

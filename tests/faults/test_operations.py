@@ -54,7 +54,7 @@ WRITING = {
     "crate": Case(lambda: ["crate", "small", "crate"], ("crate",)),
     "sign": Case(lambda: ["sign", "key"], ("signatures",)),
     "track": Case(lambda: ["track"], ("mlflow",)),
-    "replay": Case(lambda: ["replay", "results/tasks/digits-s0", "--here"]),
+    "replay": Case(lambda: ["replay", "results/tasks/digits-s0/fewshot__proto_v1", "--here"]),
 }
 PASSING = ("cache/", "tmp/")  # where a killed process, or one that may not remove, leaves what others remove
 CONVENIENCE = "cache/"  # what lies there may be missing: the verb has said so, or works without

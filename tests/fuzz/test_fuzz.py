@@ -65,8 +65,8 @@ def run(words: list[str], case: str) -> Attempt:
 # experiments
 
 FULL = SMALL | {
-    "efficiency": {"checkpoint_every": 3, "log_every": 1, "threads": 1, "compile": False},
-    "evaluation": {"protocols": ["knn/5nn-euclid"], "batch": 64},
+    "efficiency": {"checkpoint_every": 3, "log_every": 1, "threads": 1, "compile": False, "embed_batch": 64},
+    "evaluation": ["knn/5nn-euclid"],
     "axes": {"train.lr": [0.1, 0.01]},
 }
 ODDITIES = (

@@ -53,15 +53,15 @@ def test_ids_are_those_of_earlier_versions(path: str) -> None:
 
 
 def test_a_batch_makes_shared_runs_once_and_scores_them_for_all(write: Callable[..., Path]) -> None:
-    one = write("one", evaluation={"protocols": ["linear/wmse-v1"]})
-    two = write("two", seeds=[1, 2], evaluation={"protocols": ["knn/5nn-euclid"]})
+    one = write("one", evaluation=["linear/wmse-v1"])
+    two = write("two", seeds=[1, 2], evaluation=["knn/5nn-euclid"])
     batch = Batch.load([one, two])
     assert len(batch.runs) == 6
     shared = {run for run, owners in batch.owners.items() if owners == ("one", "two")}
     assert {batch.runs[run].science.seed for run in shared} == {1}
     assert len(shared) == 2
     for run, cell in batch.runs.items():
-        scored = set(batch.evaluation(run).protocols)
+        scored = set(batch.evaluations(run)["digits"])
         assert scored == {
             0: {"linear/wmse-v1"}, 1: {"linear/wmse-v1", "knn/5nn-euclid"}, 2: {"knn/5nn-euclid"}
         }[cell.science.seed]  # fmt: skip
@@ -70,8 +70,14 @@ def test_a_batch_makes_shared_runs_once_and_scores_them_for_all(write: Callable[
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"tasks": {"episodes": 21}}, "share the data set digits but not its tasks"),
-        ({"evaluation": {"batch": 7}}, "share runs but not evaluation"),
+        (
+            {"evaluation": [{"protocol": "fewshot/proto-v1", "episodes": 21}]},
+            "two experiments score runs on digits by fewshot/proto-v1, each with other settings",
+        ),
+        (
+            {"methods": {"byol": {}}, "evaluation": [{"protocol": "sigma/onehot", "tasks": 5}]},
+            "score runs on digits by sigma/onehot, each with other settings, but its tasks are drawn once",
+        ),
         ({"name": "one"}, "two.yaml: name: .*one.yaml is called 'one', too; rename one of them"),
     ],
 )
@@ -145,7 +151,7 @@ def test_tasks_of_a_data_set_that_nobody_asks_for_are_refused(
     write: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["tasks", "nope", "0", "--config", str(write("some"))]) == 2
-    assert capsys.readouterr().err.startswith("gessl: some: unknown data set 'nope' (valid: digits)")
+    assert capsys.readouterr().err.startswith("gessl: some: no tasks of nope with seed 0 (of digits with seed 0, ")
 
 
 def test_all_grids_of_the_paper_are_one_batch() -> None:

@@ -18,6 +18,7 @@ from gessl.grid.values import load_references
 from gessl.identity import science_hash
 from gessl.methods import method_names
 from gessl.optimizer import LARS, SGD, Adam
+from gessl.protocols import protocol_names
 from gessl.training.settings import Cosine
 from tests.conftest import ROOT, SMALL, copy_project
 
@@ -32,6 +33,11 @@ def changed(*path: str | int, to: object) -> dict:
         place = place.setdefault(key, {}) if isinstance(place, dict) else place[key]  # type: ignore[index]
     place[path[-1]] = to  # type: ignore[index]
     return tree
+
+
+def scored_by(name: str, **settings: object) -> dict:
+    """The small experiment, scored by one protocol."""
+    return changed("evaluation", to=[{"protocol": name, **settings}])
 
 
 GUIDED = {"support_query": {}, "target_steps": 0, "kl_weight": 0, "ssl_at": "adapted"}
@@ -57,9 +63,20 @@ WRONG = [
     (changed("recipe", "views", to="digit"), "unknown view policy 'digit'; did you mean 'digits'?"),
     (changed("seed", to=[1]), "unknown key 'seed'; did you mean 'seeds'?"),
     (changed("efficiency", "thread", to=1), "efficiency.thread: unknown key 'thread'; did you mean 'threads'?"),
-    (changed("evaluation", to={"batches": 1}), "evaluation.batches: unknown key 'batches'; did you mean 'batch'?"),
-    (changed("tasks", "epochs", to=9), "tasks.epochs: unknown key 'epochs' (valid: episodes, label_draws, "),
-    (changed("tasks", "sigma", "ways", to=2), "tasks.sigma.ways: unknown key 'ways'; did you mean 'way'?"),
+    (changed("efficiency", "embed_batches", to=1), "unknown key 'embed_batches'; did you mean 'embed_batch'?"),
+    (scored_by("fewshot/proto-v1", epochs=9), ".epochs: unknown key 'epochs' (valid: episodes, "),
+    (scored_by("sigma/onehot", ways=2), "evaluation.0.ways: unknown key 'ways'; did you mean 'way'?"),
+    (scored_by("fewshot/proto"), "evaluation.0: no protocol 'fewshot/proto'; did you mean 'fewshot/proto-v1'?"),
+    (scored_by("knn/5nn-euclid", on="digit"), "evaluation.0.on: unknown data set 'digit'; did you mean 'digits'?"),
+    (scored_by("knn/5nn-euclid", on=[]), "evaluation.0.on: must name data sets (or 'own'), each once, got []"),
+    (scored_by("knn/5nn-euclid", on=["own", "own"]), "evaluation.0.on: must name data sets (or 'own'), each once"),
+    (scored_by("knn/5nn-euclid", neighbours=7), "evaluation.0.neighbours: is what knn/5nn-euclid stands for; give"),
+    (
+        changed("evaluation", to=["knn/5nn-euclid", {"protocol": "knn/5nn-euclid", "on": ["digits", "own"]}]),
+        "evaluation.1: knn/5nn-euclid is named twice for the same data; name it once",
+    ),
+    (changed("evaluation", to=[]), "evaluation: names no protocol; there is linear/wmse-v1, for one"),
+    (changed("evaluation", to=[{"tasks": 3}]), "evaluation.0: needs the id of a protocol, or a mapping with the key"),
     (changed("seeds", to=[-1]), "seeds.0: must be a whole number, at least 0 and at most 9007199254740991, got -1"),
     (changed("seeds", to=[1, 1]), "seeds: [1, 1] names one of them twice"),
     (changed("methods", to={"simclrr": {}}), "unknown method 'simclrr'; did you mean 'simclr'?"),
@@ -126,8 +143,11 @@ WRONG = [
         changed("methods", to={"w_mse": {"dim": 16}}) | {"variants": {"gessl": {"gessl": GUIDED}}, "comparisons": []},
         "gessl.support_query: w_mse: support_query judges the two views of half a mini-batch",
     ),
-    (changed("tasks", "shots", to=[0]), "tasks.shots.0: must be a whole number"),
-    (changed("evaluation", "protocols", to=["linear/wmse"]), "did you mean 'linear/wmse-v1'?"),
+    (scored_by("fewshot/proto-v1", shots=[0]), "evaluation.0.shots.0: must be a whole number"),
+    (
+        changed("evaluation", to=["linear/wmse"]),
+        "evaluation.0: no protocol 'linear/wmse'; did you mean 'linear/wmse-v1'?",
+    ),
     (
         changed("efficiency", "threads", to=0),
         "efficiency.threads: must be a whole number, at least 1 and at most 1024, got 0",
@@ -154,6 +174,7 @@ def test_bad_input_is_one_line_with_exit_code_2(
     error = capsys.readouterr().err
     assert complaint in error
     assert len(error.splitlines()) == 1
+    assert re.match(rf"gessl: {re.escape(str(path))}:\d+: ", error)
 
 
 @pytest.mark.parametrize(
@@ -222,7 +243,7 @@ def test_the_id_is_that_of_the_science() -> None:
         lambda: changed("efficiency", "threads", to=2),
         lambda: changed("title", to="Another"),
         lambda: changed("resources", to={"pretrain": {"mem_mb": 9}}),
-        lambda: changed("evaluation", "protocols", to=["knn/5nn-euclid"]),
+        lambda: changed("evaluation", to=["knn/5nn-euclid"]),
     ]
     for make in same:
         assert ids(make()) == before
@@ -338,9 +359,9 @@ def test_what_is_not_possible_yet_says_what_is_missing(
     assert main(["check", "--config", f"config/paper/{name}"]) == 2
     error = capsys.readouterr().err.removeprefix("gessl: ")
     lines = error.splitlines()
-    assert all(re.match(rf"config/paper/{name}:\d+: [a-z.]+: ", line) and len(line) < 400 for line in lines)
+    assert all(re.match(rf"config/paper/{name}:\d+: [a-z.0-9]+: ", line) and len(line) < 400 for line in lines)
     assert all(repr(what) in error for what in MISSING[name])
-    assert len(lines) == len({line.split(": ")[1] for line in lines}) <= 4
+    assert len(lines) == len({line.split(": ")[1] for line in lines}) <= 6  # one for each protocol that is missing
 
 
 def test_an_edited_view_policy_changes_the_settings_of_its_runs_and_no_id(pinned: Path) -> None:
@@ -595,6 +616,65 @@ def test_the_published_schema_is_current() -> None:
     assert path.read_text(encoding="utf-8") == schema(), f"run `gessl schema > {path.relative_to(ROOT)}`"
 
 
-def test_supervised_protocols_on_classes_that_training_lacks_are_refused_at_once() -> None:
-    with pytest.raises(UserError, match=r"glyphs: no class of its test split has training images, so linear/wmse-v1"):
+def test_a_protocol_on_data_that_it_does_not_fit_says_what_is_missing() -> None:
+    with pytest.raises(UserError) as refused:
         Experiment.parse({**SMALL, "datasets": ["glyphs"], "recipe": {"views": "glyphs"}}, "here")
+    for place, name in enumerate(("linear/wmse-v1", "knn/5nn-euclid", "scarce/linear-v1")):
+        (line,) = (line for line in str(refused.value).splitlines() if f": {name}: " in line)
+        assert "no class of its test split has labelled training images" in line
+        assert line.startswith("here: evaluation.") and line.split(": ")[2] == "glyphs", place
+    assert "fewshot/proto-v1" not in str(refused.value)
+
+
+NEW = """
+from dataclasses import dataclass
+from gessl.protocols.contract import Protocol
+
+@dataclass(frozen=True)
+class New(Protocol):
+    first: int
+"""
+
+
+def test_a_suite_that_is_too_large_for_the_data_names_the_setting_and_each_split() -> None:
+    with pytest.raises(UserError) as refused:
+        Experiment.parse(scored_by("sigma/onehot", way=11), "here")
+    lines = str(refused.value).splitlines()
+    assert len(lines) == 3
+    for split, line in zip(("train", "val", "test"), lines, strict=True):
+        assert line.startswith("here: evaluation.0.way: digits: sigma/onehot: 10 classes with ")
+        assert f" {split} images or more, but a task takes 11" in line
+
+
+@pytest.fixture
+def plugged(pinned: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of further protocols, next to those of the package."""
+    import gessl.protocols
+
+    folder = pinned / "more"
+    folder.mkdir()
+    monkeypatch.setattr(gessl.protocols, "__path__", [*gessl.protocols.__path__, str(folder)])
+    return folder
+
+
+def test_a_protocol_needs_both_its_file_and_its_yaml(plugged: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("config/config.yaml").write_text(yaml.safe_dump(scored_by("mine/new")), encoding="utf-8")
+    (plugged / "mine__new.py").write_text(NEW, encoding="utf-8")
+    assert "mine/new" in protocol_names()
+    assert main(["check"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "config/protocols/mine__new.yaml is missing; write its values there" in line
+    Path("config/protocols/mine__new.yaml").write_text("first: 5\n", encoding="utf-8")
+    (plugged / "mine__new.py").unlink()
+    Path("config/config.yaml").write_text(yaml.safe_dump(SMALL), encoding="utf-8")
+    assert main(["check"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "config/protocols/mine__new.yaml: no protocol has these values" in line
+    assert "gessl/protocols/mine__new.py is missing" in line
+
+
+def test_two_protocol_files_of_one_name_are_refused(plugged: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (plugged / "knn__5nn_euclid.py").write_text("", encoding="utf-8")
+    assert main(["check"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "protocol 'knn/5nn-euclid': two files have this name, so one hides the other; rename one" in line

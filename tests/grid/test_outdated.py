@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from gessl.grid import outdated as module
 from gessl.grid.batch import Batch
 from gessl.grid.outdated import outdated
 from gessl.layout import data_dir, manifest_dir, run_dir, tasks_dir
+from gessl.protocols.contract import file_stem
+from gessl.records import current as module
 from gessl.records.record import parse_record, record_id, record_text
 from gessl.records.step import Step
 
@@ -22,6 +23,10 @@ CONFIG = Path("config/config.yaml")
 def project(prepared: Path) -> Path:
     """Digits, fetched, prepared and drawn for seed 0; no run yet."""
     return prepared
+
+
+DRAWN = tasks_dir("digits", 0)
+SUITE = DRAWN / file_stem("sigma/onehot")
 
 
 def batch() -> Batch:
@@ -51,13 +56,23 @@ def test_other_sources(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_another_lock(project: Path) -> None:
     Path("requirements.lock").write_text("torch==0\n", encoding="utf-8")
     found = outdated(batch())
-    assert set(found) == {manifest_dir("digits"), data_dir("digits"), tasks_dir("digits", 0)}
+    assert set(found) == {manifest_dir("digits"), data_dir("digits"), DRAWN}
     assert set(found.values()) == {"requirements.lock changed since"}
 
 
 def test_other_settings(project: Path) -> None:
-    rewrite(tasks_dir("digits", 0), lambda record: record["config"]["tasks"].update(episodes=7))
-    assert outdated(batch()) == {tasks_dir("digits", 0): "its settings changed since"}
+    rewrite(DRAWN, lambda record: record["config"]["protocols"].pop())
+    assert outdated(batch()) == {DRAWN: "its settings changed since"}
+
+
+def test_other_settings_of_one_protocol(project: Path) -> None:
+    rewrite(SUITE, lambda record: record["config"]["settings"].update(tasks=7))
+    assert outdated(batch()) == {DRAWN: "its settings changed since"}, "of a bundle, its own folder is named"
+
+
+def test_a_part_that_was_made_again(project: Path) -> None:
+    rewrite(SUITE, lambda record: record.update(host="another"))
+    assert outdated(batch()) == {DRAWN: f"{SUITE}/tasks.npz was made again since"}
 
 
 def edit_entry(name: str, old: str, new: str) -> None:
@@ -99,8 +114,8 @@ def test_a_run_whose_view_policy_was_edited(project: Path) -> None:
 def test_an_input_that_was_made_again(project: Path) -> None:
     rewrite(data_dir("digits"), lambda record: record.update(host="another"))
     found = outdated(batch())
-    assert set(found) == {tasks_dir("digits", 0)}
-    assert "was made again since" in found[tasks_dir("digits", 0)]
+    assert set(found) == {DRAWN}
+    assert "was made again since" in found[DRAWN]
 
 
 def test_another_pin(project: Path) -> None:

@@ -11,7 +11,10 @@ import pytest
 import yaml
 
 from gessl.cli import main
-from gessl.grid.experiment import Experiment
+from gessl.evaluation.step import score_dir, score_settings
+from gessl.grid.batch import Batch
+from gessl.layout import scores_dir
+from gessl.records.bundle import bundle
 from gessl.records.step import Step
 from tests.conftest import SMALL, copy_project
 from tests.support.repositories import forge
@@ -52,12 +55,26 @@ def test_the_jobs_are_those_of_snakemake(project: Path, capsys: pytest.CaptureFi
     assert (found["cells"], found["runs"], found["shared"]) == (12, 10, 2)
 
 
-def record(run: str, part: str, *, seconds: float, config: dict, notes: dict | None = None) -> None:
-    """What a step of that many seconds leaves that wrote 1,000 bytes."""
-    with Step(part, run, Path("results") / part / run, inputs=[], config=config) as step:
+def trained(run: str, *, seconds: float, config: dict, notes: dict | None = None) -> None:
+    """What a pretraining of that many seconds leaves that wrote 1,000 bytes."""
+    folder = Path("results/runs") / run
+    with Step("runs", run, folder, inputs=[], config=config) as step:
         step.path("output").write_bytes(bytes(1000))
         step.notes |= notes or {}
-    forge(Path("results") / part / run, lambda found: found.update(seconds=seconds))
+    forge(folder, lambda found: found.update(seconds=seconds))
+
+
+def scored(run: str, *, seconds: float, made: int = 6, lost: str = "") -> None:
+    """What a job of that many seconds leaves that scored a run on digits, and wrote 1,000 bytes for each protocol."""
+    files, asked = [], []
+    for name, protocol in Batch.load([CONFIG]).evaluations(run)["digits"].items():
+        folder, config = score_dir(run, "digits", name), score_settings(protocol, "digits")
+        with Step("evaluate", f"{run}/digits/{folder.name}", folder, inputs=[], config=config) as step:
+            step.path("scores.csv").write_bytes(bytes(1000))
+        files.append(folder / "scores.csv")
+        asked.append({key: value for key, value in config.items() if key != lost})
+    config = {} if lost == "protocols" else {"protocols": asked}
+    bundle(scores_dir(run, "digits"), files, config, {"job_seconds": seconds, "made": made})
 
 
 def test_hours_and_bytes_are_those_of_finished_runs_that_are_alike(
@@ -66,12 +83,12 @@ def test_hours_and_bytes_are_those_of_finished_runs_that_are_alike(
     import dataclasses
 
     assert planned(capsys, str(CONFIG))["cost"]["runs"] == 0
-    cells = {(cell.variant, cell.science.seed): cell for cell in Experiment.load(CONFIG).runs()}
-    base, protocols = cells["base", 0], list(Experiment.load(CONFIG).evaluation.protocols)
+    cells = {(cell.variant, cell.science.seed): cell for cell in Batch.load([CONFIG]).runs.values()}
+    base = cells["base", 0]
     # 3 of its 12 steps were made by an attempt that was killed: 9 steps took 45 s, so 12 take 60 s
     science, notes = dataclasses.asdict(base.science), {"resumed_from_step": 3}
-    record(base.id, "runs", config=science, seconds=45.0, notes=notes)
-    record(base.id, "scores", config={"protocols": protocols}, seconds=12.0)
+    trained(base.id, config=science, seconds=45.0, notes=notes)
+    scored(base.id, seconds=12.0)
     found = planned(capsys, str(CONFIG))
     assert found["finished"] == 1
     assert found["jobs"]["pretrain"] == {"all": 4, "to do": 3}
@@ -79,7 +96,7 @@ def test_hours_and_bytes_are_those_of_finished_runs_that_are_alike(
     assert cost["runs"] == 1, "base with seed 1; GeSSL's two runs cost something else"
     assert cost["core_hours"] == pytest.approx((60 + 12) / 3600)
     assert cost["gpu_hours"] == 0
-    assert cost["bytes"] == 2000
+    assert cost["bytes"] == 1000 + 6 * 1000
     assert cost["unmeasured"] == {cells["gessl", 0].id: 2}
     assert main(["plan", str(CONFIG)]) == 0
     text = capsys.readouterr().out
@@ -87,19 +104,29 @@ def test_hours_and_bytes_are_those_of_finished_runs_that_are_alike(
     assert "for 1 of 3 runs to do" in text
 
 
-@pytest.mark.parametrize("lost", ["views", "train", "gessl", "protocols"])
+@pytest.mark.parametrize("lost", ["views", "train", "gessl", "protocols", "settings"])
 def test_runs_of_an_earlier_version_that_had_other_settings_are_not_measured(
     project: Path, capsys: pytest.CaptureFixture[str], lost: str
 ) -> None:
     import dataclasses
 
-    experiment = Experiment.load(CONFIG)
-    (first, *_) = experiment.runs()
+    (first, *_) = Batch.load([CONFIG]).runs.values()
     science: dict[str, Any] = dataclasses.asdict(first.science)
-    scoring: dict[str, Any] = {"protocols": list(experiment.evaluation.protocols)}
-    (scoring if lost == "protocols" else science).pop(lost)
-    record(first.id, "runs", config=science, seconds=45.0)
-    record(first.id, "scores", config=scoring, seconds=12.0)
+    science.pop(lost, None)
+    trained(first.id, config=science, seconds=45.0)
+    scored(first.id, seconds=12.0, lost=lost)
+    found = planned(capsys, str(CONFIG))
+    assert (found["finished"], found["cost"]["runs"]) == (1, 0)
+
+
+def test_a_job_that_found_some_scores_in_place_measures_nothing(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import dataclasses
+
+    (first, *_) = Batch.load([CONFIG]).runs.values()
+    trained(first.id, config=dataclasses.asdict(first.science), seconds=45.0)
+    scored(first.id, seconds=12.0, made=5)
     found = planned(capsys, str(CONFIG))
     assert (found["finished"], found["cost"]["runs"]) == (1, 0)
 
@@ -109,14 +136,12 @@ def test_runs_of_an_earlier_version_whose_settings_had_another_shape_are_not_mea
 ) -> None:
     import dataclasses
 
-    experiment = Experiment.load(CONFIG)
-    runs = {cell.variant: cell for cell in experiment.runs()}
-    for cell in runs.values():
+    for cell in list(Batch.load([CONFIG]).runs.values())[::2]:
         science: dict[str, Any] = dataclasses.asdict(cell.science)
         science["train"] |= {"optimizer": "adam", "beta2": 0.999, "schedule": "cosine", "min_lr": 0.0}
         science["gessl"] = science["gessl"] and science["gessl"] | {"solver": "exact", "last_steps": 1, "radius": 4e-3}
-        record(cell.id, "runs", config=science, seconds=45.0)
-        record(cell.id, "scores", config={"protocols": list(experiment.evaluation.protocols)}, seconds=12.0)
+        trained(cell.id, config=science, seconds=45.0)
+        scored(cell.id, seconds=12.0)
     found = planned(capsys, str(CONFIG))
     assert (found["finished"], found["cost"]["runs"]) == (2, 0)
 
@@ -130,11 +155,10 @@ def test_what_was_measured_without_a_gpu_says_nothing_of_runs_with_one(
         yaml.safe_dump({**SMALL, "resources": {"pretrain": {"gpu": 2}}, "variants": {"base": {}}, "comparisons": []}),
         encoding="utf-8",
     )
-    experiment = Experiment.load(CONFIG)
-    first, second = experiment.runs()
+    first, second = Batch.load([CONFIG]).runs.values()
     science = dataclasses.asdict(first.science)
-    record(first.id, "runs", config=science, seconds=3600.0)
-    record(first.id, "scores", config={"protocols": list(experiment.evaluation.protocols)}, seconds=0.0)
+    trained(first.id, config=science, seconds=3600.0)
+    scored(first.id, seconds=0.0)
     assert list(planned(capsys, str(CONFIG))["cost"]["unmeasured"]) == [second.id]
     forge(Path("results/runs") / first.id, lambda found: found["environment"].update(accelerator="a GPU"))
     cost = planned(capsys, str(CONFIG))["cost"]

@@ -16,9 +16,12 @@ from gessl.grid.batch import Batch
 from gessl.grid.status import format_status, note_grid, status
 from tests.conftest import copy_project
 
-RUNS = {f"digits-simclr-s{seed}-{seed:08x}": ["digits-simclr", 100, 0, 2, ""] for seed in range(6)}
+RUNS = {f"digits-simclr-s{seed}-{seed:08x}": ["digits-simclr", 100, 0, 2, "", ["digits"]] for seed in range(6)}
 DONE, TRAINED, RUNNING, FAILED, STOPPED, WAITING = RUNS
-ENTRIES: list[Any] = [1, [], ["k"], "text", ["k", "1", 0, 0, ""], ["k", 1, 0, 0, None], ["k", 1, 0, 0], {"a": 1}]
+ENTRIES: list[Any] = [
+    1, [], ["k"], "text", ["k", "1", 0, 0, "", ["d"]], ["k", 1, 0, 0, None, ["d"]], ["k", 1, 0, 0, ["d"]],
+    ["k", 1, 0, 0, "", 1], ["k", 1, 0, 0, "", [1]], ["k", 1, 0, 0, ""], {"a": 1},
+]  # fmt: skip
 MISSHAPEN = [
     *(json.dumps({"experiments": experiments}) for experiments in (1, [], [1], {"a": 1}, {"a": {"runs": 1}})),
     *(json.dumps({"experiments": {"a": {"runs": {"r": entry}}}}) for entry in ENTRIES),
@@ -35,9 +38,7 @@ def grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for run in (DONE, TRAINED):
         metrics(Path("results/runs") / run, 100)
         (Path("results/runs") / run / "record.json").write_text("{}", encoding="utf-8")
-    scores = Path("results/scores") / DONE
-    scores.mkdir(parents=True)
-    (scores / "record.json").write_text('{\n  "gessl_seconds": 10.0,\n  "step": "evaluate"\n}\n', encoding="utf-8")
+    scored(DONE, "digits", 10.0)
     for run, steps in ((RUNNING, 40), (FAILED, 20), (STOPPED, 10)):
         metrics(Path("work") / run, steps)
     lease(RUNNING)
@@ -61,6 +62,14 @@ def metrics(folder: Path, steps: int) -> None:
     folder.mkdir(parents=True)
     lines = [json.dumps({"step": step, "seconds": 0.5 * (step + 1), "loss": 1.0}) for step in range(steps)]
     (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def scored(run: str, target: str, seconds: float, padding: str = "") -> None:
+    """What a job that scored a run on a target leaves."""
+    folder = Path("results/scores") / run / target
+    folder.mkdir(parents=True)
+    text = f'{{\n  "notes": {{\n    "job_seconds": {seconds}\n  }},{padding}\n  "step": "bundle"\n}}\n'
+    (folder / "record.json").write_text(text, encoding="utf-8")
 
 
 def lease(run: str) -> None:
@@ -135,8 +144,20 @@ def test_a_line_feed_in_an_id_makes_no_second_line(grid: Path, capsys: pytest.Ca
 
 def test_gpu_hours_count_gpus(grid: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("gpus.yaml").write_text("", encoding="utf-8")
-    note_grid("gpus.yaml", {"small": {"title": "t", "runs": {DONE: ["digits-simclr", 100, 4, 8, ""]}}})
+    note_grid("gpus.yaml", {"small": {"title": "t", "runs": {DONE: ["digits-simclr", 100, 4, 8, "", ["digits"]]}}})
     assert told(capsys, "gpus.yaml")["total"]["gpu_hours"]["spent"] == pytest.approx(4 * (50 + 10) / 3600)
+
+
+def test_a_run_is_done_when_it_is_scored_on_all_its_targets(grid: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = {DONE: ["digits-simclr", 100, 0, 2, "", ["digits", "glyphs"]]}
+    Path("two.yaml").write_text("", encoding="utf-8")
+    note_grid("two.yaml", {"two": {"title": "t", "runs": runs}})
+    total = told(capsys, "two.yaml")["total"]
+    assert (total["done"], total["trained"]) == (0, 1)
+    scored(DONE, "glyphs", 30.0)
+    total = told(capsys, "two.yaml")["total"]
+    assert (total["done"], total["trained"]) == (1, 0)
+    assert total["core_hours"]["spent"] == pytest.approx(2 * (50 + 10 + 30) / 3600)
 
 
 def test_nothing_known_is_said_to_be_unknown(
@@ -208,16 +229,13 @@ def broken(text: str) -> None:
 
 
 def test_thousands_of_runs_are_told_in_a_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    runs = {f"digits-simclr-s{seed}-{seed:08x}": ["digits-simclr", 100, 1, 1, ""] for seed in range(5000)}
+    runs = {f"digits-simclr-s{seed}-{seed:08x}": ["digits-simclr", 100, 1, 1, "", ["digits"]] for seed in range(5000)}
     monkeypatch.chdir(tmp_path)
     note_grid("grid.yaml", {"large": {"title": "t", "runs": runs}})
     for run in list(runs)[:4000]:
         metrics(Path("results/runs") / run, 3)
         (Path("results/runs") / run / "record.json").write_text("{}", encoding="utf-8")
-        (Path("results/scores") / run).mkdir(parents=True)
-        (Path("results/scores") / run / "record.json").write_text(
-            '"gessl_seconds": 3.0, ' + " " * 5000, encoding="utf-8"
-        )
+        scored(run, "digits", 3.0, " " * 5000)
     before = os.times()
     done = subprocess.run([sys.executable, "-m", "gessl", "status"], capture_output=True, encoding="utf-8")
     after = os.times()

@@ -190,11 +190,13 @@ def test_fingerprint_of_this_package_sees_what_python_imports() -> None:
 def test_each_steps_fingerprint_is_that_of_the_workflows_rule() -> None:
     """Or the audit and Snakemake would not agree on what is stale."""
     rules = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "workflow/rules").glob("*.smk"))
-    named = set(re.findall(r'"(gessl\.[a-z.]+)",?\s*(?:\)|f"gessl\.methods)', rules))
-    assert named == set(STEPS.values())
+    named = set(re.findall(r'\bstate\(\s*"(gessl\.[a-z.]+)"', rules))
+    assert named == set(STEPS.values()) - {STEPS["bundle"]}, "a bundle is made along with what it stands for"
     for step, module in STEPS.items():
-        if step != "pretrain":
-            assert step_fingerprint(step, {"method_name": "simclr"}) == fingerprint(module)
+        assert step_fingerprint(step, {}) == fingerprint(module)
+    for step in ("tasks", "evaluate"):
+        asked = step_fingerprint(step, {"protocol": "knn/5nn-euclid"})
+        assert asked == fingerprint(STEPS[step], "gessl.protocols.knn__5nn_euclid") != fingerprint(STEPS[step])
     found = {name: step_fingerprint("pretrain", {"method_name": name}) for name in method_names()}
     assert found["simclr"] == fingerprint(STEPS["pretrain"], "gessl.methods.simclr")
     assert len(set(found.values())) > 1

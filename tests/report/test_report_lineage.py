@@ -8,7 +8,7 @@ from collections import Counter
 from html.parser import HTMLParser
 
 import pytest
-from tree import NUMBERS, SEEDS, Tree, folder_bytes
+from tree import DRAWN, NUMBERS, PROTOCOLS, SEEDS, Tree, folder_bytes
 
 from gessl.audit.trace import lineage_tree
 from gessl.layout import data_dir, report_dir, run_dir, tasks_dir
@@ -96,7 +96,11 @@ def test_every_part_is_told_once(page):
     assert twice == {}
     kinds = Counter(name[0] for name in page.texts)
     runs = 16
-    assert (kinds["r"], kinds["s"], kinds["d"]) == (2 * runs + len(SEEDS) + 2, len(NUMBERS) * runs, 1)
+    assert (kinds["r"], kinds["s"], kinds["d"]) == (
+        (1 + len(PROTOCOLS)) * runs + len(DRAWN) * len(SEEDS) + 2,
+        len(NUMBERS) * runs,
+        1,
+    )
 
 
 def test_every_mark_of_a_figure_leads_to_an_entry(demo, page):
@@ -125,7 +129,7 @@ def test_only_records_are_read_beyond_the_inputs(project):
     plan = Tree(failed=None, missing=None, seeds=(0, 1)).write()
     report(plan)
     first = folder_bytes(report_dir("demo"))
-    (tasks_dir("digits", 0) / "episodes.npz").unlink()
+    (tasks_dir("digits", 0) / "fewshot__proto_v1" / "tasks.npz").unlink()
     (data_dir("digits") / "images.npy").write_bytes(b"altered")
     report(plan)
     assert folder_bytes(report_dir("demo")) == first
@@ -136,7 +140,7 @@ def test_what_was_made_again_since_is_said(project, monkeypatch):
     plan = tree.write()
     lost = parse_record((run_dir(plan.runs[0].id) / "record.json").read_bytes())["inputs"][0]["record"]
     monkeypatch.setattr(socket, "gethostname", lambda: "another")  # within one second, the record might be the same
-    tree.write_data()
+    tree.write_data("digits")
     report(plan)
     page = Entries((report_dir("demo") / PAGE).read_text(encoding="utf-8"))
     assert "made again since" in page.texts[f"r-{lost[:12]}"]

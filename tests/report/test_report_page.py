@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import html
 import io
 import json
 import re
@@ -11,16 +12,13 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from PIL import Image
-from tree import CLIMBING, INVALID, METHODS, NUMBERS, PAIRS, SIGMA, Tree, folder_bytes
+from tree import CARDS_OF, CLIMBING, INVALID, METHODS, NUMBERS, PAIRS, SIGMA, Tree, folder_bytes
 
 from gessl.errors import UserError
-from gessl.evaluation import fewshot, knn, linear, scarce
-from gessl.evaluation.universality import SigmaSettings
 from gessl.layout import report_dir, run_dir, scores_dir
 from gessl.records.record import read_record
 from gessl.report.collect import collect
 from gessl.report.plan import ReportPlan
-from gessl.report.protocols import NO_DESCRIPTION, describe
 from gessl.report.step import report
 from gessl.report.tables import build_tables
 from gessl.report.wording import count, duration, verdicts
@@ -69,10 +67,11 @@ def test_record_names_every_input(demo):
     record = read_record(demo)
     assert record["step"] == "report" and record["name"] == "demo" and record["config"]["grid"] == "demo"
     names = [entry["path"].rsplit("/", 1)[1] for entry in record["inputs"]]
-    finished = 16
+    finished, protocols = 16, 5
     assert {name: names.count(name) for name in set(names)} == {
-        "card.json": 1, "failed.json": 1,
-        **dict.fromkeys(("metrics.jsonl", "config.json", "views.npy", "scores.csv", "outcomes.npz"), finished),
+        "card.json": 1 + finished * protocols, "failed.json": 1,
+        **dict.fromkeys(("metrics.jsonl", "config.json", "views.npy"), finished),
+        **dict.fromkeys(("scores.csv", "outcomes.npz"), finished * protocols),
     }  # fmt: skip
     assert all(entry["record"] for entry in record["inputs"] if not entry["path"].endswith("failed.json"))
 
@@ -108,7 +107,7 @@ def test_states_reasons_and_hardware_are_on_the_page(demo):
     text = re.sub(r"\s+", " ", (demo / PAGE).read_text(encoding="utf-8"))
     assert "16<span> of 18 planned" in text and "step 120: the loss is not finite" in text
     assert text.count('class="state failed"') == 1 and text.count('class="state not-run"') == 1
-    environment = next(iter(collect(Tree().plan()).records.values()))["run"]["environment"]
+    environment = next(iter(collect(Tree().plan()).records.values()))[0]["environment"]
     assert environment["processor"] in text and environment["libraries"]["numpy"] in text
 
 
@@ -188,23 +187,18 @@ def test_one_seed_one_variant_no_comparison(project):
 
 def test_an_altered_score_is_refused_and_nothing_is_written(project):
     plan = Tree(seeds=(0,), failed=None, missing=None).write()
-    path = scores_dir(plan.runs[0].id) / "scores.csv"
+    path = scores_dir(plan.runs[0].id, "digits") / "linear__wmse_v1" / "scores.csv"
     path.write_text(path.read_text(encoding="utf-8").replace(",360,", ",361,", 1), encoding="utf-8")
     with pytest.raises(UserError, match="altered"):
         report(plan)
     assert not report_dir("demo").exists() or not any(report_dir("demo").iterdir())
 
 
-def test_every_protocol_of_the_pipeline_has_a_card():
-    settings = (SigmaSettings(), SigmaSettings(divergence="reverse_kl", eps=1e-5, finetune_rate=1e-5, temperature=0.07))
-    ids = [module.PROTOCOL for module in (fewshot, knn, linear, scarce)]
-    for choice in settings:
-        ids += [choice.gap, *(f"{name}{end}" for name in (choice.onehot, choice.finetuned) for end in ("", "-cal"))]
-    assert [name for name in ids if describe(name) == NO_DESCRIPTION] == []
-    assert "ε = 1e-05" in describe(settings[1].onehot) and "KL(reference ‖ model)" in describe(settings[1].onehot)
-    assert "rate 1e-05" in describe(settings[1].finetuned) and "temperature 0.07" in describe(settings[1].gap)
-    assert "Calibrated" in describe(f"{settings[0].onehot}-cal") and "Not calibrated" in describe(settings[0].onehot)
-    assert describe("linear/other") == NO_DESCRIPTION and NUMBERS
+def test_the_page_tells_each_card(demo):
+    text = html.unescape((demo / PAGE).read_text(encoding="utf-8"))
+    for name, card in CARDS_OF.items():
+        assert name in text and card.text in text and card.source in text
+        assert not card.invalid or card.invalid in text
 
 
 def test_durations_and_counts_as_text():

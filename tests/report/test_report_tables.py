@@ -11,14 +11,16 @@ import re
 import numpy as np
 import pytest
 from scipy import stats
-from tree import FAILED, INVALID, METHODS, MISSING, NUMBERS, PAIRS, SEEDS, SIGMA, VARIANTS, Tree
+from tree import CARDS_OF, FAILED, INVALID, METHODS, MISSING, NUMBERS, PAIRS, PROTOCOLS, SEEDS, SIGMA, VARIANTS, Tree
 
 from gessl.errors import UserError
 from gessl.files import atomic_text
-from gessl.layout import run_dir, scores_dir, work_dir
+from gessl.layout import report_dir, run_dir, scores_dir, work_dir
+from gessl.protocols.contract import file_stem
 from gessl.report.collect import collect, input_files
 from gessl.report.export import escape, to_csv, to_latex
 from gessl.report.plan import ReportPlan
+from gessl.report.step import report
 from gessl.report.tables import build_tables, cell_id, file_name, number
 
 
@@ -45,6 +47,12 @@ def entry(protocol, task, metric):
     return next(item for item in NUMBERS if item[:3] == (protocol, task, metric))
 
 
+def folder_of(run, protocol, target="digits"):
+    """Where the scores lie that are reported under a protocol id."""
+    (name,) = (name for name, reported in PROTOCOLS.items() if protocol in reported)
+    return scores_dir(run.id, target) / file_stem(name)
+
+
 IMAGES = 72  # of the test split, by the data card
 
 
@@ -53,7 +61,7 @@ def floor(row, seeds, *variants):
     key, unit = f"{row['protocol']}/{row['task']}", row["unit"]
     found = []
     for variant in variants:
-        folders = [scores_dir(Tree().run(row["method"], variant, seed).id) for seed in seeds]
+        folders = [folder_of(Tree().run(row["method"], variant, seed), row["protocol"]) for seed in seeds]
         found.append(np.mean([np.load(folder / "outcomes.npz")[key] for folder in folders], axis=0))
     items = found[0] - found[1] if len(found) == 2 else found[0]
     scale = 100 if unit == "%" else 1000 if row["metric"] == "sigma_sum" else 1
@@ -119,7 +127,9 @@ def test_holm_family_is_every_difference_once(demo):
 
 def test_ids_resolve_to_the_scores_behind_the_text(demo):
     stored = {
-        row["id"]: row for path in demo.parents[1].glob("scores/*/scores.csv") for row in csv.DictReader(path.open())
+        row["id"]: row
+        for path in demo.parents[1].glob("scores/*/*/*/scores.csv")
+        for row in csv.DictReader(path.open())
     }
     known = json.loads((demo / "ids.json").read_text(encoding="utf-8"))
     assert set(known) == {row["id"] for row in rows_of(demo) if row["id"]}
@@ -219,7 +229,7 @@ def test_states_of_runs(project):
     tree = Tree()
     plan = tree.write()
     trained = tree.run("simclr", "base", 0)
-    (scores_dir(trained.id) / "record.json").unlink()
+    (folder_of(trained, "linear/wmse-v1") / "record.json").unlink()
     retried = tree.run("simclr", "base", 1)
     atomic_text(work_dir(retried.id) / "failed.json", "{}")  # of an attempt before the one that finished
     runs = collect(plan).runs.set_index(["method", "variant", "seed"])
@@ -239,6 +249,7 @@ def damage(path, old, new):
     [
         (",nats,lower,", ",bits,lower,", "unit"),
         (",lower,", ",higher,", "better"),
+        (",digits,simclr,", ",other,simclr,", "on other data"),
         (",v0\n", ",v1\n", "data versions"),
         ("metric", "measure", "column 'metric' is missing"),
         ("digits-6base-s0", "digits-6base-s1", "another run"),
@@ -251,7 +262,8 @@ def damage(path, old, new):
 def test_contradicting_or_damaged_scores_are_refused(project, old, new, message):
     tree = Tree(variants=("base",), methods=("simclr",), failed=None, missing=None)
     plan = tree.write()
-    path = scores_dir(tree.run("simclr", "base", 0).id) / "scores.csv"
+    protocol = SIGMA if "lower" in old else "linear/wmse-v1"
+    path = folder_of(tree.run("simclr", "base", 0), protocol) / "scores.csv"
     path.write_bytes(path.read_bytes().replace(b"\r\n", b"\n"))
     damage(path, old, new)
     with pytest.raises(UserError, match=message) as error:
@@ -261,7 +273,7 @@ def test_contradicting_or_damaged_scores_are_refused(project, old, new, message)
 
 def test_a_score_under_two_ids_counts_once(project):
     plan = Tree(variants=("base",), methods=("simclr",), seeds=(0,), failed=None, missing=None).write()
-    path = scores_dir(plan.runs[0].id) / "scores.csv"
+    path = folder_of(plan.runs[0], "linear/wmse-v1") / "scores.csv"
     text = path.read_text(encoding="utf-8")
     path.write_text(text + "f" * 16 + text.splitlines()[1][16:] + "\n", encoding="utf-8")
     with pytest.raises(UserError, match="appears twice"):
@@ -313,3 +325,48 @@ def test_variants_may_share_a_run(project):
             cells = {cell.column: cell for cell in row.cells}
             assert cells["again"].id == cells["base"].id
             assert cells["again"].text == cells["base"].text
+
+
+def test_scores_on_another_data_set_have_a_table_of_their_own(project):
+    tree = Tree(failed=None, missing=None, elsewhere=("letters",))
+    plan = tree.write()
+    tables = build_tables(plan, collect(plan))
+    own, other = ([table for table in tables if table.target == target] for target in ("digits", "letters"))
+    assert {(t.protocol, t.metric) for t in own} == {(t.protocol, t.metric) for t in other}
+    assert {(t.dataset, t.data) for t in own} == {("digits", "digits")}
+    assert {(t.dataset, t.data) for t in other} == {("digits", "digits → letters")}
+    for first, second in zip(own, other, strict=True):
+        for row in second.rows:
+            for seen in (cell for cell in row.cells if cell.column in VARIANTS):
+                at_home = cell(first, row.task, row.method, seen.column)
+                assert seen.mean == pytest.approx(0.9 * at_home.mean)
+                assert seen.id != at_home.id and not {*seen.scores} & {*at_home.scores}
+    report(plan)
+    text = (report_dir("demo") / "sigma-report.html").read_text(encoding="utf-8")
+    assert "digits → letters" in text
+    files = {path.name for path in report_dir("demo").glob("tables/*.csv")}
+    assert {"digits--linear-wmse-v1--accuracy.csv", "digits--letters--linear-wmse-v1--accuracy.csv"} <= files
+
+
+def test_what_numbers_mean_is_read_from_their_cards(project):
+    text = "A card's own words."
+    cards = CARDS_OF | {
+        "linear/wmse-v1": dataclasses.replace(
+            CARDS_OF["linear/wmse-v1"], text=text, invalid="not valid here: so it is"
+        ),
+        INVALID: dataclasses.replace(CARDS_OF[INVALID], invalid=""),
+    }
+    tables = tables_of(Tree(seeds=tuple(range(6)), failed=None, missing=None, cards=cards))
+    assert {name: table.card for (name, _), table in tables.items()} == cards
+    delta = cell(tables["linear/wmse-v1", "accuracy"], "all", "simclr", "Δ gessl − base")
+    assert (delta.verdict, delta.p_holm) == ("unjudged", None)
+    assert cell(tables[INVALID, "sigma_mean"], "suite", "simclr", "Δ gessl − base").p_holm is not None
+
+
+@pytest.mark.parametrize("content", ["", "[1]", '{"linear/wmse-v1": {"text": 1, "source": ""}}', '{"a": {"x": ""}}'])
+def test_damaged_cards_are_refused_with_their_path(project, content):
+    plan = Tree(variants=("base",), methods=("simclr",), seeds=(0,), failed=None, missing=None).write()
+    path = folder_of(plan.runs[0], "linear/wmse-v1") / "card.json"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(UserError, match=re.escape(path.as_posix())):
+        collect(plan)

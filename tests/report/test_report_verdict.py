@@ -10,25 +10,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from tree import INVALID, SIGMA, Tree
+from tree import SIGMA, Tree
 
 from gessl.errors import UserError
 from gessl.layout import scores_dir
 from gessl.report.collect import Collected, collect
 from gessl.report.export import to_csv, to_latex
-from gessl.report.items import per_item, resolution
+from gessl.report.items import resolution
 from gessl.report.plan import Comparison, PlannedRun, ReportPlan
-from gessl.report.protocols import describe
 from gessl.report.tables import build_tables, differences
 from gessl.report.verdict import DECIDED, verdict
 from gessl.report.wording import verdicts
 from gessl.statistics import item_half_width, paired_difference
+from gessl.tables.scores import Card, per_item
 
-LINEAR, GAP = "linear/wmse-v1", "gap/finetuned30-lr0.003-tau0.5"
+LINEAR = "linear/wmse-v1"
 PAIR = Comparison("gessl", "base", "equal outer steps")
 
 
-def compared(base, gessl, protocol=LINEAR, unit="%", better="higher"):
+def compared(base, gessl, protocol=LINEAR, unit="%", better="higher", cards=None):
     """The table of one method from what each test item gave, `[seeds, items]` for either variant."""
     runs, scores = [], []
     for variant, found in (("base", base), ("gessl", gessl)):
@@ -37,15 +37,15 @@ def compared(base, gessl, protocol=LINEAR, unit="%", better="higher"):
             runs.append(run)
             items = outcomes * (100 if unit == "%" else 1)
             scores.append(
-                {"variant": variant, "id": run.id[-9:], "run": run.id, "dataset": "d", "method": "m", "seed": seed,
-                 "protocol": protocol, "task": "all", "metric": "accuracy", "unit": unit, "better": better,
-                 "split": "test", "value": items.mean(), "items": items,
+                {"variant": variant, "id": run.id[-9:], "run": run.id, "dataset": "d", "target": "d", "method": "m",
+                 "seed": seed, "protocol": protocol, "task": "all", "metric": "accuracy", "unit": unit,
+                 "better": better, "from_outcomes": "mean", "split": "test", "value": items.mean(), "items": items,
                  "resolution": resolution(unit, "test", items, {})}
             )  # fmt: skip
     rows = [
         {**vars(run), "state": "finished", "detail": "", "seconds": 1.0, "images": 1.0, "climbs": False} for run in runs
     ]
-    collected = Collected(pd.DataFrame(rows), pd.DataFrame(scores), *[pd.DataFrame()] * 2, {}, {}, {}, {})
+    collected = Collected(pd.DataFrame(rows), pd.DataFrame(scores), *[pd.DataFrame()] * 2, {}, {}, {}, cards or {}, {})
     plan = ReportPlan("grid", "title", tuple(runs), (PAIR,))
     return plan, build_tables(plan, collected)
 
@@ -125,40 +125,49 @@ def test_the_sentence_counts_what_is_decided():
     assert "gessl is ahead in 1 of 1 comparisons and behind in 0" in verdicts(plan, tables)[0].sentence
 
 
-@pytest.mark.parametrize(("protocol", "valid"), [(INVALID, False), (f"{INVALID}-cal", True), (SIGMA, True)])
-def test_sigma_against_a_fine_tuned_encoder_counts_only_if_calibrated(protocol, valid):
+@pytest.mark.parametrize("invalid", ["", "not valid here: it measures something else"])
+def test_a_protocol_counts_only_if_its_card_does_not_say_that_it_is_invalid(invalid):
     base = np.random.default_rng(0).normal(1, 0.01, (6, 30))
-    plan, tables = compared(base, base - 0.5, protocol=protocol, unit="nats", better="lower")
+    cards = {"some/protocol": Card("It is σ.", "a test", "universality", invalid)}
+    plan, tables = compared(base, base - 0.5, protocol="some/protocol", unit="nats", better="lower", cards=cards)
     (table,) = tables
-    assert table.rows[0].cells[-1].verdict == ("better" if valid else "unjudged")
-    assert len(differences(tables)) == len(verdicts(plan, tables)) == int(valid)
-    assert (table.rows[0].cells[-1].p_holm is None) == (not valid)
-    for text in (to_latex(table), describe(protocol)):
-        assert ("not valid here" in text) == (not valid)
-    assert ("mathbf" in to_latex(table)) == valid
-    assert ("better" in [row["verdict"] for row in rows_of(table)]) == valid
+    assert table.rows[0].cells[-1].verdict == ("unjudged" if invalid else "better")
+    assert len(differences(tables)) == len(verdicts(plan, tables)) == int(not invalid)
+    assert (table.rows[0].cells[-1].p_holm is None) == bool(invalid)
+    assert ("not valid here" in to_latex(table)) == bool(invalid)
+    assert ("mathbf" in to_latex(table)) == (not invalid)
+    assert ("better" in [row["verdict"] for row in rows_of(table)]) == (not invalid)
+    assert [verdict.where for verdict in verdicts(plan, tables)] == ([] if invalid else ["σ"])
 
 
 def rows_of(table):
     return list(csv.DictReader(to_csv(table).splitlines()))
 
 
+def items_of(rule, value, outcomes, unit="%"):
+    row = {"protocol": "some/protocol", "metric": "m", "unit": unit, "value": value, "from_outcomes": rule}
+    return per_item(row, outcomes)
+
+
 def test_a_score_is_the_mean_of_its_items():
     shares = np.random.default_rng(0).random((6, 9))
     right = shares > 0.5
     value = 100 * right.mean()
-    assert per_item("scarce/linear-v1", "accuracy", "%", value, right) == pytest.approx(100 * right.mean(0))
+    assert items_of("mean", value, right) == pytest.approx(100 * right.mean(0))
     with pytest.raises(ValueError, match="its outcomes give"):
-        per_item("scarce/linear-v1", "accuracy", "%", value + 0.01, right)
+        items_of("mean", value + 0.01, right)
     with pytest.raises(ValueError, match="of the type"):
-        per_item("scarce/linear-v1", "accuracy", "%", value, np.array(["1"]))
+        items_of("mean", value, np.array(["1"]))
     both = shares[:, :2]
-    means = {"accuracy": both[:, 0], "accuracy_reference": both[:, 1], "accuracy_gap": both[:, 1] - both[:, 0]}
-    gap = {name: per_item(GAP, name, "%", 100 * part.mean(), both) for name, part in means.items()}
-    assert gap["accuracy_gap"] == pytest.approx(gap["accuracy_reference"] - gap["accuracy"])
-    assert gap["accuracy"] == pytest.approx(100 * both[:, 0])
-    assert per_item(SIGMA, "sigma_sum", "nats", 50.0, shares[0]).mean() == pytest.approx(50)
-    assert per_item(SIGMA, "sigma_mean", "nats", shares[0].mean(), shares[0]) == pytest.approx(shares[0])
+    means = {"column 0": both[:, 0], "column 1": both[:, 1], "column 1 - column 0": both[:, 1] - both[:, 0]}
+    gap = {rule: items_of(rule, 100 * part.mean(), both) for rule, part in means.items()}
+    assert gap["column 1 - column 0"] == pytest.approx(gap["column 1"] - gap["column 0"])
+    assert gap["column 0"] == pytest.approx(100 * both[:, 0])
+    for rule in ("column 2", "column x", "median", ""):
+        with pytest.raises(ValueError, match="of outcomes of the shape"):
+            items_of(rule, value, both)
+    assert items_of("sum", 50.0, shares[0], "nats").mean() == pytest.approx(50)
+    assert items_of("mean", shares[0].mean(), shares[0], "nats") == pytest.approx(shares[0])
 
 
 def test_images_of_the_data_card_bound_what_episodes_resolve():
@@ -168,21 +177,24 @@ def test_images_of_the_data_card_bound_what_episodes_resolve():
     assert resolution("nats", "test", np.zeros(600), card) == 0
 
 
+ALL, SUITE, LINEAR_IN, SIGMA_IN = f"{LINEAR}/all", f"{SIGMA}/suite", "linear__wmse_v1", "sigma__onehot"
+
+
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("stem", "change", "message"),
     [
-        (lambda found: found.pop("linear/wmse-v1/all"), "does not fit scores.csv"),
-        (lambda found: found.update({SIGMA + "/suite": np.zeros((2, 2, 2))}), "does not fit scores.csv"),
-        (lambda found: found.update({"linear/wmse-v1/all": np.zeros(55)}), "its outcomes give"),
-        (lambda found: found.update({k: np.full(5, v.mean()) for k, v in found.items() if v.ndim == 1}), "runs differ"),
-        (lambda found: found.update({"sigma/other/suite": np.array(["x"])}), "does not fit scores.csv"),
-        (lambda found: found.update({"sigma/other/suite": np.zeros(300_000)}), "does not fit scores.csv"),
+        (LINEAR_IN, lambda found: found.pop(ALL), "does not fit scores.csv"),
+        (SIGMA_IN, lambda found: found.update({SUITE: np.zeros((2, 2, 2))}), "does not fit scores.csv"),
+        (LINEAR_IN, lambda found: found.update({ALL: np.zeros(55)}), "its outcomes give"),
+        (LINEAR_IN, lambda found: found.update({ALL: np.full(5, found[ALL].mean())}), "runs differ"),
+        (SIGMA_IN, lambda found: found.update({"sigma/other/suite": np.array(["x"])}), "does not fit scores.csv"),
+        (SIGMA_IN, lambda found: found.update({"sigma/other/suite": np.zeros(300_000)}), "does not fit scores.csv"),
     ],
 )
-def test_outcomes_that_do_not_fit_their_scores_are_refused(project, change, message):
+def test_outcomes_that_do_not_fit_their_scores_are_refused(project, stem, change, message):
     tree = Tree(methods=("simclr",), variants=("base",), seeds=(0, 1), failed=None, missing=None)
     plan = tree.write()
-    path = scores_dir(plan.runs[0].id) / "outcomes.npz"
+    path = scores_dir(plan.runs[0].id, "digits") / stem / "outcomes.npz"
     found = dict(np.load(path))
     change(found)
     np.savez(path, **found)

@@ -11,12 +11,13 @@ import numpy as np
 
 from gessl.data.pin import folder_hashes, folder_md5
 from gessl.identity import science_hash
-from gessl.layout import data_dir, manifest_dir, pin, raw_dir, run_dir, scores_dir, tasks_dir, work_dir
+from gessl.layout import RESULTS, data_dir, manifest_dir, pin, raw_dir, run_dir, scores_dir, tasks_dir, work_dir
+from gessl.protocols.contract import file_stem
+from gessl.records.bundle import bundle
 from gessl.records.step import Step
 from gessl.report.plan import Comparison, PlannedRun, ReportPlan
+from gessl.tables.scores import CARDS, COLUMNS, OUTCOMES, SCORES, Card, write_cards
 
-COLUMNS = ("id", "run", "dataset", "method", "seed", "protocol", "task", "metric", "unit", "better", "value",
-           "n", "ci_kind", "ci_lo", "ci_hi", "split", "feature", "selection", "data_version")  # fmt: skip
 SIGMA = "sigma/onehot-eps0.1-kl-tau0.5"
 INVALID = "sigma/finetuned30-lr0.003-kl-tau0.5"  # not calibrated: shown, but no comparison
 # protocol, task, metric, unit, better, level, gain under GeSSL
@@ -29,6 +30,20 @@ NUMBERS = (
     (SIGMA, "suite", "sigma_sum", "nats", "lower", 820.0, -50.0),
     (INVALID, "suite", "sigma_mean", "nats", "lower", 1.42, -0.05),
 )
+PROTOCOLS = {  # the ids that each of them reports
+    "linear/wmse-v1": ("linear/wmse-v1",),
+    "scarce/linear-v1": ("scarce/linear-v1",),
+    "fewshot/proto-v1": ("fewshot/proto-v1",),
+    "sigma/onehot": (SIGMA,),
+    "sigma/finetuned": (INVALID,),
+}
+DRAWN = tuple(name for name in PROTOCOLS if name != "linear/wmse-v1")  # have tasks
+CARDS_OF = {
+    number[0]: Card(
+        f"What {number[0]} means.", f"source of {number[0]}", "universality" if number[3] == "nats" else "accuracy"
+    )
+    for number in NUMBERS
+} | {INVALID: Card(f"What {INVALID} means.", "nobody", "universality", "not valid here: it is made up")}
 METHODS, VARIANTS, SEEDS = ("simclr", "byol"), ("base", "base-images", "gessl"), (0, 1, 2)
 CLIMBING = ("simclr", "gessl", 1)  # its inner loop raises the loss
 FAILED, MISSING = ("byol", "gessl", 2), ("byol", "base-images", 1)
@@ -37,7 +52,10 @@ PAIRS = (Comparison("gessl", "base", "equal outer steps"), Comparison("gessl", "
 
 @dataclass
 class Tree:
-    """What to make up; `values` overrides single numbers, `without` leaves a protocol out of a run."""
+    """What to make up; `values` overrides single numbers, `without` leaves a protocol out of a run.
+
+    Runs are scored on `elsewhere`, too.
+    """
 
     dataset: str = "digits"
     methods: tuple[str, ...] = METHODS
@@ -49,13 +67,22 @@ class Tree:
     title: str = "Digits: base methods with and without GeSSL"
     values: dict[tuple[str, str, int, str, str], float] = field(default_factory=dict)
     without: dict[tuple[str, str, int], str] = field(default_factory=dict)
+    elsewhere: tuple[str, ...] = ()
+    cards: dict[str, Card] = field(default_factory=lambda: dict(CARDS_OF))
 
     def run(self, method: str, variant: str, seed: int) -> PlannedRun:
         """One planned run with an id of the project's form."""
         digits = hashlib.sha256(f"{method}{variant}{seed}".encode()).hexdigest()[:16]
         run = f"{self.dataset}-{len(method)}{variant}-s{seed}-{digits}"
         science = science_hash(_settings(self.dataset, method, variant))
-        return PlannedRun(run, self.dataset, method, variant, seed, science)
+        left_out = self.without.get((method, variant, seed))
+        scores = tuple((target, name) for target in self.targets for name in PROTOCOLS if name != left_out)
+        return PlannedRun(run, self.dataset, method, variant, seed, science, scores)
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """What runs are scored on."""
+        return self.dataset, *self.elsewhere
 
     def plan(self) -> ReportPlan:
         """The plan over all runs."""
@@ -65,38 +92,45 @@ class Tree:
 
     def write(self) -> ReportPlan:
         """Write all files below the working directory."""
-        self.write_data()
-        for seed in self.seeds:
-            out = tasks_dir(self.dataset, seed)
-            with Step("tasks", out.name, out, inputs=[self.images], config={}, seed=seed) as step:
-                step.path("episodes.npz").write_bytes(bytes([seed]))
+        for name in self.targets:
+            self.write_data(name)
+            for seed in self.seeds:
+                self._write_tasks(name, seed)
         for method in self.methods:
             for variant in self.variants:
                 for seed in self.seeds:
                     self._write_run(method, variant, seed)
         return self.plan()
 
-    @property
-    def images(self) -> Path:
+    def images(self, name: str) -> Path:
         """The prepared images."""
-        return data_dir(self.dataset) / "images.npy"
+        return data_dir(name) / "images.npy"
 
-    def write_data(self) -> None:
+    def write_data(self, name: str) -> None:
         """Raw data with their pin, and what fetch and prepare made of them."""
-        raw, manifest = raw_dir(self.dataset) / "images.bin", manifest_dir(self.dataset)
+        raw, manifest = raw_dir(name) / "images.bin", manifest_dir(name)
         raw.parent.mkdir(parents=True, exist_ok=True)
         raw.write_bytes(b"raw")
         md5 = folder_md5(folder_hashes(raw.parent))
-        pin(self.dataset).write_text(
-            json.dumps({"outs": [{"md5": md5, "size": 3, "nfiles": 1, "hash": "md5", "path": self.dataset}]}),
+        pin(name).write_text(
+            json.dumps({"outs": [{"md5": md5, "size": 3, "nfiles": 1, "hash": "md5", "path": name}]}),
             encoding="utf-8",
         )
-        with Step("fetch", self.dataset, manifest, inputs=[pin(self.dataset)], config={}) as step:
+        with Step("fetch", name, manifest, inputs=[pin(name)], config={}) as step:
             step.path("manifest.json").write_text(json.dumps({"data_version": md5}), encoding="utf-8")
-        inputs = [raw, pin(self.dataset), manifest / "manifest.json"]
-        with Step("prepare", self.dataset, data_dir(self.dataset), inputs=inputs, config={}, seed=0) as step:
-            step.path("card.json").write_text(json.dumps(_card(self.dataset) | {"data_version": md5}), encoding="utf-8")
+        inputs = [raw, pin(name), manifest / "manifest.json"]
+        with Step("prepare", name, data_dir(name), inputs=inputs, config={}, seed=0) as step:
+            step.path("card.json").write_text(json.dumps(_card(name) | {"data_version": md5}), encoding="utf-8")
             step.path("images.npy").write_bytes(b"images")
+
+    def _write_tasks(self, dataset: str, seed: int) -> None:
+        job = tasks_dir(dataset, seed)
+        files = [job / file_stem(name) / "tasks.npz" for name in DRAWN]
+        for path in files:
+            name = path.parent.relative_to(RESULTS / "tasks").as_posix()
+            with Step("tasks", name, path.parent, inputs=[self.images(dataset)], config={}, seed=seed) as step:
+                step.path("tasks.npz").write_bytes(bytes([seed]))
+        bundle(job, files, {}, {})
 
     def value(self, method: str, variant: str, seed: int, number: tuple) -> float:
         """The made-up score."""
@@ -116,33 +150,46 @@ class Tree:
             (work_dir(run.id) / "failed.json").write_text(json.dumps(failure), encoding="utf-8")
             return
         config = {"variant": variant}
-        with Step("pretrain", run.id, run_dir(run.id), inputs=[self.images], config=config, seed=seed) as step:
+        with Step(
+            "pretrain", run.id, run_dir(run.id), inputs=[self.images(self.dataset)], config=config, seed=seed
+        ) as step:
             _write_training(step, run, METHODS.index(method) if method in METHODS else 0)
-        inputs = [run_dir(run.id) / "config.json", self.images, tasks_dir(self.dataset, seed) / "episodes.npz"]
-        with Step("evaluate", run.id, scores_dir(run.id), inputs=inputs, config={}, seed=seed) as step:
-            self._write_scores(step, run)
+        for target, name in run.scores:
+            inputs = [run_dir(run.id) / "config.json", self.images(target)]
+            if name in DRAWN:
+                inputs.append(tasks_dir(target, seed) / file_stem(name) / "tasks.npz")
+            out = scores_dir(run.id, target) / file_stem(name)
+            made = out.relative_to(RESULTS / "scores").as_posix()
+            with Step("evaluate", made, out, inputs=inputs, config={"protocol": name}, seed=seed) as step:
+                self._write_scores(step, run, target, PROTOCOLS[name])
+        for target in self.targets:
+            folders = [scores_dir(run.id, target) / file_stem(name) for on, name in run.scores if on == target]
+            bundle(scores_dir(run.id, target), [folder / SCORES for folder in folders], {}, {})
 
-    def _write_scores(self, step: Step, run: PlannedRun) -> None:
+    def _write_scores(self, step: Step, run: PlannedRun, target: str, reported: tuple[str, ...]) -> None:
         key = (run.method, run.variant, run.seed)
         outcomes = {}
-        with open(step.path("scores.csv"), "w", encoding="utf-8", newline="") as file:
+        with open(step.path(SCORES), "w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
             for number in NUMBERS:
                 protocol, task, metric, unit, better, *_ = number
-                if self.without.get(key) == protocol:
+                if protocol not in reported:
                     continue
-                value = self.value(*key, number)
-                digits = hashlib.sha256(repr((run.id, protocol, task, metric)).encode()).hexdigest()[:16]
-                words = [digits, run.id, run.dataset, run.method, run.seed, protocol, task, metric, unit, better, value,
-                         360, "wilson", value - 1, value + 1, "test", "backbone", "last", "v0"]  # fmt: skip
+                value = self.value(*key, number) * (1 if target == self.dataset else 0.9)
+                text = "|".join((run.id, target, protocol, task, metric))
+                rule = "sum" if metric == "sigma_sum" else "mean"
+                words = [hashlib.sha256(text.encode()).hexdigest()[:16], run.id, run.dataset, target, run.method,
+                         run.seed, protocol, task, metric, unit, better, value, rule, 360, "wilson", value - 1,
+                         value + 1, "test", "backbone", "last", "v0"]  # fmt: skip
                 writer.writerow(dict(zip(COLUMNS, words, strict=True)))
-                if metric != "sigma_sum":
+                if rule == "mean":
                     noise = np.random.default_rng(run.seed).normal(size=12)
                     share = value / 100 if unit == "%" else value
                     spread = 0.02 if unit == "%" else 0.2 * value
                     outcomes[f"{protocol}/{task}"] = share + spread * (noise - noise.mean())
-        np.savez(step.path("outcomes.npz"), **outcomes)
+        np.savez(step.path(OUTCOMES), **outcomes)
+        write_cards(step.path(CARDS), {name: self.cards[name] for name in reported})
 
 
 def _steps(variant: str) -> int:

@@ -31,7 +31,7 @@ CONFIG = Path("config/config.yaml")
 @pytest.fixture
 def experiment(prepared: Path) -> Experiment:
     methods = {"methods": {"dim": {"hidden": 16, "dim": 8, "units": 32}, "cpc": {"hidden": 16, "dim": 8}}}
-    protocols = {"protocols": ["scarce/linear-v1"]}
+    protocols = ["scarce/linear-v1"]
     CONFIG.write_text(yaml.safe_dump({**SMALL, **methods, "seeds": [0], "evaluation": protocols}), encoding="utf-8")
     return Experiment.load(CONFIG)
 

@@ -20,7 +20,7 @@ CONFIG = Path("config/config.yaml")
 
 @pytest.fixture
 def experiment(prepared: Path) -> Experiment:
-    protocols = {"protocols": ["scarce/linear-v1"]}
+    protocols = ["scarce/linear-v1"]
     CONFIG.write_text(yaml.safe_dump({**SMALL, "seeds": [0], "evaluation": protocols}), encoding="utf-8")
     return Experiment.load(CONFIG)
 
@@ -35,7 +35,8 @@ def test_learn_sets_a_run_beside_pixels_and_the_untrained_network(
     assert list(rows) == ["simclr"]
     assert f"{gessl} is not finished" in capsys.readouterr().err
     row = rows["simclr"]
-    with open(Path("results/scores") / base / "scores.csv", encoding="utf-8", newline="") as file:
+    place = Path("results/scores") / base / "digits/scarce__linear_v1"
+    with open(place / "scores.csv", encoding="utf-8", newline="") as file:
         scored = {line["task"]: float(line["value"]) for line in csv.DictReader(file)}
     assert row["accs"] == [scored["1-per-class"]]
 
@@ -46,7 +47,7 @@ def test_learn_sets_a_run_beside_pixels_and_the_untrained_network(
     test = splits == "test"
     accuracies = [
         LogisticRegression(max_iter=1000).fit(pixels[drawn], labels[drawn]).score(pixels[test], labels[test])
-        for drawn in np.load("results/tasks/digits-s0/labels.npz")["1-per-class"]
+        for drawn in np.load("results/tasks/digits-s0/scarce__linear_v1/tasks.npz")["1-per-class"]
     ]
     assert row["raw_accs"] == [pytest.approx(100 * np.mean(accuracies), abs=0.3)]  # of float32 pixels there
     assert 10 < row["untrained_accs"][0] < 100
@@ -56,8 +57,8 @@ def test_learn_sets_a_run_beside_pixels_and_the_untrained_network(
     record = read_record(study.OUT / "learn")
     assert record is not None and record["config"] == {"runs": [base]}
     inputs = {entry["path"]: entry["record"] for entry in record["inputs"]}
-    scores = read_record(Path("results/scores") / base)
-    assert scores is not None and inputs[f"results/scores/{base}/scores.csv"] == scores["id"]
+    scores = read_record(place)
+    assert scores is not None and inputs[str(place / "scores.csv")] == scores["id"]
     assert any(path.endswith("studies/learn.py") for path in inputs)
 
 

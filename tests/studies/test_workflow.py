@@ -20,7 +20,7 @@ def test_a_study_is_made_once_and_says_what_is_at_fault(tmp_path: Path, monkeypa
     project = copy_project(tmp_path / "project")
     shutil.copytree(ROOT / "studies", project / "studies", ignore=shutil.ignore_patterns("out", "__pycache__"))
     grid = {**SMALL, "seeds": [0], "variants": {"base": {}}, "comparisons": []}
-    grid["evaluation"] = {"protocols": ["scarce/linear-v1"]}
+    grid["evaluation"] = ["scarce/linear-v1"]
     (project / "config/config.yaml").write_text(yaml.safe_dump(grid), encoding="utf-8")
     monkeypatch.chdir(project)
     done = snakemake(*STUDIES, "--", "all", "studies")

@@ -1,23 +1,34 @@
 """A whole small project, made by real steps: two raw files, pinned; one run; its scores; a report."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import yaml
 
 from gessl.data.pin import folder_hashes, folder_md5
 from gessl.files import sha256_file
-from gessl.layout import data_dir, manifest_dir, pin, raw_dir, report_dir, run_dir, scores_dir, tasks_dir
+from gessl.layout import RESULTS, data_dir, manifest_dir, pin, raw_dir, report_dir, run_dir, scores_dir, tasks_dir
 from gessl.records.step import Step
 
 RUN = "toy-simclr-s0-0123abcd"
 SCORE, CELL = "aaaaaaaaaaaa", "cccccccccccc"
 SCORES_CSV = (
-    "id,run,dataset,method,variant,seed,protocol,task,metric,unit,better,value,n,ci_kind,ci_lo,ci_hi,split,feature,"
-    "selection,data_version\n"
-    f"{SCORE},{RUN},toy,simclr,simclr,0,linear/wmse-v1,all,accuracy,%,higher,91.25,400,wilson,88.1,93.9,test,h,last,V\n"
-    f"bbbbbbbbbbbb,{RUN},toy,simclr,simclr,0,knn/5nn-euclid,all,accuracy,%,higher,90.5,400,,,,test,h,last,V\n"
+    "id,run,dataset,target,method,seed,protocol,task,metric,unit,better,value,from_outcomes,n,ci_kind,ci_lo,ci_hi,split,"
+    "feature,selection,data_version\n"
+    f"{SCORE},{RUN},toy,toy,simclr,0,linear/wmse-v1,all,accuracy,%,higher,91.25,mean,400,wilson,88.1,93.9,test,h,last,V\n"
+    f"bbbbbbbbbbbb,{RUN},toy,toy,simclr,0,knn/5nn-euclid,all,accuracy,%,higher,90.5,mean,400,,,,test,h,last,V\n"
 )
+
+
+def scored(run: str, target: str = "toy") -> Path:
+    """Where the scores of a run lie."""
+    return scores_dir(run, target) / "probes__v1"
+
+
+def drawn(name: str, seed: int = 0) -> Path:
+    """Where the tasks of a data set lie."""
+    return tasks_dir(name, seed) / "fewshot__proto_v1"
 
 
 def write_pin(name: str) -> str:
@@ -72,15 +83,15 @@ def make_run(run: str, name: str = "toy") -> None:
 
 def make_tasks(name: str) -> None:
     """The tasks step."""
-    data, tasks = data_dir(name), tasks_dir(name, 0)
-    with Step("tasks", f"{name}-s0", tasks, inputs=[data / "images.npy"], config={}, seed=0) as step:
+    data, tasks, asked = data_dir(name), drawn(name), {"protocol": "fewshot/proto-v1", "settings": {}}
+    with Step("tasks", f"{name}-s0/{tasks.name}", tasks, inputs=[data / "images.npy"], config=asked, seed=0) as step:
         step.path("episodes.npz").write_bytes(b"episodes" * 9)
         step.path("labels.npz").write_bytes(b"labels")
 
 
 def train_and_score(run: str, name: str = "toy") -> None:
     """Pretrain and evaluate."""
-    data, tasks = data_dir(name), tasks_dir(name, 0)
+    data, tasks = data_dir(name), drawn(name)
     config = {"method": "simclr", "train": {"lr": 0.1, "steps": 2}}
     inputs = [data / "images.npy", data / "index.csv", data / "card.json"]
     with Step("pretrain", run, run_dir(run), inputs=inputs, config=config, seed=0) as step:
@@ -90,15 +101,17 @@ def train_and_score(run: str, name: str = "toy") -> None:
         lines = [json.dumps({"step": n, "seconds": 0.5 * n, "loss": 1 / n}) for n in (1, 2)]
         step.path("metrics.jsonl").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
     inputs = [run_dir(run) / "encoder.safetensors", data / "images.npy", tasks / "episodes.npz"]
-    with Step("evaluate", run, scores_dir(run), inputs=inputs, config={}, seed=0) as step:
-        step.path("scores.csv").write_text(SCORES_CSV.replace(RUN, run), encoding="utf-8")
+    out = scored(run, name)
+    with Step("evaluate", f"{run}/{name}/{out.name}", out, inputs=inputs, config={}, seed=0) as step:
+        text = SCORES_CSV.replace(RUN, run).replace("toy,toy", f"{name},{name}")
+        step.path("scores.csv").write_text(text, encoding="utf-8")
         right = {"linear/wmse-v1/all": np.arange(400) < 365, "knn/5nn-euclid/all": np.arange(400) < 362}
         np.savez(step.path("outcomes.npz"), **right)
 
 
 def make_report(grid: str, *runs: str) -> None:
     """The report step, with files in sub-folders."""
-    inputs = [scores_dir(run) / "scores.csv" for run in runs]
+    inputs = [path for run in runs for path in sorted((RESULTS / "scores" / run).glob("*/*/scores.csv"))]
     with Step("report", grid, report_dir(grid), inputs=inputs, config={}) as step:
         step.path("sigma-report.html").write_text("<p>91.25</p>", encoding="utf-8")
         step.path("tables/main.csv").write_text("91.25\n", encoding="utf-8")

@@ -173,12 +173,12 @@ def test_many_writers_at_once_lose_nothing(tmp_path: Path) -> None:
     assert [writer.exitcode for writer in writers] == [0] * WRITERS
     for number, folder in enumerate(folders):
         found = mirrored(folder)
-        assert found.keys() == {"r0", "r1", "r0 evaluation", "grid report"}
+        assert found.keys() == {"r0", "r1", "r0 on toy", "grid report"}
         parts = {"config.json", "record.json", "encoder.safetensors"}
         assert found["r0"] == ("FINISHED", str(float(number)), None, losses(FINISHED), parts)
         assert found["r1"][0] == "RUNNING"
         assert found["r1"][3] == losses(GROWN)
-        assert found["r0 evaluation"][2] == float(number)
+        assert found["r0 on toy"][2] == float(number)
         assert found["grid report"][4] == {"sigma-report.html", "record.json"}
 
 

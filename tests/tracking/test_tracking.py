@@ -1,3 +1,4 @@
+import csv
 import json
 import os
 import shutil
@@ -19,6 +20,7 @@ from gessl.audit.trace import lineage_tree
 from gessl.errors import UserError
 from gessl.layout import run_dir, scores_dir, work_dir
 from gessl.records.record import read_record
+from gessl.tables.scores import COLUMNS
 from gessl.tracking import TrackingPlan, follow, rebuild, store, sync, values
 from gessl.tracking.store import open_store, tracking_uri
 
@@ -103,13 +105,17 @@ def test_records_pins_and_runs_lead_to_each_other() -> None:
     sync(PLAN)
     links = json.loads(Path("mlflow/runs/grid.json").read_text(encoding="utf-8"))
     by_record = {run.data.tags["gessl.record"]: run.info.run_id for name, run in _runs().items() if name != "r1"}
-    records = [read_record(folder) for folder in (run_dir("r0"), scores_dir("r0"))]
-    assert links["store"] == tracking_uri() and links["runs"] == by_record
+    scores = scores_dir("r0", "toy")
+    records = [read_record(folder) for folder in (run_dir("r0"), scores)]
+    parts = [read_record(scores / stem) for stem in ("linear__wmse_v1", "few__psco")]
+    nested = _runs()["r0 on toy"].info.run_id
+    assert links["store"] == tracking_uri()
+    assert links["runs"] == by_record | {record["id"]: nested for record in parts if record}
     assert {record["id"] for record in records if record} == set(by_record)
-    for record in records:
+    for record in (*records, *parts):
         assert record is not None
         facts = lineage_tree(record["id"])["facts"]
-        assert facts["MLflow run"] == by_record[record["id"]]
+        assert facts["MLflow run"] == links["runs"][record["id"]]
     (found,) = open_store(tracking_uri()).search_runs(
         [links["experiment"]], filter_string=f"tags.`gessl.data_version` = '{VERSION}'"
     )
@@ -178,10 +184,10 @@ def test_finished_run_has_settings_data_artifacts_and_scores() -> None:
     (dataset,) = [item.dataset for item in run.inputs.dataset_inputs]
     assert (dataset.name, dataset.digest) == ("toy", VERSION)
     assert _artifacts("r0") == {"config.json", "record.json", "encoder.safetensors"}
-    nested = runs["r0 evaluation"]
+    nested = runs["r0 on toy"]
     assert nested.data.tags["mlflow.parentRunId"] == run.info.run_id
     assert nested.data.metrics == {"linear/wmse-v1/all/top-1 pct": 91.25, "few_shot/psco/5w1s/acc": 77.5}
-    assert _artifacts("r0 evaluation") == {"scores.csv", "record.json"}
+    assert _artifacts("r0 on toy") == {"linear__wmse_v1", "few__psco", "record.json"}
     assert _artifacts("grid report") == {"sigma-report.html", "record.json"}
     assert Path("mlflow/artifacts/grid").is_dir()
 
@@ -220,7 +226,7 @@ def test_results_made_again_replace_the_old_ones() -> None:
     assert len(_runs()) == 2
     assert _curve("r0") == _losses(2)
     assert _runs()["r0"].data.params["train.lr"] == "0.5"
-    nested = _runs()["r0 evaluation"]
+    nested = _runs()["r0 on toy"]
     assert nested.data.metrics["linear/wmse-v1/all/top-1 pct"] == 50.0
     assert nested.data.tags["mlflow.parentRunId"] == _runs()["r0"].info.run_id
 
@@ -236,7 +242,9 @@ def test_broken_record_is_named_after_the_others_are_mirrored() -> None:
 
 
 @pytest.mark.usefixtures("embedded")
-@pytest.mark.parametrize("path", [scores_dir("r0") / "scores.csv", run_dir("r0") / "metrics.jsonl"], ids=str)
+@pytest.mark.parametrize(
+    "path", [scores_dir("r0", "toy") / "linear__wmse_v1/scores.csv", run_dir("r0") / "metrics.jsonl"], ids=str
+)
 def test_what_is_not_as_recorded_bears_no_records_id_in_the_mirror(path: Path) -> None:
     finish("r0")
     evaluate("r0")
@@ -411,8 +419,14 @@ def test_points_are_the_rising_steps_after_the_last(
 
 def test_scores_of_the_same_name_are_kept_apart(tmp_path: Path) -> None:
     path = tmp_path / "scores.csv"
-    path.write_text("id,protocol,task,metric,value\na1,p,t,m%,1\nb2,p,t,mpct,2\n", encoding="utf-8")
-    assert values.scores(path) == {"p/t/mpct": 1.0, "p/t/mpct b2": 2.0}
+    rows = [("a1", "m%", 1, "d"), ("b2", "mpct", 2, "d"), ("c3", "m%", 3, "elsewhere")]
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        table = csv.DictWriter(file, COLUMNS, restval="d")
+        table.writeheader()
+        for name, metric, value, target in rows:
+            row = {"id": name, "metric": metric, "value": value, "target": target}
+            table.writerow({"dataset": "d", "protocol": "p", "task": "t"} | row)
+    assert values.scores(path) == {"p/t/mpct": 1.0, "p/t/mpct b2": 2.0, "elsewhere/p/t/mpct": 3.0}
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,14 @@
 """A toy grid as its steps leave it behind, for the mirror to read."""
 
+import csv
 import json
 import shutil
 
 from gessl.layout import data_dir, report_dir, run_dir, scores_dir, work_dir
+from gessl.records.bundle import bundle
 from gessl.records.record import read_record
 from gessl.records.step import Step
+from gessl.tables.scores import COLUMNS, SCORES
 from gessl.tracking import TrackingPlan
 
 VERSION = "0123456789abcdef0123456789abcdef.dir"
@@ -38,9 +41,26 @@ def finish(run: str, steps: int = 4, lr: float = 0.1) -> None:
 
 
 def evaluate(run: str, value: float = 91.25) -> None:
-    with Step("evaluate", run, scores_dir(run), inputs=[run_dir(run) / "encoder.safetensors"], config={}) as step:
-        rows = f"a1,linear/wmse-v1,all,top-1 %,{value}\nb2,few+shot/psco,5w1s,acc,77.5\nc3,knn,all,none,\n"
-        step.path("scores.csv").write_text("id,protocol,task,metric,value\n" + rows, encoding="utf-8")
+    """Publish the scores of two protocols on one data set, and the bundle that stands for them."""
+    shared = dict.fromkeys(COLUMNS, "") | {"run": run, "dataset": "toy", "target": "toy", "metric": "none"}
+    rows = {
+        "linear__wmse_v1": [
+            {"id": "a1", "protocol": "linear/wmse-v1", "task": "all", "metric": "top-1 %", "value": value},
+            {"id": "c3", "protocol": "knn", "task": "all", "value": ""},
+        ],
+        "few__psco": [{"id": "b2", "protocol": "few+shot/psco", "task": "5w1s", "metric": "acc", "value": 77.5}],
+    }
+    folder = scores_dir(run, "toy")
+    for stem, found in rows.items():
+        inputs = [run_dir(run) / "encoder.safetensors"]
+        with (
+            Step("evaluate", f"{run}/toy/{stem}", folder / stem, inputs=inputs, config={}) as step,
+            open(step.path(SCORES), "w", encoding="utf-8", newline="") as file,
+        ):
+            table = csv.DictWriter(file, COLUMNS)
+            table.writeheader()
+            table.writerows(shared | row for row in found)
+    bundle(folder, [folder / stem / SCORES for stem in rows], {}, {})
 
 
 def write_report() -> None:

@@ -23,11 +23,11 @@ from safetensors.torch import load_file
 from gessl.cli import main
 from gessl.cluster.failed import read_failure
 from gessl.evaluation import step
-from gessl.evaluation.embed import embed
 from gessl.files import sha256_file
 from gessl.grid.experiment import Experiment
 from gessl.nets import parallel
 from gessl.nets.encoder import load_encoder
+from gessl.protocols.embed import embed
 from gessl.records.record import parse_record
 from gessl.records.step import Step
 from gessl.training import pretrain
@@ -339,7 +339,10 @@ def test_a_run_takes_neither_tasks_nor_labels(prepared: Path, capsys: pytest.Cap
     shutil.rmtree("results/tasks")
 
     def few_images() -> None:
-        CONFIG.write_text(yaml.safe_dump({**SMALL, "tasks": {"queries": 1000}}), encoding="utf-8")
+        CONFIG.write_text(
+            yaml.safe_dump({**SMALL, "evaluation": [{"protocol": "fewshot/proto-v1", "queries": 1000}]}),
+            encoding="utf-8",
+        )
 
     for lack in (few_images, without_labels):
         lack()
@@ -349,7 +352,7 @@ def test_a_run_takes_neither_tasks_nor_labels(prepared: Path, capsys: pytest.Cap
         assert not Path("results/tasks").exists()
         capsys.readouterr()
         assert main(["tasks", "digits", "0"]) == 2, "where tasks are to be drawn, it is refused"
-        assert "tasks.queries: digits has 0 classes with " in capsys.readouterr().err
+        assert "evaluation.0.queries: digits: fewshot/proto-v1: 0 classes with " in capsys.readouterr().err
 
 
 def test_unknown_run_names_the_nearest(prepared: Path, capsys: pytest.CaptureFixture[str]) -> None:

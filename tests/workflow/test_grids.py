@@ -23,7 +23,7 @@ QUICK = {
     **SMALL,
     "variants": {"base": {}},
     "comparisons": [],
-    "evaluation": {"protocols": ["knn/5nn-euclid"]},
+    "evaluation": ["knn/5nn-euclid"],
 }
 
 
@@ -36,7 +36,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def times(part: str) -> dict[str, int]:
-    return {path.parent.name: path.stat().st_mtime_ns for path in Path("results", part).glob("*/record.json")}
+    made = Path("results", part).glob("*/digits/record.json" if part == "scores" else "*/record.json")
+    return {path.parts[2]: path.stat().st_mtime_ns for path in made}
 
 
 @pytest.mark.slow

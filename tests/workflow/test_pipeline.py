@@ -46,7 +46,7 @@ def project(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_every_cell_is_scored_and_the_audit_passes(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for cell in Experiment.load(Path("config/config.yaml")).runs():
-        assert (project / "results/scores" / cell.id / "record.json").is_file()
+        assert (project / "results/scores" / cell.id / "digits/record.json").is_file()
     assert json.loads((project / "logs/audit.json").read_text(encoding="utf-8"))["ok"] is True
     assert main(["audit"]) == 0
     assert "audit passed" in capsys.readouterr().out
@@ -185,12 +185,13 @@ def test_a_wrong_configfile_is_refused_with_lines_and_leaves_nothing(
     path = Path("config/config.yaml")
     text = path.read_text(encoding="utf-8")
     path.write_text(text + "seeds: [1, 1]\nseeds: [010]\n", encoding="utf-8")
-    done = snakemake("--dry-run", "--configfile", str(path), "--config", "tasks={episodes: 0}")
+    wrong = "evaluation=[{protocol: fewshot/proto-v1, episodes: 0}]"
+    done = snakemake("--dry-run", "--configfile", str(path), "--config", wrong)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     seeds = text.splitlines().index("seeds:") + 1
     for complaint in (
         f"{path.resolve()}:{seeds}: seeds: given twice, in lines {seeds} and ",
-        "--config: tasks.episodes: must be a whole number, at least 1 and at most 1000000, got 0\n",
+        "--config: evaluation.0.episodes: must be a whole number, at least 1 and at most 1000000, got 0\n",
     ):
         assert complaint in done.stderr
     assert not Path("work").exists()
@@ -248,22 +249,31 @@ def test_what_is_stale_is_made_again_without_snakemakes_memory(project: Path) ->
     assert "Nothing to be done" in snakemake("--dry-run").stdout, "what is current stays, too"
     config = project / "config/config.yaml"
     tree = yaml.safe_load(config.read_text(encoding="utf-8"))
-    config.write_text(yaml.safe_dump(tree | {"evaluation": {"protocols": ["knn/5nn-euclid"]}}), encoding="utf-8")
+    config.write_text(yaml.safe_dump(tree | {"evaluation": ["knn/5nn-euclid"]}), encoding="utf-8")
     assert jobs_of(snakemake("--dry-run", "-q", "rules")) == {"evaluate": 4, "report": 1, "audit": 1}
     one = Experiment.load(config).runs()[0].id
-    named = snakemake(f"results/scores/{one}/record.json", "--dry-run", "-q", "rules")
+    named = snakemake(f"results/scores/{one}/digits/record.json", "--dry-run", "-q", "rules")
     assert jobs_of(named) == {"evaluate": 1}, "nothing but what was asked for"
     with open("requirements.lock", "a", encoding="utf-8") as lock:
         lock.write("# another environment\n")
     assert jobs_of(snakemake("--dry-run", "-q", "rules"))["pretrain"] == 4
 
 
-def test_other_tasks_leave_every_run_as_it_is(project: Path) -> None:
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"protocol": "fewshot/proto-v1", "ways": [4], "episodes": 20},
+        {"protocol": "fewshot/proto-v1", "shots": [2, 3], "episodes": 20},
+        {"protocol": "sigma/onehot", "tasks": 6},
+    ],
+    ids=["ways", "shots", "suite"],
+)
+def test_other_tasks_leave_every_run_as_it_is(project: Path, more: dict) -> None:
     config = project / "config/config.yaml"
     tree = yaml.safe_load(config.read_text(encoding="utf-8"))
-    tasks = {"ways": [4], "shots": [2, 3], "episodes": 30, "label_draws": 3, "sigma": {"tasks": 6}}
-    assert not any(tree["tasks"].get(key) == value for key, value in tasks.items())
-    config.write_text(yaml.safe_dump(tree | {"tasks": tasks}), encoding="utf-8")
+    kept = [one for one in tree["evaluation"] if not isinstance(one, dict) or one["protocol"] != more["protocol"]]
+    assert len(kept) == len(tree["evaluation"]) - 1 and more not in tree["evaluation"]
+    config.write_text(yaml.safe_dump(tree | {"evaluation": [*kept, more]}), encoding="utf-8")
     expected = {"tasks": 2, "evaluate": 4, "report": 1, "audit": 1}
     assert jobs_of(snakemake("--dry-run", "-q", "rules")) == expected
     shutil.rmtree(".snakemake")

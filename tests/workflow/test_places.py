@@ -23,7 +23,7 @@ CELL = {
     "recipe": {"train": {"steps": 4, "batch": 32, "warmup": 1, "lr": 0.003}},
     "variants": {"base": {}},
     "comparisons": [],
-    "evaluation": {"protocols": ["knn/5nn-euclid"]},
+    "evaluation": ["knn/5nn-euclid"],
 }
 
 

@@ -21,6 +21,7 @@ from gessl.errors import UserError
 from gessl.files import atomic_text, sha256_file, sha256_json
 from gessl.home import for_libraries, require_own_code
 from gessl.identity import DIGITS, earlier_runs
+from gessl.protocols.contract import file_stem
 from gessl.records.provenance import fingerprint
 from gessl.grid.outdated import outdated
 from gessl.grid.status import note_grid
@@ -49,7 +50,7 @@ try:
     SOURCE = " ".join(map(str, workflow.configfiles)) or "--config"
     # Snakemake's own reader lets the last of two equal keys win, and knows no lines
     BATCH = Batch.merged(map(Path, workflow.configfiles), workflow.config_settings.config)
-    for name in {name for experiment in BATCH.experiments.values() for name in experiment.datasets}:
+    for name in BATCH.datasets:
         check_untouched(name)
 except UserError as error:
     stop(error)
@@ -128,6 +129,11 @@ def state(*modules):
         stop(error)
 
 
+def modules(protocols):
+    """The modules of some protocols."""
+    return [f"gessl.protocols.{file_stem(name)}" for name in protocols]
+
+
 def of_run(value):
     """`value(run)` for a job's run; the value itself where all runs agree: thousands of calls by Snakemake are felt."""
     values = list(map(value, RUNS))
@@ -153,16 +159,16 @@ def growing(mem_mb):
 THREADS = of_run(lambda run: BATCH.owner(run).efficiency.threads)
 
 
-def prepared(run):
-    """The record of the data that a run learns from."""
+def prepared(dataset):
+    """The record of a prepared data set."""
     force_outdated()
-    return f"{layout.data_dir(RUNS[run].science.dataset)}/record.json"
+    return f"{layout.data_dir(dataset)}/record.json"
 
 
-def drawn(run):
-    """The record of the tasks that a run is scored on."""
-    science = RUNS[run].science
-    return f"{layout.tasks_dir(science.dataset, science.seed)}/record.json"
+def drawn(run, target):
+    """The records of the tasks that a run is scored on, if there are any."""
+    key = target, RUNS[run].science.seed
+    return [f"{layout.tasks_dir(*key)}/record.json"] if key in BATCH.drawn else []
 
 
 def trained(run):
@@ -177,13 +183,13 @@ def reports():
 
 
 def scores(runs):
-    """The records of the scores of each of `runs`."""
-    return [f"{layout.scores_dir(run)}/record.json" for run in runs]
+    """The records of the scores of each of `runs`, on all of its targets."""
+    return [f"{layout.scores_dir(run, target)}/record.json" for run in runs for target in BATCH.evaluations(run)]
 
 
 def unscored():
-    """Runs without scores, by grid; grids without such runs are left out."""
-    lost = {run for run, path in zip(RUNS, scores(RUNS), strict=True) if not Path(path).is_file()}
+    """Runs that lack scores, by grid; grids without such runs are left out."""
+    lost = {run for run in RUNS if not all(Path(path).is_file() for path in scores([run]))}
     found = {name: [cell.id for cell in one.runs() if cell.id in lost] for name, one in BATCH.experiments.items()}
     return {name: runs for name, runs in found.items() if runs}
 
@@ -194,8 +200,17 @@ def lost():
     return list(dict.fromkeys(itertools.chain(*reported)))
 
 
+def of_scores(value):
+    """`value(run, target)` for an evaluation's run and target; the value itself where all agree."""
+    values = [value(run, target) for run, target in BATCH.scored]
+    if all(other == values[0] for other in values):
+        return values[0]
+    return lambda wildcards: value(wildcards.run, wildcards.target)
+
+
 wildcard_constraints:
     dataset="[a-z0-9-]+",
+    target="[a-z0-9-]+",
     seed=r"\d+",
     run=r"[\w+-]+",
     grid="[a-z0-9-]+",

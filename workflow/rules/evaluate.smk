@@ -1,14 +1,14 @@
-"""Downstream evaluation: features once per run, then every protocol on them."""
+"""Downstream evaluation: features once per run and target, then every protocol on them."""
 
 
 rule evaluate:
-    """The scores of one run."""
+    """The scores of one run on one data set: a record for each protocol, and one that stands for them all."""
     input:
-        lambda w: [trained(w.run), prepared(w.run), drawn(w.run)],
+        lambda w: [trained(w.run), prepared(w.target), *drawn(w.run, w.target)],
     output:
-        layout.scores_dir("{run}") / "record.json",
+        layout.scores_dir("{run}", "{target}") / "record.json",
     log:
-        "logs/evaluate/{run}.log",
+        "logs/evaluate/{run}/{target}.log",
     threads: THREADS
     resources:
         mem_mb=growing(resource("evaluate", "mem_mb")),
@@ -16,7 +16,7 @@ rule evaluate:
         gpu=resource("evaluate", "gpu"),
     params:
         plan=PLAN,
-        state=state("gessl.evaluation.step"),
-        settings=of_run(lambda run: repr(BATCH.evaluation(run))),
+        state=of_scores(lambda run, target: state("gessl.evaluation.step", *modules(BATCH.scored[run, target]))),
+        settings=of_scores(lambda run, target: repr(BATCH.scored[run, target])),
     shell:
-        "gessl evaluate {wildcards.run:q} --config {params.plan:q} > {log:q} 2>&1"
+        "gessl evaluate {wildcards.run:q} {wildcards.target:q} --config {params.plan:q} > {log:q} 2>&1"

@@ -1,18 +1,12 @@
-"""Task files, drawn once per data set and seed; every method is scored on the same ones."""
+"""Task files, drawn once per data set and seed by the protocols that need some; every run is scored on the same ones."""
 
 
 rule tasks:
-    """Few-shot episodes, label subsets, σ suite."""
+    """The tasks of each protocol, and a record that stands for them all."""
     input:
-        rules.prepare.output.index,
-        rules.prepare.output.card,
         rules.prepare.output.record,
     output:
-        episodes=layout.tasks_dir("{dataset}", "{seed}") / "episodes.npz",
-        labels=layout.tasks_dir("{dataset}", "{seed}") / "labels.npz",
-        sigma=layout.tasks_dir("{dataset}", "{seed}") / "sigma.npz",
-        card=layout.tasks_dir("{dataset}", "{seed}") / "card.json",
-        record=layout.tasks_dir("{dataset}", "{seed}") / "record.json",
+        layout.tasks_dir("{dataset}", "{seed}") / "record.json",
     log:
         "logs/tasks/{dataset}-s{seed}.log",
     resources:
@@ -20,7 +14,7 @@ rule tasks:
         runtime=60,
     params:
         plan=PLAN,
-        state=state("gessl.tasks.draw"),
-        settings=lambda w: repr(BATCH.tasks(w.dataset)),  # text, for Snakemake ignores what it cannot write down
+        state=lambda w: state("gessl.evaluation.draw", *modules(BATCH.drawn[w.dataset, int(w.seed)])),
+        settings=lambda w: repr(BATCH.drawn[w.dataset, int(w.seed)]),  # text, for Snakemake ignores what it cannot write
     shell:
         "gessl tasks {wildcards.dataset:q} {wildcards.seed:q} --config {params.plan:q} > {log:q} 2>&1"

@@ -8,14 +8,17 @@ import pytest
 
 from gessl.data.arrays import open_images, read_index
 from gessl.errors import UserError
+from gessl.evaluation.tasks import load_tasks
 from gessl.layout import RECORD, data_dir, tasks_dir
-from gessl.tasks.read import load_episodes, load_label_subsets, load_sigma_suite
+from gessl.protocols._episodes import read_episodes
+from gessl.protocols._suite import read_suite
+from gessl.protocols.contract import Arrays, OddTasksError
 
 
 @pytest.fixture
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for folder in (data_dir("x"), tasks_dir("x", 0)):
+    for folder in (data_dir("x"), tasks_dir("x", 0) / "a__b"):
         folder.mkdir(parents=True)
         (folder / RECORD).touch()
 
@@ -38,23 +41,25 @@ def test_arrays_of_another_kind_are_one_line(array: np.ndarray) -> None:
 
 
 @pytest.mark.usefixtures("folders")
+@pytest.mark.parametrize("array", [np.array("x"), np.zeros(3), np.int64(1), np.zeros(3, bool)])
+def test_tasks_that_are_no_whole_numbers_are_one_line(array: np.ndarray) -> None:
+    np.savez(tasks_dir("x", 0) / "a__b/tasks.npz", a=array)
+    with pytest.raises(UserError, match=r"a__b/tasks\.npz: cannot be read \(a holds no whole numbers\)"):
+        load_tasks("x", 0, "a/b")
+
+
 @pytest.mark.parametrize(
-    ("name", "load", "arrays"),
+    ("read", "arrays"),
     [
-        ("episodes.npz", load_episodes, {"5w1s/classes": WHOLE}),
-        ("episodes.npz", load_episodes, dict.fromkeys(("a/classes", "a/support", "a/query"), WHOLE)),
-        ("episodes.npz", load_episodes, {"a/classes": np.array("x")}),
-        ("sigma.npz", load_sigma_suite, {"other": WHOLE}),
-        ("sigma.npz", load_sigma_suite, dict.fromkeys(("classes", "train", "val", "test"), WHOLE)),
-        ("labels.npz", load_label_subsets, {"1pct": np.zeros(3)}),
+        (read_episodes, {"5w1s/classes": WHOLE}),
+        (read_episodes, dict.fromkeys(("a/classes", "a/support", "a/query"), WHOLE)),
+        (read_suite, {"other": WHOLE}),
+        (read_suite, dict.fromkeys(("classes", "train", "val", "test"), WHOLE)),
     ],
 )
-def test_task_files_of_another_content_are_one_line(
-    name: str, load: Callable[[str, int], object], arrays: dict[str, np.ndarray]
-) -> None:
-    np.savez(tasks_dir("x", 0) / name, **arrays)
-    with pytest.raises(UserError, match=f"{name}: cannot be read"):
-        load("x", 0)
+def test_tasks_of_another_shape_are_refused(read: Callable[[Arrays], object], arrays: dict[str, np.ndarray]) -> None:
+    with pytest.raises(OddTasksError):
+        read(arrays)
 
 
 @pytest.mark.usefixtures("folders")

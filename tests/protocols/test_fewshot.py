@@ -9,8 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.neighbors import NearestCentroid
 
-from gessl.evaluation import fewshot
-from gessl.tasks.read import Episodes
+from gessl.protocols import fewshot__proto_v1 as fewshot
+from gessl.protocols._episodes import Episodes
+from tests.support.scored import protocol, scored
+
+PROTOTYPES = protocol("fewshot/proto-v1")
 
 
 def draw(episodes=7, way=5, shot=3, queries=4, images=400, seed=0):
@@ -29,7 +32,7 @@ def draw(episodes=7, way=5, shot=3, queries=4, images=400, seed=0):
 def test_agrees_with_scikit_learn_per_episode(shot, monkeypatch):
     monkeypatch.setattr(fewshot, "BLOCK_BYTES", 3 * 20 * 24)  # three episodes
     features, episodes = draw(shot=shot)
-    found = fewshot.episode_accuracies(features, episodes)
+    found = PROTOTYPES.accuracies(features, episodes)
     data = features.double().numpy()
     for episode in range(7):
         labels = np.arange(5).repeat(shot)
@@ -75,7 +78,7 @@ def test_prediction_is_that_of_all_distances_with_ties_to_the_first(data):
 def test_order_of_classes_does_not_matter():
     features, episodes = draw()
     mixed = Episodes(episodes.classes[:, ::-1], episodes.support[:, ::-1], episodes.query[:, ::-1])
-    assert torch.equal(fewshot.episode_accuracies(features, mixed), fewshot.episode_accuracies(features, episodes))
+    assert torch.equal(PROTOTYPES.accuracies(features, mixed), PROTOTYPES.accuracies(features, episodes))
 
 
 def test_interval_by_hand():
@@ -88,7 +91,7 @@ def test_interval_by_hand():
 
 def test_scores_name_their_setting():
     features, episodes = draw()
-    (score,) = fewshot.evaluate_fewshot(features, {"5w3s": episodes})
+    (score,) = scored(PROTOTYPES, features, tasks={f"5w3s/{part}": rows for part, rows in vars(episodes).items()})
     assert (score.protocol, score.task, score.unit) == ("fewshot/proto-v1", "5w3s", "%")
     assert score.outcomes.shape == (7,)
     assert score.interval.mean == pytest.approx(100 * score.outcomes.mean())

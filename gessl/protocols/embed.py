@@ -5,8 +5,13 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
+
+from gessl.errors import UserError
+
+BLOCK = 1024  # images that are resized at once
 
 
 def position_tensor(positions: ArrayLike, device: torch.device) -> Tensor:
@@ -39,6 +44,35 @@ def embed(encoder: nn.Module, images: NDArray[np.uint8], *, batch: int, device: 
         batches = torch.arange(len(images), device=device).split(batch)
         features = torch.cat([encoder(load_images(images, positions)).float() for positions in batches])
     return features.clone()  # an inference tensor could not enter the probe's graph
+
+
+def fitted(images: NDArray[np.uint8], *, channels: int, size: tuple[int, int], where: str) -> NDArray[np.uint8]:
+    """Images as an encoder takes them that was trained on others: resized (bilinear, antialiased), grey as colour.
+
+    Args:
+        images: uint8 [n, C, H, W]; returned as they are where they fit.
+        channels: what the encoder takes.
+        size: height and width that the encoder takes.
+        where: the data set, for messages.
+
+    Returns:
+        uint8 [n, channels, *size].
+
+    Raises:
+        UserError: colour images for an encoder of grey ones.
+    """
+    found, *sides = images.shape[1:]
+    if found == channels and tuple(sides) == size:
+        return images
+    if found not in (1, channels):
+        raise UserError(f"{where}: images of {found} channels; the encoder takes {channels}")
+    resized = np.empty((len(images), channels, *size), np.uint8)
+    for start in range(0, len(images), BLOCK):
+        block = torch.from_numpy(np.array(images[start : start + BLOCK])).float()
+        if tuple(sides) != size:
+            block = F.interpolate(block, size, mode="bilinear", antialias=True).round().clamp(0, 255)
+        resized[start : start + BLOCK] = block.byte().expand(-1, channels, -1, -1).numpy()
+    return resized
 
 
 @contextmanager

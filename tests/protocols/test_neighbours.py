@@ -9,8 +9,12 @@ from sklearn.datasets import load_digits
 from sklearn.neighbors import KNeighborsClassifier
 
 from gessl.errors import UserError
-from gessl.evaluation import knn
-from gessl.evaluation.distances import distances, products
+from gessl.protocols import _neighbours
+from gessl.protocols._distances import distances, products
+from gessl.protocols._neighbours import nearest
+from tests.support.scored import protocol, scored
+
+KNN = protocol("knn/5nn-euclid")
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
@@ -34,12 +38,12 @@ def test_agrees_with_scikit_learn_on_digits(monkeypatch):
     features = pixels + np.random.default_rng(0).normal(size=pixels.shape) * 1e-3  # no equal distances
     expected = KNeighborsClassifier(5, algorithm="brute").fit(features[:1000], labels[:1000]).predict(features[1000:])
     data, known = torch.from_numpy(features), torch.from_numpy(labels)
-    whole = knn.knn_predict(data[:1000], known[:1000], data[1000:], classes=10)
+    whole = KNN.predict(data[:1000], known[:1000], data[1000:], classes=10)
     np.testing.assert_array_equal(whole, expected)
-    monkeypatch.setattr(knn, "ROWS", 100)
-    monkeypatch.setattr(knn, "COLUMNS", 77)
-    assert torch.equal(knn.knn_predict(data[:1000], known[:1000], data[1000:], classes=10), whole)
-    (score,) = knn.evaluate_knn(data, known, torch.arange(1000), torch.arange(1000, len(data)), classes=10)
+    monkeypatch.setattr(_neighbours, "ROWS", 100)
+    monkeypatch.setattr(_neighbours, "COLUMNS", 77)
+    assert torch.equal(KNN.predict(data[:1000], known[:1000], data[1000:], classes=10), whole)
+    (score,) = scored(KNN, data, labels=known, train=torch.arange(1000), test=torch.arange(1000, len(data)), classes=10)
     assert score.interval.mean == pytest.approx(100 * np.mean(expected == labels[1000:]))
     np.testing.assert_array_equal(score.outcomes, expected == labels[1000:])
 
@@ -47,7 +51,7 @@ def test_agrees_with_scikit_learn_on_digits(monkeypatch):
 def test_a_tie_goes_to_the_smallest_class():
     bank = torch.tensor([[0.1], [0.2], [0.3], [0.4], [0.5], [9.0]])
     labels = torch.tensor([4, 2, 4, 2, 1, 0])
-    assert knn.knn_predict(bank, labels, torch.zeros(1, 1), classes=5).item() == 2
+    assert KNN.predict(bank, labels, torch.zeros(1, 1), classes=5).item() == 2
 
 
 def test_features_far_from_zero_keep_their_neighbours():
@@ -56,7 +60,7 @@ def test_features_far_from_zero_keep_their_neighbours():
     labels = random.integers(0, 4, 200)
     exact = KNeighborsClassifier(5, algorithm="kd_tree").fit(offset[:200].astype(np.float64), labels)
     data = torch.from_numpy(offset)
-    found = knn.knn_predict(data[:200], torch.from_numpy(labels), data[200:], classes=4)
+    found = KNN.predict(data[:200], torch.from_numpy(labels), data[200:], classes=4)
     np.testing.assert_array_equal(found, exact.predict(offset[200:].astype(np.float64)))
 
 
@@ -78,10 +82,10 @@ def searches(draw):
 @given(searches(), st.sampled_from([2, 7, 1000]), st.sampled_from([3, 10, 8192]))
 def test_neighbours_are_those_of_the_whole_bank_however_it_is_cut(search, rows, columns):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(knn, "ROWS", rows)
-        patch.setattr(knn, "COLUMNS", columns)
-        patch.setattr(knn, "GATHERED_BYTES", 100 * columns)
-        assert_same(knn.nearest(*search), *search)
+        patch.setattr(_neighbours, "ROWS", rows)
+        patch.setattr(_neighbours, "COLUMNS", columns)
+        patch.setattr(_neighbours, "GATHERED_BYTES", 100 * columns)
+        assert_same(nearest(*search), *search)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -90,13 +94,13 @@ def test_a_query_does_not_depend_on_the_others(noise, device):
     random = torch.Generator().manual_seed(0)
     data = 100 + torch.randint(0, 3, (700, 6), generator=random) + noise * torch.randn(700, 6, generator=random)
     bank, queries = data[:600].to(device), data[600:].to(device)
-    together = knn.nearest(bank, queries, 5)
+    together = nearest(bank, queries, 5)
     for cut in (1, 3, 64):
-        parts = zip(*(knn.nearest(bank, block, 5) for block in queries.split(cut)), strict=True)
+        parts = zip(*(nearest(bank, block, 5) for block in queries.split(cut)), strict=True)
         assert all(torch.equal(torch.cat(part), whole) for part, whole in zip(parts, together, strict=True))
     mixed = torch.randperm(100, generator=random).to(device)
     others = torch.cat([queries[mixed], 1000 * torch.randn(50, 6, generator=random).to(device)])
-    assert torch.equal(knn.nearest(bank, others, 5).places[:100], together.places[mixed])
+    assert torch.equal(nearest(bank, others, 5).places[:100], together.places[mixed])
 
 
 def tight(random, scale, images=3000):
@@ -108,7 +112,7 @@ def tight(random, scale, images=3000):
 @pytest.mark.parametrize("scale", [1, 1e-2, 1e-4])
 def test_no_neighbour_is_missed_where_products_in_float32_cannot_tell(scale):
     data = tight(torch.Generator().manual_seed(0), scale)
-    found = knn.nearest(data[:2900], data[2900:], 5)
+    found = nearest(data[:2900], data[2900:], 5)
     assert_same(found, data[:2900], data[2900:], 5)
     squares = torch.cdist(data[2900:], data[:2900], compute_mode="use_mm_for_euclid_dist")
     hits = (squares.topk(5, largest=False).indices.sort().values == found.places.sort().values).double().mean()
@@ -118,22 +122,22 @@ def test_no_neighbour_is_missed_where_products_in_float32_cannot_tell(scale):
 @pytest.mark.parametrize("scale", [1, 1e-2, 1e-4])
 def test_the_whole_bank_is_not_needed_without_ties(scale, monkeypatch):
     seen = []
-    monkeypatch.setattr(knn, "distances", lambda a, b: seen.append(b.shape[-2]) or distances(a, b))
+    monkeypatch.setattr(_neighbours, "distances", lambda a, b: seen.append(b.shape[-2]) or distances(a, b))
     data = tight(torch.Generator().manual_seed(0), scale).double()  # no equal distances
     data[:, 0] += 1e-3 * torch.arange(3000)
-    knn.nearest(data[:2900].float(), data[2900:].float(), 5)
+    nearest(data[:2900].float(), data[2900:].float(), 5)
     assert sum(compared == 2900 for compared in seen) <= 2
 
 
 def test_what_is_compared_at_once_is_bounded(monkeypatch):
     compared, gathered = [], []
-    monkeypatch.setattr(knn, "ROWS", 50)
-    monkeypatch.setattr(knn, "COLUMNS", 400)
-    monkeypatch.setattr(knn, "GATHERED_BYTES", 5000)
-    monkeypatch.setattr(knn, "products", lambda a, b: compared.append(len(a[0]) * len(b[0])) or products(a, b))
-    monkeypatch.setattr(knn, "distances", lambda a, b: gathered.append(b.nbytes) or distances(a, b))
+    monkeypatch.setattr(_neighbours, "ROWS", 50)
+    monkeypatch.setattr(_neighbours, "COLUMNS", 400)
+    monkeypatch.setattr(_neighbours, "GATHERED_BYTES", 5000)
+    monkeypatch.setattr(_neighbours, "products", lambda a, b: compared.append(len(a[0]) * len(b[0])) or products(a, b))
+    monkeypatch.setattr(_neighbours, "distances", lambda a, b: gathered.append(b.nbytes) or distances(a, b))
     data = torch.randn(4100, 4, generator=torch.Generator().manual_seed(0))
-    knn.nearest(data[:4000], data[4000:], 20)
+    nearest(data[:4000], data[4000:], 20)
     assert compared == [50 * 400] * 20, "two blocks of queries with ten of the bank"
     assert max(gathered) <= 5000
 
@@ -141,9 +145,9 @@ def test_what_is_compared_at_once_is_bounded(monkeypatch):
 def test_features_are_not_normalised():
     bank = torch.tensor([[1.0, 0.0]] * 5 + [[100.0, 100.0]] * 5)
     labels = torch.tensor([0] * 5 + [1] * 5)
-    assert knn.knn_predict(bank, labels, torch.tensor([[2.0, 2.0]]), classes=2).item() == 0
+    assert KNN.predict(bank, labels, torch.tensor([[2.0, 2.0]]), classes=2).item() == 0
 
 
 def test_a_bank_smaller_than_k_is_refused():
     with pytest.raises(UserError, match="4 labelled images in split 'train', but it takes 5 or more"):
-        knn.knn_predict(torch.zeros(4, 2), torch.zeros(4, dtype=torch.long), torch.zeros(1, 2), classes=2)
+        KNN.predict(torch.zeros(4, 2), torch.zeros(4, dtype=torch.long), torch.zeros(1, 2), classes=2)

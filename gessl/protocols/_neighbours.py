@@ -1,20 +1,12 @@
-"""`knn/5nn-euclid`: five nearest neighbours on raw features, as in the W-MSE paper and its code.
-
-https://github.com/htdt/self-supervised/blob/master/eval/knn.py: k = 5, Euclidean distance on features that are not
-normalised, unweighted majority, ties to the smallest class number.
-"""
+"""The exact nearest neighbours of features, by matrix products."""
 
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from gessl.evaluation.distances import distances, products, reach
-from gessl.evaluation.score import TRAINED, Score, accuracy_score, require
+from gessl.protocols._distances import distances, products, reach
 
-PROTOCOL = "knn/5nn-euclid"
-NEIGHBOURS = 5
 ROWS, COLUMNS = 1024, 8192  # queries, and features of the bank, that are compared at once by products
 GATHERED_BYTES = 2**24  # of candidates compared at once by the distances that count
 
@@ -90,35 +82,3 @@ def _ranked(bank: Tensor, queries: Tensor, places: Tensor) -> Neighbours:
     away = torch.cat([distances(query, bank[candidates])[:, 0] for query, candidates in blocks])
     ranked, order = away.sort(stable=True)
     return Neighbours(places.gather(1, order), ranked)
-
-
-def knn_predict(bank: Tensor, bank_labels: Tensor, queries: Tensor, *, classes: int, k: int = NEIGHBOURS) -> Tensor:
-    """Majority class of the k nearest neighbours of each query.
-
-    Args:
-        bank: float [m, F].
-        bank_labels: class numbers [m].
-        queries: float [q, F].
-        classes: number of classes of the data set.
-        k: neighbours; all have one vote.
-
-    Returns:
-        class numbers [q].
-
-    Raises:
-        UserError: the bank holds fewer than k features.
-    """
-    require(PROTOCOL, TRAINED, len(bank), k)
-    votes = bank_labels[nearest(bank, queries, k).places]
-    # the first of equals, so the smallest class number
-    return torch.cat([F.one_hot(block, classes).sum(1).argmax(1) for block in votes.split(ROWS)])
-
-
-def evaluate_knn(features: Tensor, labels: Tensor, train: Tensor, test: Tensor, *, classes: int) -> list[Score]:
-    """Accuracy on the test split with the whole train split as bank; arguments as in `linear.evaluate_linear`.
-
-    Raises:
-        UserError: the train split has fewer images than there are neighbours, or the test split has none.
-    """
-    predicted = knn_predict(features[train], labels[train], features[test], classes=classes)
-    return [accuracy_score(PROTOCOL, "all", predicted == labels[test])]

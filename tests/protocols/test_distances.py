@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from gessl.evaluation import distances
+from gessl.protocols import _distances as distances
 
 
 def pair(features, offset, seed=0, dtype=torch.float32):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from gessl.evaluation.embed import embed, frozen, load_images, position_tensor
+from gessl.protocols.embed import embed, frozen, load_images, position_tensor
 
 CPU = torch.device("cpu")
 

@@ -3,7 +3,9 @@
 import dataclasses
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,16 +15,40 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from gessl.errors import UserError
+from gessl.evaluation.draw import draw
+from gessl.evaluation.tasks import load_tasks
 from gessl.layout import data_dir, tasks_dir
+from gessl.protocols._episodes import Episodes, read_episodes
+from gessl.protocols._suite import SigmaSuite, read_suite
+from gessl.protocols.contract import Arrays, Protocol, file_stem
 from gessl.records.record import read_record
 from gessl.records.step import Step
-from gessl.tasks.draw import SuiteSettings, TaskSettings, draw
-from gessl.tasks.read import load_episodes, load_label_subsets, load_sigma_suite
+from tests.support.scored import protocol
 
-SMALL = TaskSettings(
-    ways=(2, 3), shots=(1, 2), queries=3, episodes=30, label_draws=3, sigma=SuiteSettings(6, 3, 4, 2, 3)
-)
-FILES = ("episodes.npz", "labels.npz", "sigma.npz", "card.json")
+FEW = protocol("fewshot/proto-v1", ways=[2, 3], shots=[1, 2], queries=3, episodes=30)
+SCARCE = protocol("scarce/linear-v1", draws=3)
+SUITE = protocol("sigma/onehot", tasks=6, way=3, train=4, val=2, test=3)
+SMALL = [protocol("knn/5nn-euclid"), FEW, SCARCE, SUITE]
+FILES = [f"{file_stem(one.id)}/{name}" for one in SMALL[1:] for name in ("tasks.npz", "card.json")]
+
+
+def load_episodes(dataset: str, seed: int) -> dict[str, Episodes]:
+    return read_episodes(load_tasks(dataset, seed, FEW.id))
+
+
+def load_label_subsets(dataset: str, seed: int) -> Arrays:
+    return load_tasks(dataset, seed, SCARCE.id)
+
+
+def load_sigma_suite(dataset: str, seed: int) -> SigmaSuite:
+    return read_suite(load_tasks(dataset, seed, SUITE.id))
+
+
+def drawn_facts(one: Protocol) -> dict[str, Any]:
+    """What the card tells of the tasks of a protocol."""
+    path = tasks_dir("toy", 0) / file_stem(one.id) / "card.json"
+    facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["drawn"]
+    return facts
 
 
 def prepare(
@@ -74,9 +100,7 @@ def test_longer_files_extend_shorter_ones(index: pd.DataFrame) -> None:
     draw("toy", 0, SMALL)
     episodes = load_episodes("toy", 0)
     labels, suite = load_label_subsets("toy", 0), load_sigma_suite("toy", 0)
-    more = dataclasses.replace(
-        SMALL, episodes=50, label_draws=5, sigma=dataclasses.replace(SMALL.sigma, tasks=10), ways=(3, 2)
-    )
+    more = [replace(FEW, episodes=50, ways=(3, 2)), replace(SCARCE, draws=5), replace(SUITE, tasks=10)]
     draw("toy", 0, more)
     assert np.array_equal(load_sigma_suite("toy", 0).test[:6], suite.test)
     for name, longer in load_episodes("toy", 0).items():
@@ -103,7 +127,7 @@ def test_episodes_hold_different_test_images_of_the_stated_classes(index: pd.Dat
 
 
 def test_episodes_draw_classes_and_images_evenly(index: pd.DataFrame) -> None:
-    draw("toy", 0, dataclasses.replace(SMALL, ways=(2,), shots=(1,), episodes=2000))
+    draw("toy", 0, [replace(FEW, ways=(2,), shots=(1,), episodes=2000)])
     drawn = load_episodes("toy", 0)["2w1s"]
     assert stats.chisquare(np.bincount(drawn.classes[:, 0])).pvalue > 1e-3
     of_class = drawn.support[drawn.classes == 2].ravel()
@@ -118,7 +142,7 @@ def test_a_class_too_small_for_shot_and_queries_is_left_out(tmp_path: Path, monk
     episodes = load_episodes("toy", 0)
     assert 0 in episodes["2w1s"].classes
     assert 0 not in episodes["2w2s"].classes
-    card = json.loads((tasks_dir("toy", 0) / "card.json").read_text(encoding="utf-8"))["episodes"]
+    card = drawn_facts(FEW)
     assert card["2w1s"]["classes_left_out"] == []
     assert card["2w2s"] == {
         "episodes": 30,
@@ -141,19 +165,16 @@ def test_images_alone_in_their_group_are_all_used(tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     prepare(test=(5, 5, 5, 5), groups="alone")
     draw("toy", 0, SMALL)
-    card = json.loads((tasks_dir("toy", 0) / "card.json").read_text(encoding="utf-8"))
-    assert card["episodes"]["3w2s"]["classes"] == 4
+    assert drawn_facts(FEW)["3w2s"]["classes"] == 4
 
 
 def test_too_few_classes_are_refused_in_one_line_and_leave_nothing(index: pd.DataFrame) -> None:
-    with pytest.raises(
-        UserError, match=r"^toy, split 'test': 2 classes have 9 images or more.*lower tasks\.ways"
-    ) as error:
-        draw("toy", 0, dataclasses.replace(SMALL, queries=8, shots=(1,), ways=(2, 3)))
+    with pytest.raises(UserError, match=r"^toy, split 'test': 2 classes have 9 images or more.*lower ways") as error:
+        draw("toy", 0, [replace(FEW, queries=8, shots=(1,), ways=(2, 3))])
     assert "\n" not in str(error.value)
     assert not [path for path in Path("results/tasks").rglob("*") if path.is_file()]
-    with pytest.raises(UserError, match=r"split 'val': 0 classes have 6 images.*lower tasks\.sigma\.way"):
-        draw("toy", 0, dataclasses.replace(SMALL, sigma=dataclasses.replace(SMALL.sigma, val=6)))
+    with pytest.raises(UserError, match=r"split 'val': 0 classes have 6 images.*lower way"):
+        draw("toy", 0, [replace(SUITE, val=6)])
 
 
 def test_a_seed_below_zero_is_refused(index: pd.DataFrame) -> None:
@@ -220,8 +241,7 @@ def test_where_splits_share_no_class_the_suite_takes_all_from_test(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     index = prepare(**NEW_CLASSES, groups=groups)  # type: ignore[arg-type]
-    suite_settings = SuiteSettings(tasks=8, way=3, train=4, val=2, test=3)
-    draw("toy", 0, dataclasses.replace(SMALL, sigma=suite_settings))
+    draw("toy", 0, [replace(SUITE, tasks=8)])
     suite = load_sigma_suite("toy", 0)
     labels, split, group = (index[column].to_numpy() for column in ("label", "split", "group"))
     parts = [suite.train, suite.val, suite.test]
@@ -233,7 +253,7 @@ def test_where_splits_share_no_class_the_suite_takes_all_from_test(
     if groups == "pairs":
         assert all(len(set(group[task].ravel())) == 27 for task in every)
     assert len({tuple(task.ravel()) for task in suite.train}) == 8
-    card = json.loads((tasks_dir("toy", 0) / "card.json").read_text(encoding="utf-8"))["sigma"]
+    card = drawn_facts(SUITE)["suite"]
     assert card == {"tasks": 8, "classes": 3, "sources": {"test": ["train", "val", "test"]}}
 
 
@@ -241,41 +261,55 @@ def test_new_classes_with_too_few_images_are_refused(tmp_path: Path, monkeypatch
     """What the three parts take together counts."""
     monkeypatch.chdir(tmp_path)
     prepare(**NEW_CLASSES)  # type: ignore[arg-type]
-    enough = dataclasses.replace(SMALL, sigma=SuiteSettings(tasks=1, way=3, train=10, val=4, test=4))
-    draw("toy", 0, enough)
-    more = dataclasses.replace(enough, sigma=dataclasses.replace(enough.sigma, val=5))
-    keys = r"tasks\.sigma\.way or tasks\.sigma\.train or tasks\.sigma\.val or tasks\.sigma\.test"
+    enough = replace(SUITE, tasks=1, train=10, val=4, test=4)
+    draw("toy", 0, [enough])
+    keys = "way or train or val or test"
     with pytest.raises(UserError, match=rf"^toy, split 'test': 2 classes have 19 images .* takes 3; lower {keys}$"):
-        draw("toy", 0, more)
+        draw("toy", 0, [replace(enough, val=5)])
 
 
 def test_the_card_says_where_the_suite_came_from(index: pd.DataFrame) -> None:
     draw("toy", 0, SMALL)
-    card = json.loads((tasks_dir("toy", 0) / "card.json").read_text(encoding="utf-8"))["sigma"]
+    card = drawn_facts(SUITE)["suite"]
     assert card["sources"] == {"train": ["train"], "val": ["val"], "test": ["test"]}
 
 
-def test_the_record_names_inputs_settings_and_seed(index: pd.DataFrame) -> None:
+def test_each_protocol_has_a_record_and_a_bundle_stands_for_them(index: pd.DataFrame) -> None:
     draw("toy", 5, SMALL)
-    record = read_record(tasks_dir("toy", 5))
-    assert record is not None
-    assert record["seed"] == 5
-    assert record["step"] == "tasks"
-    assert record["name"] == "toy-s5"
-    assert [Path(entry["path"]).name for entry in record["inputs"]] == ["index.csv", "card.json"]
-    assert record["config"]["tasks"]["sigma"]["way"] == 3
-    assert {Path(entry["path"]).name for entry in record["outputs"]} == set(FILES)
+    for one in SMALL[1:]:
+        folder = tasks_dir("toy", 5) / file_stem(one.id)
+        record = read_record(folder)
+        assert record is not None
+        assert (record["step"], record["name"], record["seed"]) == ("tasks", f"toy-s5/{folder.name}", 5)
+        assert [Path(entry["path"]).name for entry in record["inputs"]] == ["index.csv", "card.json"]
+        settings = json.loads(json.dumps(dataclasses.asdict(one)))
+        assert record["config"] == {"protocol": one.id, "settings": settings}
+        assert {Path(entry["path"]).name for entry in record["outputs"]} == {"tasks.npz", "card.json"}
+    bundle = read_record(tasks_dir("toy", 5))
+    assert bundle is not None
+    assert (bundle["step"], bundle["outputs"]) == ("bundle", [])
+    assert [entry["path"].split("/")[-2] for entry in bundle["inputs"]] == [file_stem(one.id) for one in SMALL[1:]]
+    assert not (tasks_dir("toy", 5) / "knn__5nn_euclid").exists()
+
+
+def test_only_what_is_not_current_is_drawn(index: pd.DataFrame) -> None:
+    draw("toy", 0, SMALL)
+    before = {one.id: read_record(tasks_dir("toy", 0) / file_stem(one.id)) for one in SMALL[1:]}
+    draw("toy", 0, [FEW, replace(SCARCE, draws=4), SUITE])
+    after = {one.id: read_record(tasks_dir("toy", 0) / file_stem(one.id)) for one in SMALL[1:]}
+    assert {name for name in before if before[name] != after[name]} == {SCARCE.id}
 
 
 @pytest.mark.parametrize("load", [load_episodes, load_label_subsets, load_sigma_suite])
 def test_missing_and_damaged_files_are_named(index: pd.DataFrame, load) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(UserError, match=r"^results/tasks/toy-s0: tasks not drawn; run `gessl tasks"):
+    with pytest.raises(UserError, match=r"^results/tasks/toy-s0/\w+: tasks not drawn; run `gessl tasks"):
         load("toy", 0)
     draw("toy", 0, SMALL)
     for name in FILES:
         (tasks_dir("toy", 0) / name).write_bytes(b"PK damaged")
     with pytest.raises(
-        UserError, match=r"^results/tasks/toy-s0/\w+\.np.: cannot be read .*; delete results/tasks/toy-s0/record.json "
+        UserError,
+        match=r"^results/tasks/toy-s0/(\w+)/tasks\.npz: cannot be read .*; delete results/tasks/toy-s0/\1/record.json ",
     ) as error:
         load("toy", 0)
     assert "\n" not in str(error.value)
@@ -285,22 +319,19 @@ def test_an_unprepared_data_set_is_refused(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"results/data/toy/index\.csv"):
         draw("toy", 0, SMALL)
-    assert not Path("results/tasks/toy-s0/card.json").exists()
+    assert not Path("results/tasks").exists()
 
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [
-        ("ways", ()), ("ways", (1,)), ("ways", (5, 5)), ("shots", (0,)), ("queries", 0),
-        ("episodes", 0), ("label_draws", -1),
-    ],
-)  # fmt: skip
+    [("ways", ()), ("ways", (1,)), ("ways", (5, 5)), ("shots", (0,)), ("queries", 0), ("episodes", 0)],
+)
 def test_bad_settings_are_named(field: str, value: object) -> None:
     with pytest.raises(ValueError, match=f"^{field}: (must be a whole number, at least|.*; give different)"):
-        TaskSettings(**{field: value})  # type: ignore[arg-type]
+        replace(FEW, **{field: value})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("field", ["tasks", "way", "train", "val", "test"])
 def test_bad_suite_settings_are_named(field: str) -> None:
     with pytest.raises(ValueError, match=f"^{field}: must be a whole number, at least .*, got 0"):
-        SuiteSettings(**{field: 0})
+        replace(SUITE, **{field: 0})

@@ -5,13 +5,15 @@ import pytest
 import torch
 from scipy.special import softmax
 
-from gessl.evaluation.linear import PROTOCOL, evaluate_linear, linear_probe
 from gessl.rng import generator
+from tests.support.scored import protocol, scored
+
+PROBE = protocol("linear/wmse-v1")
 
 
 def numpy_probe(features, labels, classes, seed):
     """Reference: gradients, weight decay, Adam and schedule by their formulas."""
-    random = generator(seed, PROTOCOL)
+    random = generator(seed, "linear/wmse-v1")
     bound = features.shape[1] ** -0.5
     shapes = ((classes, features.shape[1]), (classes,))
     weights = [torch.empty(shape).uniform_(-bound, bound, generator=random).double().numpy() for shape in shapes]
@@ -40,7 +42,7 @@ def test_probe_agrees_with_the_formulas_and_keeps_the_last_batch(images):
     random = np.random.default_rng(0)
     labels = random.integers(0, 3, images)
     features = random.normal(size=(images, 6)) + labels[:, None]
-    probe = linear_probe(torch.from_numpy(features), torch.from_numpy(labels), 3, seed=4)
+    probe = PROBE.fit(torch.from_numpy(features), torch.from_numpy(labels), 3, seed=4)
     weight, bias = numpy_probe(features, labels, 3, seed=4)
     np.testing.assert_allclose(probe.weight, weight, rtol=1e-6, atol=1e-8)
     np.testing.assert_allclose(probe.bias, bias, rtol=1e-6, atol=1e-8)
@@ -56,22 +58,22 @@ def clusters(images=120, classes=4, seed=0):
 def test_separable_features_are_learnt_and_scored_on_the_test_split_only():
     features, labels = clusters()
     train, test = torch.arange(80), torch.arange(80, 120)
-    (score,) = evaluate_linear(features, labels, train, test, classes=4, seed=0)
+    (score,) = scored(PROBE, features, labels=labels, train=train, test=test, classes=4)
     assert score.outcomes.shape == (40,)
     assert score.interval.mean == pytest.approx(100 * score.outcomes.mean())
     assert score.interval.mean > 95
     assert (score.protocol, score.task, score.interval.n) == ("linear/wmse-v1", "all", 40)
     wrong = labels.clone()
     wrong[test] = (wrong[test] + 1) % 4
-    (shifted,) = evaluate_linear(features, wrong, train, test, classes=4, seed=0)
+    (shifted,) = scored(PROBE, features, labels=wrong, train=train, test=test, classes=4)
     assert shifted.interval.mean < 5
 
 
 def test_same_seed_same_bits_and_a_class_may_be_missing():
     features, labels = clusters()
     known = labels != 3
-    first, second = (linear_probe(features[known], labels[known], 4, seed=1) for _ in range(2))
+    first, second = (PROBE.fit(features[known], labels[known], 4, seed=1) for _ in range(2))
     assert first.weight.shape == (4, 8)
     assert torch.equal(first.weight, second.weight)
-    assert not torch.equal(first.weight, linear_probe(features[known], labels[known], 4, seed=2).weight)
+    assert not torch.equal(first.weight, PROBE.fit(features[known], labels[known], 4, seed=2).weight)
     assert set((features @ first.weight.T + first.bias).argmax(1).tolist()) == {0, 1, 2}

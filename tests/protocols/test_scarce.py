@@ -6,7 +6,9 @@ import torch
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 
-from gessl.evaluation.scarce import evaluate_scarce, scarce_correct
+from tests.support.scored import protocol, scored
+
+SCARCE = protocol("scarce/linear-v1")
 
 DIM, CLASSES = 5, 3
 
@@ -32,7 +34,7 @@ def scipy_fit(features, labels):
 def test_agrees_with_the_minimum_of_the_penalised_likelihood():
     features, labels = clusters()
     draws, test = np.array([[0, 1, 2], [3, 4, 5], [9, 10, 11]]), np.arange(90, 150)
-    found = scarce_correct(features, labels, draws, test)
+    found = SCARCE.correct(features, labels, draws, test)
     assert found.shape == (3, 60)
     for row, draw in zip(found, draws, strict=True):
         weights, bias = scipy_fit(features[draw], labels[draw])
@@ -42,7 +44,9 @@ def test_agrees_with_the_minimum_of_the_penalised_likelihood():
 
 def evaluate(features, labels, subsets):
     train, test = torch.arange(90), torch.arange(90, 150)
-    return evaluate_scarce(torch.from_numpy(features), torch.from_numpy(labels), train, test, subsets)
+    return scored(
+        SCARCE, torch.from_numpy(features), labels=torch.from_numpy(labels), train=train, test=test, tasks=subsets
+    )
 
 
 def test_scores_average_over_draws_and_test_images():
@@ -50,7 +54,7 @@ def test_scores_average_over_draws_and_test_images():
     draws = np.arange(24).reshape(2, 12)
     (score,) = evaluate(features, labels, {"10pct": draws})
     spread = features[:90].std(0)
-    expected = scarce_correct((features - features[:90].mean(0)) / spread, labels, draws, np.arange(90, 150))
+    expected = SCARCE.correct((features - features[:90].mean(0)) / spread, labels, draws, np.arange(90, 150))
     np.testing.assert_array_equal(score.outcomes, expected)
     assert score.interval.mean == pytest.approx(100 * expected.mean())
     assert score.interval.lo < score.interval.mean < score.interval.hi

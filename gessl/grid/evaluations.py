@@ -1,0 +1,118 @@
+"""What an experiment's runs are scored by, and on what."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from gessl.data.registry import Dataset, dataset, dataset_names
+from gessl.data.supply import supply
+from gessl.errors import UserError
+from gessl.grid.misfits import misfits_of_protocol
+from gessl.grid.reading import Fault, Findings, Layer, unknown
+from gessl.grid.values import stray_protocol_files, tried_protocol
+from gessl.nodes import Tree
+from gessl.protocols.contract import Protocol
+
+OWN = "own"  # stands for the data set that a run was trained on
+DEFAULT = (
+    "linear/wmse-v1",
+    "knn/5nn-euclid",
+    "fewshot/proto-v1",
+    "scarce/linear-v1",
+    "sigma/onehot",
+    "sigma/finetuned",
+)
+"""What runs are scored by where an experiment says nothing."""
+Asked = str | Tree
+"""As written: the id of a protocol, or a mapping with `protocol`, perhaps `on`, and settings."""
+
+
+class Evaluation(NamedTuple):
+    """A protocol and the data sets that runs are scored on."""
+
+    protocol: Protocol
+    on: tuple[str, ...]
+
+    def targets(self, own: str) -> tuple[str, ...]:
+        """The data sets for runs that were trained on `own`."""
+        return tuple(own if name == OWN else name for name in self.on)
+
+
+def evaluations(asked: Sequence[Asked], findings: Findings) -> tuple[Evaluation, ...]:
+    """The evaluations that are asked for; what is wrong is noted and left out."""
+    for line in stray_protocol_files():
+        findings.add(("evaluation",), line)
+    if not asked:
+        findings.add(("evaluation",), f"names no protocol; there is {DEFAULT[0]}, for one")
+    found: list[Evaluation] = []
+    for place, entry in enumerate(asked):
+        evaluation = _evaluation(entry, ("evaluation", place), findings)
+        if evaluation is None:
+            continue
+        for other in found:
+            if other.protocol.id == evaluation.protocol.id and {*other.on} & {*evaluation.on}:
+                findings.add(
+                    ("evaluation", place), f"{other.protocol.id} is named twice for the same data; name it once"
+                )
+        found.append(evaluation)
+    return tuple(found)
+
+
+def _evaluation(entry: Asked, base: tuple[str | int, ...], findings: Findings) -> Evaluation | None:
+    given: dict[str, Any] = {"protocol": entry} if isinstance(entry, str) else dict(entry)
+    name, on = given.pop("protocol", None), given.pop("on", [OWN])
+    if not isinstance(name, str):
+        findings.add(base, "needs the id of a protocol, or a mapping with the key `protocol`")
+        return None
+    try:
+        protocol, faults = tried_protocol(name, given)
+    except UserError as error:
+        for line in error.args:
+            findings.add(base, line)
+        return None
+    findings.extend(faults, Layer(base))
+    on = [on] if isinstance(on, str) else on
+    known = [OWN, *dataset_names()]
+    if not isinstance(on, list | tuple) or not on or len(set(map(str, on))) < len(on):
+        findings.add((*base, "on"), f"must name data sets (or {OWN!r}), each once, got {on!r:.100}")
+        return None
+    if wrong := [name for name in on if name not in known]:
+        findings.add((*base, "on"), unknown("data set", str(wrong[0]), known))
+        return None
+    return Evaluation(protocol, tuple(on)) if protocol is not None else None
+
+
+def check_evaluations(found: Sequence[Evaluation], own: Sequence[Dataset], findings: Findings) -> None:
+    """Note what the data cannot give that runs are to be scored on."""
+    for place, evaluation in enumerate(found):
+        for fault in dict.fromkeys(_faults(evaluation, own)):
+            findings.misfit(fault, Layer(("evaluation", place)), otherwise=("evaluation", place))
+
+
+def _faults(evaluation: Evaluation, own: Sequence[Dataset]) -> Iterator[Fault]:
+    for trained in own:
+        for name in evaluation.targets(trained.name):
+            try:
+                data = trained if name == trained.name else dataset(name)
+            except UserError as error:
+                yield from (Fault((("on",),), line) for line in error.args)
+                continue
+            yield from misfits_of_protocol(evaluation.protocol, data, supply(data), trained.channels)
+
+
+def by_target(asking: Sequence[Sequence[Evaluation]], own: str) -> Mapping[str, Mapping[str, Protocol]]:
+    """Protocols by id, by target, for runs that were trained on `own`, of all experiments that ask for them.
+
+    Raises:
+        UserError: two of them ask for one protocol on one target with other settings.
+    """
+    found: dict[str, dict[str, Protocol]] = {}
+    for evaluation in (each for experiment in asking for each in experiment):
+        for target in evaluation.targets(own):
+            protocol = evaluation.protocol
+            if found.setdefault(target, {}).setdefault(protocol.id, protocol) != protocol:
+                raise UserError(
+                    f"two experiments score runs on {target} by {protocol.id}, each with other settings, and a run is"
+                    " scored once; give both the same"
+                )
+    # in one order, whoever asks
+    return {target: dict(sorted(protocols.items())) for target, protocols in sorted(found.items())}

@@ -1,0 +1,138 @@
+"""What a protocol is: how an encoder is scored on a data set.
+
+`gessl/protocols/<family>__<name>.py` holds one subclass of `Protocol`, `config/protocols/<family>__<name>.yaml` its
+values and where they come from; its id is `<family>/<name>`, with hyphens for the underscores of the file's name.
+Nothing else needs to know of a new protocol.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from gessl.data.supply import Supply
+from gessl.protocols.pools import Pool
+from gessl.settings import Misfit, Settings
+from gessl.tables.scores import Card, Score
+
+Arrays = Mapping[str, NDArray[Any]]
+Want = Literal["labels", "shared classes", "encoder"]
+LACKS = {
+    "labels": "its test split has no labelled images",
+    "shared classes": "no class of its test split has labelled training images",
+}
+
+
+class OddTasksError(ValueError):
+    """Task files that are not what the protocol draws."""
+
+
+class Tasks(NamedTuple):
+    """What a protocol draws of a data set: arrays to be written, and facts about them for people (JSON)."""
+
+    arrays: dict[str, NDArray[Any]]
+    facts: dict[str, Any]
+
+
+class Subject(NamedTuple):
+    """What is scored.
+
+    Attributes:
+        encoder: maps images in [0, 1] [B, C, H, W] to features [B, F]; in eval mode, and it must stay as it is.
+        features: those of all images of the target, float32 [n, F], un-augmented; on the device to compute on.
+    """
+
+    encoder: nn.Module
+    features: Tensor
+
+
+class Target(NamedTuple):
+    """The data set that a subject is scored on.
+
+    Attributes:
+        images: of all splits, uint8 [n, C, H, W], as large as the encoder takes them.
+        labels: class numbers [n]; -1 where there is none.
+        train, test: positions of the labelled images of a split.
+        classes: how many classes the data set has.
+    """
+
+    images: NDArray[np.uint8]
+    labels: Tensor
+    train: Tensor
+    test: Tensor
+    classes: int
+
+
+@dataclass(frozen=True)
+class Protocol(Settings):
+    """How an encoder is scored. Its fields are its settings, with the values of its yaml.
+
+    Attributes:
+        wants: what it takes of the target (labels in the test split; classes that train and test share) and of the
+            subject (an encoder to be fine-tuned, features where nothing is said).
+        free: the fields that an experiment may set. The others are what the id stands for: other values are another
+            protocol, with a file and a yaml of its own.
+    """
+
+    wants: ClassVar[frozenset[Want]] = frozenset({"labels"})
+    free: ClassVar[frozenset[str]] = frozenset()
+
+    @property
+    def id(self) -> str:
+        """`<family>/<name>`."""
+        return protocol_id(type(self).__module__.rpartition(".")[2])
+
+    def cards(self) -> dict[str, Card]:
+        """What its numbers mean, by the id that they are reported under: its own, or one that tells its settings."""
+        raise NotImplementedError
+
+    def misfits(self, given: Supply) -> Iterator[Misfit]:
+        """Why it cannot be scored on data that give no more than that; numbers that may be lowered are named."""
+        if "labels" in self.wants and not any(given.classes["test"]):
+            yield Misfit((), LACKS["labels"])
+        elif "shared classes" in self.wants and not given.shared:
+            yield Misfit((), LACKS["shared classes"])
+
+    def draw(self, pools: Mapping[str, Pool], seed: int) -> Tasks | None:
+        """Tasks of a data set under a seed, the same for all subjects; None for a protocol without any.
+
+        Args:
+            pools: labelled images by split: `train`, `val` and `test`.
+            seed: of the runs that will be scored on them.
+
+        Raises:
+            UserError: there are too few images or classes.
+        """
+        return None
+
+    def score(self, subject: Subject, target: Target, tasks: Arrays, seed: int) -> list[Score]:
+        """Score a subject on a target.
+
+        Args:
+            subject: what is scored.
+            target: what it is scored on.
+            tasks: what `draw` drew.
+            seed: of the subject; for whatever is drawn while scoring.
+
+        Raises:
+            UserError: there is too little to score it on.
+        """
+        raise NotImplementedError
+
+
+def draws_tasks(protocol: Protocol) -> bool:
+    """Whether a protocol draws tasks."""
+    return type(protocol).draw is not Protocol.draw
+
+
+def protocol_id(stem: str) -> str:
+    """The id of the protocol in the file of that name: `linear__wmse_v1` is `linear/wmse-v1`."""
+    return stem.replace("__", "/").replace("_", "-")
+
+
+def file_stem(protocol: str) -> str:
+    """The name of a protocol's file, and of its folders: `linear/wmse-v1` is `linear__wmse_v1`."""
+    return protocol.replace("/", "__").replace("-", "_")

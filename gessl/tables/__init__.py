@@ -1,0 +1,1 @@
+"""Tables that steps write and everybody reads: one writer and one reader each."""

@@ -1,0 +1,3 @@
+from tests.support.scored import encoder, images, suite
+
+__all__ = ["encoder", "images", "suite"]
