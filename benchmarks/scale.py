@@ -70,9 +70,9 @@ STAND_IN = """#!/bin/sh
 case $1 in
 fetch) cd results/raw/$2 && touch manifest.json record.json ;;
 prepare) cd results/data/$2 && touch images.npy index.csv card.json record.json ;;
-tasks) cd results/tasks/$2-s$3 && touch episodes.npz labels.npz sigma.npz card.json record.json ;;
+tasks) touch results/tasks/$2-s$3/record.json ;;
 pretrain) touch results/runs/$2/record.json ;;
-evaluate) touch results/scores/$2/record.json ;;
+evaluate) touch results/scores/$2/$3/record.json ;;
 report) cd results/report/* && touch sigma-report.html ids.json record.json ;;
 esac
 """

@@ -203,7 +203,7 @@ def _words(record: Record, scratch: Scratch) -> list[str]:
         return [*verb, name]
     with_plan = ["--config", str(PLAN)]
     if step == "tasks":
-        dataset, _, seed = name.partition("/")[0].rpartition("-s")
+        dataset, _, seed = parts[0].rpartition("-s")
         if not seed.isdecimal():
             raise UserError(f"{name}: no name of task files; the step cannot be rebuilt")
         asked = {"evaluation": [_asked(record, dataset)]}
@@ -212,8 +212,7 @@ def _words(record: Record, scratch: Scratch) -> list[str]:
     if step == "pretrain":
         _write_plan(record, tree, _of_science(record["config"]))
     else:
-        run, _, place = name.partition("/")
-        target = place.partition("/")[0]
+        run, target, _ = parts
         science = read_object(tree / run_dir(run) / "config.json")
         _write_plan(record, tree, _of_science(science) | {"evaluation": [_asked(record, target)]})
         return [*verb, run, target, *with_plan]
@@ -222,11 +221,10 @@ def _words(record: Record, scratch: Scratch) -> list[str]:
 
 def _asked(record: Record, target: str) -> dict[str, Any]:
     """The entry of an experiment for the protocol of a record."""
-    config = record["config"]
-    settings = config.get("settings")
+    settings = record["config"].get("settings")
     if not isinstance(settings, dict):
         raise UserError(f"{record['name']}: its record names no settings of a protocol; the step cannot be rebuilt")
-    return {**settings, "protocol": config.get("protocol"), "on": [target]}
+    return {**settings, "protocol": record["config"].get("protocol"), "on": [target]}
 
 
 def _of_science(science: dict[str, Any]) -> dict[str, Any]:

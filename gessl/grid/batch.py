@@ -85,16 +85,21 @@ class Batch:
         """The experiment that says with what resources `run` is made: the first that asks for it."""
         return self.experiments[self.owners[run][0]]
 
-    def evaluations(self, run: str) -> Mapping[str, Mapping[str, Protocol]]:
-        """How `run` is scored, for all experiments that ask for it: protocols by id, by target.
+    @functools.cached_property
+    def evaluations(self) -> dict[str, Mapping[str, Mapping[str, Protocol]]]:
+        """How each run is scored, for all experiments that ask for it: protocols by id, by target, by run.
 
         Raises:
             UserError: they ask for one protocol with different settings.
         """
-        key = self.owners[run], self.runs[run].science.dataset
-        if key not in self._evaluations:
-            self._evaluations[key] = by_target([self.experiments[name].evaluations for name in key[0]], key[1])
-        return self._evaluations[key]
+        found: dict[
+            tuple[tuple[str, ...], str], Mapping[str, Mapping[str, Protocol]]
+        ] = {}  # thousands of runs share few
+        for run, asking in self.owners.items():
+            key = asking, self.runs[run].science.dataset
+            if key not in found:
+                found[key] = by_target([self.experiments[name].evaluations for name in asking], key[1])
+        return {run: found[asking, self.runs[run].science.dataset] for run, asking in self.owners.items()}
 
     def targets(self, run: str, target: str | None) -> Mapping[str, Mapping[str, Protocol]]:
         """`evaluations` of a run, or those on one target only.
@@ -102,7 +107,7 @@ class Batch:
         Raises:
             UserError: the run is not scored on that.
         """
-        found = self.evaluations(run)
+        found = self.evaluations[run]
         if target is None:
             return found
         require(target, found, run, "target")
@@ -122,10 +127,6 @@ class Batch:
         return self.drawn[dataset, seed]
 
     @functools.cached_property
-    def _evaluations(self) -> dict[tuple[tuple[str, ...], str], Mapping[str, Mapping[str, Protocol]]]:
-        return {}
-
-    @functools.cached_property
     def datasets(self) -> tuple[str, ...]:
         """Every data set that runs are trained or scored on."""
         trained = (cell.science.dataset for cell in self.runs.values())
@@ -134,7 +135,7 @@ class Batch:
     @functools.cached_property
     def scored(self) -> dict[tuple[str, str], Mapping[str, Protocol]]:
         """Protocols by id, by run and target."""
-        return {(run, target): protocols for run in self.runs for target, protocols in self.evaluations(run).items()}
+        return {(run, target): protocols for run in self.runs for target, protocols in self.evaluations[run].items()}
 
     @functools.cached_property
     def drawn(self) -> dict[tuple[str, int], dict[str, Protocol]]:
@@ -164,7 +165,7 @@ class Batch:
         }
 
     def _listed(self, cell: PlannedScience) -> list[Any]:
-        steps, targets = cell.science.train.steps, list(self.evaluations(cell.id))
+        steps, targets = cell.science.train.steps, list(self.evaluations[cell.id])
         return [cell.kind, steps, *self._occupies(cell.id), cell.hash, targets]
 
     def _occupies(self, run: str) -> tuple[int, int]:

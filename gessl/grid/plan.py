@@ -74,7 +74,7 @@ def _experiment(batch: Batch, name: str) -> dict[str, int]:
 
 
 def _finished(batch: Batch, run: str) -> bool:
-    return all((scores_dir(run, target) / RECORD).is_file() for target in batch.evaluations(run))
+    return all((scores_dir(run, target) / RECORD).is_file() for target in batch.evaluations[run])
 
 
 def jobs(batch: Batch) -> dict[str, dict[str, int]]:
@@ -162,7 +162,7 @@ def _cost(batch: Batch, todo: Iterable[str]) -> dict[str, Any]:
         trained = training.get(f"{key} {training_gpus > 0}")
         jobs = [
             scoring.get(_scored(cell.kind, _settings(protocols, target), scoring_gpus > 0))
-            for target, protocols in batch.evaluations(run).items()
+            for target, protocols in batch.evaluations[run].items()
         ]
         scored = [found for found in jobs if found]
         if not trained or not trained.steps or len(scored) < len(jobs):

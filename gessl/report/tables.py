@@ -74,13 +74,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """All tasks of one protocol on one target, for runs of one data set; a table never holds two protocols.
+    """All tasks of one protocol on a target, for runs trained on one data set; a table never holds two protocols.
 
-    Attributes:
-        dataset: what the runs were trained on.
-        target: what they are scored on.
-        card: what the numbers mean.
-        sums: whether it adds up what another table averages: shown, but no comparison of its own.
+    `sums` tells that it adds up what another table averages: shown, but no comparison of its own.
     """
 
     dataset: str

@@ -15,5 +15,5 @@ def test_both_sides_have_the_jobs_that_were_asked_for(tmp_path: Path, words: lis
     assert ours.jobs == pytest.approx(100, rel=0.1)
     assert 0 < bare.processor < ours.processor
     assert ours.processor < 60
-    made = [*tmp_path.glob("ours/results/runs/*/record.json"), *tmp_path.glob("ours/results/scores/*/record.json")]
+    made = [*tmp_path.glob("ours/results/runs/*/record.json"), *tmp_path.glob("ours/results/scores/*/*/record.json")]
     assert len(made) == (0 if words else ours.jobs - scale.FIXED - 1), "all but the tasks of the only seed"

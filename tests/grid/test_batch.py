@@ -61,7 +61,7 @@ def test_a_batch_makes_shared_runs_once_and_scores_them_for_all(write: Callable[
     assert {batch.runs[run].science.seed for run in shared} == {1}
     assert len(shared) == 2
     for run, cell in batch.runs.items():
-        scored = set(batch.evaluations(run)["digits"])
+        scored = set(batch.evaluations[run]["digits"])
         assert scored == {
             0: {"linear/wmse-v1"}, 1: {"linear/wmse-v1", "knn/5nn-euclid"}, 2: {"knn/5nn-euclid"}
         }[cell.science.seed]  # fmt: skip

@@ -67,7 +67,7 @@ def trained(run: str, *, seconds: float, config: dict, notes: dict | None = None
 def scored(run: str, *, seconds: float, made: int = 6, lost: str = "") -> None:
     """What a job of that many seconds leaves that scored a run on digits, and wrote 1,000 bytes for each protocol."""
     files, asked = [], []
-    for name, protocol in Batch.load([CONFIG]).evaluations(run)["digits"].items():
+    for name, protocol in Batch.load([CONFIG]).evaluations[run]["digits"].items():
         folder, config = score_dir(run, "digits", name), score_settings(protocol, "digits")
         with Step("evaluate", f"{run}/digits/{folder.name}", folder, inputs=[], config=config) as step:
             step.path("scores.csv").write_bytes(bytes(1000))

@@ -184,7 +184,7 @@ def reports():
 
 def scores(runs):
     """The records of the scores of each of `runs`, on all of its targets."""
-    return [f"{layout.scores_dir(run, target)}/record.json" for run in runs for target in BATCH.evaluations(run)]
+    return [f"{layout.scores_dir(run, target)}/record.json" for run in runs for target in BATCH.evaluations[run]]
 
 
 def unscored():
