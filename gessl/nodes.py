@@ -110,12 +110,13 @@ class NodeReader:
             key = self.key(key_node, loc, line)
             if key is None:
                 continue
-            if key in tree or (key == MERGE and merged):
+            merges = key == MERGE and key_node.style is None  # in quotes it is text
+            if key in tree or (merges and merged):
                 first = self.marks[*loc, key].line
                 self.problem((*loc, key), f"given twice, in lines {first} and {line}; keep one of them")
                 continue
             self.marks[*loc, key] = Mark(self.source, line)
-            if key == MERGE:
+            if merges:
                 merged = self.merged(value_node, loc)
             else:
                 tree[key] = self.value(value_node, (*loc, key))

@@ -201,6 +201,11 @@ def test_no_text_is_a_traceback(text: str) -> None:
         json.dumps(parse(text, "f").tree, allow_nan=False)
 
 
+def test_a_quoted_merge_key_is_text() -> None:
+    assert parse('{"<<": null}', "x").tree == {"<<": None}
+    assert parse("{a: &a {b: 1}, c: {<<: *a}}", "x").tree == {"a": {"b": 1}, "c": {"b": 1}}
+
+
 def test_on_is_text_as_a_key_and_refused_as_a_value() -> None:
     assert parse("{protocol: x, on: [a]}", "x").tree == {"protocol": "x", "on": ["a"]}
     assert parse("a: on", "x").problems
