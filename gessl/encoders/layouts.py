@@ -31,37 +31,59 @@ class Layout:
 
 # a ResNet as `nn.Sequential(*children)`: the children count from the stem
 _SEQUENTIAL = ((r"0\.", "conv1."), (r"1\.", "bn1."), *((rf"{at}\.", f"layer{at - 3}.") for at in range(4, 8)))
-_LIGHTLY = ("projection_", "prediction_", "student_", "teacher_", "online_classifier.", "criterion.", "prototypes.")
+_LIGHTLY = (
+    *("projection_", "prediction_", "local_projection_", "decoder", "mask_token", "backbone.mask_token"),
+    *("student_", "teacher_", "key_", "anchor_", "backbone_momentum."),
+    *("online_classifier.", "criterion", "prototypes", "queues.", "memory_bank.", "smog."),
+)
+_SWAV = ("module.projection_head.", "module.prototypes.")
 
+# each with the code that writes such files, read at the commit in its address
 LAYOUTS = {
-    # torchvision, timm, and whatever has no prefix
+    # torchvision, timm, and whatever has no prefix; so are the backbones that Barlow Twins, VICReg and DINO publish
     "plain": Layout(),
-    # https://github.com/vturrisi/solo-learn, solo/methods/base.py and its methods
+    # https://github.com/vturrisi/solo-learn/blob/9187ea39/solo/methods/base.py, and its methods next to it; files from
+    # before the backbone had that name call it encoder (main_linear.py)
     "solo-learn": Layout(
         "state_dict",
-        ("backbone.",),
-        ("classifier.", "projector.", "predictor.", "prototypes.", "head.", "queue", "knn.", "momentum_"),
+        ("backbone.", "encoder."),
+        (
+            *("classifier.", "projector.", "predictor", "prototypes.", "head.", "decoder.", "queue", "momentum_"),
+            *("dino_loss_func.", "local_memory_", "transformer_encoder.", "pos_enc."),
+        ),
     ),
-    # https://github.com/lightly-ai/lightly, benchmarks/imagenet; examples cut the ResNet into a sequence
-    "lightly": Layout("state_dict", ("backbone.",), _LIGHTLY),
+    # https://github.com/lightly-ai/lightly/tree/e8d317fc/benchmarks/imagenet; masked ViTs stand in `backbone.vit.`
+    "lightly": Layout("state_dict", ("backbone.", "backbone.vit."), _LIGHTLY),
+    # https://github.com/lightly-ai/lightly/tree/e8d317fc/examples/pytorch_lightning: the ResNet is cut into a sequence
     "lightly-sequential": Layout("state_dict", ("backbone.",), _LIGHTLY, _SEQUENTIAL),
-    # https://github.com/facebookresearch/moco, moco/builder.py
+    # https://github.com/facebookresearch/moco/blob/4397a04e/moco/builder.py, saved by main_moco.py
     "moco": Layout("state_dict", ("module.encoder_q.",), ("module.encoder_k.", "module.queue")),
-    # https://github.com/facebookresearch/moco-v3, moco/builder.py
+    # https://github.com/facebookresearch/moco-v3/blob/c349e6e2/moco/builder.py, saved by main_moco.py
     "moco-v3": Layout("state_dict", ("module.base_encoder.",), ("module.momentum_encoder.", "module.predictor.")),
-    # https://github.com/facebookresearch/simsiam, simsiam/builder.py
+    # https://github.com/facebookresearch/simsiam/blob/a7bc1772/simsiam/builder.py, saved by main_simsiam.py
     "simsiam": Layout("state_dict", ("module.encoder.",), ("module.predictor.",)),
-    # https://github.com/facebookresearch/dino, main_dino.py: a teacher without BatchNorm is not wrapped in `module.`
+    # https://github.com/facebookresearch/dino/blob/7c446df5/main_dino.py: a teacher without BatchNorm is not wrapped in
+    # `module.`
     "dino-teacher": Layout("teacher", ("module.backbone.", "backbone."), ("module.head.", "head.")),
-    "dino-student": Layout("student", ("module.backbone.", "backbone."), ("module.head.", "head.")),
-    # https://github.com/facebookresearch/barlowtwins, main.py (its `bn` stands next to the projector)
+    "dino-student": Layout("student", ("module.backbone.",), ("module.head.",)),
+    # https://github.com/facebookresearch/barlowtwins/blob/8e8d284c/main.py (its `bn` stands next to the projector)
     "barlow-twins": Layout("model", ("module.backbone.",), ("module.projector.", "module.bn.")),
-    # https://github.com/facebookresearch/vicreg, main_vicreg.py
+    # https://github.com/facebookresearch/vicreg/blob/4e12602f/main_vicreg.py
     "vicreg": Layout("model", ("module.backbone.",), ("module.projector.",)),
-    # https://github.com/facebookresearch/swav, src/resnet50.py
-    "swav": Layout("", ("module.",), ("module.projection_head.", "module.prototypes.")),
-    # https://github.com/facebookresearch/mae, models_mae.py
+    # https://github.com/facebookresearch/swav/blob/06b1b7cb/src/resnet50.py: what is published (hubconf.py), and what
+    # main_swav.py and main_deepclusterv2.py save
+    "swav": Layout("", ("module.",), _SWAV),
+    "swav-checkpoint": Layout("state_dict", ("module.",), _SWAV),
+    # https://github.com/facebookresearch/mae/blob/efb2a806/models_mae.py, saved by util/misc.py
     "mae": Layout("model", ("",), ("decoder_", "mask_token")),
-    # https://github.com/open-mmlab/mmpretrain: BYOL and others
-    "mmpretrain": Layout("state_dict", ("backbone.",), ("neck.", "head.", "target_net.", "data_preprocessor.")),
+    # https://github.com/open-mmlab/mmpretrain/tree/ee7f2e88/mmpretrain/models/selfsup, saved by
+    # https://github.com/open-mmlab/mmengine/blob/0050ff70/mmengine/runner/runner.py; ResNets have torchvision's keys
+    "mmpretrain": Layout(
+        "state_dict",
+        ("backbone.",),
+        (
+            *("neck.", "head.", "data_preprocessor.", "target_generator.", "queue", "enc_dec_", "mask_tokens."),
+            *("target_net.", "encoder_k.", "momentum_encoder.", "teacher."),
+        ),
+    ),
 }

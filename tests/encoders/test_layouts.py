@@ -15,17 +15,28 @@ from tests.encoders.conftest import RESNET, Make, gives, headless, junk, prefixe
 def solo(model: nn.Module) -> Any:
     state = {**prefixed(headless(model).state_dict(), "backbone."), **junk("classifier.weight", "projector.0.weight")}
     state |= {**junk("momentum_projector.0.weight"), **prefixed(resnet18().state_dict(), "momentum_backbone.")}
+    state |= junk("dino_loss_func.center", "predictor2.0.weight", "local_memory_index", "queue_ptr", "pos_enc.inv_freq")
     return {"epoch": 1, "state_dict": state, "optimizer_states": [{}], "pytorch-lightning_version": "2.0"}
+
+
+def old_solo(model: nn.Module) -> Any:
+    state = {**prefixed(headless(model).state_dict(), "encoder."), **junk("classifier.weight", "projector.0.weight")}
+    return {"state_dict": {**state, **prefixed(resnet18(1).state_dict(), "momentum_encoder.")}}
 
 
 def lightly(model: nn.Module) -> Any:
     state = {**prefixed(headless(model).state_dict(), "backbone."), **junk("projection_head.layers.0.weight")}
-    return {"state_dict": {**state, **junk("online_classifier.linear.weight")}}
+    state |= {
+        **prefixed(resnet18(1).state_dict(), "key_backbone."),
+        **junk("criterion.memory_bank.bank"),
+    }
+    return {"state_dict": {**state, **junk("online_classifier.classification_head.weight")}}
 
 
 def lightly_sequential(model: nn.Module) -> Any:
-    body = nn.Sequential(*list(model.children())[:-1])
-    return {"state_dict": {**prefixed(body.state_dict(), "backbone."), **junk("projection_head.layers.0.weight")}}
+    body, other = (nn.Sequential(*list(network.children())[:-1]).state_dict() for network in (model, resnet18(1)))
+    state = {**prefixed(body, "backbone."), **prefixed(other, "backbone_momentum.")}
+    return {"state_dict": {**state, **junk("projection_head.layers.0.weight", "criterion.memory_bank.bank")}}
 
 
 def moco(model: nn.Module) -> Any:
@@ -66,9 +77,14 @@ def swav(model: nn.Module) -> Any:
     return {**prefixed(headless(model).state_dict(), "module."), **heads}
 
 
+def swav_checkpoint(model: nn.Module) -> Any:
+    return {"epoch": 400, "state_dict": swav(model)}
+
+
 def mmpretrain(model: nn.Module) -> Any:
     state = {**prefixed(headless(model).state_dict(), "backbone."), **junk("neck.fc0.weight", "head.predictor.weight")}
-    return {"meta": {"epoch": 3}, "state_dict": {**state, **junk("target_net.module.0.conv1.weight")}}
+    state |= junk("target_net.module.0.conv1.weight", "encoder_k.module.0.conv1.weight", "queue", "queue_ptr")
+    return {"meta": {"epoch": 3}, "state_dict": state}
 
 
 LAID_OUT = {
@@ -82,6 +98,7 @@ LAID_OUT = {
     "barlow-twins": module_backbone,
     "vicreg": module_backbone,
     "swav": swav,
+    "swav-checkpoint": swav_checkpoint,
     "mmpretrain": mmpretrain,
 }
 
@@ -102,12 +119,29 @@ def test_dinos_teacher_may_be_unwrapped_and_its_student_is_another(make: Make) -
     assert gives(name, headless(resnet18(1)))
 
 
+def test_an_old_file_of_solo_learn_calls_its_backbone_encoder(make: Make) -> None:
+    model = resnet18()
+    entry = make(old_solo(model), {"kind": "state_dict", "backbone": RESNET, "layout": "solo-learn"})
+    assert gives(entry, headless(model))
+
+
 def test_mae_gives_timms_vit(make: Make) -> None:
     timm = pytest.importorskip("timm", reason="timm is not installed")
     model = trained(timm.create_model("vit_tiny_patch16_224", pretrained=False, num_classes=0, img_size=32))
     content = {"model": {**model.state_dict(), **junk("mask_token", "decoder_embed.weight", "decoder_blocks.0.x")}}
     backbone = {"kind": "timm", "name": "vit_tiny_patch16_224"}
     assert gives(make(content, {"kind": "state_dict", "backbone": backbone, "layout": "mae"}), model)
+
+
+def test_a_masked_vit_of_lightlys_stands_one_level_deeper(make: Make) -> None:
+    timm = pytest.importorskip("timm", reason="timm is not installed")
+    model = trained(timm.create_model("vit_tiny_patch16_224", pretrained=False, num_classes=0, img_size=32))
+    state = {
+        **prefixed(model.state_dict(), "backbone.vit."),
+        **junk("backbone.mask_token", "decoder_embed.weight"),
+    }
+    backbone = {"kind": "timm", "name": "vit_tiny_patch16_224"}
+    assert gives(make({"state_dict": state}, {"kind": "state_dict", "backbone": backbone, "layout": "lightly"}), model)
 
 
 def test_a_layout_of_ones_own_is_named_in_the_entry(make: Make) -> None:
@@ -122,8 +156,8 @@ def test_a_layout_of_ones_own_is_named_in_the_entry(make: Make) -> None:
 
 
 def test_a_checkpoint_of_another_layout_says_what_is_there(make: Make) -> None:
-    content = {"state_dict": prefixed(resnet18().state_dict(), "encoder.")}
-    with pytest.raises(UserError, match="no key starts with backbone\\.; its keys are encoder\\.conv1"):
+    content = {"state_dict": prefixed(resnet18().state_dict(), "net.")}
+    with pytest.raises(UserError, match=r"no key starts with backbone\. or encoder\.; its keys are net\.conv1"):
         load(encoder(make(content, {"kind": "state_dict", "backbone": RESNET, "layout": "solo-learn"})))
     with pytest.raises(UserError, match="no key 'teacher', only state_dict"):
         load(encoder(make(content, {"kind": "state_dict", "backbone": RESNET, "layout": "dino-teacher"})))
