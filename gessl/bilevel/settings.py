@@ -12,6 +12,7 @@ SomeSteps = Annotated[int, Range(ge=1, le=1000)]
 
 REVERSE = ("exact", "unroll", "replay", "truncated")  # differentiate the path itself, by reverse mode
 IMPLICIT = ("implicit_cg", "implicit_neumann", "aid_proximal")  # differentiate the proximal problem's solution
+OF_TARGET = ("target_last", "divergence", "temperature", "symmetric", "embedding", "kl_scale")  # of the target and of π
 
 
 @dataclass(frozen=True)
@@ -137,26 +138,37 @@ class GesslSettings(Settings):
     support_query: SupportQuery | None = None
 
     def contradictions(self) -> Iterator[Misfit]:
-        """What would train nothing, and what a solver cannot do."""
+        """What would train nothing, or is not read, and what a solver cannot do."""
         yield from self._what_trains_nothing()
+        yield from self._what_support_query_does_not_read()
         yield from self._what_a_solver_cannot_do()
 
     def _what_trains_nothing(self) -> Iterator[Misfit]:
         if self.kl_weight == self.ssl_weight == 0:
             text = "it and ssl_weight are both 0, so nothing would be trained; raise one"
             yield Misfit(("kl_weight", "ssl_weight"), text)
-        if self.kl_scale == "per_path" and self.inner_lr * self.target_steps == 0:
+        if self.kl_scale == "per_path" and self.inner_lr * self.target_steps == 0 and not self.support_query:
             text = "per_path divides by inner_lr x target_steps, which is 0; take absolute"
             yield Misfit(("kl_scale", "inner_lr", "target_steps"), text)
         if self.learn_inner_lr and self.inner_steps == 0:
             text = "there is no inner step to learn a rate for; raise inner_steps"
             yield Misfit(("learn_inner_lr", "inner_steps"), text)
-        if self.support_query and (self.target_steps or self.kl_weight or self.ssl_at != "adapted"):
+
+    def _what_support_query_does_not_read(self) -> Iterator[Misfit]:
+        if self.support_query is None:
+            return
+        if self.target_steps or self.kl_weight or self.ssl_at != "adapted":
             text = (
                 "this scheme has no target, its outer loss is the base loss at θ_K; "
                 "give target_steps: 0, kl_weight: 0, ssl_at: adapted"
             )
             yield Misfit(("support_query", "target_steps", "kl_weight", "ssl_at"), text)
+        unread = [key for key in OF_TARGET if getattr(self, key) != getattr(GesslSettings, key)]
+        if self.views == "fresh_targets":
+            unread.append("views")
+        if unread:
+            text = f"support_query has no target and no π, and does not read {', '.join(unread)}; leave "
+            yield Misfit((*unread, "support_query"), text + ("it out" if len(unread) == 1 else "them out"))
 
     def _what_a_solver_cannot_do(self) -> Iterator[Misfit]:
         name = self.solver.name

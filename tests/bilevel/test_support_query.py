@@ -6,11 +6,13 @@ import math
 import pytest
 import torch
 
+from gessl.bilevel.inner import initial_rates
 from gessl.bilevel.settings import GesslSettings, SupportQuery, solver_named
 from gessl.methods._guided import Guided, discrimination
 from gessl.methods.base import Batch, Tensors
 from gessl.methods.learner import Learner, Variables
 from gessl.rng import generator
+from gessl.settings import SettingsError
 from gessl.training.step import outer_gradient
 from tests.bilevel.smooth import KINDS, N, directions, dot, gap, learner, narrow, norm, task
 
@@ -103,8 +105,67 @@ def test_without_its_extra_loss_it_is_the_base_loss_on_the_query_half() -> None:
         ({"solver": solver_named("first_order")}, "first_order gives the guiding network g no gradient"),
     ],
 )
-def test_keys_that_the_scheme_cannot_read_are_refused(change: dict, complaint: str) -> None:
+def test_what_the_scheme_cannot_do_is_refused(change: dict, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         dataclasses.replace(SETTINGS, **change)
     with pytest.raises(ValueError, match=r"temperature: must be .* got 0"):
         SupportQuery(temperature=0)
+
+
+UNREAD = {
+    "target_last": "classification",
+    "divergence": "js",
+    "temperature": 0.4,
+    "symmetric": False,
+    "embedding": "features",
+    "kl_scale": "per_path",
+}
+READ = {
+    "inner_steps": 1,
+    "tasks": 1,
+    "inner_lr": 0.03,
+    "inner_momentum": 0.5,
+    "proximal": 0.5,
+    "adapt": "heads",
+    "learn_inner_lr": True,
+    "views": "fresh",
+    "ssl_weight": 0.5,
+    "solver": solver_named("truncated"),
+    "stop_gradient": "total",
+    "support_query": SupportQuery(weight=0.7, temperature=0.2),
+}
+
+
+@pytest.mark.parametrize(("key", "value"), [*UNREAD.items(), ("views", "fresh_targets")])
+def test_a_key_that_the_scheme_does_not_read_is_refused(key: str, value: object) -> None:
+    with pytest.raises(SettingsError, match=f"^{key}: .*does not read {key}; leave it out$"):
+        dataclasses.replace(SETTINGS, **{key: value})
+
+
+def test_keys_that_the_scheme_does_not_read_are_named_together() -> None:
+    with pytest.raises(SettingsError) as error:
+        dataclasses.replace(SETTINGS, **UNREAD)
+    (misfit,) = error.value.misfits
+    assert misfit.keys == (*UNREAD, "support_query")
+    assert misfit.text.endswith("leave them out")
+
+
+@pytest.mark.parametrize("key", READ)
+def test_every_other_key_changes_the_hypergradient(key: str) -> None:
+    found, before = hypergradient(dataclasses.replace(SETTINGS, **{key: READ[key]})), hypergradient(SETTINGS)
+    assert found.keys() != before.keys() or gap(found, before) > 1e-4
+
+
+def test_no_key_is_left_out_of_these_lists() -> None:
+    required = {"target_steps", "kl_weight", "ssl_at"}
+    assert {field.name for field in dataclasses.fields(GesslSettings)} == required | set(UNREAD) | set(READ)
+
+
+def hypergradient(settings: GesslSettings) -> Tensors:
+    guide = settings.support_query
+    assert guide is not None
+    bound, variables = learner(Guided(narrow("simsiam"), guide.weight, guide.temperature))
+    if settings.learn_inner_lr:
+        variables.params.update(initial_rates(variables.params, settings))
+    tasks = [task(bound, settings.view_sets, number) for number in range(settings.tasks)]
+    return outer_gradient(bound, variables, tasks, settings).gradient
