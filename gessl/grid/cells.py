@@ -112,7 +112,7 @@ class Grid:
         for key, values in self.axes.items():
             if not values:
                 self.findings.add(("axes", key), "has no values; give one or more, or take it out")
-            if len(_distinct(values)) < len(values):
+            if len(_distinct(key, values)) < len(values):
                 self.findings.add(("axes", key), f"{list(values)!r:.100} holds a value twice; keep one")
 
     def _entry(self, name: str) -> Entry | None:
@@ -170,7 +170,7 @@ class Grid:
                     ("axes", key), f"no variant has a section {'.'.join(parents)!r}{hint(parents[0], known)}"
                 )
                 continue
-            arms = [grown for arm in arms for grown in _grown(arm, key, _distinct(values))]
+            arms = [grown for arm in arms for grown in _grown(arm, key, _distinct(key, values))]
         names: set[str] = set()
         for arm in arms:
             if arm.name in names:
@@ -180,13 +180,33 @@ class Grid:
         return arms
 
 
-def _distinct(values: tuple[Any, ...]) -> list[tuple[int, Any]]:
+def _distinct(key: str, values: tuple[Any, ...]) -> list[tuple[int, Any]]:
     """Values and their places, without those that equal an earlier one, or would be called as that is."""
+    names = [_called(key, value) for value in values]
     return [
         (place, value)
         for place, value in enumerate(values)
-        if value not in values[:place] and str(value) not in map(str, values[:place])
+        if value not in values[:place] and names[place] not in names[:place]
     ]
+
+
+def _called(key: str, value: Any) -> str:
+    """What a value of an axis adds to a variant's name: "lr=0.1", "solver=truncated,last_steps=1"."""
+    leaf = key.rpartition(".")[2]
+    named = isinstance(value, dict) and "name" in value
+    return ",".join(_terms(leaf, value, within="" if named else f"{leaf}."))
+
+
+def _terms(key: str, value: Any, within: str) -> Iterator[str]:
+    """`key=value`; of a mapping its name as that value, then its other keys, each after `within`."""
+    if not isinstance(value, dict) or not value:
+        yield f"{key}={value}"
+        return
+    if "name" in value:
+        yield f"{key}={value['name']}"
+    for other, part in value.items():
+        if other != "name":
+            yield from _terms(f"{within}{other}", part, within=f"{within}{other}.")
 
 
 def _grown(arm: Arm, key: str, values: list[tuple[int, Any]]) -> Iterator[Arm]:
@@ -200,7 +220,7 @@ def _grown(arm: Arm, key: str, values: list[tuple[int, Any]]) -> Iterator[Arm]:
         for parent in reversed(parents):
             override = {parent: override}
         axis = Layer(("axes", key, place), (*parents, leaf))
-        yield Arm(f"{arm.name},{leaf}={value}", merge(arm.tree, override), (axis, *arm.layers))
+        yield Arm(f"{arm.name},{_called(key, value)}", merge(arm.tree, override), (axis, *arm.layers))
 
 
 def cells(entries: list[Entry], data: Dataset, version: str, seeds: tuple[int, ...]) -> Iterator[PlannedScience]:

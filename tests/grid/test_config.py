@@ -285,6 +285,36 @@ def test_an_axis_multiplies_only_what_has_its_section() -> None:
     assert variants == {"base"} | {f"gessl,target_steps={t},inner_steps={k}" for t in (1, 3) for k in (1, 2)}
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "name"),
+    [
+        ("gessl.inner_lr", 0.1, "inner_lr=0.1"),
+        ("gessl.solver", {"last_steps": 1, "name": "truncated"}, "solver=truncated,last_steps=1"),
+        ("train.schedule", {"name": "drops", "before_end": [5, 2]}, "schedule=drops,before_end=[5, 2]"),
+        ("train.optimizer", {"name": "adam"}, "optimizer=adam"),
+        (
+            "train",
+            {"steps": 20, "schedule": {"name": "cosine", "min_lr": 0.001}},
+            "train.steps=20,train.schedule=cosine,train.schedule.min_lr=0.001",
+        ),
+    ],
+)
+def test_an_axis_names_its_values_for_people(key: str, value: object, name: str) -> None:
+    tree = changed("axes", to={key: [value]}) | {"comparisons": []}
+    assert f"gessl,{name}" in {cell.variant for cell in Experiment.parse(tree, "here").runs()}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [["adam", {"name": "adam"}], [{"name": "sgd", "momentum": 0.5}, {"momentum": 0.5, "name": "sgd"}]],
+    ids=["name-alone", "order"],
+)
+def test_two_values_of_an_axis_are_never_called_the_same(values: list[object]) -> None:
+    tree = changed("axes", to={"train.optimizer": values}) | {"comparisons": []}
+    with pytest.raises(UserError, match=r"axes\.train\.optimizer: .* holds a value twice"):
+        Experiment.parse(tree, "here")
+
+
 def test_an_axis_multiplies_an_empty_section_which_is_all_defaults() -> None:
     tree = changed("variants", to={"base": {}, "gessl": {"gessl": {}}}) | {"axes": {"gessl.tasks": [1, 2]}}
     tree["comparisons"] = []
