@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gessl.methods.base import Batch, Seen, Tensors
-from gessl.methods.learner import Evaluation, Learner
+from gessl.methods.learner import ForwardPass, Learner
 from gessl.nets.parallel import averaged
 from gessl.nets.second_order import plain_layers
 
@@ -123,7 +123,7 @@ class Field:
         """One forward pass at θ on set `views`; `twice` if its gradient will be differentiated."""
         return Point(self, theta, views, None, twice=twice)
 
-    def evaluate(self, theta: Tensors, views: int, targets: Tensors | None, twice: bool) -> Evaluation:
+    def evaluate(self, theta: Tensors, views: int, targets: Tensors | None, twice: bool) -> ForwardPass:
         """The learner's loss at θ; a teacher, which stands still within the task, is asked once a view set."""
         learner = self.learner
         if targets is None and learner.method.source == "state":

@@ -14,7 +14,7 @@ from gessl.bilevel.field import Field, grad
 from gessl.bilevel.inner import Path, Rule, adapt, rises, split_rates
 from gessl.bilevel.settings import GesslSettings
 from gessl.bilevel.solvers import SOLVERS
-from gessl.bilevel.target import Target, embedding, self_motivated_target
+from gessl.bilevel.target import SelfMotivatedTarget, embedding, self_motivated_target
 from gessl.bilevel.vectors import add, norm, times
 from gessl.methods.base import Seen, Tensors
 from gessl.nets.parallel import averaged
@@ -84,7 +84,9 @@ def task_hypergradient(field: Field, params: Tensors, settings: GesslSettings) -
     return TaskResult.of(field, path, hypergradient, logs, target.losses)
 
 
-def _compared(field: Field, path: Path, target: Target, settings: GesslSettings) -> tuple[Tensor, Tensors, Tensors]:
+def _compared(
+    field: Field, path: Path, target: SelfMotivatedTarget, settings: GesslSettings
+) -> tuple[Tensor, Tensors, Tensors]:
     """The divergence of θ_K from the target, its weighted gradient at θ_K, and the outputs there.
 
     The gradient is a difference of nearly equal distributions, to which bfloat16 would add up to 40 % of error: the

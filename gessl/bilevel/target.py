@@ -12,14 +12,14 @@ from gessl.methods.base import Tensors
 from gessl.sigma import task_log_posterior
 
 
-class Target(NamedTuple):
+class SelfMotivatedTarget(NamedTuple):
     """θ*, and the losses at the points that led there, from θ_K on (constants)."""
 
     theta: Tensors
     losses: list[Tensor]
 
 
-def self_motivated_target(field: Field, path: Path, settings: GesslSettings) -> tuple[Target, Tensors]:
+def self_motivated_target(field: Field, path: Path, settings: GesslSettings) -> tuple[SelfMotivatedTarget, Tensors]:
     """The target, and ∇ℓ(θ_K) of what was asked for along the way (empty unless `ssl_at` is "adapted").
 
     No graph is built along the λ steps: the target stands under a stop-gradient. The first step shares the forward
@@ -44,7 +44,7 @@ def self_motivated_target(field: Field, path: Path, settings: GesslSettings) -> 
             gradient = point.differentiate(wanted, retain_graph=first)
             at_end = gradient if first and whole else at_end
         theta, velocity = path.rule.step(theta, path.start.theta, velocity, gradient)
-    return Target(theta, [loss.detach() for loss in losses]), at_end
+    return SelfMotivatedTarget(theta, [loss.detach() for loss in losses]), at_end
 
 
 def _loss_of(settings: GesslSettings, step: int) -> str:

@@ -58,7 +58,7 @@ class Holder(NamedTuple):
         return bool(self.machine) and self.machine == machine() and process_start(self.pid) != self.started
 
 
-class _Seen(NamedTuple):
+class _Sighting(NamedTuple):
     number: int
     holder: Holder
     touched: int  # nanoseconds by whatever clock the file system has
@@ -151,7 +151,7 @@ class Lease:
             by = f" by {seen.holder}" if seen else ""
             raise Unfinished(f"{self._what}: this job was taken for dead and its lease was taken{by}; nothing is lost")
 
-    def _take(self, seen: _Seen | None) -> bool:
+    def _take(self, seen: _Sighting | None) -> bool:
         """Create the number after `seen`; whether that gave us the lease."""
         number = seen.number + 1 if seen else 1
         path = self._path(number)
@@ -242,7 +242,7 @@ def _parsed(text: bytes) -> Holder:
     return holder if list(map(type, holder)) == list(map(type, Holder())) else Holder()
 
 
-def _latest(folder: Path) -> _Seen | None:
+def _latest(folder: Path) -> _Sighting | None:
     numbers = _numbers(folder)
     if not numbers:
         return None
@@ -252,4 +252,4 @@ def _latest(folder: Path) -> _Seen | None:
             text, touched = file.read(HOLDER_BYTES), os.fstat(file.fileno()).st_mtime_ns
     except FileNotFoundError:
         return None
-    return _Seen(max(numbers), _parsed(text), touched)
+    return _Sighting(max(numbers), _parsed(text), touched)

@@ -63,7 +63,7 @@ class Arm(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
+class PlannedMethod:
     """A base method of the experiment, typed, with its recipe under each variant.
 
     Attributes:
@@ -94,7 +94,7 @@ class Grid:
     axes: Mapping[str, tuple[Any, ...]]
     findings: Findings
 
-    def entries(self, cells: int) -> list[Entry]:
+    def entries(self, cells: int) -> list[PlannedMethod]:
         """Every base method under every variant; what is wrong is left out and noted.
 
         Args:
@@ -115,7 +115,7 @@ class Grid:
             if len(_distinct(key, values)) < len(values):
                 self.findings.add(("axes", key), f"{list(values)!r:.100} holds a value twice; keep one")
 
-    def _entry(self, name: str) -> Entry | None:
+    def _entry(self, name: str) -> PlannedMethod | None:
         given = self.methods[name] or {}
         overrides = {key: value for key, value in given.items() if key != OWN}
         try:
@@ -132,7 +132,9 @@ class Grid:
             self.findings.extend(faults, *arm.layers)
             if recipe is not None and self._sound_views(recipe.views, arm):
                 arms.append((arm, recipe))
-        return Entry(name, method, tuple(arms), tuple(arm.name for arm in every)) if method is not None else None
+        if method is None:
+            return None
+        return PlannedMethod(name, method, tuple(arms), tuple(arm.name for arm in every))
 
     def _sound_views(self, name: str, arm: Arm) -> bool:
         """Whether a view policy that a recipe names can be read; what is wrong with it is noted."""
@@ -223,7 +225,9 @@ def _grown(arm: Arm, key: str, values: list[tuple[int, Any]]) -> Iterator[Arm]:
         yield Arm(f"{arm.name},{_called(key, value)}", merge(arm.tree, override), (axis, *arm.layers))
 
 
-def cells(entries: list[Entry], data: Dataset, version: str, seeds: tuple[int, ...]) -> Iterator[PlannedScience]:
+def cells(
+    entries: list[PlannedMethod], data: Dataset, version: str, seeds: tuple[int, ...]
+) -> Iterator[PlannedScience]:
     """Every cell on a data set, in a fixed order."""
     for entry in entries:
         for arm, recipe in entry.arms:
@@ -241,7 +245,7 @@ def cells(entries: list[Entry], data: Dataset, version: str, seeds: tuple[int, .
                 yield PlannedScience.of(arm.name, science, described, seed)
 
 
-def check_together(entries: list[Entry], data: Dataset, given: Supply, findings: Findings) -> None:
+def check_together(entries: list[PlannedMethod], data: Dataset, given: Supply, findings: Findings) -> None:
     """Note what methods, recipes and a data set cannot do together."""
     for entry in entries:
         place = ("methods", entry.name)

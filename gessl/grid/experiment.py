@@ -18,7 +18,7 @@ from gessl.data.registry import Dataset, dataset, dataset_names
 from gessl.data.supply import supply
 from gessl.documents import Document, read_document
 from gessl.errors import UserError
-from gessl.grid.cells import Entry, Grid, PlannedScience, cells, check_together
+from gessl.grid.cells import Grid, PlannedMethod, PlannedScience, cells, check_together
 from gessl.grid.evaluations import DEFAULT, Asked, Evaluation, by_target, check_evaluations, evaluations
 from gessl.grid.reading import Fault, Findings, attempt, hint, unknown
 from gessl.grid.recipe import Model, Name, Recipe
@@ -167,7 +167,7 @@ class Experiment(Model):
             else:
                 yield entry
 
-    def _planned(self, data: Dataset, entries: list[Entry], findings: Findings) -> Iterator[PlannedScience]:
+    def _planned(self, data: Dataset, entries: list[PlannedMethod], findings: Findings) -> Iterator[PlannedScience]:
         """The cells on a data set; what it cannot give is noted."""
         check_together(entries, data, supply(data), findings)
         try:

@@ -42,7 +42,7 @@ def channels_last(variables: Variables) -> Variables:
     return Variables(*groups)
 
 
-class Evaluation(NamedTuple):
+class ForwardPass(NamedTuple):
     """One forward pass: scalar loss, the method's outputs `[V, N, ·]`, the targets used, the buffers it leaves."""
 
     loss: Tensor
@@ -139,13 +139,13 @@ class Learner:
 
     def evaluate(
         self, params: Tensors, buffers: Tensors, state: Tensors, batch: Batch, held: Tensors | None = None
-    ) -> Evaluation:
+    ) -> ForwardPass:
         """The loss at `params`, with targets `held`, or made from the pass's own outputs and then held."""
         outputs, buffers = self.encode(params, buffers, batch)
         if held is None:
             found = self.targets(outputs, buffers, state, batch)
             held = {name: tensor.detach() for name, tensor in found.items()}
-        return Evaluation(self.loss(outputs, held), outputs, held, buffers)
+        return ForwardPass(self.loss(outputs, held), outputs, held, buffers)
 
     def hvp(self, params: Tensors, buffers: Tensors, batch: Batch, held: Tensors, vector: Tensors) -> Tensors:
         """∇²ℓ(θ) · vector from scratch, targets held; `vector` may lack parameters (zeros there)."""

@@ -36,7 +36,7 @@ SOURCE = "GeSSL, https://arxiv.org/abs/2405.01053"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sigma(Protocol):
+class SigmaProtocol(Protocol):
     """What σ protocols share. All ingredients decide the id that their numbers are reported under.
 
     Attributes:

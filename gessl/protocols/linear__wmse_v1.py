@@ -20,7 +20,7 @@ from gessl.settings import Count, Epochs, Rate, Weight
 from gessl.tables.scores import Card, Score
 
 
-class Layer(NamedTuple):
+class LinearLayer(NamedTuple):
     """A linear layer: weight [classes, F] and bias [classes]."""
 
     weight: Tensor
@@ -65,7 +65,7 @@ class LinearProbe(Protocol):
         predicted = F.linear(features[test], *layer).argmax(1)
         return [accuracy_score(self.id, "all", predicted == labels[test])]
 
-    def fit(self, features: Tensor, labels: Tensor, classes: int, seed: int) -> Layer:
+    def fit(self, features: Tensor, labels: Tensor, classes: int, seed: int) -> LinearLayer:
         """Train the layer.
 
         Args:
@@ -92,4 +92,4 @@ class LinearProbe(Protocol):
             for batch in order.split(self.batch):
                 loss = F.cross_entropy(F.linear(features[batch], weight, bias), labels[batch])
                 optimizer.minimise(loss, self.first_rate * decay**epoch)
-        return Layer(weight.detach(), bias.detach())
+        return LinearLayer(weight.detach(), bias.detach())

@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gessl.optimizer import Optimizer
-from gessl.protocols._sigma import SOURCE, TASK, Posteriors, Sigma, class_anchors, frozen_posteriors, task_labels
+from gessl.protocols._sigma import (
+    SOURCE,
+    TASK,
+    Posteriors,
+    SigmaProtocol,
+    class_anchors,
+    frozen_posteriors,
+    task_labels,
+)
 from gessl.protocols._suite import SigmaSuite, read_suite
 from gessl.protocols.contract import Arrays, Subject, Target
 from gessl.protocols.embed import load_images, position_tensor
@@ -29,7 +37,7 @@ INVALID = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class SigmaFinetuned(Sigma):
+class SigmaFinetuned(SigmaProtocol):
     """σ against fine-tuned encoders, as is and calibrated, and the accuracy gap.
 
     Attributes:
@@ -41,7 +49,7 @@ class SigmaFinetuned(Sigma):
     finetune_rate: Rate
 
     wants = frozenset({"labels", "encoder"})
-    free = Sigma.free | {"finetune_steps", "finetune_rate"}
+    free = SigmaProtocol.free | {"finetune_steps", "finetune_rate"}
 
     @property
     def _recipe(self) -> str:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from gessl.protocols._sigma import Sigma, frozen_posteriors, task_labels
+from gessl.protocols._sigma import SigmaProtocol, frozen_posteriors, task_labels
 from gessl.protocols._suite import read_suite
 from gessl.protocols.contract import Arrays, Subject, Target
 from gessl.settings import Range
@@ -12,7 +12,7 @@ from gessl.tables.scores import Card, Score
 
 
 @dataclass(frozen=True, kw_only=True)
-class SigmaOnehot(Sigma):
+class SigmaOnehot(SigmaProtocol):
     """σ against smoothed labels, as is and calibrated.
 
     Attributes:
@@ -21,7 +21,7 @@ class SigmaOnehot(Sigma):
 
     eps: Annotated[float, Range(gt=0, le=1)]
 
-    free = Sigma.free | {"eps"}
+    free = SigmaProtocol.free | {"eps"}
 
     @property
     def _name(self) -> str:

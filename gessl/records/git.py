@@ -31,7 +31,7 @@ class NoSuchObjectError(GitError):
     """The repository does not have it."""
 
 
-class Entry(NamedTuple):
+class TreeEntry(NamedTuple):
     """A file of a commit: git's mode and the hash of its blob."""
 
     mode: str
@@ -161,7 +161,7 @@ class Objects:
         self._process.kill()
         raise GitError(_said(self._process.communicate()[1]) or f"git gave no answer within {SECONDS} s")
 
-    def files(self, commit: str, names: Iterable[str], below: str = "") -> dict[PurePosixPath, Entry]:
+    def files(self, commit: str, names: Iterable[str], below: str = "") -> dict[PurePosixPath, TreeEntry]:
         """The files with these names, and all files in the folders with these names, in a commit.
 
         Args:
@@ -179,7 +179,7 @@ class Objects:
         for part in PurePosixPath(below).parts:
             level = self._entries(level[part].blob) if part in level and level[part].mode == "40000" else {}
         waiting = [(PurePosixPath(name), level[name]) for name in names if name in level]
-        found: dict[PurePosixPath, Entry] = {}
+        found: dict[PurePosixPath, TreeEntry] = {}
         for path, entry in waiting:
             if entry.mode == "40000":
                 waiting += [(path / name, inner) for name, inner in self._entries(entry.blob).items()]
@@ -189,17 +189,17 @@ class Objects:
                 raise GitError(f"commit {commit[:12]} holds more than {MOST} files")
         return found
 
-    def _entries(self, tree: str) -> dict[str, Entry]:
+    def _entries(self, tree: str) -> dict[str, TreeEntry]:
         """What a folder holds, by name."""
         data, width, place = self.read(tree, "tree"), len(tree) // 2, 0
-        found: dict[str, Entry] = {}
+        found: dict[str, TreeEntry] = {}
         while place < len(data):
             space = data.find(b" ", place)
             end = data.find(b"\0", space)
             name = os.fsdecode(data[space + 1 : end])
             if min(space, end) < 0 or name in ("", ".", "..") or "/" in name or name.lower() == ".git":
                 raise GitError(f"git object {tree[:12]} is no folder that could be written")
-            found[name] = Entry(data[place:space].decode(), data[end + 1 : end + 1 + width].hex())
+            found[name] = TreeEntry(data[place:space].decode(), data[end + 1 : end + 1 + width].hex())
             place = end + 1 + width
         return found
 

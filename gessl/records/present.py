@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
-from gessl.records.git import LINK, Entry
+from gessl.records.git import LINK, TreeEntry
 
 BLOCK = 1 << 20
 FILE = "100644"  # whether a file may be executed decides nothing
@@ -66,7 +66,7 @@ def digest(path: Path, link: bool, hashed: Callable[[int], Any] = lambda size: h
         return f"unreadable: {error.strerror}"
 
 
-def blobs_in(home: Path, names: Iterable[str], like: str) -> dict[PurePosixPath, Entry]:
+def blobs_in(home: Path, names: Iterable[str], like: str) -> dict[PurePosixPath, TreeEntry]:
     """What git would hold of these files, whatever it is set to leave out or to convert.
 
     `like` is the name of an object of the repository, whose length tells the kind of hash.
@@ -76,7 +76,7 @@ def blobs_in(home: Path, names: Iterable[str], like: str) -> dict[PurePosixPath,
         return (hashlib.sha1 if len(like) == 40 else hashlib.sha256)(f"blob {size}\0".encode())
 
     found = ((path, link, digest(home / path, link, blob)) for path, link in files_in(home, names))
-    return {path: Entry(LINK if link else FILE, text) for path, link, text in found if text is not None}
+    return {path: TreeEntry(LINK if link else FILE, text) for path, link, text in found if text is not None}
 
 
 def hashes_in(home: Path, names: Iterable[str]) -> dict[PurePath, str]:

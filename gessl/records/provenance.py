@@ -17,7 +17,7 @@ from typing import Any
 from gessl.errors import UserError
 from gessl.layout import LOCK
 from gessl.notices import say
-from gessl.records.git import LINK, SUBMODULE, Entry, GitError, Objects, git, place_in_repository
+from gessl.records.git import LINK, SUBMODULE, GitError, Objects, TreeEntry, git, place_in_repository
 from gessl.records.loaded import require_loaded_from_sources
 from gessl.records.present import FILE, blobs_in, digest, hashes_in, is_source, sources_hash
 
@@ -67,7 +67,7 @@ def states(hashes: Mapping[PurePath, str]) -> dict[str, str | None]:
     return {"sources": sources_hash(sources), "rules": sources_hash(rules) if rules else None}
 
 
-def committed_here(home: Path) -> tuple[str | None, dict[PurePosixPath, Entry]]:
+def committed_here(home: Path) -> tuple[str | None, dict[PurePosixPath, TreeEntry]]:
     """The commit that `home` is at, and the files of `TRACKED` in it; None where `home` is no part of it.
 
     Raises:
@@ -83,10 +83,11 @@ def committed_here(home: Path) -> tuple[str | None, dict[PurePosixPath, Entry]]:
     return (commit, held) if ours else (None, {})
 
 
-def difference(home: Path, held: Mapping[PurePosixPath, Entry], commit: str) -> str | None:
+def difference(home: Path, held: Mapping[PurePosixPath, TreeEntry], commit: str) -> str | None:
     """Hash of what differs between the files that a commit holds and those in `home`, or None when nothing does."""
     committed = {
-        path: Entry(entry.mode if entry.mode in (LINK, SUBMODULE) else FILE, entry.blob) for path, entry in held.items()
+        path: TreeEntry(entry.mode if entry.mode in (LINK, SUBMODULE) else FILE, entry.blob)
+        for path, entry in held.items()
     }
     there = blobs_in(home, TRACKED, commit)
     lines = [

@@ -21,7 +21,7 @@ SHARED = ("code", "lock", "environment")  # told once for all records with the s
 
 
 @dataclass(frozen=True)
-class Score:
+class ScoreRow:
     """A row of a run's score table: its id, what it measures and the number as text."""
 
     id: str
@@ -59,7 +59,7 @@ class Origin:
     facts: dict[str, str]
     environment: str = ""
     sources: tuple[Source, ...] = ()
-    scores: tuple[Score, ...] = ()
+    scores: tuple[ScoreRow, ...] = ()
 
 
 def origins(collected: Collected, records: dict[str, Record | None]) -> list[Origin]:
@@ -79,16 +79,16 @@ def origins(collected: Collected, records: dict[str, Record | None]) -> list[Ori
     return [*nodes, *pins.values()]
 
 
-def _scores(collected: Collected) -> dict[str, tuple[Score, ...]]:
+def _scores(collected: Collected) -> dict[str, tuple[ScoreRow, ...]]:
     """Scores by the id of the record that made them; a run that two variants share is told once."""
-    rows: dict[str, dict[str, Score]] = {}
+    rows: dict[str, dict[str, ScoreRow]] = {}
     for row in collected.scores.itertuples():
         text = f"{number(row.value, row.unit)} {row.unit}"
-        rows.setdefault(row.record, {})[row.id] = Score(row.id, f"{row.protocol} · {row.task} · {row.metric}", text)
+        rows.setdefault(row.record, {})[row.id] = ScoreRow(row.id, f"{row.protocol} · {row.task} · {row.metric}", text)
     return {record: tuple(found.values()) for record, found in rows.items()}
 
 
-def _of_record(record: Record, records: dict[str, Record | None], scores: dict[str, tuple[Score, ...]]) -> Origin:
+def _of_record(record: Record, records: dict[str, Record | None], scores: dict[str, tuple[ScoreRow, ...]]) -> Origin:
     commit = record["code"].get("commit")
     seed = "" if record["seed"] is None else f"seed {record['seed']} · "
     facts = {name: text for name, text in record_facts(record).items() if name not in SHARED}

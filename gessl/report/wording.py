@@ -46,7 +46,7 @@ def cost(cell: Cell) -> str:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ComparisonVerdict:
     """How one comparison went within one group of tables (see `gessl.report.verdict`).
 
     Attributes:
@@ -84,7 +84,7 @@ class Verdict:
         )
 
 
-def verdicts(plan: ReportPlan, tables: list[Table]) -> list[Verdict]:
+def verdicts(plan: ReportPlan, tables: list[Table]) -> list[ComparisonVerdict]:
     """A verdict per group of numbers and comparison, the headline protocols first, of the tables that count."""
     chosen = {(panel.table.name, panel.task) for panel in headline_panels(plan, tables)}
     rows = [(table, row) for table in tables if table.counts for row in table.rows]
@@ -96,13 +96,13 @@ def verdicts(plan: ReportPlan, tables: list[Table]) -> list[Verdict]:
     return [_verdict(pair, where, group) for where, group in groups.items() if group for pair in plan.comparisons]
 
 
-def _verdict(pair: Comparison, where: str, rows: list[tuple[Table, Row]]) -> Verdict:
+def _verdict(pair: Comparison, where: str, rows: list[tuple[Table, Row]]) -> ComparisonVerdict:
     cells = [(table, cell) for table, row in rows for cell in row.cells if cell.column == heading(pair)]
     found = Counter(cell.verdict for _, cell in cells)
     gains = [(cell.mean or 0.0) * (1 if table.better == "higher" else -1) for table, cell in cells
              if cell.verdict == UNJUDGED]  # fmt: skip
     leaning = sum(gain > 0 for gain in gains), sum(gain < 0 for gain in gains)
-    return Verdict(pair, where, found[BETTER], found[OPEN], found[WORSE], found[UNJUDGED], leaning)
+    return ComparisonVerdict(pair, where, found[BETTER], found[OPEN], found[WORSE], found[UNJUDGED], leaning)
 
 
 def testing(tables: list[Table]) -> str:
