@@ -32,7 +32,7 @@ import yaml
 from benchmarks.progress import progress
 from gessl.cli import main
 from gessl.files import sha256_file
-from gessl.grid.batch import Batch
+from gessl.grid.batch import ExperimentBatch
 from gessl.layout import RECORD, lease_dir, run_dir, work_dir
 from gessl.records.record import parse_record
 from gessl.records.staging import STAGING
@@ -64,7 +64,7 @@ def prepare(steps: int, methods: list[str] | None = None) -> list[str]:
         with contextlib.redirect_stdout(None):
             if main(words):
                 raise SystemExit("the data could not be prepared")
-    return list(Batch.load([CONFIG]).runs)
+    return list(ExperimentBatch.load([CONFIG]).runs)
 
 
 def start(run: str) -> multiprocessing.Process:

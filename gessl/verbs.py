@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 def experiments(config: Path) -> "Mapping[str, Experiment]":
     """Those of an experiment file or a batch; what a batch skips is told."""
-    from gessl.grid.batch import Batch
+    from gessl.grid.batch import ExperimentBatch
 
-    batch = Batch.load([config])
+    batch = ExperimentBatch.load([config])
     for line in batch.skipped:
         say(f"skipped: {line}")
     return batch.experiments
@@ -90,18 +90,18 @@ def prepare(options: argparse.Namespace) -> None:
 
 def tasks(options: argparse.Namespace) -> None:
     from gessl.evaluation.draw import draw
-    from gessl.grid.batch import Batch
+    from gessl.grid.batch import ExperimentBatch
 
-    protocols = Batch.load([options.config]).tasks(options.dataset, options.seed)
+    protocols = ExperimentBatch.load([options.config]).tasks(options.dataset, options.seed)
     draw(options.dataset, options.seed, list(protocols.values()))
     print(tasks_dir(options.dataset, options.seed))
 
 
 def pretrain(options: argparse.Namespace) -> None:
-    from gessl.grid.batch import Batch
+    from gessl.grid.batch import ExperimentBatch
     from gessl.training.pretrain import pretrain as run
 
-    batch = Batch.load([options.config], scored=False)  # it takes images, and no labels
+    batch = ExperimentBatch.load([options.config], scored=False)  # it takes images, and no labels
     run(options.run, batch.cell(options.run).science, batch.owner(options.run).efficiency)
     print(run_dir(options.run))
 
@@ -109,10 +109,10 @@ def pretrain(options: argparse.Namespace) -> None:
 def evaluate(options: argparse.Namespace) -> None:
     from gessl.evaluation.step import Run
     from gessl.evaluation.step import evaluate as run
-    from gessl.grid.batch import Batch
+    from gessl.grid.batch import ExperimentBatch
     from gessl.training.pretrain import set_up
 
-    batch = Batch.load([options.config])
+    batch = ExperimentBatch.load([options.config])
     cell, efficiency = batch.cell(options.run), batch.owner(options.run).efficiency
     science, targets = cell.science, batch.targets(options.run, options.target)
     device = set_up(efficiency)

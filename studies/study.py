@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from gessl.grid.batch import Batch
+from gessl.grid.batch import ExperimentBatch
 from gessl.grid.experiment import Experiment
 from gessl.layout import RESULTS, run_dir
 from gessl.records.step import Step
@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 
 def grids(config: Path) -> list[Experiment]:
     """The experiments of a file or a batch, in its order."""
-    return list(Batch.load([config]).experiments.values())
+    return list(ExperimentBatch.load([config]).experiments.values())
 
 
 def finished(run: str) -> bool:

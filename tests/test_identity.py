@@ -9,7 +9,7 @@ import yaml
 from gessl import identity
 from gessl.cli import main
 from gessl.errors import UserError
-from gessl.grid.batch import Batch
+from gessl.grid.batch import ExperimentBatch
 from gessl.grid.status import note_grid, status
 from gessl.identity import earlier_runs, found_science, require_science, run_id, science_hash
 from gessl.layout import run_dir
@@ -42,7 +42,7 @@ def test_an_id_shows_16_digits_of_the_hash_of_the_science() -> None:
 
 
 def test_rates_that_shared_an_id_of_8_digits_are_two_runs(tmp_path: Path, unprepared: Path) -> None:
-    batch = Batch.load([grid(tmp_path)])
+    batch = ExperimentBatch.load([grid(tmp_path)])
     assert len(batch.runs) == 2
     assert len({run[:-8] for run in batch.runs}) == 1, "choose other rates: these tell nothing"
 

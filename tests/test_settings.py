@@ -20,7 +20,7 @@ from gessl.cli import main
 from gessl.data.registry import dataset
 from gessl.data.supply import supply
 from gessl.errors import UserError
-from gessl.grid.batch import Batch
+from gessl.grid.batch import ExperimentBatch
 from gessl.grid.experiment import Experiment, schema
 from gessl.grid.values import load_method
 from gessl.layout import data_dir
@@ -521,12 +521,12 @@ def test_configfiles_of_snakemake_are_read_strictly_and_merged_with_its_override
     one, two = tmp_path / "one.yaml", tmp_path / "two.yaml"
     one.write_text(EXPERIMENT, encoding="utf-8")
     two.write_text("recipe:\n  train: {lr: 1e-2}\n", encoding="utf-8")
-    batch = Batch.merged([one, two], {"recipe": {"train": {"batch": "16"}}})
+    batch = ExperimentBatch.merged([one, two], {"recipe": {"train": {"batch": "16"}}})
     train = next(iter(batch.runs.values())).science.train
     assert (train.steps, train.lr, train.batch) == (40, 0.01, 16)
     two.write_text("recipe:\n  train: {lr: 1e-2, lr: 1, steps: 0}\n", encoding="utf-8")
     with pytest.raises(UserError) as caught:
-        Batch.merged([one, two], {"recipe": {"train": {"batch": 1}}})
+        ExperimentBatch.merged([one, two], {"recipe": {"train": {"batch": 1}}})
     lines = [line.replace(f"{tmp_path}/", "") for line in str(caught.value).splitlines()]
     assert [line.split(": must")[0].split(": given")[0] for line in lines] == [
         "--config: recipe.train.batch",

@@ -23,7 +23,7 @@ KEYS = ("experiments", "skip_invalid")
 
 
 @dataclasses.dataclass(frozen=True)
-class Batch:
+class ExperimentBatch:
     """Experiments by name, and their runs by id.
 
     Attributes:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from gessl.data.registry import dataset
 from gessl.evaluation.draw import task_settings
 from gessl.evaluation.step import score_dir, score_settings
-from gessl.grid.batch import Batch
+from gessl.grid.batch import ExperimentBatch
 from gessl.layout import RECORD, data_dir, manifest_dir, report_dir, run_dir, scores_dir, tasks_dir
 from gessl.protocols.contract import file_stem
 from gessl.records.bundle import BUNDLE
@@ -35,7 +35,7 @@ class Made(NamedTuple):
     job: Path
 
 
-def results(batch: Batch) -> Iterator[Made]:
+def results(batch: ExperimentBatch) -> Iterator[Made]:
     """Every result that the batch asks for, made or not, those that others are made from first."""
     for name in batch.datasets:
         entry = {"dataset": asdict(dataset(name))}
@@ -62,7 +62,7 @@ def _alone(step: str, folder: Path, config: Mapping[str, Any] | None) -> Made:
     return Made(step, folder, config, folder)
 
 
-def outdated(batch: Batch) -> dict[Path, str]:
+def outdated(batch: ExperimentBatch) -> dict[Path, str]:
     """The folders of the results that are there but would be made otherwise now, and why; of a bundle, its own."""
     lock = lock_hash()
     found: dict[Path, str] = {}

@@ -15,7 +15,7 @@ from typing import Any
 from gessl.data.pin import read_pin
 from gessl.evaluation.step import score_settings
 from gessl.files import canonical_json
-from gessl.grid.batch import Batch
+from gessl.grid.batch import ExperimentBatch
 from gessl.grid.cells import PlannedScience
 from gessl.grid.status import table
 from gessl.layout import RECORD, RESULTS, data_dir, manifest_dir, pin, report_dir, run_dir, scores_dir, tasks_dir
@@ -46,9 +46,9 @@ def plan(paths: Iterable[Path]) -> dict[str, Any]:
     """What the experiments (or batches) in `paths` ask for, as one grid; as JSON.
 
     Raises:
-        UserError: as `Batch.load`.
+        UserError: as `ExperimentBatch.load`.
     """
-    batch = Batch.load(paths)
+    batch = ExperimentBatch.load(paths)
     todo = [run for run in batch.runs if not _finished(batch, run)]
     return {
         "experiments": {name: _experiment(batch, name) for name in batch.experiments},
@@ -62,7 +62,7 @@ def plan(paths: Iterable[Path]) -> dict[str, Any]:
     }
 
 
-def _experiment(batch: Batch, name: str) -> dict[str, int]:
+def _experiment(batch: ExperimentBatch, name: str) -> dict[str, int]:
     cells = batch.experiments[name].runs()
     runs = {cell.id for cell in cells}
     return {
@@ -73,11 +73,11 @@ def _experiment(batch: Batch, name: str) -> dict[str, int]:
     }
 
 
-def _finished(batch: Batch, run: str) -> bool:
+def _finished(batch: ExperimentBatch, run: str) -> bool:
     return all((scores_dir(run, target) / RECORD).is_file() for target in batch.evaluations[run])
 
 
-def jobs(batch: Batch) -> dict[str, dict[str, int]]:
+def jobs(batch: ExperimentBatch) -> dict[str, dict[str, int]]:
     """Jobs by rule: in all, and those whose result is not there yet. (Results of other code or data are made again.)"""
     made: dict[str, list[Path]] = {
         "fetch": [manifest_dir(name) for name in batch.datasets],
@@ -149,7 +149,7 @@ def _add(into: dict[str, Measured], key: str, record: Mapping[str, Any], steps: 
     sums.bytes += sum(output["bytes"] for output in record["outputs"])
 
 
-def _cost(batch: Batch, todo: Iterable[str]) -> dict[str, Any]:
+def _cost(batch: ExperimentBatch, todo: Iterable[str]) -> dict[str, Any]:
     """Hours and bytes of the runs `todo` that can be told, and one run of each kind of which nothing was measured."""
     training, scoring = measured()
     cost: dict[str, Any] = {"gpu_hours": 0.0, "core_hours": 0.0, "bytes": 0, "runs": 0}

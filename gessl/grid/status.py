@@ -73,7 +73,7 @@ class Standing:
 
 
 def note_grid(source: str, listing: Mapping[str, Any]) -> None:
-    """Leave `listing` (`Batch.listing()`) of the experiment file `source` for `status`."""
+    """Leave `listing` (`ExperimentBatch.listing()`) of the experiment file `source` for `status`."""
     path, noted = _listing_of(source), {"source": source, "experiments": listing}
     if path.is_file() and path.read_bytes() == (json.dumps(noted, indent=2, sort_keys=True) + "\n").encode():
         os.utime(path)  # as new as the file
@@ -100,9 +100,9 @@ def listed(config: Path | None) -> dict[str, dict[str, Listed]]:
     path = _listing_of(str(config))
     if config.is_file() and path.is_file() and path.stat().st_mtime >= config.stat().st_mtime:
         return _read(path)
-    from gessl.grid.batch import Batch  # seconds: it imports torch
+    from gessl.grid.batch import ExperimentBatch  # seconds: it imports torch
 
-    return _typed(Batch.load([config]).listing())
+    return _typed(ExperimentBatch.load([config]).listing())
 
 
 def _read(path: Path) -> dict[str, dict[str, Listed]]:

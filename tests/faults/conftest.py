@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from gessl.cli import main
-from gessl.grid.batch import Batch
+from gessl.grid.batch import ExperimentBatch
 from tests.conftest import SMALL, copy_project
 
 CONFIG = Path("config/config.yaml")
@@ -25,7 +25,7 @@ TINY = SMALL | {
 
 def run_id() -> str:
     """The one run of the project in the working directory."""
-    (run,) = Batch.load([CONFIG]).runs
+    (run,) = ExperimentBatch.load([CONFIG]).runs
     return run
 
 

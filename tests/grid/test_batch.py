@@ -10,7 +10,7 @@ import yaml
 
 from gessl.cli import main
 from gessl.errors import UserError
-from gessl.grid.batch import Batch
+from gessl.grid.batch import ExperimentBatch
 from gessl.grid.experiment import Experiment
 from tests.conftest import SMALL
 
@@ -55,7 +55,7 @@ def test_ids_are_those_of_earlier_versions(path: str) -> None:
 def test_a_batch_makes_shared_runs_once_and_scores_them_for_all(write: Callable[..., Path]) -> None:
     one = write("one", evaluation=["linear/wmse-v1"])
     two = write("two", seeds=[1, 2], evaluation=["knn/5nn-euclid"])
-    batch = Batch.load([one, two])
+    batch = ExperimentBatch.load([one, two])
     assert len(batch.runs) == 6
     shared = {run for run, owners in batch.owners.items() if owners == ("one", "two")}
     assert {batch.runs[run].science.seed for run in shared} == {1}
@@ -95,11 +95,11 @@ def test_a_batch_skips_what_is_invalid_only_where_it_is_told_to(write: Callable[
     write("wrong", datasets=["imagenet"])
     write("worse", seeds=[1, 1])
     tree: dict = {"experiments": [f"{tmp_path}/*.yaml"], "skip_invalid": True}
-    batch = Batch.parse(tree, "batch")
+    batch = ExperimentBatch.parse(tree, "batch")
     assert list(batch.experiments) == ["good"]
     assert [line.split(":")[0] for line in batch.skipped] == [f"{tmp_path}/worse.yaml", f"{tmp_path}/wrong.yaml"]
     with pytest.raises(UserError) as refused:
-        Batch.parse({**tree, "skip_invalid": False}, "batch")
+        ExperimentBatch.parse({**tree, "skip_invalid": False}, "batch")
     assert len(str(refused.value).splitlines()) == 2
 
 
@@ -120,21 +120,21 @@ def test_a_batch_skips_what_is_invalid_only_where_it_is_told_to(write: Callable[
 )
 def test_a_wrong_batch_is_refused(tree: dict, complaint: str) -> None:
     with pytest.raises(UserError, match=complaint):
-        Batch.parse(tree, "batch")
+        ExperimentBatch.parse(tree, "batch")
 
 
 def test_one_file_by_several_names_is_one_experiment(write: Callable[..., Path], tmp_path: Path) -> None:
     one = write("one")
     (tmp_path / "link.yaml").symlink_to(one)
-    assert list(Batch.load([one, tmp_path / "link.yaml", tmp_path / "../" / tmp_path.name / "one.yaml"]).runs)
-    assert len(Batch.parse({"experiments": [f"{tmp_path}/*.yaml", str(one)]}, "batch").experiments) == 1
+    assert list(ExperimentBatch.load([one, tmp_path / "link.yaml", tmp_path / "../" / tmp_path.name / "one.yaml"]).runs)
+    assert len(ExperimentBatch.parse({"experiments": [f"{tmp_path}/*.yaml", str(one)]}, "batch").experiments) == 1
 
 
 def test_a_pattern_means_files_that_a_shell_would_name(write: Callable[..., Path], tmp_path: Path) -> None:
     write("one")
     (tmp_path / "folder.yaml").mkdir()
     (tmp_path / ".#one.yaml").symlink_to("me@here.1:2")  # the lock of an editor
-    assert list(Batch.parse({"experiments": [f"{tmp_path}/*.yaml"]}, "batch").experiments) == ["one"]
+    assert list(ExperimentBatch.parse({"experiments": [f"{tmp_path}/*.yaml"]}, "batch").experiments) == ["one"]
 
 
 def test_a_batch_within_a_batch_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -155,7 +155,7 @@ def test_tasks_of_a_data_set_that_nobody_asks_for_are_refused(
 
 
 def test_all_grids_of_the_paper_are_one_batch() -> None:
-    batch = Batch.load([Path("config/paper.yaml")])
+    batch = ExperimentBatch.load([Path("config/paper.yaml")])
     files = {path.stem for path in Path("config/paper").glob("*.yaml")}
     skipped = {Path(line.split(":")[0]).stem for line in batch.skipped}
     assert set(batch.experiments) | skipped == files

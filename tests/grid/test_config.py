@@ -12,7 +12,7 @@ import yaml
 
 from gessl.cli import main
 from gessl.errors import UserError
-from gessl.grid.batch import Batch
+from gessl.grid.batch import ExperimentBatch
 from gessl.grid.experiment import Experiment, schema
 from gessl.grid.values import load_references
 from gessl.identity import science_hash
@@ -502,7 +502,7 @@ def test_the_last_word_is_the_command_line_s_then_the_experiment_s(pinned: Path)
     path = Path("config/mine.yaml")
 
     def steps(**overrides: object) -> set[int]:
-        batch = Batch.merged([path], dict(overrides))
+        batch = ExperimentBatch.merged([path], dict(overrides))
         return {cell.science.train.steps for cell in batch.runs.values()}
 
     assert {cell.variant for cell in Experiment.load(path).runs()} == {"base", "gessl"}

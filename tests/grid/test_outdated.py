@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gessl.grid.batch import Batch
+from gessl.grid.batch import ExperimentBatch
 from gessl.grid.outdated import outdated
 from gessl.layout import data_dir, manifest_dir, run_dir, tasks_dir
 from gessl.protocols.contract import file_stem
@@ -29,8 +29,8 @@ DRAWN = tasks_dir("digits", 0)
 SUITE = DRAWN / file_stem("sigma/onehot")
 
 
-def batch() -> Batch:
-    return Batch.load([CONFIG])
+def batch() -> ExperimentBatch:
+    return ExperimentBatch.load([CONFIG])
 
 
 def rewrite(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:

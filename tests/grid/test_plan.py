@@ -12,7 +12,7 @@ import yaml
 
 from gessl.cli import main
 from gessl.evaluation.step import score_dir, score_settings
-from gessl.grid.batch import Batch
+from gessl.grid.batch import ExperimentBatch
 from gessl.layout import scores_dir
 from gessl.records.bundle import bundle
 from gessl.records.step import Step
@@ -67,7 +67,7 @@ def trained(run: str, *, seconds: float, config: dict, notes: dict | None = None
 def scored(run: str, *, seconds: float, made: int = 6, lost: str = "") -> None:
     """What a job of that many seconds leaves that scored a run on digits, and wrote 1,000 bytes for each protocol."""
     files, asked = [], []
-    for name, protocol in Batch.load([CONFIG]).evaluations[run]["digits"].items():
+    for name, protocol in ExperimentBatch.load([CONFIG]).evaluations[run]["digits"].items():
         folder, config = score_dir(run, "digits", name), score_settings(protocol, "digits")
         with Step("evaluate", f"{run}/digits/{folder.name}", folder, inputs=[], config=config) as step:
             step.path("scores.csv").write_bytes(bytes(1000))
@@ -83,7 +83,7 @@ def test_hours_and_bytes_are_those_of_finished_runs_that_are_alike(
     import dataclasses
 
     assert planned(capsys, str(CONFIG))["cost"]["runs"] == 0
-    cells = {(cell.variant, cell.science.seed): cell for cell in Batch.load([CONFIG]).runs.values()}
+    cells = {(cell.variant, cell.science.seed): cell for cell in ExperimentBatch.load([CONFIG]).runs.values()}
     base = cells["base", 0]
     # 3 of its 12 steps were made by an attempt that was killed: 9 steps took 45 s, so 12 take 60 s
     science, notes = dataclasses.asdict(base.science), {"resumed_from_step": 3}
@@ -110,7 +110,7 @@ def test_runs_of_an_earlier_version_that_had_other_settings_are_not_measured(
 ) -> None:
     import dataclasses
 
-    (first, *_) = Batch.load([CONFIG]).runs.values()
+    (first, *_) = ExperimentBatch.load([CONFIG]).runs.values()
     science: dict[str, Any] = dataclasses.asdict(first.science)
     science.pop(lost, None)
     trained(first.id, config=science, seconds=45.0)
@@ -124,7 +124,7 @@ def test_a_job_that_found_some_scores_in_place_measures_nothing(
 ) -> None:
     import dataclasses
 
-    (first, *_) = Batch.load([CONFIG]).runs.values()
+    (first, *_) = ExperimentBatch.load([CONFIG]).runs.values()
     trained(first.id, config=dataclasses.asdict(first.science), seconds=45.0)
     scored(first.id, seconds=12.0, made=5)
     found = planned(capsys, str(CONFIG))
@@ -136,7 +136,7 @@ def test_runs_of_an_earlier_version_whose_settings_had_another_shape_are_not_mea
 ) -> None:
     import dataclasses
 
-    for cell in list(Batch.load([CONFIG]).runs.values())[::2]:
+    for cell in list(ExperimentBatch.load([CONFIG]).runs.values())[::2]:
         science: dict[str, Any] = dataclasses.asdict(cell.science)
         science["train"] |= {"optimizer": "adam", "beta2": 0.999, "schedule": "cosine", "min_lr": 0.0}
         science["gessl"] = science["gessl"] and science["gessl"] | {"solver": "exact", "last_steps": 1, "radius": 4e-3}
@@ -155,7 +155,7 @@ def test_what_was_measured_without_a_gpu_says_nothing_of_runs_with_one(
         yaml.safe_dump({**SMALL, "resources": {"pretrain": {"gpu": 2}}, "variants": {"base": {}}, "comparisons": []}),
         encoding="utf-8",
     )
-    first, second = Batch.load([CONFIG]).runs.values()
+    first, second = ExperimentBatch.load([CONFIG]).runs.values()
     science = dataclasses.asdict(first.science)
     trained(first.id, config=science, seconds=3600.0)
     scored(first.id, seconds=0.0)

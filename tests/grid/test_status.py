@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gessl.cli import main
-from gessl.grid.batch import Batch
+from gessl.grid.batch import ExperimentBatch
 from gessl.grid.status import format_status, note_grid, status
 from tests.conftest import copy_project
 
@@ -180,7 +180,7 @@ def test_an_experiment_that_was_not_started_or_was_edited_is_read_itself(
     monkeypatch.chdir(tmp_path / "project")
     config = Path("config/config.yaml")
     assert told(capsys, str(config))["total"]["waiting"] == 4
-    note_grid(str(config.resolve()), Batch.load([config]).listing())
+    note_grid(str(config.resolve()), ExperimentBatch.load([config]).listing())
     assert told(capsys)["total"] == told(capsys, str(config))["total"]
     config.write_text(config.read_text(encoding="utf-8").replace("- 0\n- 1\n", "- 0\n- 1\n- 2\n"), encoding="utf-8")
     os.utime(config, (time.time() + 9,) * 2)

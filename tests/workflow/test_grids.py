@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from gessl.cli import main
-from gessl.grid.batch import Batch
+from gessl.grid.batch import ExperimentBatch
 from gessl.grid.experiment import Experiment
 from gessl.grid.status import note_grid
 from tests.conftest import ROOT, SMALL, copy_project
@@ -91,7 +91,7 @@ def test_grids_at_once_and_a_grid_that_grows_while_it_runs(project: Path) -> Non
     Path("both.yaml").write_text(yaml.safe_dump({"experiments": [str(CONFIG), "other.yaml"]}), encoding="utf-8")
     both = snakemake("--configfile", "both.yaml")
     assert both.returncode == 0, both.stdout + both.stderr
-    assert set(times("scores")) == set(Batch.load([Path("both.yaml")]).runs)
+    assert set(times("scores")) == set(ExperimentBatch.load([Path("both.yaml")]).runs)
     assert len(times("scores")) == 3
     for part, made in before.items():
         assert made.items() <= times(part).items(), f"{part}: what was there is not made again"
@@ -105,7 +105,7 @@ def test_all_of_the_paper_is_one_target(project: Path) -> None:
         shutil.copy(ROOT / f"data/raw/{name}.dvc", "data/raw")
     dry = snakemake("--configfile", "config/paper.yaml", "--dry-run", "--quiet", "rules")
     assert dry.returncode == 0, dry.stderr
-    batch = Batch.load([Path("config/paper.yaml")])
+    batch = ExperimentBatch.load([Path("config/paper.yaml")])
     assert re.search(rf"^pretrain +{len(batch.runs)}$", dry.stdout, flags=re.M)
     assert re.search(rf"^report +{len(batch.experiments)}$", dry.stdout, flags=re.M)
     skipped = [line for line in dry.stderr.splitlines() if line.startswith("gessl: skipped: config/paper/")]
@@ -126,7 +126,8 @@ def commands() -> list[str]:
 def test_the_commands_of_the_page_on_grids_work(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("glyphs-small", "glyphs"):
         shutil.copy(ROOT / f"data/raw/{name}.dvc", "data/raw")
-    note_grid(str(CONFIG), Batch.load([CONFIG]).listing())  # as a grid that is started leaves it; a dry run does not
+    # as a grid that is started leaves it; a dry run does not
+    note_grid(str(CONFIG), ExperimentBatch.load([CONFIG]).listing())
     for command in sorted(commands(), key=lambda command: command.startswith("gessl status")):
         program, *words = command.split()
         if program == "snakemake":
@@ -143,7 +144,7 @@ def test_the_page_says_of_each_table_what_its_file_misses(monkeypatch: pytest.Mo
     monkeypatch.chdir(ROOT)
     rows = re.findall(r"^\| [^|]* \| `([\w-]+)` \| (.*) \|$", PAGE.read_text(encoding="utf-8"), flags=re.M)
     said = {name: set(re.findall("`(.*?)`", missing)) for name, missing in rows}
-    batch = Batch.load([Path("config/paper.yaml")])
+    batch = ExperimentBatch.load([Path("config/paper.yaml")])
     asked: dict[str, set[str]] = {}
     for line in batch.skipped:  # one for each fault of a file
         if "no such pin" not in line:

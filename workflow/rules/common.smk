@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from gessl import layout
-from gessl.grid.batch import Batch
+from gessl.grid.batch import ExperimentBatch
 from gessl.data.pin import check_untouched
 from gessl.errors import UserError
 from gessl.files import atomic_text, sha256_file, sha256_json
@@ -49,7 +49,7 @@ try:
     require_own_code(*sys.path)  # Snakemake itself finds the code next to the Snakefile, but its jobs may not
     SOURCE = " ".join(map(str, workflow.configfiles)) or "--config"
     # Snakemake's own reader lets the last of two equal keys win, and knows no lines
-    BATCH = Batch.merged(map(Path, workflow.configfiles), workflow.config_settings.config)
+    BATCH = ExperimentBatch.merged(map(Path, workflow.configfiles), workflow.config_settings.config)
     for name in BATCH.datasets:
         check_untouched(name)
 except UserError as error:
