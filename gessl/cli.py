@@ -36,6 +36,8 @@ def arg(name: str, text: str | None = None, *, rival: bool = False, **options: A
 
 FLAG: dict[str, Any] = {"action": "store_true"}
 CONFIG = arg("--config", "experiment file (default: %(default)s)", type=Path, default=Path("config/config.yaml"))
+SPEC = arg("--spec", "what to do, as the workflow writes it (work/specs), in place of an experiment", type=Path,
+           metavar="FILE")  # fmt: skip
 DATASET, RUN = arg("dataset"), arg("run")
 MADE = "id of a run, score, cell or record, or a folder in results/"
 # verb, its help, its arguments; `gessl.verbs` has a function of each name
@@ -53,16 +55,20 @@ VERBS: tuple[tuple[str, str, tuple[Argument, ...]], ...] = (
         arg("--json", "print the status as JSON", **FLAG))),
     ("fetch", "get raw data as its pin says, or make the pin", (DATASET,)),
     ("prepare", "raw data to arrays, index and card", (DATASET,)),
-    ("tasks", "draw the tasks of one data set and seed", (CONFIG, DATASET, arg("seed", type=int))),
-    ("pretrain", "train one run, from its last checkpoint if any", (CONFIG, RUN)),
-    ("evaluate", "score a run by the protocols that are not current", (
-        CONFIG, RUN, arg("target", "one of the data sets that it is scored on (default: all)", nargs="?"))),
+    ("tasks", "draw the tasks of one data set and seed", (
+        CONFIG, SPEC, arg("dataset", nargs="?"),
+        arg("seed", "of the runs (default: %(default)s)", nargs="?", type=int, default=0))),
+    ("pretrain", "train one run, from its last checkpoint if any", (CONFIG, SPEC, arg("run", nargs="?"))),
+    ("evaluate", "score a run or an encoder by the protocols that are not current", (
+        CONFIG, SPEC, arg("run", "a run of the experiment, or one of its encoders", nargs="?"),
+        arg("target", "one of the data sets that it is scored on (default: all)", nargs="?"))),
     ("export", "write a run's backbone as torchvision's own model loads it", (
         RUN, arg("out", "the safetensors file to write; its metadata says which model it is", type=Path))),
-    ("report", "write the sigma-report of what is finished", (CONFIG,)),
+    ("report", "write the sigma-report of what is finished", (CONFIG, SPEC)),
     ("audit", "re-hash every file and follow every record to the raw data", (
         arg("path", "a project's root, or its results (default: here)", nargs="?", type=Path, default=Path("results")),
         arg("--config", "only what the reports of this experiment or batch are made of", type=Path, metavar="FILE"),
+        arg("--grid", "only what this report is made of; may be given again", action="append", metavar="NAME"),
         arg("--head", "the results must have this head, which an earlier audit printed", rival=True, metavar="HEX"),
         arg("--signed", "the results must have the head signed by one of these", rival=True, type=Path,
             metavar="SIGNERS"),

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 RAW = Path("data/raw")
+WEIGHTS = Path("data/encoders")  # of encoders from elsewhere
 RESULTS = Path("results")
 MLFLOW_RUNS = Path("mlflow/runs")  # per grid: which MLflow run mirrors which record
 WORK = Path("work")  # checkpoints of unfinished runs: outside Snakemake's outputs, which it deletes before a retry

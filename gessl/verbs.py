@@ -1,18 +1,23 @@
 """The verbs of the `gessl` command, one per step, thin; each imports only what it needs."""
 
 import argparse
+import functools
 import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from gessl.errors import UserError, printable
 from gessl.layout import data_dir, pin, raw_dir, report_dir, run_dir, scores_dir, tasks_dir
 from gessl.notices import say
+from gessl.typed import read_typed, typed
 
 if TYPE_CHECKING:
     from gessl.grid.experiment import Experiment
+
+
+T = TypeVar("T")
 
 
 def experiments(config: Path) -> "Mapping[str, Experiment]":
@@ -23,6 +28,11 @@ def experiments(config: Path) -> "Mapping[str, Experiment]":
     for line in batch.skipped:
         say(f"skipped: {line}")
     return batch.experiments
+
+
+def read_spec(path: Path, make: Callable[[Any], T]) -> T:
+    """What a job is told (`gessl.grid.specs`)."""
+    return read_typed(path, make, "start the workflow, which writes it")
 
 
 def show(options: argparse.Namespace, found: Any, text: Callable[[Any], str], data: Any = None) -> None:
@@ -88,43 +98,64 @@ def prepare(options: argparse.Namespace) -> None:
     print(data_dir(options.dataset))
 
 
+def told(options: argparse.Namespace, name: str) -> bool:
+    """Whether a spec tells what to do; or else the argument `name` does, with an experiment.
+
+    Raises:
+        UserError: neither is given, or both.
+    """
+    if (options.spec is None) == (getattr(options, name) is None):
+        raise UserError(f"{options.verb.__name__}: name a {name}, or give --spec FILE: one of the two")
+    return options.spec is not None
+
+
 def tasks(options: argparse.Namespace) -> None:
     from gessl.evaluation.draw import draw
-    from gessl.grid.batch import ExperimentBatch
+    from gessl.evaluation.spec import TasksSpec
 
-    protocols = ExperimentBatch.load([options.config]).tasks(options.dataset, options.seed)
-    draw(options.dataset, options.seed, list(protocols.values()))
-    print(tasks_dir(options.dataset, options.seed))
+    if told(options, "dataset"):
+        spec = read_spec(options.spec, TasksSpec.of_plain)
+    else:
+        from gessl.grid.batch import ExperimentBatch
+        from gessl.grid.specs import tasks_spec
+
+        spec = tasks_spec(ExperimentBatch.load([options.config]), options.dataset, options.seed)
+    draw(spec)
+    print(tasks_dir(spec.dataset, spec.seed))
 
 
 def pretrain(options: argparse.Namespace) -> None:
-    from gessl.grid.batch import ExperimentBatch
     from gessl.training.pretrain import pretrain as run
+    from gessl.training.spec import PretrainSpec
 
-    batch = ExperimentBatch.load([options.config], scored=False)  # it takes images, and no labels
-    run(options.run, batch.cell(options.run).science, batch.owner(options.run).efficiency)
-    print(run_dir(options.run))
+    if told(options, "run"):
+        spec = read_spec(options.spec, PretrainSpec.of_plain)
+    else:
+        from gessl.grid.batch import ExperimentBatch
+        from gessl.grid.specs import pretrain_spec
+
+        # it takes images, and no labels
+        spec = pretrain_spec(ExperimentBatch.load([options.config], scored=False), options.run)
+    run(spec.run, spec.science, spec.efficiency)
+    print(run_dir(spec.run))
 
 
 def evaluate(options: argparse.Namespace) -> None:
-    from gessl.evaluation.step import Run
+    from gessl.evaluation.spec import EvaluateSpec
     from gessl.evaluation.step import evaluate as run
-    from gessl.grid.batch import ExperimentBatch
     from gessl.training.pretrain import set_up
 
-    batch = ExperimentBatch.load([options.config])
-    cell, efficiency = batch.cell(options.run), batch.owner(options.run).efficiency
-    science, targets = cell.science, batch.targets(options.run, options.target)
-    device = set_up(efficiency)
-    for target, protocols in targets.items():
-        run(
-            Run(cell.id, cell.hash, science.dataset, science.method_name, science.seed),
-            target,
-            list(protocols.values()),
-            batch=efficiency.embed_batch,
-            device=device,
-        )
-        print(scores_dir(cell.id, target))
+    if told(options, "run"):
+        specs = [read_spec(options.spec, EvaluateSpec.of_plain)]
+    else:
+        from gessl.grid.batch import ExperimentBatch
+        from gessl.grid.specs import evaluate_specs
+
+        specs = evaluate_specs(ExperimentBatch.load([options.config]), options.run, options.target)
+    device = set_up(specs[0].efficiency)
+    for spec in specs:
+        run(spec, device)
+        print(scores_dir(spec.subject.id, spec.target))
 
 
 def export(options: argparse.Namespace) -> None:
@@ -135,12 +166,17 @@ def export(options: argparse.Namespace) -> None:
 
 
 def report(options: argparse.Namespace) -> None:
+    from gessl.report.plan import ReportPlan
     from gessl.report.step import report as run
     from gessl.report.style import PAGE
 
-    for name, experiment in experiments(options.config).items():
-        run(experiment.report_plan())
-        print(report_dir(name) / PAGE)
+    if options.spec is not None:
+        plans = [read_spec(options.spec, functools.partial(typed, ReportPlan))]
+    else:
+        plans = [experiment.report_plan() for experiment in experiments(options.config).values()]
+    for plan in plans:
+        run(plan)
+        print(report_dir(plan.grid) / PAGE)
 
 
 def audit(options: argparse.Namespace) -> int:
@@ -148,10 +184,10 @@ def audit(options: argparse.Namespace) -> int:
     from gessl.audit.audit import format_verdict, verdict_json
 
     expected = options.head
-    grids = experiments(options.config) if options.config else ()
+    grids = tuple(experiments(options.config)) if options.config else tuple(options.grid or ())
     if options.signed:
         if grids:
-            raise UserError("--signed: the head of all results is signed, not that of some; leave out --config")
+            raise UserError("--signed: the head of all results is signed, not that of some; leave out --config, --grid")
         from gessl.audit.signing import signed_head
 
         expected, signer = signed_head(options.path, options.signed)
@@ -209,10 +245,7 @@ def track(options: argparse.Namespace) -> int:
     command = options.command[options.command[:1] == ["--"] :]
     if options.command and not command:
         raise UserError("track: no command after --; give one, or leave out the --")
-    plans = [
-        TrackingPlan(name, tuple(dict.fromkeys(cell.id for cell in experiment.runs())))
-        for name, experiment in experiments(options.config).items()
-    ]
+    plans = [TrackingPlan(name, experiment.scored) for name, experiment in experiments(options.config).items()]
     if command and not options.rebuild:
         return follow(plans, command)
     for index, plan in enumerate(plans):

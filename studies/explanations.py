@@ -182,7 +182,9 @@ def fine_tuned(encoder: Encoder, science: Science) -> float:
 def main(arguments: list[str] | None = None) -> int:
     """Test every explanation, print and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("config", type=Path, help="an experiment file, or a batch of them, whose runs are finished")
+    parser.add_argument(
+        "config", type=Path, nargs="+", help="an experiment file, or a batch of them, whose runs are finished"
+    )
     experiments = grids(parser.parse_args(arguments).config)
     torch.set_num_threads(1)
     found = []

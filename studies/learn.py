@@ -40,7 +40,9 @@ EXPLAINED = ("cpc", "data2vec2", "dim")  # by studies.explanations
 def main(arguments: list[str] | None = None) -> int:
     """Read the scores, measure the baselines, print and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("config", type=Path, help="an experiment file, or a batch of them, whose runs are finished")
+    parser.add_argument(
+        "config", type=Path, nargs="+", help="an experiment file, or a batch of them, whose runs are finished"
+    )
     experiments = grids(parser.parse_args(arguments).config)
     rows: dict[str, dict[str, Any]] = {}
     with study("learn", experiments) as step:

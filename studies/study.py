@@ -15,9 +15,9 @@ OUT = Path("studies/out")
 HERE = Path(__file__).parent
 
 
-def grids(config: Path) -> list[Experiment]:
-    """The experiments of a file or a batch, in its order."""
-    return list(ExperimentBatch.load([config]).experiments.values())
+def grids(configs: Iterable[Path]) -> list[Experiment]:
+    """The experiments that files make together, or those of a batch, in its order."""
+    return list(ExperimentBatch.merged(configs, {}).experiments.values())
 
 
 def finished(run: str) -> bool:

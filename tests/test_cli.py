@@ -79,6 +79,15 @@ def test_every_verb_is_a_function_that_says_what_it_takes(
     assert callable(getattr(verbs, name))
 
 
+@pytest.mark.parametrize("words", [[], ["r", "--spec", "spec.json"]])
+@pytest.mark.parametrize(("verb", "what"), [("pretrain", "run"), ("evaluate", "run"), ("tasks", "dataset")])
+def test_a_step_is_told_what_to_do_by_one_of_two(
+    verb: str, what: str, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([verb, *words]) == 2
+    assert capsys.readouterr().err == f"gessl: {verb}: name a {what}, or give --spec FILE: one of the two\n"
+
+
 # as users start it: Python itself writes what is left of the output when it ends
 CLI = [sys.executable, "-c", "import sys; from gessl.cli import main; sys.exit(main())"]
 

@@ -5,7 +5,6 @@ data; it can bring no code, nor anything else that the commit holds.
 """
 
 import os
-import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -15,42 +14,22 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from gessl.audit.environments import interpreter_for
-from gessl.audit.find import read_object
 from gessl.audit.installed import Installed
 from gessl.audit.isolated import clean_environment, installed_in, isolated
-from gessl.audit.repository import Scratch, recorded_code
+from gessl.audit.recorded import STEPS, recorded_spec
+from gessl.audit.repository import recorded_code
 from gessl.errors import UserError
 from gessl.files import atomic_json, sha256_file
-from gessl.layout import DEPTHS, RAW, RECORD, REFERENCES, RESULTS, WORK, run_dir
+from gessl.layout import RAW, RECORD, REFERENCES, RESULTS, WEIGHTS, WORK
 from gessl.notices import say
 from gessl.records.chain import chain
 from gessl.records.provenance import PACKAGE
 from gessl.records.record import read_record
 
 Record = dict[str, Any]
-STEPS = ("prepare", "tasks", "pretrain", "evaluate", "report")
 FEW = 8  # processes that any machine can run
 GRACE = 10  # seconds that a step has to end when the replay is stopped
-PLAN = Path("replay.json")  # the experiment, or what a report is about, in the scratch project
-NAME = re.compile(r"\w[\w.+-]{0,254}", re.ASCII)  # of what a step makes, or a part of it: no option, and no path
-NO_OWN_RUN = {
-    "methods": {"simclr": {}},
-    "variants": {"base": {}},
-    "recipe": {"train": {"steps": 1, "warmup": 0, "batch": 8}},
-}
-"""Of an experiment whose runs do not matter: what fits every data set."""
-REPORT = """
-import json, sys
-from gessl.report.plan import Comparison, PlannedRun, ReportPlan
-from gessl.report.reference import Reference
-from gessl.report.step import report
-
-plan = json.load(open(sys.argv[1], "rb"))
-lists = {"runs": PlannedRun, "comparisons": Comparison, "references": Reference}
-many = {name: tuple(kind(**entry) for entry in plan[name]) for name, kind in lists.items()}
-report(ReportPlan(**plan | many | {"headline": tuple(plan["headline"])}))
-"""
-"""The step `report` of a recorded plan: no experiment file can be written from it, which holds runs' settings, too."""
+SPEC = Path("replay.json")  # what the step is told, in the scratch project
 
 
 @dataclass(frozen=True)
@@ -93,7 +72,7 @@ def rebuilt(folder: Path, record: Record, *, here: bool = False) -> Iterator[Reb
             _bring(path, tree)  # the commit may lack the pin of a data set of one's own
         for path in inputs:
             _bring(path, tree, needed=True)
-        words = _words(record, scratch)
+        words = _words(record, scratch.project)
         places = installed_in(interpreter)
         environment += f", {_checked(places, here)}"
         say(f"replaying {what} with {code}, {environment}")
@@ -138,8 +117,8 @@ def _verified_inputs(record: Record) -> list[Path]:
 
 
 def _may_be_read(path: Path) -> bool:
-    """Whether a step reads files of that place: results, raw data, and what a report quotes or says of failed runs."""
-    below = any(path != folder and path.is_relative_to(folder) for folder in (RESULTS, RAW))
+    """Whether a step reads files of that place: results, data, and what a report quotes or says of failed runs."""
+    below = any(path != folder and path.is_relative_to(folder) for folder in (RESULTS, RAW, WEIGHTS))
     listed = path.parent == REFERENCES or (path.parts[:1] == WORK.parts and len(path.parts) == 3)
     return below or (listed and path.suffix in (".yaml", ".json"))
 
@@ -187,70 +166,13 @@ def _bring(path: Path, tree: Path, *, needed: bool = False) -> None:
     target.symlink_to(path.resolve())
 
 
-def _words(record: Record, scratch: Scratch) -> list[str]:
-    """What Python is to run; the experiment that the step asks for is written from the record's settings."""
-    name, step, tree = record["name"], record["step"], scratch.project
-    if step == "report":
-        atomic_json(tree / PLAN, record["config"])
-        program = tree.parent / "report.py"
-        program.write_text(REPORT, encoding="utf-8")
-        return [str(program), str(PLAN)]
-    parts = name.split("/")
-    if len(parts) != DEPTHS.get("scores" if step == "evaluate" else step, 1) or not all(map(NAME.fullmatch, parts)):
-        raise UserError(f"{name}: nothing that {step} makes is called so; the step cannot be rebuilt")
-    verb = [PACKAGE.name, step]
-    if step == "prepare":
-        return [*verb, name]
-    with_plan = ["--config", str(PLAN)]
-    if step == "tasks":
-        dataset, _, seed = parts[0].rpartition("-s")
-        if not seed.isdecimal():
-            raise UserError(f"{name}: no name of task files; the step cannot be rebuilt")
-        asked = {"evaluation": [_asked(record, dataset)]}
-        _write_plan(record, tree, {"datasets": [dataset], "seeds": [int(seed)], **NO_OWN_RUN, **asked})
-        return [*verb, dataset, seed, *with_plan]
-    if step == "pretrain":
-        _write_plan(record, tree, _of_science(record["config"]))
-    else:
-        run, target, _ = parts
-        science = read_object(tree / run_dir(run) / "config.json")
-        _write_plan(record, tree, _of_science(science) | {"evaluation": [_asked(record, target)]})
-        return [*verb, run, target, *with_plan]
-    return [*verb, name, *with_plan]
-
-
-def _asked(record: Record, target: str) -> dict[str, Any]:
-    """The entry of an experiment for the protocol of a record."""
-    settings = record["config"].get("settings")
-    if not isinstance(settings, dict):
-        raise UserError(f"{record['name']}: its record names no settings of a protocol; the step cannot be rebuilt")
-    return {**settings, "protocol": record["config"].get("protocol"), "on": [target]}
-
-
-def _of_science(science: dict[str, Any]) -> dict[str, Any]:
-    """The experiment of the one run with these settings, each of them spelt out."""
-    try:
-        return {
-            "datasets": [science["dataset"]],
-            "methods": {str(science["method_name"]): science["method"]},
-            "seeds": [science["seed"]],
-            "recipe": {key: science[key] for key in ("backbone", "views", "train", "gessl")},
-            "variants": {"recorded": {}},
-        }
-    except KeyError as error:
-        raise UserError(f"{run_dir('RUN')}: recorded settings lack {error}; the run cannot be rebuilt") from None
-
-
-def _write_plan(record: Record, tree: Path, parts: dict[str, Any]) -> None:
-    # a CPU run on a machine with a GPU leaves torch's deterministic mode off
-    cuda = record["environment"].get("accelerator") and record["environment"].get("deterministic")
-    efficiency = {
-        "device": "auto" if cuda else "cpu",
-        "threads": record["environment"].get("threads") or 1,
-        "compile": bool(record["notes"].get("compiled")),
-        "embed_batch": record["notes"].get("batch") or 512,
-    }
-    atomic_json(tree / PLAN, {"name": "replay", "title": "replay", **parts, "efficiency": efficiency})
+def _words(record: Record, tree: Path) -> list[str]:
+    """What Python is to run: the step's verb, told what the record tells."""
+    spec = recorded_spec(record, tree)
+    if spec is None:
+        return [PACKAGE.name, record["step"], record["name"]]
+    atomic_json(tree / SPEC, spec)
+    return [PACKAGE.name, record["step"], "--spec", str(SPEC)]
 
 
 def _run(record: Record, python: list[str], words: list[str], tree: Path) -> None:

@@ -8,17 +8,19 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 from gessl.data.reading import Reading, nearest
-from gessl.documents import names_in, read_document
+from gessl.documents import Document, names_in, read_document
 from gessl.encoders.layouts import LAYOUTS
 from gessl.errors import UserError
 from gessl.files import sha256_json
-from gessl.layout import ENCODERS
+from gessl.layout import ENCODERS, WEIGHTS
 from gessl.nets.backbones import BACKBONES
 from gessl.settings import Misfit, Range, Settings
+from gessl.typed import TypedError
 
 Pixels = Annotated[int, Range(ge=1, le=10_000)]
 Channels = Annotated[int, Range(ge=1, le=3)]
 Stem = Literal["own", "cifar", "cifar-solo"]
+DECIDES = ("sha256", "size", "channels", "mean", "std", "model")  # what the features depend on
 SUFFIXES = (".safetensors", ".pth", ".pt", ".tar", ".ckpt")
 
 
@@ -110,7 +112,7 @@ class Entry(Settings):
         name: of the entry's file; lower-case letters, digits and hyphens.
         title: name for people.
         model: which network, and how its weights are laid out.
-        file: the weights, a path below the project; by custom in `data/encoders/`, which git ignores.
+        file: the weights, a path below `data/encoders/`, which git ignores.
         sha256: of that file, in hex; checked before anything is read.
         size: height and width to which images of another size are resized.
         channels: that the network takes: 1 (grey) or 3 (RGB).
@@ -139,7 +141,7 @@ class Entry(Settings):
         for field in ("title", "licence", "source"):
             text = getattr(self, field)
             yield from _unless(isinstance(text, str) and text.strip(), field, "must be text")
-        yield from _unless(_below(self.file), "file", f"must be a path below the project that ends {_ends()}")
+        yield from _unless(_below(self.file), "file", f"must be a path below {WEIGHTS} that ends {_ends()}")
         digits = isinstance(self.sha256, str) and re.fullmatch(r"[0-9a-f]{64}", self.sha256)
         yield from _unless(digits, "sha256", "must be 64 lower-case hex digits, in quotes")
         yield from _unless(len(self.size) == 2, "size", "must be [height, width]")
@@ -180,25 +182,49 @@ def encoder(name: str) -> Entry:
     return entry
 
 
-def files(entry: Entry) -> tuple[Path, Path]:
-    """What is read of an encoder: its entry, and its weights."""
-    return _path(entry.name), Path(entry.file)
+def plain(entry: Entry) -> dict[str, Any]:
+    """An entry as JSON values: those of its file, and its name."""
+    return {**_values(entry), "model": _with_kind(entry.model)}
+
+
+def of_plain(values: Any) -> Entry:
+    """The entry in JSON values.
+
+    Raises:
+        TypedError: they are none.
+    """
+    if not isinstance(values, dict) or not isinstance(values.get("name"), str):
+        raise TypedError("must be the entry of an encoder, with its name")
+    reading = _Reading(Document({key: value for key, value in values.items() if key != "name"}, "encoder"))
+    entry = reading.entry(values["name"])
+    if entry is None or reading.problems:
+        raise TypedError("; ".join(reading.document.lines(reading.problems)))
+    return entry
+
+
+def content(entry: Entry) -> dict[str, Any]:
+    """What the features depend on: weights, network, layout, size and normalisation; as JSON values.
+
+    Not names, licence, source, and where the file lies.
+    """
+    return {key: value for key, value in plain(entry).items() if key in DECIDES}
 
 
 def content_hash(entry: Entry) -> str:
-    """Hex SHA-256 of what the features depend on: weights, network, layout, size and normalisation.
-
-    Not of names, licence, source, and where the file lies.
-    """
-    said = {key: getattr(entry, key) for key in ("sha256", "size", "channels", "mean", "std")}
-    return sha256_json({**said, "model": _tagged(entry.model)})
+    """Hex SHA-256 of `content`."""
+    return sha256_json(content(entry))
 
 
-def _tagged(model: Model | Backbone) -> dict[str, Any]:
-    values = {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}
+def _values(settings: Any) -> dict[str, Any]:
+    return {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+
+
+def _with_kind(model: Model | Backbone) -> dict[str, Any]:
+    kind = next(name for name, each in {**BACKBONE_KINDS, **MODEL_KINDS}.items() if isinstance(model, each))
+    values = _values(model)
     if isinstance(model, StateDict):
-        values["backbone"] = _tagged(model.backbone)
-    return {"kind": type(model).__name__.lower(), **values}
+        values["backbone"] = _with_kind(model.backbone)
+    return {"kind": kind, **values}
 
 
 def _path(name: str) -> Path:
@@ -251,7 +277,7 @@ def _below(file: Any) -> bool:
     if not isinstance(file, str) or not file.isprintable():
         return False
     path = PurePosixPath(file)
-    return not path.is_absolute() and ".." not in path.parts and path.suffix in SUFFIXES
+    return path.is_relative_to(WEIGHTS) and ".." not in path.parts and path.suffix in SUFFIXES
 
 
 def _ends() -> str:

@@ -1,14 +1,12 @@
 """`gessl tasks`: what protocols draw of a data set once per seed, so that all subjects are scored on the same."""
 
-from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from gessl.data.arrays import read_index
 from gessl.errors import UserError, memory_for
+from gessl.evaluation.spec import TasksSpec, protocol_settings
 from gessl.evaluation.tasks import CARD, TASKS
 from gessl.files import atomic_json
 from gessl.layout import RESULTS, data_dir, tasks_dir
@@ -21,12 +19,7 @@ from gessl.records.step import Step
 LESS = "lower the number of tasks that the protocols draw, or free memory"
 
 
-def task_settings(protocol: Protocol) -> dict[str, Any]:
-    """What decides the tasks of a protocol, as its record holds it."""
-    return {"protocol": protocol.id, "settings": asdict(protocol)}
-
-
-def draw(dataset: str, seed: int, protocols: Sequence[Protocol]) -> None:
+def draw(spec: TasksSpec) -> None:
     """Write `results/tasks/<dataset>-s<seed>/<protocol>/` (docs/formats.md) for those that draw tasks.
 
     What is there and current stays as it is.
@@ -34,17 +27,18 @@ def draw(dataset: str, seed: int, protocols: Sequence[Protocol]) -> None:
     Raises:
         UserError: the data set is not prepared, or has too few images or classes for the settings; a seed below 0.
     """
+    dataset, seed, protocols = spec.dataset, spec.seed, spec.protocols
     if seed < 0:
         raise UserError(f"{dataset}: seed {seed}; give 0 or more")
     drawing = [protocol for protocol in protocols if draws_tasks(protocol)]
     folder = tasks_dir(dataset, seed)
     with memory_for(f"{folder.name}: drawing tasks", LESS):
         made = [_draw(dataset, seed, protocol) for protocol in drawing]
-    bundle(folder, made, {"protocols": [task_settings(protocol) for protocol in drawing]}, {})
+    bundle(folder, made, {"protocols": [protocol_settings(protocol) for protocol in drawing]}, {})
 
 
 def _draw(dataset: str, seed: int, protocol: Protocol) -> Path:
-    out, config = tasks_dir(dataset, seed) / file_stem(protocol.id), task_settings(protocol)
+    out, config = tasks_dir(dataset, seed) / file_stem(protocol.id), protocol_settings(protocol)
     if is_current("tasks", out, config):
         return out / TASKS
     inputs = [data_dir(dataset) / name for name in ("index.csv", "card.json")]

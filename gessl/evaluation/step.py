@@ -2,21 +2,23 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from gessl.cluster.failed import failures_noted
 from gessl.data.arrays import open_images, read_card, read_index
 from gessl.errors import UserError
+from gessl.evaluation.spec import EvaluateSpec, protocol_settings
+from gessl.evaluation.subjects import Subject
 from gessl.evaluation.tasks import damaged, load_tasks, tasks_file
-from gessl.identity import require_science
-from gessl.layout import RESULTS, data_dir, run_dir, scores_dir
-from gessl.nets.encoder import Encoder, load_encoder
-from gessl.protocols.contract import LACKS, OddTasksError, Protocol, Subject, Target, draws_tasks, file_stem
+from gessl.layout import RESULTS, data_dir, scores_dir
+from gessl.nets.encoder import Encoder
+from gessl.protocols.contract import LACKS, OddTasksError, Protocol, Target, draws_tasks, file_stem
+from gessl.protocols.contract import Subject as Scored
 from gessl.protocols.embed import embed, fitted, frozen, position_tensor
 from gessl.records.bundle import bundle
 from gessl.records.current import is_current
@@ -26,25 +28,9 @@ from gessl.tables.scores import CARDS, OUTCOMES, SCORES, Score, write_cards, wri
 LESS = "lower efficiency.embed_batch or the protocols' number, or reserve more memory (resources.evaluate)"
 
 
-class Run(NamedTuple):
-    """A run that is scored.
-
-    Attributes:
-        id: its id.
-        science: hash of its settings, which those of the run found under this id must have.
-        dataset, method, seed: what it was trained on, and how; the seed also names the task files.
-    """
-
-    id: str
-    science: str
-    dataset: str
-    method: str
-    seed: int
-
-
-def score_settings(protocol: Protocol, target: str) -> dict[str, Any]:
-    """What decides the scores of a protocol, as their record holds it."""
-    return {"protocol": protocol.id, "target": target, "settings": asdict(protocol)}
+def score_settings(protocol: Protocol, target: str, subject: Subject) -> dict[str, Any]:
+    """What decides the scores of a subject by a protocol, as their record holds it."""
+    return {**protocol_settings(protocol), "target": target, **subject.settings}
 
 
 def score_dir(run: str, target: str, protocol: str) -> Path:
@@ -52,85 +38,83 @@ def score_dir(run: str, target: str, protocol: str) -> Path:
     return scores_dir(run, target) / file_stem(protocol)
 
 
-def evaluate(run: Run, target: str, protocols: Sequence[Protocol], *, batch: int, device: torch.device) -> None:
-    """Write `results/scores/<run>/<target>/<protocol>/` (docs/formats.md) for each protocol.
+def evaluate(spec: EvaluateSpec, device: torch.device) -> None:
+    """Write `results/scores/<subject>/<target>/<protocol>/` (docs/formats.md) for each protocol.
 
     What is there and current stays as it is.
 
     Args:
-        run: what is scored.
-        target: the data set that it is scored on.
-        protocols: how.
-        batch: images embedded at a time (speed, and results by rounding only).
+        spec: what is scored, on what, and how.
         device: where to embed and to score.
 
     Raises:
         UserError: an input is missing, altered or damaged, the encoder gives features that are not finite, or a
             protocol cannot be scored on this data set or gives no score.
     """
-    with failures_noted(run.id, "evaluation", LESS):
+    subject, target = spec.subject, spec.target
+    with failures_noted(subject.id, "evaluation", LESS):
         began = time.monotonic()
-        todo = [protocol for protocol in protocols if not _is_current(run, target, protocol)]
-        steps = [_step(run, target, protocol) for protocol in todo]  # inputs are hashed before they are read
-        require_science(run.id, run.science)
+        todo = [protocol for protocol in spec.protocols if not _is_current(subject, target, protocol)]
+        steps = [_step(subject, target, protocol) for protocol in todo]  # inputs are hashed before they are read
         if todo:
-            _evaluate(run, target, list(zip(todo, steps, strict=True)), batch, device)
-        files = [score_dir(run.id, target, protocol.id) / SCORES for protocol in protocols]
-        asked = [score_settings(protocol, target) for protocol in protocols]
+            _evaluate(spec, list(zip(todo, steps, strict=True)), device)
+        files = [score_dir(subject.id, target, protocol.id) / SCORES for protocol in spec.protocols]
+        asked = [score_settings(protocol, target, subject) for protocol in spec.protocols]
         notes = {"job_seconds": round(time.monotonic() - began, 3), "made": len(todo)}
-        bundle(scores_dir(run.id, target), files, {"protocols": asked}, notes)
+        bundle(scores_dir(subject.id, target), files, {"protocols": asked}, notes)
 
 
-def _is_current(run: Run, target: str, protocol: Protocol) -> bool:
-    return is_current("evaluate", score_dir(run.id, target, protocol.id), score_settings(protocol, target))
+def _is_current(subject: Subject, target: str, protocol: Protocol) -> bool:
+    settings = score_settings(protocol, target, subject)
+    return is_current("evaluate", score_dir(subject.id, target, protocol.id), settings)
 
 
-def _evaluate(run: Run, name: str, todo: Sequence[tuple[Protocol, Step]], batch: int, device: torch.device) -> None:
-    encoder_file = run_dir(run.id) / "encoder.safetensors"
-    encoder = load_encoder(encoder_file).to(device)
+def _evaluate(spec: EvaluateSpec, todo: Sequence[tuple[Protocol, Step]], device: torch.device) -> None:
+    subject, name, batch = spec.subject, spec.target, spec.efficiency.embed_batch
+    encoder = subject.load(device)
     target = _target(encoder, name, device)
     _require_fit([protocol for protocol, _ in todo], target, name)
     version = read_card(name)["data_version"]
     with frozen(encoder):
         features = embed(encoder, target.images, batch=batch, device=device)
         if not features.isfinite().all():
-            raise UserError(f"{encoder_file}: gives features that are not finite; pretrain with a lower rate")
+            raise UserError(f"{subject.files[0]}: gives features that are not finite; {subject.remedy}")
         for protocol, opened in todo:
             with opened as step:
-                step.notes["batch"] = batch
-                scores = _scores(protocol, Subject(encoder, features), target, name, run.seed)
+                step.notes |= {"batch": batch, **subject.facts}
+                scores = _scores(protocol, Scored(encoder, features), target, name, subject.seed)
                 write_scores(
                     step.path(SCORES),
                     scores,
                     {
-                        "run": run.id, "dataset": run.dataset, "target": name, "method": run.method, "seed": run.seed,
-                        "split": "test", "feature": "backbone", "selection": "last", "data_version": version,
+                        "run": subject.id, "dataset": subject.dataset, "target": name, "method": subject.method,
+                        "seed": subject.seed, "split": "test", "feature": "backbone", "selection": "last",
+                        "data_version": version,
                     },
                 )  # fmt: skip
                 write_outcomes(step.path(OUTCOMES), scores)
                 write_cards(step.path(CARDS), protocol.cards())
 
 
-def _step(run: Run, target: str, protocol: Protocol) -> Step:
-    out = score_dir(run.id, target, protocol.id)
-    inputs = [
-        *(run_dir(run.id) / name for name in ("encoder.safetensors", "config.json")),
-        *(data_dir(target) / name for name in ("images.npy", "index.csv", "card.json")),
-    ]
+def _step(subject: Subject, target: str, protocol: Protocol) -> Step:
+    out = score_dir(subject.id, target, protocol.id)
+    inputs = [*subject.files, *(data_dir(target) / name for name in ("images.npy", "index.csv", "card.json"))]
     if draws_tasks(protocol):
-        inputs.append(tasks_file(target, run.seed, protocol.id))
-    name, config = out.relative_to(RESULTS / "scores").as_posix(), score_settings(protocol, target)
-    return Step("evaluate", name, out, inputs=inputs, config=config, seed=run.seed)
+        inputs.append(tasks_file(target, subject.seed, protocol.id))
+    name, config = out.relative_to(RESULTS / "scores").as_posix(), score_settings(protocol, target, subject)
+    return Step("evaluate", name, out, inputs=inputs, config=config, seed=subject.seed)
 
 
-def _target(encoder: Encoder, name: str, device: torch.device) -> Target:
+def _target(encoder: nn.Module, name: str, device: torch.device) -> Target:
     """A data set, its images as the encoder takes them."""
     index = read_index(name)
     labelled = index["label"] >= 0  # a data set may have unlabelled train images
     train, test = (
         position_tensor(np.flatnonzero(labelled & (index["split"] == split)), device) for split in ("train", "test")
     )
-    images = fitted(open_images(name), channels=encoder.mean.numel(), size=encoder.size, where=name)
+    images = open_images(name)
+    if isinstance(encoder, Encoder):  # one from elsewhere takes images of any size
+        images = fitted(images, channels=encoder.mean.numel(), size=encoder.size, where=name)
     return Target(images, position_tensor(index["label"], device), train, test, len(read_card(name)["classes"]))
 
 
@@ -143,7 +127,7 @@ def _require_fit(protocols: Sequence[Protocol], target: Target, name: str) -> No
         raise UserError(f"{name}: {LACKS['shared classes']}, so {listed} cannot be scored; take it out of evaluation")
 
 
-def _scores(protocol: Protocol, subject: Subject, target: Target, name: str, seed: int) -> list[Score]:
+def _scores(protocol: Protocol, subject: Scored, target: Target, name: str, seed: int) -> list[Score]:
     try:
         tasks = load_tasks(name, seed, protocol.id) if draws_tasks(protocol) else {}
         scores = protocol.score(subject, target, tasks, seed)

@@ -12,10 +12,11 @@ from typing import Any, Self
 
 from gessl.documents import Document, from_words, read_document
 from gessl.errors import UserError
+from gessl.evaluation.subjects import Foreign, Run, Subject
 from gessl.grid.cells import PlannedScience
 from gessl.grid.evaluations import by_target
 from gessl.grid.experiment import MISSING, Experiment
-from gessl.grid.reading import Findings, require, unknown
+from gessl.grid.reading import Findings, unknown
 from gessl.nodes import Tree
 from gessl.protocols.contract import Protocol, draws_tasks
 
@@ -24,18 +25,20 @@ KEYS = ("experiments", "skip_invalid")
 
 @dataclasses.dataclass(frozen=True)
 class ExperimentBatch:
-    """Experiments by name, and their runs by id.
+    """Experiments by name, and what they score by id: their runs, and encoders from elsewhere.
 
     Attributes:
         experiments: in the order in which they were given.
         skipped: what is wrong with files that were to be skipped, a line for each fault.
         runs: every distinct run; the first cell that asks for it.
-        owners: of each run, the names of the experiments that ask for it.
+        foreign: every encoder from elsewhere, under each seed.
+        owners: of each of these, the names of the experiments that ask for it.
     """
 
     experiments: Mapping[str, Experiment]
     skipped: tuple[str, ...]
     runs: Mapping[str, PlannedScience]
+    foreign: Mapping[str, Foreign]
     owners: Mapping[str, tuple[str, ...]]
 
     @classmethod
@@ -77,41 +80,48 @@ class ExperimentBatch:
         """From documents, each an experiment or a batch."""
         experiments, faults = _read(documents, skip_invalid, scored)
         runs, owners = _runs(experiments.values())
-        batch = cls(experiments, tuple(faults), runs, owners)
+        others = {each.id: each for one in experiments.values() for each in one.foreign}
+        for name in others:
+            owners[name] = tuple(one.name for one in experiments.values() if name in {each.id for each in one.foreign})
+        batch = cls(experiments, tuple(faults), runs, others, owners)
         batch.drawn  # noqa: B018 (refuses what does not go together)
         return batch
 
-    def owner(self, run: str) -> Experiment:
-        """The experiment that says with what resources `run` is made: the first that asks for it."""
-        return self.experiments[self.owners[run][0]]
+    @property
+    def names(self) -> str:
+        """Of the experiments, for people."""
+        return " and ".join(self.experiments)
+
+    def owner(self, name: str) -> Experiment:
+        """The experiment that says with what resources a run is made or scored: the first that asks for it."""
+        return self.experiments[self.owners[name][0]]
 
     @functools.cached_property
     def evaluations(self) -> dict[str, Mapping[str, Mapping[str, Protocol]]]:
-        """How each run is scored, for all experiments that ask for it: protocols by id, by target, by run.
+        """How each run or encoder (by id) is scored for all who ask for it: protocols by id, by target.
 
         Raises:
             UserError: they ask for one protocol with different settings.
         """
-        found: dict[
-            tuple[tuple[str, ...], str], Mapping[str, Mapping[str, Protocol]]
-        ] = {}  # thousands of runs share few
-        for run, asking in self.owners.items():
-            key = asking, self.runs[run].science.dataset
-            if key not in found:
-                found[key] = by_target([self.experiments[name].evaluations for name in asking], key[1])
-        return {run: found[asking, self.runs[run].science.dataset] for run, asking in self.owners.items()}
+        found: dict[tuple[tuple[str, ...], str | None], Mapping[str, Mapping[str, Protocol]]] = {}
+        keys = {each: (asking, self._trained_on(each)) for each, asking in self.owners.items()}
+        for asking, own in dict.fromkeys(keys.values()):  # few, that thousands of runs share
+            found[asking, own] = by_target(
+                (experiment.evaluations, experiment.datasets if own is None else (own,))
+                for experiment in map(self.experiments.__getitem__, asking)
+            )
+        return {each: found[key] for each, key in keys.items()}
 
-    def targets(self, run: str, target: str | None) -> Mapping[str, Mapping[str, Protocol]]:
-        """`evaluations` of a run, or those on one target only.
+    def _trained_on(self, name: str) -> str | None:
+        """The data set of a run; None for an encoder from elsewhere."""
+        return self.runs[name].science.dataset if name in self.runs else None
 
-        Raises:
-            UserError: the run is not scored on that.
-        """
-        found = self.evaluations[run]
-        if target is None:
-            return found
-        require(target, found, run, "target")
-        return {target: found[target]}
+    def subject(self, name: str) -> Subject:
+        """What is scored under that id."""
+        if name in self.foreign:
+            return self.foreign[name]
+        cell = self.runs[name]
+        return Run(cell.id, cell.hash, cell.science.dataset, cell.science.method_name, cell.science.seed)
 
     def tasks(self, dataset: str, seed: int) -> Mapping[str, Protocol]:
         """The protocols that draw tasks of a data set under a seed, by id.
@@ -121,9 +131,7 @@ class ExperimentBatch:
         """
         if (dataset, seed) not in self.drawn:
             known = ", ".join(f"{name} with seed {number}" for name, number in self.drawn) or "none at all"
-            raise UserError(
-                f"{' and '.join(self.experiments)}: no tasks of {dataset} with seed {seed} (of {known:.200})"
-            )
+            raise UserError(f"{self.names}: no tasks of {dataset} with seed {seed} (of {known:.200})")
         return self.drawn[dataset, seed]
 
     @functools.cached_property
@@ -134,8 +142,8 @@ class ExperimentBatch:
 
     @functools.cached_property
     def scored(self) -> dict[tuple[str, str], Mapping[str, Protocol]]:
-        """Protocols by id, by run and target."""
-        return {(run, target): protocols for run in self.runs for target, protocols in self.evaluations[run].items()}
+        """Protocols by id, by run (or encoder) and target."""
+        return {(name, target): found for name, asked in self.evaluations.items() for target, found in asked.items()}
 
     @functools.cached_property
     def drawn(self) -> dict[tuple[str, int], dict[str, Protocol]]:
@@ -145,8 +153,8 @@ class ExperimentBatch:
             UserError: two experiments ask for one protocol with different settings: its tasks are drawn once.
         """
         found: dict[tuple[str, int], dict[str, Protocol]] = {}
-        for (run, target), protocols in self.scored.items():
-            key = target, self.runs[run].science.seed
+        for (scored, target), protocols in self.scored.items():
+            key = target, self.subject(scored).seed
             for name, protocol in protocols.items():
                 if not draws_tasks(protocol):
                     continue
@@ -160,27 +168,19 @@ class ExperimentBatch:
     def listing(self) -> Tree:
         """What `gessl status` has to know, as JSON that it reads in no time: see `gessl.grid.status.Listed`."""
         return {
-            name: {"title": experiment.title, "runs": {cell.id: self._listed(cell) for cell in experiment.runs()}}
+            name: {"title": experiment.title, "runs": {each: self._listed(each) for each in experiment.scored}}
             for name, experiment in self.experiments.items()
         }
 
-    def _listed(self, cell: PlannedScience) -> list[Any]:
-        steps, targets = cell.science.train.steps, list(self.evaluations[cell.id])
-        return [cell.kind, steps, *self._occupies(cell.id), cell.hash, targets]
+    def _listed(self, name: str) -> list[Any]:
+        cell, subject = self.runs.get(name), self.subject(name)
+        kind, steps = (cell.kind, cell.science.train.steps) if cell else (subject.method, 0)
+        return [kind, steps, *self._occupies(name), subject.science, list(self.evaluations[name])]
 
     def _occupies(self, run: str) -> tuple[int, int]:
         """GPUs and CPU threads of its pretraining."""
         owner = self.owner(run)
         return owner.resources.pretrain.gpu, owner.efficiency.threads
-
-    def cell(self, run: str) -> PlannedScience:
-        """The cell of one run.
-
-        Raises:
-            UserError: no experiment has such a run.
-        """
-        require(run, self.runs, " and ".join(self.experiments), "run")
-        return self.runs[run]
 
 
 def _read(documents: Iterable[Document], skip_invalid: bool, scored: bool) -> tuple[dict[str, Experiment], list[str]]:

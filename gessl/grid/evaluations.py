@@ -1,6 +1,6 @@
 """What an experiment's runs are scored by, and on what."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from gessl.data.registry import Dataset, dataset, dataset_names
@@ -99,19 +99,25 @@ def _faults(evaluation: Evaluation, own: Sequence[Dataset]) -> Iterator[Fault]:
             yield from misfits_of_protocol(evaluation.protocol, data, supply(data), trained.channels)
 
 
-def by_target(asking: Sequence[Sequence[Evaluation]], own: str) -> Mapping[str, Mapping[str, Protocol]]:
-    """Protocols by id, by target, for runs that were trained on `own`, of all experiments that ask for them.
+def by_target(
+    asking: Iterable[tuple[Sequence[Evaluation], Sequence[str]]],
+) -> Mapping[str, Mapping[str, Protocol]]:
+    """Protocols by id, by target, for what is scored, of all experiments that ask for it.
+
+    Args:
+        asking: of each of them, the evaluations, and what `own` stands for.
 
     Raises:
         UserError: two of them ask for one protocol on one target with other settings.
     """
     found: dict[str, dict[str, Protocol]] = {}
-    for evaluation in (each for experiment in asking for each in experiment):
+    pairs = ((each, own) for evaluations, owns in asking for each in evaluations for own in owns)
+    for evaluation, own in pairs:
         for target in evaluation.targets(own):
             protocol = evaluation.protocol
             if found.setdefault(target, {}).setdefault(protocol.id, protocol) != protocol:
                 raise UserError(
-                    f"two experiments score runs on {target} by {protocol.id}, each with other settings, and a run is"
+                    f"two experiments score the same on {target} by {protocol.id}, each with other settings, and it is"
                     " scored once; give both the same"
                 )
     # in one order, whoever asks

@@ -18,12 +18,15 @@ from gessl.data.registry import Dataset, dataset, dataset_names
 from gessl.data.supply import supply
 from gessl.documents import Document, read_document
 from gessl.errors import UserError
+from gessl.evaluation.subjects import Foreign
 from gessl.grid.cells import Grid, PlannedMethod, PlannedScience, cells, check_together
 from gessl.grid.evaluations import DEFAULT, Asked, Evaluation, by_target, check_evaluations, evaluations
+from gessl.grid.foreign import foreign
 from gessl.grid.reading import Fault, Findings, attempt, hint, unknown
 from gessl.grid.recipe import Model, Name, Recipe
 from gessl.grid.shared import FROM, OWN, with_recipe
 from gessl.grid.values import load_references
+from gessl.identity import ELSEWHERE
 from gessl.nodes import Tree
 from gessl.report.plan import Comparison, PlannedRun, ReportPlan
 from gessl.settings import Range, refused_name
@@ -63,6 +66,7 @@ class Experiment(Model):
     seeds: tuple[Seed, ...] = Field(min_length=1)
     recipe: Recipe = Recipe()
     variants: dict[str, Tree] = Field(min_length=1, description="variant: overrides of the recipe")
+    encoders: tuple[str, ...] = Field((), description="encoders from elsewhere (config/encoders): scored as runs are")
     axes: dict[str, tuple[Any, ...]] = Field({}, description="ablations: dotted key of the recipe: its values")
     comparisons: tuple[Comparison, ...] = ()
     evaluation: tuple[Asked, ...] = Field(
@@ -72,6 +76,7 @@ class Experiment(Model):
     efficiency: Efficiency = Efficiency()
     resources: Reservations = Reservations()
     _cells: tuple[PlannedScience, ...] = PrivateAttr(default=())
+    _foreign: tuple[Foreign, ...] = PrivateAttr(default=())
     _evaluations: tuple[Evaluation, ...] = PrivateAttr(default=())
 
     @classmethod
@@ -111,13 +116,14 @@ class Experiment(Model):
         entries = grid.entries(len(experiment.datasets) * len(experiment.seeds))
         data = list(experiment._data(findings))
         planned = [cell for each in data for cell in experiment._planned(each, entries, findings)]
+        others = foreign(experiment.encoders, experiment.seeds, list(experiment.variants), findings)
         found = evaluations(experiment.evaluation, findings)
         if scored:
             check_evaluations(found, data, findings)
         experiment._check_comparisons({name for entry in entries for name in entry.names}, planned, findings)
         findings.stop()
         load_references()  # a wrong one is to stop here, not at the report
-        experiment._cells, experiment._evaluations = tuple(planned), found
+        experiment._cells, experiment._foreign, experiment._evaluations = tuple(planned), tuple(others), found
         return experiment
 
     @classmethod
@@ -197,6 +203,16 @@ class Experiment(Model):
         return self._cells
 
     @property
+    def foreign(self) -> tuple[Foreign, ...]:
+        """Its encoders from elsewhere, under each seed."""
+        return self._foreign
+
+    @property
+    def scored(self) -> tuple[str, ...]:
+        """The ids of all that is scored, each once: runs, then encoders."""
+        return tuple(dict.fromkeys((*(cell.id for cell in self.runs()), *(each.id for each in self.foreign))))
+
+    @property
     def evaluations(self) -> tuple[Evaluation, ...]:
         """What its runs are scored by, and on what."""
         return self._evaluations
@@ -214,7 +230,8 @@ class Experiment(Model):
 
     def _asked(self, own: str) -> tuple[tuple[str, str], ...]:
         """Pairs of target and protocol id for runs that were trained on `own`."""
-        return tuple((target, name) for target, found in by_target([self._evaluations], own).items() for name in found)
+        found = by_target([(self._evaluations, (own,))])
+        return tuple((target, name) for target, protocols in found.items() for name in protocols)
 
     def report_plan(self) -> ReportPlan:
         """What the report is about, published numbers of its data sets and methods included."""
@@ -226,6 +243,11 @@ class Experiment(Model):
             for planned in self.runs()
             for science in (planned.science,)
             for scores in (asked[science.dataset],)
+        )
+        runs += tuple(
+            PlannedRun(each.id, name, each.method, ELSEWHERE, each.seed, each.science, asked[name])
+            for name in self.datasets
+            for each in self.foreign
         )
         references = tuple(
             quote for quote in load_references() if quote.dataset in self.datasets and quote.method in self.methods

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gessl.data.registry import dataset
-from gessl.evaluation.draw import task_settings
+from gessl.evaluation.spec import protocol_settings
 from gessl.evaluation.step import score_dir, score_settings
 from gessl.grid.batch import ExperimentBatch
 from gessl.layout import RECORD, data_dir, manifest_dir, report_dir, run_dir, scores_dir, tasks_dir
@@ -42,7 +42,7 @@ def results(batch: ExperimentBatch) -> Iterator[Made]:
         yield _alone("fetch", manifest_dir(name), entry)
         yield _alone("prepare", data_dir(name), entry)
     for (name, seed), protocols in batch.drawn.items():
-        job, drawing = tasks_dir(name, seed), [task_settings(protocol) for protocol in protocols.values()]
+        job, drawing = tasks_dir(name, seed), [protocol_settings(protocol) for protocol in protocols.values()]
         for protocol, config in zip(protocols, drawing, strict=True):
             yield Made("tasks", job / file_stem(protocol), config, job)
         yield _alone(BUNDLE, job, {"protocols": drawing})
@@ -50,7 +50,8 @@ def results(batch: ExperimentBatch) -> Iterator[Made]:
         made = (run_dir(run) / RECORD).is_file()
         yield _alone("pretrain", run_dir(run), asdict(cell.science) if made else None)
     for (run, target), scored in batch.scored.items():
-        job, scoring = scores_dir(run, target), [score_settings(protocol, target) for protocol in scored.values()]
+        job, subject = scores_dir(run, target), batch.subject(run)
+        scoring = [score_settings(protocol, target, subject) for protocol in scored.values()]
         for protocol, config in zip(scored, scoring, strict=True):
             yield Made("evaluate", score_dir(run, target, protocol), config, job)
         yield _alone(BUNDLE, job, {"protocols": scoring})

@@ -14,6 +14,7 @@ from typing import Any
 
 from gessl.data.pin import read_pin
 from gessl.evaluation.step import score_settings
+from gessl.evaluation.subjects import Subject
 from gessl.files import canonical_json
 from gessl.grid.batch import ExperimentBatch
 from gessl.grid.cells import PlannedScience
@@ -161,7 +162,7 @@ def _cost(batch: ExperimentBatch, todo: Iterable[str]) -> dict[str, Any]:
         key = _alike(_described(cell))
         trained = training.get(f"{key} {training_gpus > 0}")
         jobs = [
-            scoring.get(_scored(cell.kind, _settings(protocols, target), scoring_gpus > 0))
+            scoring.get(_scored(cell.kind, _settings(protocols, target, batch.subject(run)), scoring_gpus > 0))
             for target, protocols in batch.evaluations[run].items()
         ]
         scored = [found for found in jobs if found]
@@ -181,9 +182,10 @@ def _cost(batch: ExperimentBatch, todo: Iterable[str]) -> dict[str, Any]:
     }
 
 
-def _settings(protocols: Mapping[str, Protocol], target: str) -> list[dict[str, Any]]:
+def _settings(protocols: Mapping[str, Protocol], target: str, subject: Subject) -> list[dict[str, Any]]:
     """As records hold them."""
-    found: list[dict[str, Any]] = json.loads(json.dumps([score_settings(each, target) for each in protocols.values()]))
+    asked = [score_settings(each, target, subject) for each in protocols.values()]
+    found: list[dict[str, Any]] = json.loads(json.dumps(asked))
     return found
 
 

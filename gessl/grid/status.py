@@ -33,8 +33,8 @@ class Listed(NamedTuple):
     """One run of a listing.
 
     Attributes:
-        kind: `<dataset>-<method>[+gessl]`.
-        steps: outer steps in all.
+        kind: `<dataset>-<method>[+gessl]`, or the name of an encoder from elsewhere.
+        steps: outer steps in all; none of an encoder.
         gpus, threads: that its pretraining occupies.
         science: hash of its settings.
         targets: the data sets that it is scored on.
@@ -131,6 +131,8 @@ def look(runs: Mapping[str, Listed], now: float) -> dict[str, Standing]:
 def _look(run: str, facts: Listed, now: float) -> Standing:
     scores = [scores_dir(run, target) / RECORD for target in facts.targets]
     trained, work = run_dir(run) / RECORD, work_dir(run)
+    if not facts.steps:
+        return _encoder(run, scores)
     if trained.is_file():
         if (found_science(run) or facts.science) != facts.science:
             return Standing(FAILED, note=f"{run_dir(run)}: made with other settings, although the id is the same")
@@ -140,8 +142,7 @@ def _look(run: str, facts: Listed, now: float) -> Standing:
             note = read_failure(run)
             return Standing(TRAINED if note is None else FAILED, facts.steps, seconds, note=note or "", climbs=climbs)
         finished = max(path.stat().st_mtime for path in scores)
-        spent = sum(_number("job_seconds", _tail(path, JSON_BYTES)) for path in scores)
-        return Standing(DONE, facts.steps, seconds, spent, finished, climbs=climbs)
+        return Standing(DONE, facts.steps, seconds, _scoring(scores), finished, climbs=climbs)
     line = _tail(work / "metrics.jsonl")
     step, seconds = min(int(_number("step", line)) + 1, facts.steps) if line else 0, _number("seconds", line)
     climbs = bool(_number(CLIMBS, line))
@@ -152,6 +153,20 @@ def _look(run: str, facts: Listed, now: float) -> Standing:
         return Standing(FAILED, step, seconds, note=note, climbs=climbs)
     started = work.is_dir() or Path(f"logs/pretrain/{run}.log").is_file()
     return Standing(STOPPED if started else WAITING, step, seconds, climbs=climbs)
+
+
+def _encoder(name: str, scores: Sequence[Path]) -> Standing:
+    """Of an encoder from elsewhere: nothing is trained."""
+    if not all(path.is_file() for path in scores):
+        note = read_failure(name)
+        return Standing(WAITING if note is None else FAILED, note=note or "")
+    finished = max(path.stat().st_mtime for path in scores)
+    return Standing(DONE, scoring=_scoring(scores), finished=finished)
+
+
+def _scoring(scores: Sequence[Path]) -> float:
+    """Seconds that all evaluations of a run took."""
+    return sum(_number("job_seconds", _tail(path, JSON_BYTES)) for path in scores)
 
 
 def _held(lease: Path, now: float) -> bool:

@@ -59,7 +59,8 @@ def why_outdated(
     for entry in record["inputs"]:
         path = Path(entry["path"])
         if entry["record"] is None:
-            small = not path.is_relative_to(RAW) or path.suffix == ".dvc"  # raw data are compared with their pin
+            # raw data are compared with their pin, weights with the hash in their entry
+            small = not path.is_relative_to(RAW.parent) or path.suffix == ".dvc"
             if small and path.is_file() and sha256_file(path) != entry["sha256"]:
                 return f"{path} changed since"
         elif (maker_of(path) or entry["record"]) != entry["record"]:

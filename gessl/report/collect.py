@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import pandas as pd
 from gessl.advice import redo
 from gessl.cluster.failed import failure_file, read_failure
 from gessl.errors import UserError
-from gessl.files import TABLE_BYTES, parse_json, read_bounded
+from gessl.files import TABLE_BYTES, parse_json, read_bounded, sha256_json
 from gessl.identity import require_science
 from gessl.layout import RECORD, data_dir, run_dir, scores_dir
 from gessl.npz import DAMAGE
@@ -80,12 +80,12 @@ class Collected:
 
 def run_state(run: PlannedRun) -> str:
     """`finished`, `failed`, `not evaluated` (not by all protocols) or `not run`, as the files tell."""
-    trained = (run_dir(run.id) / RECORD).is_file()
+    trained = not run.trained or (run_dir(run.id) / RECORD).is_file()
     if trained and all((folder / RECORD).is_file() for folder in score_folders(run)):
         return FINISHED
     if failure_file(run.id).is_file():
         return FAILED
-    return UNSCORED if trained else ABSENT
+    return UNSCORED if trained and run.trained else ABSENT
 
 
 def score_folders(run: PlannedRun) -> list[Path]:
@@ -103,7 +103,8 @@ def input_files(plan: ReportPlan) -> list[Path]:
     for run in plan.runs:
         state = run_state(run)
         if state == FINISHED:
-            files += [run_dir(run.id) / name for name in ("metrics.jsonl", "config.json", "views.npy")]
+            if run.trained:
+                files += [run_dir(run.id) / name for name in ("metrics.jsonl", "config.json", "views.npy")]
             files += [folder / name for folder in score_folders(run) for name in (SCORES, OUTCOMES, CARDS)]
         elif state == FAILED:
             files.append(failure_file(run.id))
@@ -131,21 +132,25 @@ def collect(plan: ReportPlan) -> Collected:
             row["detail"] = read_failure(run.id) or ""
         if row["state"] != FINISHED:
             continue
-        curve = _curves(run)
-        row |= curve[["seconds", "images"]].iloc[-1].to_dict() | {"climbs": bool(curve[CLIMBS].gt(0).any())}
-        curves.append(curve)
-        records[run.id] = [record for record in (read_record(run_dir(run.id)),) if record]
+        made = records.setdefault(run.id, [])
+        if run.trained:
+            curve = _curves(run)
+            row |= curve[["seconds", "images"]].iloc[-1].to_dict() | {"climbs": bool(curve[CLIMBS].gt(0).any())}
+            curves.append(curve)
+            made += [record for record in (read_record(run_dir(run.id)),) if record]
+            configs[run.id] = _json(run_dir(run.id) / "config.json")
+            require_science(run.id, run.science)
+            if (run.dataset, run.method) not in views:
+                views[run.dataset, run.method] = _parse(run_dir(run.id) / "views.npy", _array)
         for (target, _), folder in zip(run.scores, score_folders(run), strict=True):
             outcomes, record = _outcomes(folder), read_record(folder)
-            records[run.id] += [record] if record else []
+            made += [record] if record else []
             rows_of = _with_items(folder, _scores(run, folder), outcomes, cards.get(target, {}))
             scores.append(rows_of.assign(record=record["id"] if record else ""))
             sigma.append(_sigma(run, folder, scores[-1], outcomes))
             protocols |= _read(folder / CARDS, lambda path: read_cards(path.parent))
-        configs[run.id] = _json(run_dir(run.id) / "config.json")
-        require_science(run.id, run.science)
-        if (run.dataset, run.method) not in views:
-            views[run.dataset, run.method] = _parse(run_dir(run.id) / "views.npy", _array)
+            if not run.trained:
+                _require_encoder(run, folder, record)
     collected = Collected(
         _frame(rows, ["id", "dataset", "method", "variant", "seed", "state", "detail", "seconds", "images", "climbs"]),
         _concatenate(scores, ["variant", *TEXTS, *NOTES, *NUMBERS, *ITEMS, "record"]),
@@ -155,6 +160,12 @@ def collect(plan: ReportPlan) -> Collected:
     )  # fmt: skip
     _refuse_contradictions(collected.scores)
     return collected
+
+
+def _require_encoder(run: PlannedRun, folder: Path, record: Mapping[str, Any] | None) -> None:
+    """Refuse scores of another encoder that share the digits of the id, by chance or by somebody's design."""
+    if record is None or sha256_json(record["config"].get("encoder")) != run.science:
+        raise UserError(f"{folder}: scores of another encoder than {run.method} is now; {redo(folder)}")
 
 
 def read_data_cards(plan: ReportPlan) -> dict[str, dict[str, Any]]:
@@ -293,7 +304,9 @@ def _refuse_contradictions(scores: pd.DataFrame) -> None:
     if (versions > 1).any():
         name = versions[versions > 1].index[0]
         raise UserError(f"{name}: runs were scored on different data versions; run the grid again on one of them")
-    twice = scores[scores.duplicated(["variant", "id"]) | scores.duplicated(["variant", "method", "seed", *keys])]
+    twice = scores[
+        scores.duplicated(["dataset", "variant", "id"]) | scores.duplicated(["variant", "method", "seed", *keys])
+    ]
     if len(twice):
         raise UserError(f"score {twice.iloc[0]['id']}: appears twice; evaluate its run again")
     if not scores["better"].isin(("higher", "lower")).all():

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from gessl.identity import ELSEWHERE
 from gessl.report.reference import Reference
 from gessl.settings import Misfit, Settings, refused_name
 
@@ -13,12 +14,12 @@ LABEL_SCARCE = ("*/1-per-class", "*/1pct", "*/*w1s")  # where a better represent
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run that the grid promises.
+    """One run that the grid promises, or an encoder from elsewhere next to the runs on a data set.
 
     Attributes:
         id: names its folders.
-        dataset, method, variant, seed: what it is.
-        science: hash of its settings.
+        dataset, method, variant, seed: what it is. The variant of an encoder is `ELSEWHERE`, its method its name.
+        science: hash of its settings, or of an encoder's content.
         scores: what it is scored on and by: pairs of target and protocol id.
     """
 
@@ -29,6 +30,11 @@ class PlannedRun:
     seed: int
     science: str
     scores: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def trained(self) -> bool:
+        """Whether it is a run: trained here."""
+        return self.variant != ELSEWHERE
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ __all__ = ["SyncSummary", "TrackingPlan", "follow", "rebuild", "sync"]
 
 @dataclass(frozen=True)
 class TrackingPlan:
-    """What to mirror: the experiment's name and the ids of its runs."""
+    """What to mirror: the experiment's name and the ids of its runs, and of its encoders from elsewhere."""
 
     grid: str
     runs: tuple[str, ...]

@@ -115,12 +115,12 @@ class Mirror:
         atomic_json(path, links)
 
     def _run(self, name: str) -> bool | None:
-        """Mirror one pretraining; whether it is finished, or None where there is nothing yet."""
+        """Mirror one pretraining, or an encoder; whether it is finished, or None where there is nothing yet."""
         record = read_record(run_dir(name))
         folder = work_dir(name) if record is None else run_dir(name)
         failed = record is None and failure_file(name).is_file()
         if record is None and not failed and not (folder / "metrics.jsonl").is_file():
-            return None
+            return self._encoder(name)
         if record is not None:
             _require_as_recorded(record)
         run = self._current("pretrain", name, record, name)
@@ -131,11 +131,23 @@ class Mirror:
             return False
         if RECORD_ID not in run.data.tags:
             self._complete(run, name, record)
+        self._evaluations(name, run)
+        return True
+
+    def _encoder(self, name: str) -> bool | None:
+        """Mirror an encoder from elsewhere, of which there are scores alone; None where there are none yet."""
+        if not any((RESULTS / "scores" / name).glob(f"*/{RECORD}")):
+            return None
+        run = self._current("encoder", name, None, name)
+        self._evaluations(name, run)
+        self._set_status(run, "FINISHED")
+        return True
+
+    def _evaluations(self, name: str, run: "Run") -> None:
         for folder in sorted(path.parent for path in (RESULTS / "scores" / name).glob(f"*/{RECORD}")):
             evaluated = read_record(folder)
             if evaluated is not None:
                 self._evaluation(name, folder, evaluated, run)
-        return True
 
     def _current(self, kind: str, name: str, record: dict[str, Any] | None, title: str) -> "Run":
         """The mirror's run of that kind and name; one of results that were made again since is replaced."""

@@ -2,14 +2,17 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
 from gessl.bilevel.settings import GesslSettings
 from gessl.data.views import ViewPolicy
+from gessl.methods import method_class
 from gessl.methods.base import Method
 from gessl.methods.learner import Precision
+from gessl.nets.backbones import BACKBONES
 from gessl.optimizer import Adam, OptimizerSettings
 from gessl.settings import Count, Misfit, Range, Rate, Settings, Steps, Tagged
+from gessl.typed import TypedError, typed
 
 LeastRate = Annotated[float, Range(ge=0, le=1000)]
 
@@ -126,6 +129,22 @@ class Science:
     gessl: GesslSettings | None
     seed: int
     policies: tuple[ViewPolicy, ...]
+
+    @classmethod
+    def of_plain(cls, values: Any) -> Self:
+        """The science in JSON values, such as those in a run's `config.json`.
+
+        Raises:
+            TypedError: they are none.
+            UserError: there is no such base method.
+        """
+        name = values.get("method_name") if isinstance(values, dict) else None
+        if not isinstance(name, str):
+            raise TypedError("method_name: missing")
+        science = typed(cls, values, method=typed(method_class(name), values.get("method")))
+        if science.backbone not in BACKBONES:
+            raise TypedError(f"backbone: {science.backbone[:100]} is none")
+        return science
 
 
 @dataclass(frozen=True)

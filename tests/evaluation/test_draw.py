@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from scipy import stats
 
 from gessl.errors import UserError
 from gessl.evaluation.draw import draw
+from gessl.evaluation.spec import TasksSpec
 from gessl.evaluation.tasks import load_tasks
 from gessl.layout import data_dir, tasks_dir
 from gessl.protocols._episodes import Episodes, read_episodes
@@ -87,21 +89,25 @@ def content(seed: int = 0) -> dict[str, bytes]:
     return {name: (tasks_dir("toy", seed) / name).read_bytes() for name in FILES}
 
 
+def draw_all(protocols: Sequence[Protocol], seed: int = 0) -> None:
+    draw(TasksSpec("toy", seed, tuple(protocols)))
+
+
 def test_same_seed_same_bytes_and_another_seed_other_tasks(index: pd.DataFrame) -> None:
-    draw("toy", 0, SMALL)
+    draw_all(SMALL)
     first = content()
-    draw("toy", 0, SMALL)
+    draw_all(SMALL)
     assert content() == first
-    draw("toy", 1, SMALL)
+    draw_all(SMALL, 1)
     assert all(content(1)[name] != first[name] for name in FILES)
 
 
 def test_longer_files_extend_shorter_ones(index: pd.DataFrame) -> None:
-    draw("toy", 0, SMALL)
+    draw_all(SMALL)
     episodes = load_episodes("toy", 0)
     labels, suite = load_label_subsets("toy", 0), load_sigma_suite("toy", 0)
     more = [replace(FEW, episodes=50, ways=(3, 2)), replace(SCARCE, draws=5), replace(SUITE, tasks=10)]
-    draw("toy", 0, more)
+    draw_all(more)
     assert np.array_equal(load_sigma_suite("toy", 0).test[:6], suite.test)
     for name, longer in load_episodes("toy", 0).items():
         assert np.array_equal(longer.query[:30], episodes[name].query)
@@ -110,7 +116,7 @@ def test_longer_files_extend_shorter_ones(index: pd.DataFrame) -> None:
 
 
 def test_episodes_hold_different_test_images_of_the_stated_classes(index: pd.DataFrame) -> None:
-    draw("toy", 0, SMALL)
+    draw_all(SMALL)
     episodes = load_episodes("toy", 0)
     assert list(episodes) == ["2w1s", "2w2s", "3w1s", "3w2s"]
     labels, split = index["label"].to_numpy(), index["split"].to_numpy()
@@ -127,7 +133,7 @@ def test_episodes_hold_different_test_images_of_the_stated_classes(index: pd.Dat
 
 
 def test_episodes_draw_classes_and_images_evenly(index: pd.DataFrame) -> None:
-    draw("toy", 0, [replace(FEW, ways=(2,), shots=(1,), episodes=2000)])
+    draw_all([replace(FEW, ways=(2,), shots=(1,), episodes=2000)])
     drawn = load_episodes("toy", 0)["2w1s"]
     assert stats.chisquare(np.bincount(drawn.classes[:, 0])).pvalue > 1e-3
     of_class = drawn.support[drawn.classes == 2].ravel()
@@ -138,7 +144,7 @@ def test_episodes_draw_classes_and_images_evenly(index: pd.DataFrame) -> None:
 def test_a_class_too_small_for_shot_and_queries_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     prepare(test=(4, 9, 12, 8))
-    draw("toy", 0, SMALL)
+    draw_all(SMALL)
     episodes = load_episodes("toy", 0)
     assert 0 in episodes["2w1s"].classes
     assert 0 not in episodes["2w2s"].classes
@@ -154,7 +160,7 @@ def test_a_class_too_small_for_shot_and_queries_is_left_out(tmp_path: Path, monk
 def test_images_of_one_group_never_meet_in_an_episode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     index = prepare(test=(10, 10, 12, 9), groups="pairs")
-    draw("toy", 0, SMALL)
+    draw_all(SMALL)
     groups = index["group"].to_numpy()
     for drawn in load_episodes("toy", 0).values():
         for rows in np.concatenate([drawn.support, drawn.query], axis=2):
@@ -164,27 +170,27 @@ def test_images_of_one_group_never_meet_in_an_episode(tmp_path: Path, monkeypatc
 def test_images_alone_in_their_group_are_all_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     prepare(test=(5, 5, 5, 5), groups="alone")
-    draw("toy", 0, SMALL)
+    draw_all(SMALL)
     assert drawn_facts(FEW)["3w2s"]["classes"] == 4
 
 
 def test_too_few_classes_are_refused_in_one_line_and_leave_nothing(index: pd.DataFrame) -> None:
     with pytest.raises(UserError, match=r"^toy, split 'test': 2 classes have 9 images or more.*lower ways") as error:
-        draw("toy", 0, [replace(FEW, queries=8, shots=(1,), ways=(2, 3))])
+        draw_all([replace(FEW, queries=8, shots=(1,), ways=(2, 3))])
     assert "\n" not in str(error.value)
     assert not [path for path in Path("results/tasks").rglob("*") if path.is_file()]
     with pytest.raises(UserError, match=r"split 'val': 0 classes have 6 images.*lower way"):
-        draw("toy", 0, [replace(SUITE, val=6)])
+        draw_all([replace(SUITE, val=6)])
 
 
 def test_a_seed_below_zero_is_refused(index: pd.DataFrame) -> None:
     with pytest.raises(UserError, match="toy: seed -1; give 0 or more"):
-        draw("toy", -1, SMALL)
+        draw_all(SMALL, -1)
     assert not tasks_dir("toy", -1).exists()
 
 
 def test_label_subsets_are_balanced_nested_and_labelled(index: pd.DataFrame) -> None:
-    draw("toy", 0, SMALL)
+    draw_all(SMALL)
     subsets = load_label_subsets("toy", 0)
     assert {name: draws.shape for name, draws in subsets.items()} == {
         "1-per-class": (3, 4), "1pct": (3, 4), "10pct": (3, 7),
@@ -209,7 +215,7 @@ def test_label_subsets_take_ten_per_cent_as_evenly_as_the_classes_allow(
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("toy"))
         index = prepare(train=tuple(sizes), test=(6,) * len(sizes), unlabelled=1)
-        draw("toy", seed, SMALL)
+        draw_all(SMALL, seed)
         for row in load_label_subsets("toy", seed)["10pct"]:
             counts = np.bincount(index["label"].to_numpy()[row], minlength=len(sizes))
             assert counts.sum() == max(len(sizes), round(0.1 * sum(sizes)))
@@ -219,7 +225,7 @@ def test_label_subsets_take_ten_per_cent_as_evenly_as_the_classes_allow(
 
 
 def test_the_suite_takes_each_split_from_itself(index: pd.DataFrame) -> None:
-    draw("toy", 0, SMALL)
+    draw_all(SMALL)
     suite = load_sigma_suite("toy", 0)
     labels, split = index["label"].to_numpy(), index["split"].to_numpy()
     for name, size in (("train", 4), ("val", 2), ("test", 3)):
@@ -241,7 +247,7 @@ def test_where_splits_share_no_class_the_suite_takes_all_from_test(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     index = prepare(**NEW_CLASSES, groups=groups)  # type: ignore[arg-type]
-    draw("toy", 0, [replace(SUITE, tasks=8)])
+    draw_all([replace(SUITE, tasks=8)])
     suite = load_sigma_suite("toy", 0)
     labels, split, group = (index[column].to_numpy() for column in ("label", "split", "group"))
     parts = [suite.train, suite.val, suite.test]
@@ -262,20 +268,20 @@ def test_new_classes_with_too_few_images_are_refused(tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     prepare(**NEW_CLASSES)  # type: ignore[arg-type]
     enough = replace(SUITE, tasks=1, train=10, val=4, test=4)
-    draw("toy", 0, [enough])
+    draw_all([enough])
     keys = "way or train or val or test"
     with pytest.raises(UserError, match=rf"^toy, split 'test': 2 classes have 19 images .* takes 3; lower {keys}$"):
-        draw("toy", 0, [replace(enough, val=5)])
+        draw_all([replace(enough, val=5)])
 
 
 def test_the_card_says_where_the_suite_came_from(index: pd.DataFrame) -> None:
-    draw("toy", 0, SMALL)
+    draw_all(SMALL)
     card = drawn_facts(SUITE)["suite"]
     assert card["sources"] == {"train": ["train"], "val": ["val"], "test": ["test"]}
 
 
 def test_each_protocol_has_a_record_and_a_bundle_stands_for_them(index: pd.DataFrame) -> None:
-    draw("toy", 5, SMALL)
+    draw_all(SMALL, 5)
     for one in SMALL[1:]:
         folder = tasks_dir("toy", 5) / file_stem(one.id)
         record = read_record(folder)
@@ -293,9 +299,9 @@ def test_each_protocol_has_a_record_and_a_bundle_stands_for_them(index: pd.DataF
 
 
 def test_only_what_is_not_current_is_drawn(index: pd.DataFrame) -> None:
-    draw("toy", 0, SMALL)
+    draw_all(SMALL)
     before = {one.id: read_record(tasks_dir("toy", 0) / file_stem(one.id)) for one in SMALL[1:]}
-    draw("toy", 0, [FEW, replace(SCARCE, draws=4), SUITE])
+    draw_all([FEW, replace(SCARCE, draws=4), SUITE])
     after = {one.id: read_record(tasks_dir("toy", 0) / file_stem(one.id)) for one in SMALL[1:]}
     assert {name for name in before if before[name] != after[name]} == {SCARCE.id}
 
@@ -304,7 +310,7 @@ def test_only_what_is_not_current_is_drawn(index: pd.DataFrame) -> None:
 def test_missing_and_damaged_files_are_named(index: pd.DataFrame, load) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(UserError, match=r"^results/tasks/toy-s0/\w+: tasks not drawn; run `gessl tasks"):
         load("toy", 0)
-    draw("toy", 0, SMALL)
+    draw_all(SMALL)
     for name in FILES:
         (tasks_dir("toy", 0) / name).write_bytes(b"PK damaged")
     with pytest.raises(
@@ -318,7 +324,7 @@ def test_missing_and_damaged_files_are_named(index: pd.DataFrame, load) -> None:
 def test_an_unprepared_data_set_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"results/data/toy/index\.csv"):
-        draw("toy", 0, SMALL)
+        draw_all(SMALL)
     assert not Path("results/tasks").exists()
 
 

@@ -10,12 +10,15 @@ import torch
 from gessl.errors import UserError
 from gessl.evaluation import step as module
 from gessl.evaluation.draw import draw
-from gessl.evaluation.step import Run, evaluate, score_dir
+from gessl.evaluation.spec import EvaluateSpec, TasksSpec
+from gessl.evaluation.step import evaluate, score_dir
+from gessl.evaluation.subjects import Run
 from gessl.identity import science_hash
 from gessl.layout import data_dir, run_dir, scores_dir
 from gessl.nets.encoder import Encoder, save_encoder
 from gessl.records.step import Step
 from gessl.tables.scores import read_scores
+from gessl.training.settings import Efficiency
 from tests.support.scored import protocol
 
 RUN = "toy-simclr-s0-00000000"
@@ -40,7 +43,7 @@ def project(tmp_path, monkeypatch, images):
         step.path("card.json").write_text(
             json.dumps({"classes": list("abcdef"), "data_version": "v1"}), encoding="utf-8"
         )
-    draw("toy", 0, FIT)
+    draw(TasksSpec("toy", 0, tuple(FIT)))
     with torch.random.fork_rng():
         torch.manual_seed(0)
         encoder = Encoder("small-conv", [0.4], [0.3], (8, 8))
@@ -51,7 +54,7 @@ def project(tmp_path, monkeypatch, images):
 
 def go(protocols):
     run = Run(RUN, science_hash({}), "toy", "simclr", 0)
-    evaluate(run, "toy", protocols, batch=512, device=torch.device("cpu"))
+    evaluate(EvaluateSpec(run, "toy", tuple(protocols), Efficiency()), torch.device("cpu"))
 
 
 def test_episodes_and_sigma_are_scored(project):

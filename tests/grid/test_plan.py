@@ -66,9 +66,9 @@ def trained(run: str, *, seconds: float, config: dict, notes: dict | None = None
 
 def scored(run: str, *, seconds: float, made: int = 6, lost: str = "") -> None:
     """What a job of that many seconds leaves that scored a run on digits, and wrote 1,000 bytes for each protocol."""
-    files, asked = [], []
-    for name, protocol in ExperimentBatch.load([CONFIG]).evaluations[run]["digits"].items():
-        folder, config = score_dir(run, "digits", name), score_settings(protocol, "digits")
+    files, asked, batch = [], [], ExperimentBatch.load([CONFIG])
+    for name, protocol in batch.evaluations[run]["digits"].items():
+        folder, config = score_dir(run, "digits", name), score_settings(protocol, "digits", batch.subject(run))
         with Step("evaluate", f"{run}/digits/{folder.name}", folder, inputs=[], config=config) as step:
             step.path("scores.csv").write_bytes(bytes(1000))
         files.append(folder / "scores.csv")

@@ -24,7 +24,9 @@ from gessl.cli import main
 from gessl.cluster.failed import read_failure
 from gessl.evaluation import step
 from gessl.files import sha256_file
+from gessl.grid.batch import ExperimentBatch
 from gessl.grid.experiment import Experiment
+from gessl.grid.specs import pretrain_spec
 from gessl.nets import parallel
 from gessl.nets.encoder import load_encoder
 from gessl.protocols.embed import embed
@@ -92,6 +94,21 @@ def test_a_run_killed_anywhere_ends_in_the_same_bits(prepared: Path, method: str
     assert record["notes"]["resumed_from_step"] > 0
     rows = read_metrics(Path("results/runs") / run / "metrics.jsonl")
     assert [row["step"] for row in rows] == list(range(30))
+
+
+def test_a_job_is_told_by_its_spec_alone_and_needs_no_pydantic(prepared: Path) -> None:
+    """It makes what the verb makes of the experiment, which need not be there."""
+    run = run_ids(**ALONE)["base"]
+    assert main(["pretrain", run]) == 0
+    before = result_hashes(run)
+    spec = pretrain_spec(ExperimentBatch.load([CONFIG]), run)
+    Path("spec.json").write_text(json.dumps(dataclasses.asdict(spec)), encoding="utf-8")
+    shutil.rmtree(Path("results/runs") / run)
+    CONFIG.unlink()
+    code = "import sys; sys.modules['pydantic'] = None; from gessl.cli import main; sys.exit(main())"
+    done = subprocess.run([sys.executable, "-c", code, "pretrain", "--spec", "spec.json"], capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert result_hashes(run) == before
 
 
 def test_base_and_gessl_start_from_the_same_network_and_images(prepared: Path) -> None:

@@ -211,12 +211,11 @@ def test_lint_and_the_dry_run_of_the_default_grid(tmp_path: Path, monkeypatch: p
 
 
 def test_the_plan_of_the_jobs_has_the_order_of_the_experiment(finished: Path) -> None:
-    (plan,) = (finished / "work/plans").glob("small-*.json")
+    (spec,) = (finished / "work/specs/report").glob("small-*.json")
     asked = yaml.safe_load((finished / "config/config.yaml").read_text(encoding="utf-8"))
-    for key in ("methods", "variants"):
-        assert list(json.loads(plan.read_text(encoding="utf-8"))[key]) == list(asked[key]), (
-            "that of the report's tables"
-        )
+    runs = json.loads(spec.read_text(encoding="utf-8"))["runs"]
+    for key, each in (("methods", "method"), ("variants", "variant")):
+        assert list(dict.fromkeys(run[each] for run in runs)) == list(asked[key]), "that of the report's tables"
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,6 @@ step made: at thousands of jobs every further input is felt.
 
 import functools
 import itertools
-import json
 import os
 import re
 import shlex
@@ -18,12 +17,13 @@ from gessl import layout
 from gessl.grid.batch import ExperimentBatch
 from gessl.data.pin import check_untouched
 from gessl.errors import UserError
-from gessl.files import atomic_text, sha256_file, sha256_json
+from gessl.files import sha256_file
 from gessl.home import for_libraries, require_own_code
-from gessl.identity import DIGITS, earlier_runs
+from gessl.identity import earlier_runs
 from gessl.protocols.contract import file_stem
 from gessl.records.provenance import fingerprint
 from gessl.grid.outdated import outdated
+from gessl.grid.specs import SpecFiles
 from gessl.grid.status import note_grid
 
 # the rules call `gessl` of this environment, whether it is activated or not; doubled braces are none to Snakemake
@@ -77,33 +77,15 @@ config["grids"] = {
     for name, one in BATCH.experiments.items()
 }
 
-PLANNED = {}  # text by path
-
-
-def plan_file(name, tree):
-    """Jobs read the experiment as it was validated here, `--config` overrides included.
-
-    Its name tells its content: a grid that is grown while it runs does not change what waiting jobs read. (A `Path`
-    among a rule's params re-runs nothing when it changes; text would.)
-    """
-    text = json.dumps(tree, indent=2) + "\n"  # in the order of the experiment, which is that of the report's tables
-    path = layout.WORK / "plans" / f"{name}-{sha256_json(text)[:DIGITS]}.json"
-    PLANNED[path] = text
-    return path
-
-
-PLANS = {name: plan_file(name, json.loads(one.model_dump_json())) for name, one in BATCH.experiments.items()}
-PLAN, *others = PLANS.values()
-if others:
-    PLAN = plan_file("batch", {"experiments": [path.as_posix() for path in PLANS.values()]})
+SPECS = SpecFiles(BATCH)
 
 
 onstart:
     # only now: a dry run writes nothing
     try:
-        for path, text in PLANNED.items():
-            if not path.is_file():
-                atomic_text(path, text)
+        for job in workflow.dag.needrun_jobs():
+            if "spec" in job.params.keys():
+                SPECS.write(job.params.spec)
         note_grid(SOURCE, BATCH.listing())  # for `gessl status`
     except OSError as error:
         stop(f"{error.filename}: {error.strerror}; fix that and start again")
@@ -134,9 +116,9 @@ def modules(protocols):
     return [f"gessl.protocols.{file_stem(name)}" for name in protocols]
 
 
-def of_run(value):
+def of_run(value, runs=BATCH.owners):
     """`value(run)` for a job's run; the value itself where all runs agree: thousands of calls by Snakemake are felt."""
-    values = list(map(value, RUNS))
+    values = list(map(value, runs))
     return values[0] if all(other == values[0] for other in values) else lambda wildcards: value(wildcards.run)
 
 
@@ -166,14 +148,14 @@ def prepared(dataset):
 
 
 def drawn(run, target):
-    """The records of the tasks that a run is scored on, if there are any."""
-    key = target, RUNS[run].science.seed
+    """The records of the tasks that a run (or an encoder) is scored on, if there are any."""
+    key = target, BATCH.subject(run).seed
     return [f"{layout.tasks_dir(*key)}/record.json"] if key in BATCH.drawn else []
 
 
 def trained(run):
-    """The record of a run's pretraining."""
-    return f"{layout.run_dir(run)}/record.json"
+    """The record of a run's pretraining; none of an encoder from elsewhere."""
+    return [f"{layout.run_dir(run)}/record.json"] if run in RUNS else []
 
 
 def reports():
@@ -189,8 +171,8 @@ def scores(runs):
 
 def unscored():
     """Runs that lack scores, by grid; grids without such runs are left out."""
-    lost = {run for run in RUNS if not all(Path(path).is_file() for path in scores([run]))}
-    found = {name: [cell.id for cell in one.runs() if cell.id in lost] for name, one in BATCH.experiments.items()}
+    lost = {run for run in BATCH.owners if not all(Path(path).is_file() for path in scores([run]))}
+    found = {name: [run for run in one.scored if run in lost] for name, one in BATCH.experiments.items()}
     return {name: runs for name, runs in found.items() if runs}
 
 

@@ -2,9 +2,9 @@
 
 
 rule evaluate:
-    """The scores of one run on one data set: a record for each protocol, and one that stands for them all."""
+    """The scores of one run, or encoder, on one data set: a record for each protocol, and one that stands for them all."""
     input:
-        lambda w: [trained(w.run), prepared(w.target), *drawn(w.run, w.target)],
+        lambda w: [*trained(w.run), prepared(w.target), *drawn(w.run, w.target)],
     output:
         layout.scores_dir("{run}", "{target}") / "record.json",
     log:
@@ -15,8 +15,8 @@ rule evaluate:
         runtime=resource("evaluate", "runtime"),
         gpu=resource("evaluate", "gpu"),
     params:
-        plan=PLAN,
+        spec=lambda w: SPECS.evaluate(w.run, w.target),
         state=of_scores(lambda run, target: state("gessl.evaluation.step", *modules(BATCH.scored[run, target]))),
         settings=of_scores(lambda run, target: repr(BATCH.scored[run, target])),
     shell:
-        "gessl evaluate {wildcards.run:q} {wildcards.target:q} --config {params.plan:q} > {log:q} 2>&1"
+        "gessl evaluate --spec {params.spec:q} > {log:q} 2>&1"

@@ -13,7 +13,7 @@ rule audit:
         mem_mb=1000,
         runtime=60,
     params:
-        plan=PLAN,
+        grids=[word for name in BATCH.experiments for word in ("--grid", name)],
     shell:
         # what else lies in results/ is no matter of these grids; 3: nothing is wrong but that sources were edited meanwhile
-        "gessl audit --json --config {params.plan:q} > {output:q} 2> {log:q} || [ $? -eq 3 ]"
+        "gessl audit --json {params.grids} > {output:q} 2> {log:q} || [ $? -eq 3 ]"

@@ -16,12 +16,12 @@ rule pretrain:
         runtime=resource("pretrain", "runtime"),
         gpu=resource("pretrain", "gpu"),
     params:
-        plan=PLAN,
-        views=of_run(lambda run: repr(RUNS[run].science.policies)),
+        spec=lambda w: SPECS.pretrain(w.run),
+        views=of_run(lambda run: repr(RUNS[run].science.policies), RUNS),
         state=lambda w: state(
             "gessl.training.pretrain",
             f"gessl.methods.{RUNS[w.run].science.method_name}",
         ),
     shell:
         # exec: no shell between SLURM and the process that its signals are for
-        "exec gessl pretrain {wildcards.run:q} --config {params.plan:q} > {log:q} 2>&1"
+        "exec gessl pretrain --spec {params.spec:q} > {log:q} 2>&1"

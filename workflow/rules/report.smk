@@ -4,7 +4,7 @@
 rule report:
     """One self-contained page, tables as CSV and LaTeX, figures."""
     input:
-        lambda w: scores({cell.id: None for cell in BATCH.experiments[w.grid].runs()}),
+        lambda w: scores(BATCH.experiments[w.grid].scored),
     output:
         # tables/ and figures/ lie next to these and in the record: as directories, Snakemake would put files of its own
         # into them, and how many there are depends on the scores
@@ -22,14 +22,15 @@ rule report:
         mem_mb=growing(2000),
         runtime=30,
     params:
-        config=lambda w: PLANS[w.grid],
+        spec=lambda w: SPECS.report(w.grid),
         state=state("gessl.report.step"),
         plan=lambda w: repr(BATCH.experiments[w.grid].report_plan()),
     shell:
-        "gessl report --config {params.config:q} > {log:q} 2>&1"
+        "gessl report --spec {params.spec:q} > {log:q} 2>&1"
 
 
 onerror:
     # cells that failed do not keep the others from being seen: these reports could not be started
-    for grid in unscored():
-        shell("gessl report --config {plan:q} || true", plan=PLANS[grid])
+    for spec in map(SPECS.report, unscored()):
+        SPECS.write(spec)
+        shell("gessl report --spec {spec:q} || true")

@@ -13,8 +13,8 @@ rule tasks:
         mem_mb=growing(2000),
         runtime=60,
     params:
-        plan=PLAN,
+        spec=lambda w: SPECS.tasks(w.dataset, int(w.seed)),
         state=lambda w: state("gessl.evaluation.draw", *modules(BATCH.drawn[w.dataset, int(w.seed)])),
         settings=lambda w: repr(BATCH.drawn[w.dataset, int(w.seed)]),  # text, for Snakemake ignores what it cannot write
     shell:
-        "gessl tasks {wildcards.dataset:q} {wildcards.seed:q} --config {params.plan:q} > {log:q} 2>&1"
+        "gessl tasks --spec {params.spec:q} > {log:q} 2>&1"

@@ -1,0 +1,36 @@
+"""What a pretraining job is told: one complete spec, so that it loads no experiment."""
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+from gessl.identity import DIGITS, science_hash
+from gessl.training.settings import Efficiency, Science
+from gessl.typed import TypedError, typed
+
+
+@dataclass(frozen=True)
+class PretrainSpec:
+    """One run.
+
+    Attributes:
+        run: its id.
+        science: what decides its bits.
+        efficiency: where and how fast.
+    """
+
+    run: str
+    science: Science
+    efficiency: Efficiency
+
+    @classmethod
+    def of_plain(cls, values: Any) -> Self:
+        """The spec in JSON values, `dataclasses.asdict` of it.
+
+        Raises:
+            TypedError: they are none, or the id is that of other settings.
+            UserError: there is no such base method.
+        """
+        spec = typed(cls, values)
+        if not spec.run.endswith(f"-{science_hash(values['science'])[:DIGITS]}"):
+            raise TypedError(f"run: {spec.run[:100]} is no id of a run with these settings")
+        return spec
