@@ -19,7 +19,7 @@ import numpy as np
 import sklearn
 import torch
 import torch.nn.functional as F
-from sklearn.neighbors import NearestNeighbors
+from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
@@ -30,6 +30,7 @@ from gessl.protocols._episodes import Episodes
 from gessl.protocols._neighbours import nearest
 from gessl.protocols.embed import position_tensor
 from gessl.protocols.fewshot__proto_v1 import Prototypes
+from gessl.protocols.knn__instdisc_200 import WeightedNeighbours
 from gessl.protocols.linear__wmse_v1 import LinearProbe
 from gessl.rng import generator, numpy_generator
 
@@ -90,6 +91,14 @@ def brute_force(bank: Tensor, queries: Tensor) -> Tensor:
     return torch.from_numpy(search.kneighbors(queries.numpy(), return_distance=False))
 
 
+def weighted_votes(bank: Tensor, labels: Tensor, queries: Tensor, like: WeightedNeighbours) -> Tensor:
+    """scikit-learn's classifier with the same weights: class numbers [q]."""
+    votes = KNeighborsClassifier(
+        like.neighbours, metric="cosine", algorithm="brute", weights=lambda away: np.exp((1 - away) / like.temperature)
+    )
+    return torch.from_numpy(votes.fit(bank.numpy(), labels.numpy()).predict(queries.numpy()))
+
+
 def in_turns(ours: Callable[[], Tensor], other: Callable[[], Tensor], rounds: int) -> tuple[float, float, float, float]:
     """Median seconds of both, the median of their ratios, and the share of entries of their results that are equal."""
     pairs = []
@@ -105,13 +114,23 @@ def measured(given: Problem, rounds: int) -> Iterator[Row]:
     """One row per protocol."""
     bank, queries = given.features[: -given.test], given.features[-given.test :]
     prototypes, probe = load_protocol("fewshot/proto-v1"), load_protocol("linear/wmse-v1")
+    weighted = load_protocol("knn/instdisc-200")
     assert isinstance(prototypes, Prototypes) and isinstance(probe, LinearProbe)
+    assert isinstance(weighted, WeightedNeighbours)
     ours, other, ratio, same = in_turns(
         lambda: nearest(bank, queries, NEIGHBOURS).places.sort().values,
         lambda: brute_force(bank, queries).sort().values,
         rounds,
     )
     yield Row(f"{NEIGHBOURS}-nn", ours, f"scikit-learn {sklearn.__version__}, brute force", other, ratio, same)
+    known = given.labels[: -given.test]
+    ours, other, ratio, same = in_turns(
+        lambda: weighted.predict(bank, known, queries, classes=CLASSES),
+        lambda: weighted_votes(bank, known, queries, weighted),
+        rounds,
+    )
+    name = f"{weighted.neighbours}-nn, weighted"
+    yield Row(name, ours, f"scikit-learn {sklearn.__version__}, cosine, brute force", other, ratio, same)
     ours, other, ratio, same = in_turns(
         lambda: prototypes.accuracies(given.features, given.episodes),
         lambda: plain_loop(given.features, given.episodes),

@@ -15,6 +15,7 @@ def test_what_is_timed_gives_the_same_results(capsys, monkeypatch):
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
     assert [(row[0], row[-1]) for row in rows] == [
         ("5-nn", "100.00%"),
+        ("200-nn, weighted", "100.00%"),
         ("20 episodes, 5-way 5-shot", "100.00%"),
         ("linear", "–"),
         ("all", "–"),

@@ -148,6 +148,61 @@ def test_features_are_not_normalised():
     assert KNN.predict(bank, labels, torch.tensor([[2.0, 2.0]]), classes=2).item() == 0
 
 
-def test_a_bank_smaller_than_k_is_refused():
+@pytest.mark.parametrize("name", ["knn/5nn-euclid", "knn/instdisc-200"])
+def test_a_bank_smaller_than_k_is_refused(name):
+    one = protocol(name, neighbours=5)
     with pytest.raises(UserError, match="4 labelled images in split 'train', but it takes 5 or more"):
-        KNN.predict(torch.zeros(4, 2), torch.zeros(4, dtype=torch.long), torch.zeros(1, 2), classes=2)
+        scored(
+            one,
+            torch.zeros(5, 2),
+            labels=torch.zeros(5, dtype=torch.long),
+            train=torch.arange(4),
+            test=torch.tensor([4]),
+        )
+
+
+def weighted_by_hand(bank, labels, queries, k, temperature, classes):
+    """The class of each query in float64, neighbour by neighbour."""
+    bank, queries = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in (bank, queries))
+    predicted = []
+    for query in queries:
+        cosines, sums = bank @ query, np.zeros(classes)
+        for place in np.argsort(-cosines, kind="stable")[:k]:
+            sums[labels[place]] += np.exp(cosines[place] / temperature)
+        predicted.append(sums.argmax())
+    return np.array(predicted)
+
+
+@pytest.mark.parametrize(("k", "temperature"), [(200, 0.07), (20, 0.07), (200, 1.0), (1, 0.01)])
+def test_weighted_votes_are_those_of_the_formula_and_of_scikit_learn(k, temperature):
+    pixels, labels = load_digits(return_X_y=True)
+    features = pixels + np.random.default_rng(0).normal(size=pixels.shape) * 1e-3  # no equal distances
+    weighted = protocol("knn/instdisc-200", neighbours=k, temperature=temperature)
+    data, known = torch.from_numpy(features).float(), torch.from_numpy(labels)
+    found = weighted.predict(data[:1000], known[:1000], data[1000:], classes=10).numpy()
+    exact = features.astype(np.float32).astype(np.float64)
+    np.testing.assert_array_equal(
+        found, weighted_by_hand(exact[:1000], labels[:1000], exact[1000:], k, temperature, 10)
+    )
+    theirs = KNeighborsClassifier(
+        k, metric="cosine", algorithm="brute", weights=lambda away: np.exp((1 - away) / temperature)
+    )
+    np.testing.assert_array_equal(found, theirs.fit(exact[:1000], labels[:1000]).predict(exact[1000:]))
+
+
+def test_weighted_votes_ignore_lengths_and_hold_at_any_temperature():
+    bank = torch.tensor([[9.0, 0.0], [0.0, 1.0], [0.0, 2.0], [0.1, 1.0]])
+    labels, queries = torch.tensor([0, 1, 1, 2]), torch.tensor([[1.0, 0.1], [0.1, 1.0], [0.0, 0.5]])
+    for temperature in (1e-3, 0.07):
+        weighted = protocol("knn/instdisc-200", neighbours=4, temperature=temperature)
+        assert weighted.predict(bank, labels, queries, classes=3).tolist() == [0, 2 if temperature < 0.01 else 1, 1]
+        assert (
+            weighted.predict(bank * 7, labels, queries / 3, classes=3).tolist()
+            == weighted.predict(bank, labels, queries, classes=3).tolist()
+        )
+
+
+def test_equal_weights_go_to_the_smallest_class():
+    weighted = protocol("knn/instdisc-200", neighbours=2)
+    bank = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    assert weighted.predict(bank, torch.tensor([3, 1]), torch.tensor([[1.0, 1.0]]), classes=4).item() == 1
