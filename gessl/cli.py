@@ -72,7 +72,6 @@ VERBS: tuple[tuple[str, str, tuple[Argument, ...]], ...] = (
         arg("--head", "the results must have this head, which an earlier audit printed", rival=True, metavar="HEX"),
         arg("--signed", "the results must have the head signed by one of these", rival=True, type=Path,
             metavar="SIGNERS"),
-        arg("--cached", "do not read what your earlier audits read and nobody wrote to since", **FLAG),
         arg("--environment", "check the files of the installed packages, too, by their own lists", **FLAG),
         arg("--json", "print the verdict as JSON, and what is wrong to stderr, too", **FLAG))),
     ("trace", "show what made a number, run or file; exit code 1 if a check failed", (

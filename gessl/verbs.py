@@ -192,7 +192,7 @@ def audit(options: argparse.Namespace) -> int:
 
         expected, signer = signed_head(options.path, options.signed)
         print(f"{expected}: signed by {signer}", file=sys.stderr)
-    verdict = run(options.path, cached=options.cached, expected=expected, environment=options.environment, grids=grids)
+    verdict = run(options.path, expected=expected, environment=options.environment, grids=grids)
     show(options, verdict, format_verdict, verdict_json)
     if options.json and not verdict.ok:
         print(format_verdict(verdict), file=sys.stderr)

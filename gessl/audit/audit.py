@@ -27,7 +27,6 @@ from gessl.audit.isolated import installed_in
 from gessl.audit.ledger import Finding, Kind, Ledger, head
 from gessl.audit.outcomes import check_scores
 from gessl.audit.scope import Scope
-from gessl.audit.seen import Seen
 from gessl.errors import UserError
 from gessl.layout import RESULTS
 
@@ -48,8 +47,6 @@ class Verdict:
         records: how many there are.
         files: how many files were checked, records included, and
         bytes: how many bytes they hold.
-        cached_files: how many of the files were not read now but by an earlier audit, and
-        cached_bytes: how many bytes those hold.
         grids: those whose reports' chain was all that was looked at; none for everything.
     """
 
@@ -59,8 +56,6 @@ class Verdict:
     records: int
     files: int
     bytes: int
-    cached_files: int = 0
-    cached_bytes: int = 0
     grids: tuple[str, ...] = ()
 
     @property
@@ -79,7 +74,6 @@ class Verdict:
 def audit(
     path: Path = RESULTS,
     *,
-    cached: bool = False,
     expected: str | None = None,
     environment: bool = False,
     grids: Iterable[str] = (),
@@ -91,7 +85,6 @@ def audit(
 
     Args:
         path: the project's root, or its folder of results.
-        cached: do not read the files again that an earlier audit with `cached` read (see `gessl.audit.seen`).
         expected: the head that the tree had at another time, from where nobody could alter it.
         environment: check the installed packages, too (see `gessl.audit.installed`).
         grids: look only at their reports and at all that these lead to, as strictly.
@@ -103,7 +96,7 @@ def audit(
         raise UserError(f"--head {expected}: not the 64 hex digits that an audit prints as the head")
     with contextlib.chdir(project_root(path)):
         installed = Installed.check(installed_in(sys.executable)) if environment else None
-        return _audit(cached, expected, installed, tuple(grids))
+        return _audit(expected, installed, tuple(grids))
 
 
 def project_root(path: Path) -> Path:
@@ -127,12 +120,11 @@ def project_root(path: Path) -> Path:
     raise UserError(f"{path}: no folder {RESULTS} in it; run the pipeline first, or name a project's root")
 
 
-def _audit(cached: bool, expected: str | None, installed: Installed | None, grids: tuple[str, ...]) -> Verdict:
+def _audit(expected: str | None, installed: Installed | None, grids: tuple[str, ...]) -> Verdict:
     scope = Scope.all().of_grids(grids) if grids else Scope.all()
     ledger, present, raw, left = scope
-    seen = Seen(RESULTS) if cached else None
     wanted = ledger.wanted()
-    contents = read_contents(wanted, sizes=wanted, md5=worth_reading(raw), seen=seen)
+    contents = read_contents(wanted, sizes=wanted, md5=worth_reading(raw))
     found, claims = head(ledger), Claims(ledger)
     findings = [
         *ledger.findings,
@@ -147,12 +139,11 @@ def _audit(cached: bool, expected: str | None, installed: Installed | None, grid
         *_check_head(found, expected),
         *(installed.findings() if installed else ()),
     ]
-    known = [content.bytes for content in contents.values() if content.cached]
     return Verdict(
         findings=_merge(findings),
         notes=(
             *([left] if left else []),
-            *_notes(ledger, seen),
+            *_notes(ledger),
             *claims.notes(),
             *([installed.summary()] if installed else []),
         ),
@@ -160,8 +151,6 @@ def _audit(cached: bool, expected: str | None, installed: Installed | None, grid
         records=len(ledger.held),
         files=len(contents) + len(ledger.held),
         bytes=sum(content.bytes for content in contents.values()) + sum(held.bytes for held in ledger.held),
-        cached_files=len(known),
-        cached_bytes=sum(known),
         grids=grids,
     )
 
@@ -186,7 +175,7 @@ def _merge(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     )
 
 
-def _notes(ledger: Ledger, seen: Seen | None) -> Iterator[str]:
+def _notes(ledger: Ledger) -> Iterator[str]:
     codes = [held.record["code"] for held in ledger.held]
     counts = {
         "with uncommitted changes": sum(code.get("dirty") is not None for code in codes),
@@ -199,16 +188,12 @@ def _notes(ledger: Ledger, seen: Seen | None) -> Iterator[str]:
             f"{len(odd)} of {len(codes)} records state times that cannot be (such as {odd[0].folder}: made before what"
             " it was made from, or finished before it began): a clock was set, or clocks differ"
         )
-    if seen:
-        yield from seen.notes
 
 
 def format_verdict(verdict: Verdict) -> str:
     """The verdict for people: one line, the head, then one per note and one per finding (kind, path, what, fix)."""
     scope = f"{', '.join(verdict.grids)}: " if verdict.grids else ""
     scope += f"{verdict.records} records, {verdict.files} files, {verdict.bytes / 1e6:.1f} MB"
-    if verdict.cached_files:
-        scope += f", of which {verdict.cached_files} files, {verdict.cached_bytes / 1e6:.1f} MB not read again"
     count = Counter(finding.kind for finding in verdict.findings)
     kinds = ", ".join(f"{count[kind]} {kind}" for kind in KINDS if count[kind])
     lines = [f"{_HEADLINES[verdict.exit_code]}{f'{kinds}; ' if kinds else ''}{scope}", f"head: {verdict.head}"]

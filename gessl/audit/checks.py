@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from gessl.advice import WORKFLOW, leftover, move_away, redo, refetch
+from gessl.audit.contents import Content
 from gessl.audit.ledger import Finding, Held, Kind, Ledger, is_staged
-from gessl.audit.seen import Content
 from gessl.data.pin import folder_md5, read_manifest, read_pin, within_pin
 from gessl.errors import UserError
 from gessl.files import sha256_file

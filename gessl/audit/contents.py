@@ -11,7 +11,6 @@ from typing import NamedTuple, TypeVar
 
 from tqdm import tqdm
 
-from gessl.audit.seen import Content, Seen, Signature, signature
 from gessl.files import is_hollow, open_regular
 
 BLOCK = 1 << 20  # bytes read and hashed at a time: large enough for the disk, small enough for the processor's cache
@@ -22,11 +21,23 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
+class Content(NamedTuple):
+    """What a file holds: its size in bytes, the SHA-256 and the MD5 (only where DVC is to be matched) in hex.
+
+    `error` tells why it could not be read.
+    """
+
+    bytes: int
+    sha256: str = ""
+    md5: str = ""
+    error: str = ""
+
+
 class Wanted(NamedTuple):
-    """A file to read: its path, what `stat` says of it, and whether its MD5 is wanted, too."""
+    """A file to read: its path, its size in bytes, and whether its MD5 is wanted, too."""
 
     path: str
-    signature: Signature
+    size: int
     md5: bool
 
 
@@ -62,62 +73,45 @@ def read_contents(
     *,
     sizes: Mapping[str, Set[int]] | None = None,
     md5: Iterable[str] = (),
-    seen: Seen | None = None,
 ) -> dict[str, Content]:
     """Hash the files among `paths` and `md5`; what is no plain file is left out, what cannot be as recorded not read.
 
-    What `seen` remembers is not read again, but for a random sample; if that differs from the memory, everything is
-    read. A progress bar appears when it takes long.
+    A file of many names (links) is read once. A progress bar appears when it takes long.
 
     Args:
         paths: the files.
         sizes: in bytes, that each of `paths` may have. A file of another one has no hashes in the answer.
         md5: files to read whatever their size, and to hash with MD5, too.
-        seen: a memory of earlier audits.
     """
-    both, todo, found = set(md5), list[Wanted](), dict[str, Content]()
+    both, found = set(md5), dict[str, Content]()
+    names: dict[tuple[int, int, bool], list[str]] = {}
+    todo: list[Wanted] = []
     for path in both.union(paths):
         if not (facts := _facts(path)):
             continue
-        if path in both or sizes is None or facts.size in sizes[path]:
-            todo.append(Wanted(path, facts, path in both))
-        else:
-            found[path] = Content(facts.size)
-    known = seen.recall((want.path, want.signature, want.md5) for want in todo) if seen else {}
-    again = seen.sample(known) if seen else set()
-    found |= _read_once([want for want in todo if want.path not in known or want.path in again])
-    wrong = [path for path in again if found[path].signature and found[path].sha256 != known[path].sha256]
-    if seen and wrong:
-        seen.distrust(min(wrong))
-        known.clear()
-        found |= _read_once([want for want in todo if want.path not in found])
-    found = known | found
-    if seen:
-        seen.keep(found)
-    return found
+        if path not in both and sizes is not None and facts.st_size not in sizes[path]:
+            found[path] = Content(facts.st_size)
+            continue
+        known = names.setdefault((facts.st_dev, facts.st_ino, path in both), [])
+        if not known:
+            todo.append(Wanted(path, facts.st_size, path in both))
+        known.append(path)
+    first = {known[0]: known for known in names.values()}
+    return found | {path: content for one, content in _read(todo) for path in first[one]}
 
 
-def _facts(path: str) -> Signature | None:
+def _facts(path: str) -> os.stat_result | None:
     try:
         facts = os.stat(path)
     except (OSError, ValueError):  # no such file; or no path at all, in a record that was tampered with
         return None
-    return signature(facts) if stat.S_ISREG(facts.st_mode) else None
-
-
-def _read_once(todo: list[Wanted]) -> dict[str, Content]:
-    """Their contents; a file of many names (links) is read once."""
-    names: dict[tuple[Signature, bool], list[str]] = {}
-    for want in todo:
-        names.setdefault((want.signature, want.md5), []).append(want.path)
-    first = {paths[0]: paths for paths in names.values()}
-    return {path: content for one, content in _read([w for w in todo if w.path in first]) for path in first[one]}
+    return facts if stat.S_ISREG(facts.st_mode) else None
 
 
 def _read(todo: list[Wanted]) -> Iterator[tuple[str, Content]]:
-    total = sum(want.signature.size for want in todo)
+    total = sum(want.size for want in todo)
     with tqdm(total=total, unit="B", unit_scale=True, desc="hashing", delay=2, disable=None, leave=False) as bar:
-        for want, content in in_parallel(_read_all, todo, lambda want: want.signature.size + OPENING):
+        for want, content in in_parallel(_read_all, todo, lambda want: want.size + OPENING):
             yield want.path, content
             bar.update(content.bytes)
 
@@ -133,18 +127,16 @@ def _read_one(want: Wanted, block: memoryview) -> Content:
     try:
         with open_regular(want.path) as file:
             if is_hollow(file):
-                return Content(want.signature.size, error="nearly all of it is holes, so it was not read")
+                return Content(want.size, error="nearly all of it is holes, so it was not read")
             file.seek(0)
             # what grows while it is read, or hides its size, has an end all the same
-            while size <= want.signature.size and (count := file.readinto(block)):
+            while size <= want.size and (count := file.readinto(block)):
                 size += count
                 for digest in digests:
                     digest.update(block[:count])
-            after = signature(os.fstat(file.fileno()))
     except OSError as error:
         return Content(size, error=error.strerror or str(error))
-    kept = after if after == want.signature else None  # what was written to while it was read is not remembered
-    return Content(size, digests[0].hexdigest(), digests[1].hexdigest() if want.md5 else "", signature=kept)
+    return Content(size, digests[0].hexdigest(), digests[1].hexdigest() if want.md5 else "")
 
 
 def in_parallel(work: Callable[[list[T]], list[R]], items: list[T], cost: Callable[[T], int]) -> Iterator[tuple[T, R]]:

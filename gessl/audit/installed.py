@@ -11,12 +11,10 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import metadata
-from pathlib import Path
 from typing import NamedTuple, Self
 
 from gessl.audit.contents import read_contents
 from gessl.audit.ledger import Finding
-from gessl.audit.seen import Seen
 from gessl.layout import LOCK
 from gessl.records.provenance import PACKAGE
 
@@ -36,8 +34,6 @@ class Installed(NamedTuple):
     def check(cls, places: Sequence[str]) -> Self:
         """Compare the code of all installed packages, but for this one, with their `RECORD`s.
 
-        What this user's earlier checks read and nobody wrote to since is not read again (`gessl.audit.seen`).
-
         Args:
             places: the folders of installed packages.
         """
@@ -51,7 +47,7 @@ class Installed(NamedTuple):
                 continue
             for path, sha256 in _recorded(one):
                 wanted.setdefault(path, set()).add(sha256)  # what two of them bring may be that of either
-        contents = read_contents(wanted, seen=Seen(Path(places[-1]))) if wanted else {}
+        contents = read_contents(wanted)
         faults = dict.fromkeys(wanted.keys() - contents.keys(), "not there")
         for path, content in contents.items():
             if content.sha256 not in wanted[path]:

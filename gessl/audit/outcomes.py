@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gessl.advice import redo
+from gessl.audit.contents import Content
 from gessl.audit.ledger import Finding, Ledger
-from gessl.audit.seen import Content
 from gessl.npz import DAMAGE
 from gessl.tables.scores import OUTCOMES, SCORES, per_item, read_outcomes, read_scores
 

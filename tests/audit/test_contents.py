@@ -36,7 +36,6 @@ def test_hashes_are_those_of_the_bytes_whatever_their_number() -> None:
         assert found[path].bytes == len(data)
         assert found[path].sha256 == hashlib.sha256(data).hexdigest()
         assert found[path].md5 == (hashlib.md5(data).hexdigest() if path in ("d/0", "d/1") else "")
-        assert not found[path].cached
 
 
 def test_processes_give_what_one_gives(monkeypatch: pytest.MonkeyPatch) -> None:

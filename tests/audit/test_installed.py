@@ -18,9 +18,8 @@ FILES = {"package/__init__.py": "x = 1\n", "package/deep/core.so": "machine code
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(tmp_path: Path) -> Path:
     """A folder of installed packages, with one."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     place = tmp_path / "site-packages"
     lines = []
     for name, text in FILES.items():

@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 
-from gessl.audit import seen
 from gessl.audit.audit import audit, format_verdict
 from tests.support.toy_project import RUN, make_report, write_pin
 
@@ -383,25 +382,6 @@ def _pin_anew() -> None:
     _write(Path("results/data/toy"), record)
 
 
-def test_edits_behind_unchanged_times_are_found_by_cached_audits_too(
-    project: Path, fresh: Callable[[], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(seen, "local_devices", lambda: {project.stat().st_dev})
-    monkeypatch.setattr(seen, "SAMPLE_FILES", 0)
-    monkeypatch.setattr(seen, "SAMPLE", 0.0)
-    monkeypatch.setattr(seen, "SETTLED", 0.0)
-    for path in _files():
-        audit(cached=True)
-        known = audit(cached=True)
-        assert known.ok
-        assert known.cached_files == known.files - known.records  # not one file is read again
-        back_date(path, random.Random(str(path)))
-        verdict = audit(cached=True)
-        assert any(str(path) in f"{finding.path} {finding.what}" for finding in verdict.findings), path
-        fresh()
-
-
 def test_no_false_alarm(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draw = random.Random(0)
     head = audit().head
@@ -412,7 +392,5 @@ def test_no_false_alarm(project: Path, tmp_path: Path, monkeypatch: pytest.Monke
     elsewhere = tmp_path / "else where"
     shutil.copytree(project, elsewhere)
     monkeypatch.chdir(elsewhere)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    for cached in (False, True, True, False):
-        verdict = audit(cached=cached, expected=head)
-        assert verdict.ok, format_verdict(verdict)
+    verdict = audit(expected=head)
+    assert verdict.ok, format_verdict(verdict)

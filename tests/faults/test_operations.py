@@ -50,7 +50,6 @@ WRITING = {
     "evaluate": Case(lambda: ["evaluate", run_id()], ("results/scores",)),
     "export": Case(lambda: ["export", run_id(), "out/backbone.safetensors"]),
     "report": Case(lambda: ["report"], ("results/report",)),
-    "audit": Case(lambda: ["audit", "--cached"], ("cache",)),
     "crate": Case(lambda: ["crate", "small", "crate"], ("crate",)),
     "sign": Case(lambda: ["sign", "key"], ("signatures",)),
     "track": Case(lambda: ["track"], ("mlflow",)),
