@@ -1,24 +1,18 @@
-"""The files below a folder and their hashes, each byte read once, by as many processes as there are cores."""
+"""The files below a folder and their hashes, each byte read once, by as many threads as there are cores."""
 
 import hashlib
 import os
-import signal
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Iterable, Iterator, Mapping, Set
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from tqdm import tqdm
 
 from gessl.files import is_hollow, open_regular
 
 BLOCK = 1 << 20  # bytes read and hashed at a time: large enough for the disk, small enough for the processor's cache
-SHARE = 16 << 20  # bytes that are worth a process's while
-OPENING = 1 << 16  # as many bytes could be hashed in the time that it takes to open a file
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 class Content(NamedTuple):
@@ -109,25 +103,30 @@ def _facts(path: str) -> os.stat_result | None:
 
 
 def _read(todo: list[Wanted]) -> Iterator[tuple[str, Content]]:
+    """Hash them, the largest first, so that no core idles at the end."""
     total = sum(want.size for want in todo)
-    with tqdm(total=total, unit="B", unit_scale=True, desc="hashing", delay=2, disable=None, leave=False) as bar:
-        for want, content in in_parallel(_read_all, todo, lambda want: want.size + OPENING):
-            yield want.path, content
+    largest_first = sorted(todo, key=lambda want: want.size, reverse=True)
+    # leaving this pool waits for no thread, so Ctrl-C ends an audit at once
+    with (
+        ThreadPool(_cores()) as pool,
+        tqdm(total=total, unit="B", unit_scale=True, desc="hashing", delay=2, disable=None, leave=False) as bar,
+    ):
+        for path, content in pool.imap_unordered(_read_one, largest_first):
+            yield path, content
             bar.update(content.bytes)
 
 
-def _read_all(batch: list[Wanted]) -> list[Content]:
-    block = memoryview(bytearray(BLOCK))
-    return [_read_one(want, block) for want in batch]
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _read_one(want: Wanted, block: memoryview) -> Content:
+def _read_one(want: Wanted) -> tuple[str, Content]:
     digests = [hashlib.sha256()] + [hashlib.md5(usedforsecurity=False)] * want.md5
-    size = 0
+    size, block = 0, memoryview(bytearray(min(want.size + 1, BLOCK)))
     try:
         with open_regular(want.path) as file:
             if is_hollow(file):
-                return Content(want.size, error="nearly all of it is holes, so it was not read")
+                return want.path, Content(want.size, error="nearly all of it is holes, so it was not read")
             file.seek(0)
             # what grows while it is read, or hides its size, has an end all the same
             while size <= want.size and (count := file.readinto(block)):
@@ -135,38 +134,5 @@ def _read_one(want: Wanted, block: memoryview) -> Content:
                 for digest in digests:
                     digest.update(block[:count])
     except OSError as error:
-        return Content(size, error=error.strerror or str(error))
-    return Content(size, digests[0].hexdigest(), digests[1].hexdigest() if want.md5 else "")
-
-
-def in_parallel(work: Callable[[list[T]], list[R]], items: list[T], cost: Callable[[T], int]) -> Iterator[tuple[T, R]]:
-    """Pairs of item and result, as they get ready.
-
-    The costliest items are begun first, so that no core idles at the end; cheap ones travel to a process together, and
-    few of them not at all.
-
-    Args:
-        work: computes the results of a list of items, in their order; a function of a module.
-        items: what to work on.
-        cost: what an item costs, in bytes to hash.
-    """
-    batches: list[list[T]] = []
-    room = 0
-    for item in sorted(items, key=cost, reverse=True):
-        if room <= 0:
-            batches.append([])
-            room = SHARE
-        batches[-1].append(item)
-        room -= cost(item)
-    workers = min(
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, len(batches)
-    )
-    if workers < 2:
-        for batch in batches:
-            yield from zip(batch, work(batch), strict=True)
-        return
-    # Ctrl-C ends the processes at once, and without a word
-    with ProcessPoolExecutor(workers, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_DFL)) as pool:
-        waiting = {pool.submit(work, batch): batch for batch in batches}
-        for done in as_completed(waiting):
-            yield from zip(waiting.pop(done), done.result(), strict=True)
+        return want.path, Content(size, error=error.strerror or str(error))
+    return want.path, Content(size, digests[0].hexdigest(), digests[1].hexdigest() if want.md5 else "")

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from gessl.advice import move_away, redo
-from gessl.audit.contents import in_parallel
 from gessl.files import reason
 from gessl.layout import RECORD
 from gessl.records.record import load_record, record_id
@@ -16,7 +15,6 @@ from gessl.records.staging import STAGING
 
 Kind = Literal["altered", "missing", "orphaned", "unverifiable", "stale"]
 Cause = Literal["", "inputs", "code", "environment"]
-COST = 1 << 20  # as many bytes could be hashed in the time that it takes to check a record
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ class Ledger:
         self.maker: dict[str, Held] = {}
         self.by_id: dict[str, Held] = {}
         paths = [path for path in present if os.path.basename(path) == RECORD and not is_staged(path)]
-        self._read = dict(sorted(in_parallel(_examine_all, paths, lambda path: COST), key=lambda pair: pair[0]))
+        self._read = {path: _examine(path) for path in sorted(paths)}
         for path, read in self._read.items():
             self._take(Path(path).parent, path, read)
 
@@ -143,10 +141,6 @@ class _Examined(NamedTuple):
     record: dict[str, Any] | None = None
     id: str = ""
     fault: str = ""
-
-
-def _examine_all(paths: list[str]) -> list[_Examined]:
-    return [_examine(path) for path in paths]
 
 
 def _examine(path: str) -> _Examined:

@@ -3,13 +3,15 @@
 import hashlib
 import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from gessl.audit import contents
 from gessl.audit.audit import audit
-from gessl.audit.contents import files_below, in_parallel, read_contents
+from gessl.audit.contents import files_below, read_contents
 
 
 @pytest.fixture(autouse=True)
@@ -38,39 +40,54 @@ def test_hashes_are_those_of_the_bytes_whatever_their_number() -> None:
         assert found[path].md5 == (hashlib.md5(data).hexdigest() if path in ("d/0", "d/1") else "")
 
 
-def test_processes_give_what_one_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_give_what_one_gives(monkeypatch: pytest.MonkeyPatch) -> None:
     made = _write({f"f{number}": 1000 * number for number in range(40)})
+    monkeypatch.setattr(contents, "_cores", lambda: 1)
     alone = read_contents(made)
-    monkeypatch.setattr(contents, "SHARE", 50_000)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(3), raising=False)
+    monkeypatch.setattr(contents, "_cores", lambda: 3)
     assert read_contents(made) == alone
 
 
-def _pids(items: list[int]) -> list[int]:
-    return [os.getpid() for _ in items]
+def test_ctrl_c_ends_it_at_once() -> None:
+    _write({"a": 1, "b": 1})
+    code = """
+import os, signal, threading, time
+from gessl.audit import contents
+contents._read_one = lambda want: time.sleep(600)
+threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+contents.read_contents(["a", "b"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", timeout=60)
+    assert done.stderr.endswith("KeyboardInterrupt\n")
 
 
-def test_work_is_shared_by_processes_only_if_there_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(3), raising=False)
-    few = dict(in_parallel(_pids, list(range(5)), lambda item: 1))
-    assert few == dict.fromkeys(range(5), os.getpid())
-    many = dict(in_parallel(_pids, list(range(50)), lambda item: contents.SHARE))
-    assert many.keys() == set(range(50))
-    assert os.getpid() not in many.values()
-
-
-def test_an_audit_reads_each_file_once(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read: list[str] = []
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files that are read, as they are."""
+    found: list[str] = []
     original = contents._read_one
 
-    def count(want: contents.Wanted, block: memoryview) -> contents.Content:
-        read.append(want.path)
-        return original(want, block)
+    def read(want: contents.Wanted) -> tuple[str, contents.Content]:
+        found.append(want.path)
+        return original(want)
 
-    monkeypatch.setattr(contents, "_read_one", count)
+    monkeypatch.setattr(contents, "_read_one", read)
+    return found
+
+
+def test_an_audit_reads_each_file_once(project: Path, opened: list[str]) -> None:
     audit()
     files = [str(path) for top in ("results", "data") for path in Path(top).rglob("*") if path.is_file()]
-    assert sorted(read) == sorted(path for path in files if not path.endswith("record.json"))
+    assert sorted(opened) == sorted(path for path in files if not path.endswith("record.json"))
+
+
+def test_a_file_of_many_names_is_read_once(opened: list[str]) -> None:
+    (data,) = _write({"a": 9}).values()
+    Path("b").symlink_to("a")
+    os.link("a", "c")
+    found = read_contents(["a", "b", "c"])
+    assert {content.sha256 for content in found.values()} == {hashlib.sha256(data).hexdigest()}
+    assert len(opened) == 1
 
 
 def test_what_is_no_file_is_left_out_and_never_opened() -> None:
