@@ -1,7 +1,7 @@
 """Arrays in files, and how far two of them are apart, read in pieces so that their size does not matter."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,19 +9,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gessl.files import JSON_BYTES, parse_json
-from gessl.npz import load_npz
+from gessl.files import open_regular
+from gessl.npz import DIRECTORY, load_npz, map_npy
 
 PIECE = 1 << 22  # elements compared at a time
-# numpy has no bfloat16: its bits are kept as uint16
-SAFETENSORS = {
-    "F64": "f8", "F32": "f4", "F16": "f2", "BF16": "u2", "BOOL": "?",
-    "I64": "i8", "I32": "i4", "I16": "i2", "I8": "i1", "U64": "u8", "U32": "u4", "U16": "u2", "U8": "u1",
-}  # fmt: skip
+MANY = 2.0**63  # units in the last place, beyond which they are not counted
 
 
 class Array(NamedTuple):
-    """An array of any shape and the name of its type; `data` of a bfloat16 one holds the bits as uint16."""
+    """An array of any shape and the name of its type; `data` holds the bits of floats that numpy lacks (bfloat16)."""
 
     dtype: str
     data: NDArray[Any]
@@ -32,17 +28,39 @@ class Array(NamedTuple):
         return f"{self.dtype} {list(self.data.shape)}"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Tally:
     """How two arrays of one form differ; the fields are those of `gessl.audit.compare.Gap`."""
 
-    differing: int
-    first: str
-    max_difference: float | None
-    max_relative: float | None
-    max_ulps: int | None
-    worst: str | None
-    one_sided: int
+    differing: int = 0
+    first: str | None = None
+    max_difference: float | None = None
+    max_relative: float | None = None
+    max_ulps: int | None = None
+    worst: str | None = None
+    one_sided: int = 0
+
+    def add(self, array: Array, places: NDArray[np.intp], u: NDArray[Any], v: NDArray[Any]) -> None:
+        """Count the elements of `array` at these places, whose values `u` and `v` differ."""
+        self.differing += places.size
+        self.first = self.first or f"{_index(places[0], array)}: {u[0]!s} -> {v[0]!s}"
+        if u.dtype.kind not in "fiu" or u.dtype.itemsize > 8:
+            return
+        self.one_sided += int((np.isfinite(u) != np.isfinite(v)).sum())
+        finite = np.isfinite(u) & np.isfinite(v)
+        if not finite.any():
+            return
+        u, v, places = u[finite], v[finite], places[finite]
+        far, sizes = _distances(u, v), np.abs([u.astype(np.float64), v.astype(np.float64)])
+        low, high = sizes.min(0), sizes.max(0)
+        if self.max_difference is None or far.max() > self.max_difference:
+            self.max_difference, self.worst = float(far.max()), _index(places[far.argmax()], array)
+        relative = far / np.where(high > 0, high, 1)  # 0 and -0 differ in bits only
+        self.max_relative = max(self.max_relative or 0.0, float(relative.max()))
+        if u.dtype.kind == "f":
+            with np.errstate(over="ignore"):
+                ulps = (far / _ulp(low, array.dtype)).max()
+            self.max_ulps = max(self.max_ulps or 0, int(min(ulps, MANY)))
 
 
 def open_arrays(path: Path) -> Mapping[str, Array]:
@@ -52,60 +70,40 @@ def open_arrays(path: Path) -> Mapping[str, Array]:
         Exception: the reader's, where it is not such a file.
     """
     if path.suffix == ".safetensors":
-        return dict(_safetensors(path))
-    if path.suffix == ".npy":
-        data = np.load(path, mmap_mode="r", allow_pickle=False)
-        return {"": Array(str(data.dtype), data)}
-    return {name: Array(str(data.dtype), data) for name, data in load_npz(path).items()}
+        return _safetensors(path)
+    arrays = {"": map_npy(path)} if path.suffix == ".npy" else load_npz(path)
+    return {name: Array(str(data.dtype), data) for name, data in arrays.items()}
 
 
-def _safetensors(path: Path) -> Iterator[tuple[str, Array]]:
-    """Read with numpy alone (https://huggingface.co/docs/safetensors/index#format), bfloat16 included."""
-    data = np.memmap(path, dtype=np.uint8, mode="r")
-    length = int.from_bytes(data[:8].tobytes(), "little")
-    if length > JSON_BYTES:
-        raise ValueError(f"a header of {length} bytes")
-    header = parse_json(data[8 : 8 + length].tobytes())
-    for name, entry in header.items():
-        if name == "__metadata__":
-            yield name, Array("text", np.array(json.dumps(entry, sort_keys=True)))
-            continue
-        dtype = np.dtype(SAFETENSORS[entry["dtype"]]).newbyteorder("<")
-        first, last = (8 + length + offset for offset in entry["data_offsets"])
-        values = data[first:last].view(dtype).reshape(entry["shape"])
-        yield name, Array("bfloat16" if entry["dtype"] == "BF16" else dtype.name, values)
+def _safetensors(path: Path) -> dict[str, Array]:
+    """The tensors, mapped into memory, and the metadata as text."""
+    import torch
+    from safetensors import safe_open
+
+    with open_regular(path) as file:
+        length = int.from_bytes(file.read(8), "little")
+    if length > DIRECTORY:
+        raise ValueError(f"its header is longer than {DIRECTORY} bytes")
+    with safe_open(path, "pt") as tensors:
+        found = {"__metadata__": Array("text", np.array(json.dumps(tensors.metadata(), sort_keys=True)))}
+        for name in tensors.keys():  # noqa: SIM118
+            tensor = tensors.get_tensor(name)
+            dtype = str(tensor.dtype).removeprefix("torch.")
+            if tensor.is_floating_point() and not hasattr(np, dtype):
+                tensor = tensor.view(getattr(torch, f"uint{8 * tensor.itemsize}"))
+            found[name] = Array(dtype, tensor.numpy())
+    return found
 
 
 def compare_arrays(old: Array, new: Array) -> Tally | None:
     """How two arrays of the same form differ, or None if all bits are the same."""
-    a, b = old.data.reshape(-1), new.data.reshape(-1)
-    differing = one_sided = 0
-    first: str | None = None
-    far: list[tuple[float, float, int, int]] = []
+    a, b, tally = old.data.reshape(-1), new.data.reshape(-1), Tally()
     for start in range(0, a.size, PIECE):
         x, y = _native(a[start : start + PIECE]), _native(b[start : start + PIECE])
         places = np.flatnonzero(_bits(x) != _bits(y))
-        if not places.size:
-            continue
-        differing += places.size
-        x, y, places = x[places], y[places], places + start
-        u, v = _values(x, old.dtype), _values(y, old.dtype)
-        first = first or f"{_index(places[0], old)}: {u[0]!s} -> {v[0]!s}"
-        if u.dtype.kind in "fiu" and u.dtype.itemsize <= 8:
-            finite = np.isfinite(u) & np.isfinite(v)
-            one_sided += int((np.isfinite(u) != np.isfinite(v)).sum())
-            if finite.any():
-                distance, relative, place = _distances(u[finite], v[finite])
-                ulps = _ulps(x[finite], y[finite]) if u.dtype.kind == "f" else 0
-                far.append((distance, relative, ulps, int(places[finite][place])))
-    if first is None:
-        return None
-    if not far:
-        return Tally(differing, first, None, None, None, None, one_sided)
-    distances, relatives, ulps_of, places_of = zip(*far, strict=True)
-    worst = _index(places_of[distances.index(max(distances))], old)
-    floats = old.dtype == "bfloat16" or old.data.dtype.kind == "f"
-    return Tally(differing, first, max(distances), max(relatives), max(ulps_of) if floats else None, worst, one_sided)
+        if places.size:
+            tally.add(old, start + places, _values(x[places], old.dtype), _values(y[places], old.dtype))
+    return tally if tally.differing else None
 
 
 def _index(place: int, array: Array) -> str:
@@ -113,7 +111,7 @@ def _index(place: int, array: Array) -> str:
 
 
 def _native(piece: NDArray[Any]) -> NDArray[Any]:
-    return np.ascontiguousarray(piece, dtype=piece.dtype.newbyteorder("="))
+    return piece.astype(piece.dtype.newbyteorder("="), copy=False)
 
 
 def _bits(piece: NDArray[Any]) -> NDArray[Any]:
@@ -122,36 +120,26 @@ def _bits(piece: NDArray[Any]) -> NDArray[Any]:
 
 
 def _values(piece: NDArray[Any], dtype: str) -> NDArray[Any]:
-    return (piece.astype(np.uint32) << 16).view(np.float32) if dtype == "bfloat16" else piece
+    """As numbers that numpy knows."""
+    if dtype == "text" or piece.dtype.kind != "u" or dtype.startswith("uint"):
+        return piece
+    import torch
+
+    values: NDArray[Any] = torch.from_numpy(piece).view(getattr(torch, dtype)).float().numpy()
+    return values
 
 
-def _distances(u: NDArray[Any], v: NDArray[Any]) -> tuple[float, float, int]:
-    """Largest |u - v|, largest |u - v| / max(|u|, |v|), and the place of the former, of finite numbers."""
-    x, y = u.astype(np.float64), v.astype(np.float64)
+def _distances(u: NDArray[Any], v: NDArray[Any]) -> NDArray[np.float64]:
+    """|u - v|; exact for integers, whose difference fits in an unsigned one, which wraps around to it."""
     if u.dtype.kind == "f":
         with np.errstate(over="ignore"):
-            far = np.abs(x - y)
-    else:  # exact: the difference of 64-bit integers fits in an unsigned one, which wraps around to it
-        high, low = np.maximum(u, v).astype(np.uint64), np.minimum(u, v).astype(np.uint64)
-        far = (high - low).astype(np.float64)
-    largest = np.maximum(np.abs(x), np.abs(y))
-    relative = far / np.where(largest > 0, largest, 1)  # 0 and -0 differ in bits only
-    return float(far.max()), float(relative.max()), int(far.argmax())
+            return np.abs(u.astype(np.float64) - v.astype(np.float64))
+    return (np.maximum(u, v) - np.minimum(u, v)).view(f"u{u.dtype.itemsize}").astype(np.float64)
 
 
-def _ulps(x: NDArray[Any], y: NDArray[Any]) -> int:
-    """Largest number of steps from one float to the next that lead from x to y; 0 and -0 are one place.
+def _ulp(size: NDArray[np.float64], dtype: str) -> NDArray[np.float64]:
+    """The unit in the last place of floats of this type and size: how far the next one is."""
+    import torch
 
-    Floats of one sign are ordered as their bits are, which counts the steps (B. Dawson, "Comparing floating point
-    numbers", 2012: https://randomascii.wordpress.com/2012/02/25/).
-    """
-    bits = 8 * x.dtype.itemsize - 1
-
-    def ordered(piece: NDArray[Any]) -> NDArray[np.uint64]:
-        raw = _bits(piece).astype(np.uint64)
-        sign, size = raw >> np.uint64(bits), raw & np.uint64((1 << bits) - 1)
-        zero = np.uint64(1 << 63)
-        return np.where(sign > 0, zero - size, zero + size)
-
-    first, second = ordered(x), ordered(y)
-    return int((np.maximum(first, second) - np.minimum(first, second)).max())
+    info = torch.finfo(getattr(torch, dtype))
+    return np.ldexp(info.eps, np.frexp(np.maximum(size, info.tiny))[1] - 1)

@@ -46,7 +46,7 @@ class Gap:
         first: the first of these: its place, and the value in either version.
         max_difference: largest |a - b|, over elements that are finite numbers in both.
         max_relative: largest |a - b| / max(|a|, |b|) over the same.
-        max_ulps: largest distance in units in the last place over the same: how many floats of the type lie between.
+        max_ulps: largest |a - b| in units in the last place of the smaller one, over the same.
         worst: place of `max_difference`.
         one_sided: elements that are finite in one version only (NaN or infinity in the other).
     """

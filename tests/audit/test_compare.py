@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from gessl.audit import arrays
+from gessl.audit.arrays import open_arrays
 from gessl.audit.compare import Gap, compare_files, plain
 
 Pair = tuple[Path, Path]
@@ -68,6 +70,7 @@ def test_safetensors_of_every_kind_are_told_by_tensor(pair: Callable[[str], Pair
     old = {
         "weight": torch.randn(8, 3),
         "half": torch.randn(6).bfloat16(),
+        "tiny": torch.linspace(-2, 2, 5).to(torch.float8_e4m3fn),
         "steps": torch.tensor(2**60),
         "flags": torch.tensor([True, False]),
         "same": torch.randn(4),
@@ -77,6 +80,7 @@ def test_safetensors_of_every_kind_are_told_by_tensor(pair: Callable[[str], Pair
     new = {name: tensor.clone() for name, tensor in old.items() if name != "gone"}
     new["weight"][5, 1] = torch.nextafter(new["weight"][5, 1], torch.tensor(9.0))
     new["half"][2] *= -2
+    new["tiny"][3] = 1.25
     new["steps"] += 1  # floats of 64 bits cannot tell these two apart
     new["flags"][0] = False
     new["shape"] = torch.zeros(3, 2)
@@ -84,15 +88,62 @@ def test_safetensors_of_every_kind_are_told_by_tensor(pair: Callable[[str], Pair
     for path, tensors in zip(paths, (old, new), strict=True):
         save_file(tensors, path, metadata={"format": "pt"})
     gaps = {gap.part: gap for gap in compare_files(*paths)}
-    assert set(gaps) == {"weight", "half", "steps", "flags", "gone", "shape"}
+    assert set(gaps) == {"weight", "half", "tiny", "steps", "flags", "gone", "shape"}
     assert (gaps["weight"].differing, gaps["weight"].max_ulps, gaps["weight"].worst) == (1, 1, "[5, 1]")
     assert gaps["weight"].max_difference == float((old["weight"].double() - new["weight"].double()).abs().max())
     assert gaps["half"].what == "bfloat16 [6]"
     assert gaps["half"].max_difference == float((old["half"].double() - new["half"].double()).abs().max())
+    assert (gaps["tiny"].what, gaps["tiny"].first) == ("float8_e4m3fn [5]", "[3]: 1.0 -> 1.25")
+    assert (gaps["tiny"].max_difference, gaps["tiny"].max_ulps) == (0.25, 2)
     assert (gaps["steps"].differing, gaps["steps"].max_difference) == (1, 1)
     assert (gaps["flags"].differing, gaps["flags"].max_difference) == (1, None)
     assert gaps["gone"].what == "only in the first"
     assert gaps["shape"].what == "float32 [2, 3] -> float32 [3, 2]"
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("value", [1.0, 3.0, 1e-7, 0.0])
+def test_the_next_float_is_one_unit_in_the_last_place_away(
+    pair: Callable[[str], Pair], dtype: torch.dtype, value: float
+) -> None:
+    old = torch.tensor([value], dtype=dtype)
+    bits = old.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[old.itemsize])
+    paths = pair("x.safetensors")
+    save_file({"x": old}, paths[0])
+    save_file({"x": (bits + 1).view(dtype)}, paths[1])
+    assert [gap.max_ulps for gap in compare_files(*paths)] == [1]
+
+
+def _header(text: bytes | None = None, length: int | None = None, **fields: Any) -> bytes:
+    text = text or json.dumps({"x": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]} | fields}).encode()
+    return (len(text) if length is None else length).to_bytes(8, "little") + text
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"",
+        _header(length=1 << 63),
+        _header(length=50 << 20),
+        _header(shape=[1 << 40]),
+        _header(shape=[1 << 33, 1 << 33]),
+        _header(shape=[3]),
+        _header(shape=[-2]),
+        _header(data_offsets=[8, 0]),
+        _header(data_offsets=[0, 1 << 50]),
+        _header(dtype="O"),
+        _header(b'{"x": ' * 10_000),
+        _header(b"\xff{}"),
+    ],
+)
+def test_a_header_that_lies_is_an_error_and_the_bytes_are_compared(pair: Callable[[str], Pair], header: bytes) -> None:
+    paths = pair("x.safetensors")
+    save_file({"x": torch.zeros(2)}, paths[0])
+    paths[1].write_bytes(header + bytes(8))
+    with pytest.raises((ValueError, SafetensorError)):
+        open_arrays(paths[1])
+    (gap,) = compare_files(*paths)
+    assert gap.what.endswith("bytes")
 
 
 def test_what_is_no_number_is_counted_apart(pair: Callable[[str], Pair]) -> None:
