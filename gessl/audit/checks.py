@@ -17,8 +17,9 @@ from gessl.data.pin import folder_md5, read_manifest, read_pin, within_pin
 from gessl.errors import UserError
 from gessl.files import sha256_file
 from gessl.layout import LOCK, RAW, RECORD, manifest_dir, pin, step_folder
-from gessl.records.provenance import STEPS, step_fingerprint
+from gessl.records.provenance import step_fingerprint
 from gessl.records.staging import STAGING
+from gessl.records.steps import STEPS
 
 
 def _difference(entry: dict[str, Any], content: Content) -> str | None:

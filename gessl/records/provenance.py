@@ -20,19 +20,10 @@ from gessl.notices import say
 from gessl.records.git import LINK, SUBMODULE, GitError, Objects, TreeEntry, git, place_in_repository
 from gessl.records.loaded import require_loaded_from_sources
 from gessl.records.present import FILE, blobs_in, digest, hashes_in, is_source, sources_hash
+from gessl.records.steps import STEPS, StepType
 
 PACKAGE = Path(__file__).resolve().parents[1]
 LIBRARIES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "safetensors", "pydantic")
-STEPS = {
-    "fetch": "gessl.data.fetch",
-    "prepare": "gessl.data.prepare",
-    "tasks": "gessl.evaluation.draw",
-    "pretrain": "gessl.training.pretrain",
-    "evaluate": "gessl.evaluation.step",
-    "bundle": "gessl.records.bundle",
-    "report": "gessl.report.step",
-}
-"""The module that makes each step, as in the workflow's rules: what it imports re-runs the step."""
 _SUFFIXES = EXTENSION_SUFFIXES + SOURCE_SUFFIXES + BYTECODE_SUFFIXES  # in Python's order
 STEM = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 TRACKED = ("gessl", "config", "workflow", "Snakefile")  # what, besides the settings, may decide a result
@@ -172,20 +163,19 @@ def step_fingerprint(step: str, config: dict[str, Any]) -> str | None:
     Raises:
         ValueError: the settings name a base method that is not in this package.
     """
-    if step not in STEPS:
-        return None
-    return fingerprint(STEPS[step], *_plug_ins(config))
+    kind = STEPS.get(step)
+    return fingerprint(kind.module, *_plug_ins(kind, config)) if kind else None
 
 
-def _plug_ins(config: Mapping[str, Any]) -> Iterator[str]:
-    """The modules that settings name: a base method, a protocol."""
-    for room, key in (("methods", "method_name"), ("protocols", "protocol")):
-        name = config.get(key)
-        stem = name.replace("/", "__").replace("-", "_") if isinstance(name, str) else name
-        if name is not None and not (isinstance(stem, str) and STEM.fullmatch(stem)):  # a path leads elsewhere
-            raise ValueError(f"{str(name)[:20]!r}: no name of a plug-in in gessl/{room}")
-        if name is not None:
-            yield f"gessl.{room}.{stem}"
+def _plug_ins(step: StepType, config: Mapping[str, Any]) -> Iterator[str]:
+    """The module that a step's settings name: a base method, a protocol."""
+    name = config.get(step.key)
+    if name is None:
+        return
+    stem = name.replace("/", "__").replace("-", "_") if isinstance(name, str) else ""
+    if not STEM.fullmatch(stem):  # a path leads elsewhere
+        raise ValueError(f"{str(name)[:20]!r}: no name of a plug-in in gessl/{step.plug_ins}")
+    yield f"gessl.{step.plug_ins}.{stem}"
 
 
 def _source(name: str) -> Path | None:

@@ -30,7 +30,7 @@ class Step:
     attempt clears the rest. Two processes cannot make the same folder at once.
 
     Args:
-        kind: the step's verb ("fetch", "prepare", "tasks", "pretrain", "evaluate", "report").
+        kind: the step's verb (see `gessl.records.steps`; what a study makes has one of its own).
         name: what it made (data set, run id, grid).
         out: the folder of the outputs.
         inputs: files read; each is hashed and compared with its maker's record.

@@ -14,7 +14,8 @@ import pytest
 from gessl.errors import UserError
 from gessl.methods import method_names
 from gessl.records import provenance
-from gessl.records.provenance import STEPS, code_state, environment, fingerprint, step_fingerprint
+from gessl.records.provenance import code_state, environment, fingerprint, step_fingerprint
+from gessl.records.steps import STEPS
 from tests.conftest import ROOT
 
 FILES = {
@@ -191,14 +192,15 @@ def test_each_steps_fingerprint_is_that_of_the_workflows_rule() -> None:
     """Or the audit and Snakemake would not agree on what is stale."""
     rules = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "workflow/rules").glob("*.smk"))
     named = set(re.findall(r'\bstate\(\s*"(gessl\.[a-z.]+)"', rules))
-    assert named == set(STEPS.values()) - {STEPS["bundle"]}, "a bundle is made along with what it stands for"
-    for step, module in STEPS.items():
+    modules = {verb: step.module for verb, step in STEPS.items()}
+    assert named == set(modules.values()) - {modules["bundle"]}, "a bundle is made along with what it stands for"
+    for step, module in modules.items():
         assert step_fingerprint(step, {}) == fingerprint(module)
     for step in ("tasks", "evaluate"):
         asked = step_fingerprint(step, {"protocol": "knn/5nn-euclid"})
-        assert asked == fingerprint(STEPS[step], "gessl.protocols.knn__5nn_euclid") != fingerprint(STEPS[step])
+        assert asked == fingerprint(modules[step], "gessl.protocols.knn__5nn_euclid") != fingerprint(modules[step])
     found = {name: step_fingerprint("pretrain", {"method_name": name}) for name in method_names()}
-    assert found["simclr"] == fingerprint(STEPS["pretrain"], "gessl.methods.simclr")
+    assert found["simclr"] == fingerprint(modules["pretrain"], "gessl.methods.simclr")
     assert len(set(found.values())) > 1
     assert step_fingerprint("other", {}) is None
     with pytest.raises(ValueError, match=r"gessl\.methods\.none: no such module"):

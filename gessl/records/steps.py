@@ -1,0 +1,31 @@
+"""The steps of the pipeline: what makes each, and what its settings bring in."""
+
+from typing import NamedTuple
+
+
+class StepType(NamedTuple):
+    """One step.
+
+    Attributes:
+        module: what makes it, as in the workflow's rules: what this imports re-runs the step.
+        plug_ins: the sub-package of which its settings name a module; empty for none.
+        key: of its settings, under which they do.
+        replayable: whether its record says all that it takes to make it again.
+    """
+
+    module: str
+    plug_ins: str = ""
+    key: str = ""
+    replayable: bool = True
+
+
+STEPS = {
+    "fetch": StepType("gessl.data.fetch", replayable=False),  # its publisher has the bytes
+    "prepare": StepType("gessl.data.prepare"),
+    "tasks": StepType("gessl.evaluation.draw", "protocols", "protocol"),
+    "pretrain": StepType("gessl.training.pretrain", "methods", "method_name"),
+    "evaluate": StepType("gessl.evaluation.step", "protocols", "protocol"),
+    "bundle": StepType("gessl.records.bundle", replayable=False),  # it stands for others, and makes nothing
+    "report": StepType("gessl.report.step"),
+}
+"""By the verb that commands and records name them by, in the order of the pipeline."""
