@@ -18,11 +18,12 @@ from gessl.errors import UserError
 from gessl.files import sha256_file
 from gessl.layout import LOCK, RAW, RECORD, manifest_dir, pin, step_folder
 from gessl.records.provenance import step_fingerprint
+from gessl.records.record import Input, Output, Record
 from gessl.records.staging import STAGING
 from gessl.records.steps import STEPS
 
 
-def _difference(entry: dict[str, Any], content: Content) -> str | None:
+def _difference(entry: Output, content: Content) -> str | None:
     """How a file differs from a record's entry."""
     if content.bytes != entry["bytes"]:
         return f"{content.bytes} bytes, recorded are {entry['bytes']}"
@@ -82,11 +83,11 @@ def check_inputs(ledger: Ledger, contents: dict[str, Content]) -> Iterator[Findi
                 yield Finding("altered", str(held.folder / RECORD), what, again)
 
 
-def _same(entry: dict[str, Any], output: dict[str, Any]) -> bool:
-    return all(entry[key] == output[key] for key in ("path", "bytes", "sha256"))
+def _same(entry: Input, output: Output) -> bool:
+    return (entry["path"], entry["bytes"], entry["sha256"]) == (output["path"], output["bytes"], output["sha256"])
 
 
-def _outside(ledger: Ledger, held: Held, entry: dict[str, Any], content: Content | None) -> Iterator[Finding]:
+def _outside(ledger: Ledger, held: Held, entry: Input, content: Content | None) -> Iterator[Finding]:
     """Check an input that no step made: a pin, raw data, the registry."""
     path = entry["path"]
     again = redo(held.folder, WORKFLOW)
@@ -120,7 +121,7 @@ def check_present(ledger: Ledger) -> Iterator[Finding]:
             yield Finding("stale", folder, f"made in another environment than {LOCK} states", fix, "environment")
 
 
-def _fingerprint_now(record: dict[str, Any]) -> str | None:
+def _fingerprint_now(record: Record) -> str | None:
     try:
         return step_fingerprint(record["step"], record["config"])
     except (ValueError, SyntaxError):  # its module is gone, or being edited

@@ -18,10 +18,9 @@ from gessl.errors import UserError
 from gessl.files import has_content, sha256_file
 from gessl.layout import LOCK, RAW, RECORD, RESULTS
 from gessl.records.provenance import PACKAGE
-from gessl.records.record import read_record
+from gessl.records.record import Output, Record, read_record
 from gessl.tables.scores import SCORES, read_scores
 
-Record = dict[str, Any]
 SECTIONS = ("config", "data", "code", "environment", "run")
 SHOWN = 5  # differing parts of a file that people are told
 FILES = 20  # changed sources that people are told
@@ -132,7 +131,7 @@ class _Score(NamedTuple):
     ends: list[float]  # of the interval over test items; empty where there is none
 
 
-def _as_recorded(entry: dict[str, Any]) -> bool:
+def _as_recorded(entry: Output) -> bool:
     return has_content(entry["path"], entry["bytes"], entry["sha256"])
 
 

@@ -5,12 +5,12 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from gessl.advice import move_away, redo
 from gessl.files import reason
 from gessl.layout import RECORD
-from gessl.records.record import load_record, record_id
+from gessl.records.record import Record, load_record, record_id
 from gessl.records.staging import STAGING
 
 Kind = Literal["altered", "missing", "orphaned", "unverifiable", "stale"]
@@ -37,7 +37,7 @@ class Held:
     """
 
     folder: Path
-    record: dict[str, Any]
+    record: Record
     claims: frozenset[str]
     ids: frozenset[str]
     id: str
@@ -106,7 +106,7 @@ class Ledger:
     def parents(self, held: Held) -> list[Held]:
         """Makers of the inputs of `held`, as recorded, or else as they are now."""
         entries = held.record["inputs"]
-        makers = (self.by_id.get(entry["record"]) or self.maker.get(entry["path"]) for entry in entries)
+        makers = (self.by_id.get(entry["record"] or "") or self.maker.get(entry["path"]) for entry in entries)
         return list({maker.folder: maker for maker in makers if maker}.values())
 
     def in_unreadable(self, path: str) -> bool:
@@ -138,7 +138,7 @@ class _Examined(NamedTuple):
     """A record's file: its size, the record if it is one, the id of its content, what betrays that it was altered."""
 
     bytes: int
-    record: dict[str, Any] | None = None
+    record: Record | None = None
     id: str = ""
     fault: str = ""
 

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from gessl.audit.environments import interpreter_for
 from gessl.audit.installed import Installed
 from gessl.audit.isolated import clean_environment, installed_in, isolated
-from gessl.audit.recorded import STEPS, recorded_spec
+from gessl.audit.recorded import recorded_spec
 from gessl.audit.repository import recorded_code
 from gessl.errors import UserError
 from gessl.files import atomic_json, sha256_file
@@ -24,9 +24,9 @@ from gessl.layout import RAW, RECORD, REFERENCES, RESULTS, WEIGHTS, WORK
 from gessl.notices import say
 from gessl.records.chain import chain
 from gessl.records.provenance import PACKAGE
-from gessl.records.record import read_record
+from gessl.records.record import Input, Record, read_record
+from gessl.records.steps import STEPS
 
-Record = dict[str, Any]
 FEW = 8  # processes that any machine can run
 GRACE = 10  # seconds that a step has to end when the replay is stopped
 SPEC = Path("replay.json")  # what the step is told, in the scratch project
@@ -57,12 +57,13 @@ def rebuilt(folder: Path, record: Record, *, here: bool = False) -> Iterator[Reb
         UserError: the step, its code, inputs, settings or environment cannot be had again, or the step failed.
     """
     what = f"{record['step']} {record['name']}"
-    if record["step"] not in STEPS:
+    replayable = [step for step, kind in STEPS.items() if kind.replayable]
+    if record["step"] not in replayable:
         raise UserError(
             f"{what}: raw data come from their publishers and cannot be rebuilt; `gessl audit` compares them with their"
             " pin"
             if record["step"] == "fetch"
-            else f"{what}: only {', '.join(STEPS)} can be replayed"
+            else f"{what}: only {', '.join(replayable)} can be replayed"
         )
     inputs = _verified_inputs(record)
     with _gone_when_stopped(), recorded_code(record["code"], what) as (scratch, code):
@@ -205,7 +206,7 @@ def _stop(child: subprocess.Popen[bytes]) -> None:
 
 
 def _require_same_step(record: Record, made: Record, what: str) -> None:
-    def files(entries: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    def files(entries: list[Input]) -> list[tuple[str, str]]:
         return sorted((entry["path"], entry["sha256"]) for entry in entries)
 
     for name, same in {

@@ -8,9 +8,8 @@ from gessl.audit.find import read_object
 from gessl.errors import UserError
 from gessl.identity import science_hash
 from gessl.layout import DEPTHS, run_dir
+from gessl.records.record import Record
 
-Record = dict[str, Any]
-STEPS = ("prepare", "tasks", "pretrain", "evaluate", "report")
 NAME = re.compile(r"\w[\w.+-]{0,254}", re.ASCII)  # of what a step makes, or a part of it: no option, and no path
 
 

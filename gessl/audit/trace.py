@@ -13,7 +13,7 @@ from gessl.files import has_content, sha256_file
 from gessl.layout import RAW, RECORD, RESULTS, run_dir
 from gessl.npz import DAMAGE
 from gessl.records.facts import SHORT, code_facts, mlflow_runs, record_facts
-from gessl.records.record import load_record, project_path
+from gessl.records.record import Input, Output, Record, load_record, project_path
 from gessl.tables.scores import OUTCOMES, read_outcomes
 
 TABLE = "scores.csv"
@@ -64,7 +64,7 @@ class _Tracer:
         self._raw_md5: dict[Path, str] = {}
         self._mlflow = mlflow_runs()
 
-    def _as_recorded(self, entry: dict[str, Any]) -> bool:
+    def _as_recorded(self, entry: Output) -> bool:
         """Whether the file of a record's entry is there, byte for byte."""
         wanted = (entry["path"], entry["bytes"], entry["sha256"])
         if wanted not in self._compared:
@@ -90,10 +90,10 @@ class _Tracer:
         return make_node(f"cell {name} = {cell.get('text')}", self._claimed(ids) and not lost, facts, children)
 
     @staticmethod
-    def _rows(entry: dict[str, Any], wanted: set[str]) -> list[dict[str, str]]:
+    def _rows(entry: Output, wanted: set[str]) -> list[dict[str, str]]:
         return list(score_rows(Path(entry["path"]), wanted))
 
-    def _number(self, name: str, cell: dict[str, Any], record: dict[str, Any] | None, wanted: set[str]) -> Node:
+    def _number(self, name: str, cell: dict[str, Any], record: Record | None, wanted: set[str]) -> Node:
         """Whether the cell's text is what its scores give, computed as the report does."""
         title = f"the number of cell {name}, from its scores"
         if record is None or "runs" not in record["config"] or len(name) == EARLIER:
@@ -108,7 +108,7 @@ class _Tracer:
             return make_node(title, False, {"fault": str(error)}, [])
         return make_node(title, made == cell, {"made again": str(made and made["text"])}, [])
 
-    def score(self, row: dict[str, str], path: Path, read: dict[str, Any] | None = None) -> Node:
+    def score(self, row: dict[str, str], path: Path, read: Output | None = None) -> Node:
         """One row of a score table; `read` is what the record of a report says of that table."""
         interval = f", 95 % {row['ci_kind']} {row['ci_lo']} to {row['ci_hi']}" if row.get("ci_kind") else ""
         facts = {
@@ -185,7 +185,7 @@ class _Tracer:
         self._depth -= 1
         return node
 
-    def _outputs(self, record: dict[str, Any]) -> Node:
+    def _outputs(self, record: Record) -> Node:
         """All that a step wrote, as one node."""
         outputs = record["outputs"]
         wrong = [output["path"] for output in outputs if not self._as_recorded(output)]
@@ -193,7 +193,7 @@ class _Tracer:
         facts = {"altered or missing": ", ".join(wrong[:SHOWN]) + more} if wrong else {}
         return make_node(f"wrote {len(outputs)} file{'s' if len(outputs) != 1 else ''}", not wrong, facts, [])
 
-    def _input(self, entry: dict[str, Any], maker: Path | None) -> Node:
+    def _input(self, entry: Input, maker: Path | None) -> Node:
         path = Path(entry["path"])
         verified = self._as_recorded(entry)
         facts = {"sha256": entry["sha256"][:SHORT]}
@@ -241,14 +241,14 @@ class _Tracer:
         return sound and entry is not None and self._as_recorded(entry)
 
 
-def _output(path: Path) -> dict[str, Any] | None:
+def _output(path: Path) -> Output | None:
     """What the record around a file says of it."""
     folder = _maker_folder(path)
     record, _ = _load(folder) if folder else (None, False)
     return next((e for e in record["outputs"] if e["path"] == path.as_posix()), None) if record else None
 
 
-def _load(folder: Path) -> tuple[dict[str, Any] | None, bool]:
+def _load(folder: Path) -> tuple[Record | None, bool]:
     """The record in `folder`, if it can be read, and whether it is unaltered."""
     try:
         record, fault = load_record(folder / RECORD)

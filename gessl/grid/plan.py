@@ -21,7 +21,7 @@ from gessl.grid.cells import PlannedScience
 from gessl.grid.status import table
 from gessl.layout import RECORD, RESULTS, data_dir, manifest_dir, pin, report_dir, run_dir, scores_dir, tasks_dir
 from gessl.protocols.contract import Protocol
-from gessl.records.record import load_record
+from gessl.records.record import Record, load_record
 
 HOUR, MEGABYTE = 3600.0, 1e6
 # what decides the cost of a step: these parts of a run's science, of its `train`, and of its `gessl`, less `NUMBERS`
@@ -135,7 +135,7 @@ def _scored(kind: str, protocols: Iterable[Mapping[str, Any]], gpu: bool) -> str
     return canonical_json([kind.removesuffix("+gessl"), list(protocols), gpu])
 
 
-def _records(part: str) -> Iterable[dict[str, Any]]:
+def _records(part: str) -> Iterable[Record]:
     for path in sorted(RESULTS.glob(f"{part}/*/{RECORD}")):
         try:
             yield load_record(path)[0]

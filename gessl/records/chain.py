@@ -2,11 +2,8 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-from gessl.records.record import maker_of
-
-Record = dict[str, Any]
+from gessl.records.record import Record, maker_of
 
 
 def chain(records: Iterable[Record]) -> dict[str, Record | None]:

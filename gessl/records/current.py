@@ -8,7 +8,7 @@ from typing import Any
 from gessl.files import sha256_file
 from gessl.layout import LOCK, RAW, RECORD
 from gessl.records.provenance import step_fingerprint
-from gessl.records.record import parse_record
+from gessl.records.record import Record, parse_record
 
 MakerOf = Callable[[Path], str | None]
 
@@ -24,7 +24,7 @@ def is_current(step: str, folder: Path, config: Mapping[str, Any]) -> bool:
     )
 
 
-def read_if_any(folder: Path) -> dict[str, Any] | None:
+def read_if_any(folder: Path) -> Record | None:
     """The record in `folder`; None where there is none yet, or a broken one, which the audit names."""
     try:
         return parse_record((folder / RECORD).read_bytes())
@@ -38,7 +38,7 @@ def lock_hash() -> str | None:
 
 
 def why_outdated(
-    step: str, record: Mapping[str, Any], config: Mapping[str, Any] | None, lock: str | None, maker_of: MakerOf
+    step: str, record: Record, config: Mapping[str, Any] | None, lock: str | None, maker_of: MakerOf
 ) -> str | None:
     """Why the step would make something else now; None if it would not.
 

@@ -4,18 +4,19 @@ from typing import Any
 
 from gessl.files import read_json, sha256_json
 from gessl.layout import MLFLOW_RUNS
+from gessl.records.record import Record
 
 SHORT = 12  # hex digits of a hash that people are shown
 
 
-def code_facts(record: dict[str, Any]) -> str:
+def code_facts(record: Record) -> str:
     """Commit, whether it had uncommitted changes, and the hash of the package's sources."""
     code = record["code"]
     commit = f"commit {code['commit'][:SHORT]}" if code.get("commit") else "no commit"
     return f"{commit}{' with uncommitted changes' if code.get('dirty') else ''}, sources {code['sources'][:SHORT]}"
 
 
-def record_facts(record: dict[str, Any]) -> dict[str, str]:
+def record_facts(record: Record) -> dict[str, str]:
     """What decided the outputs of `record`, text by name."""
     environment = record["environment"]
     libraries = environment.get("libraries") or {}

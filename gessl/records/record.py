@@ -5,10 +5,12 @@ data to the report: whoever alters one byte, or one record, breaks a link. Its f
 (`gessl.records.statement`); in code it is a flat mapping.
 """
 
+import functools
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypedDict, cast, get_origin, get_type_hints
 
 from gessl.advice import move_away, redo
 from gessl.errors import UserError
@@ -17,25 +19,43 @@ from gessl.layout import RECORD, RESULTS
 from gessl.records.statement import flat_record, statement
 
 SCHEMA = "urn:gessl:step:1"
-_FIELDS: dict[str, type | tuple[type, ...]] = {
-    "id": str,
-    "schema": str,
-    "step": str,
-    "name": str,
-    "command": list,
-    "config": dict,
-    "seed": (int, type(None)),
-    "inputs": list,
-    "outputs": list,
-    "code": dict,
-    "environment": dict,
-    "notes": dict,
-    "started": str,
-    "finished": str,
-    "seconds": (int, float),
-    "host": str,
-}
-_ENTRY: dict[str, type | tuple[type, ...]] = {"path": str, "bytes": int, "sha256": str}
+
+
+class Output(TypedDict):
+    """A file by the SHA-256 of its content."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+class Input(Output):
+    """The same, and the id of the record that made it; None for what people wrote or downloaded."""
+
+    record: str | None
+
+
+class Record(TypedDict):
+    """What a step made, of what, and how; docs/formats.md describes the fields."""
+
+    id: str
+    schema: str
+    step: str
+    name: str
+    command: list[str]
+    config: dict[str, Any]
+    seed: int | None
+    inputs: list[Input]
+    outputs: list[Output]
+    code: dict[str, Any]
+    environment: dict[str, Any]
+    notes: dict[str, Any]
+    started: str
+    finished: str
+    seconds: int | float  # as JSON has it
+    host: str
+
+
 _TEXT = (str, type(None))
 _NESTED: dict[str, dict[str, Any]] = {
     "code": {"commit": _TEXT, "dirty": _TEXT, "fingerprint": _TEXT, "rules": _TEXT, "git": _TEXT},
@@ -51,24 +71,24 @@ _NESTED: dict[str, dict[str, Any]] = {
 """Below the fields, what readers rely on where it is there (see `_fits`)."""
 
 
-def record_id(record: dict[str, Any]) -> str:
+def record_id(record: Mapping[str, Any]) -> str:
     """SHA-256 of the record's Statement without its own id, in canonical JSON."""
     return sha256_json(statement({key: value for key, value in record.items() if key != "id"}))
 
 
-def record_text(record: dict[str, Any]) -> str:
+def record_text(record: Mapping[str, Any]) -> str:
     """The one text of a record's file: any other byte, white space too, is an alteration."""
     return json.dumps(statement(record), indent=2, sort_keys=True, allow_nan=False) + "\n"
 
 
-def parse_record(data: bytes) -> dict[str, Any]:
+def parse_record(data: bytes) -> Record:
     """The record that `data` holds, not yet checked against its own id (see `record_fault`).
 
     Raises:
         ValueError: not JSON, no Statement of ours, or a field is missing or of another type.
     """
     record = flat_record(parse_json(data))
-    _require(record, _FIELDS)
+    _require(record, _kinds(Record))
     _require(record["code"], {"sources": str})
     if not _fits(record["command"], [str]):
         raise ValueError("no valid field 'command'")
@@ -77,13 +97,13 @@ def parse_record(data: bytes) -> dict[str, Any]:
             if key in record[field] and not _fits(record[field][key], kind):
                 raise ValueError(f"no valid field '{field}.{key}'")
     for entry in (*record["outputs"], *record["inputs"]):
-        _require(entry, _ENTRY)
+        _require(entry, _kinds(Output))
     for entry in record["outputs"]:
         _require_inside(entry["path"])
     for entry in record["inputs"]:
-        _require(entry, {"record": (str, type(None))})
+        _require(entry, _kinds(Input))
         _require_inside(entry["path"].removeprefix("/"))
-    return record
+    return cast(Record, record)
 
 
 def _require_inside(path: str) -> None:
@@ -108,13 +128,20 @@ def _fits(value: Any, kind: Any) -> bool:
     return isinstance(value, dict) and all(_fits(value[key], one) for key, one in kind.items() if key in value)
 
 
-def _require(entry: Any, fields: dict[str, type | tuple[type, ...]]) -> None:
+@functools.cache
+def _kinds(shape: type) -> dict[str, Any]:
+    """The types of the fields, as `isinstance` takes them: a list, say, whatever is in it."""
+    kinds = get_type_hints(shape)
+    return {name: origin if (origin := get_origin(kind)) in (dict, list) else kind for name, kind in kinds.items()}
+
+
+def _require(entry: Any, fields: dict[str, Any]) -> None:
     for key, kind in fields.items():
         if not isinstance(entry, dict) or key not in entry or not isinstance(entry[key], kind):
             raise ValueError(f"no valid field {key!r}")
 
 
-def record_fault(record: dict[str, Any], data: bytes) -> str | None:
+def record_fault(record: Record, data: bytes) -> str | None:
     """What betrays that the file `data` of `record` was altered, or None for what `Step` wrote."""
     try:
         if record_id(record) != record["id"]:
@@ -126,7 +153,7 @@ def record_fault(record: dict[str, Any], data: bytes) -> str | None:
     return None
 
 
-def load_record(path: Path) -> tuple[dict[str, Any], str | None]:
+def load_record(path: Path) -> tuple[Record, str | None]:
     """The record in a file, and what betrays that it was altered, if anything does.
 
     Raises:
@@ -138,7 +165,7 @@ def load_record(path: Path) -> tuple[dict[str, Any], str | None]:
     return record, record_fault(record, data)
 
 
-def read_record(folder: Path) -> dict[str, Any] | None:
+def read_record(folder: Path) -> Record | None:
     """The record in `folder`, or None where there is none.
 
     Raises:
@@ -163,7 +190,7 @@ def project_path(path: Path) -> Path:
     return absolute.relative_to(here) if absolute.is_relative_to(here) else absolute
 
 
-def maker_of(path: Path) -> dict[str, Any] | None:
+def maker_of(path: Path) -> Record | None:
     """The record that lists `path` (as `project_path` writes it) among its outputs, or None.
 
     Raises:
@@ -176,7 +203,7 @@ def maker_of(path: Path) -> dict[str, Any] | None:
     return None
 
 
-def describe_input(path: Path) -> dict[str, Any]:
+def describe_input(path: Path) -> Input:
     """Content hash of an input and the id of the record that made it (None for what people wrote or downloaded).
 
     Raises:
@@ -187,12 +214,11 @@ def describe_input(path: Path) -> dict[str, Any]:
     if not path.is_file():
         problem = "is a folder; name its files" if path.is_dir() else "no such file; run the step that makes it first"
         raise UserError(f"{path}: {problem}")
-    entry: dict[str, Any] = {"path": path.as_posix(), "bytes": path.stat().st_size, "sha256": sha256_file(path)}
+    file: Output = {"path": path.as_posix(), "bytes": path.stat().st_size, "sha256": sha256_file(path)}
     maker = maker_of(path)
     if maker is None and path.is_relative_to(RESULTS):
         raise UserError(f"{path}: no lineage record claims it; {move_away(path, 'run the step that makes it')}")
-    if maker and {"path": entry["path"], "bytes": entry["bytes"], "sha256": entry["sha256"]} not in maker["outputs"]:
+    if maker and file not in maker["outputs"]:
         folder = next(folder for folder in path.parents if (folder / RECORD).is_file())
         raise UserError(f"{path}: altered since it was made; {redo(folder)}")
-    entry["record"] = maker["id"] if maker else None
-    return entry
+    return {**file, "record": maker["id"] if maker else None}

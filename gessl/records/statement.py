@@ -9,6 +9,7 @@ extensions. Sources: https://github.com/in-toto/attestation/blob/main/spec/v1/st
 https://slsa.dev/spec/v1.0/provenance.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 STATEMENT = "https://in-toto.io/Statement/v1"
@@ -16,7 +17,7 @@ PROVENANCE = "https://slsa.dev/provenance/v1"
 _HOST = "urn:gessl:host:"
 
 
-def statement(record: dict[str, Any]) -> dict[str, Any]:
+def statement(record: Mapping[str, Any]) -> dict[str, Any]:
     """The Statement of a flat record, with or without its `id`."""
     code, identity = record["code"], {"invocationId": record["id"]} if "id" in record else {}
     commit = {"gitCommit": code["commit"]} if code.get("commit") else {}
@@ -75,7 +76,7 @@ def flat_record(found: Any) -> dict[str, Any]:
         raise ValueError(f"not an in-toto Statement of a step of gessl ({type(error).__name__}: {error})") from None
 
 
-def _described(entry: dict[str, Any], *facts: str) -> dict[str, Any]:
+def _described(entry: Mapping[str, Any], *facts: str) -> dict[str, Any]:
     """A file as a ResourceDescriptor."""
     annotations = {key: entry[key] for key in facts if key in entry}
     return {"name": entry["path"], "digest": {"sha256": entry["sha256"]}, "annotations": annotations}

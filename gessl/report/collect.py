@@ -18,7 +18,7 @@ from gessl.identity import require_science
 from gessl.layout import RECORD, data_dir, run_dir, scores_dir
 from gessl.npz import DAMAGE
 from gessl.protocols.contract import file_stem
-from gessl.records.record import read_record
+from gessl.records.record import Record, read_record
 from gessl.report.items import resolution
 from gessl.report.plan import PlannedRun, ReportPlan
 from gessl.tables.scores import CARDS, COLUMNS, OUTCOMES, SCORES, Card, per_item, read_cards, read_outcomes, read_scores
@@ -71,7 +71,7 @@ class Collected:
     scores: pd.DataFrame
     curves: pd.DataFrame
     sigma: pd.DataFrame
-    records: dict[str, list[dict[str, Any]]]
+    records: dict[str, list[Record]]
     configs: dict[str, dict[str, Any]]
     cards: dict[str, dict[str, Any]]
     protocols: dict[str, Card]
@@ -119,7 +119,7 @@ def collect(plan: ReportPlan) -> Collected:
     """
     rows: list[dict[str, Any]] = []
     scores, curves, sigma = [], [], []
-    records: dict[str, list[dict[str, Any]]] = {}
+    records: dict[str, list[Record]] = {}
     protocols: dict[str, Card] = {}
     configs: dict[str, dict[str, Any]] = {}
     views: dict[tuple[str, str], np.ndarray] = {}

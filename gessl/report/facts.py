@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from gessl.files import sha256_json
-from gessl.records.chain import Record
 from gessl.records.facts import SHORT
+from gessl.records.record import Record
 from gessl.report.collect import ABSENT, FAILED, FINISHED, UNSCORED, Collected
 from gessl.report.plan import ReportPlan
 from gessl.report.style import record_anchor

@@ -7,11 +7,10 @@ that the report's own record does not lead to.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from gessl.layout import RAW
-from gessl.records.chain import Record
 from gessl.records.facts import SHORT, record_facts
+from gessl.records.record import Input, Record
 from gessl.report.collect import Collected
 from gessl.report.facts import environment_anchor
 from gessl.report.style import record_anchor
@@ -104,7 +103,7 @@ def _of_record(record: Record, records: dict[str, Record | None], scores: dict[s
     )
 
 
-def _sources(inputs: Iterable[dict[str, Any]], records: dict[str, Record | None]) -> tuple[Source, ...]:
+def _sources(inputs: Iterable[Input], records: dict[str, Record | None]) -> tuple[Source, ...]:
     """The inputs by what made them."""
     found: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for entry in inputs:
@@ -121,7 +120,7 @@ def _sources(inputs: Iterable[dict[str, Any]], records: dict[str, Record | None]
     return tuple(Source(anchor, title, tuple(files)) for (anchor, title), files in found.items())
 
 
-def pin_anchor(entry: dict[str, Any]) -> str:
+def pin_anchor(entry: Input) -> str:
     """The id on the page of the raw data that the input `entry`, a DVC pin, stands for."""
     return f"d-{entry['sha256'][:SHORT]}"
 

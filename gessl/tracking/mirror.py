@@ -5,14 +5,14 @@ import json
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gessl.advice import redo
 from gessl.cluster.failed import failure_file
 from gessl.errors import UserError
 from gessl.files import atomic_json, has_content, read_json
 from gessl.layout import MLFLOW_RUNS, RECORD, RESULTS, pin, report_dir, run_dir, work_dir
-from gessl.records.record import read_record
+from gessl.records.record import Record, read_record
 from gessl.tables.scores import SCORES
 from gessl.tracking.store import database_of, public, tracking_uri, tree_id
 from gessl.tracking.values import data_version, params, points, scores
@@ -149,7 +149,7 @@ class Mirror:
             if evaluated is not None:
                 self._evaluation(name, folder, evaluated, run)
 
-    def _current(self, kind: str, name: str, record: dict[str, Any] | None, title: str) -> "Run":
+    def _current(self, kind: str, name: str, record: Record | None, title: str) -> "Run":
         """The mirror's run of that kind and name; one of results that were made again since is replaced."""
         found = self._known.get((kind, name))
         if found is not None and record is not None and found.data.tags.get(RECORD_ID, record["id"]) != record["id"]:
@@ -182,7 +182,7 @@ class Mirror:
             self._new_points += 1
         flush()
 
-    def _set_status(self, run: "Run", status: str, record: dict[str, Any] | None = None) -> None:
+    def _set_status(self, run: "Run", status: str, record: Record | None = None) -> None:
         if status == run.info.status:
             return
         if status == "RUNNING":
@@ -191,7 +191,7 @@ class Mirror:
             end = _milliseconds(record["finished"]) if record else None
             self._client.set_terminated(run.info.run_id, status, end)
 
-    def _complete(self, run: "Run", name: str, record: dict[str, Any]) -> None:
+    def _complete(self, run: "Run", name: str, record: Record) -> None:
         """Settings, data version, artifacts and state of a finished run; the record's id goes last."""
         from mlflow.entities import Dataset, DatasetInput, Param
         from mlflow.exceptions import MlflowException
@@ -216,7 +216,7 @@ class Mirror:
                 self._client.log_artifact(identifier, str(path))
         self._finish(run, folder, record)
 
-    def _finish(self, run: "Run", folder: Path, record: dict[str, Any]) -> None:
+    def _finish(self, run: "Run", folder: Path, record: Record) -> None:
         identifier = run.info.run_id
         self._client.log_artifact(identifier, str(folder / "record.json"))
         for key in ("commit", "dirty"):
@@ -227,7 +227,7 @@ class Mirror:
         self._client.set_tag(identifier, RECORD_ID, record["id"])
         self._mirrored[record["id"]] = identifier
 
-    def _evaluation(self, name: str, folder: Path, bundle: dict[str, Any], parent: "Run") -> None:
+    def _evaluation(self, name: str, folder: Path, bundle: Record, parent: "Run") -> None:
         """Mirror the scores of a run on one data set, of all protocols; `bundle` stands for them."""
         from mlflow.entities import Metric
 
@@ -249,7 +249,7 @@ class Mirror:
             self._finish(run, folder, bundle)
         self._mirrored |= {record["id"]: run.info.run_id for record in records}
 
-    def _report(self, record: dict[str, Any]) -> None:
+    def _report(self, record: Record) -> None:
         folder = report_dir(self._grid)
         _require_as_recorded(record)
         run = self._current("report", self._grid, record, f"{self._grid} report")
@@ -258,7 +258,7 @@ class Mirror:
             self._finish(run, folder, record)
 
 
-def _require_as_recorded(record: dict[str, Any]) -> None:
+def _require_as_recorded(record: Record) -> None:
     """Refuse to show what bears a record's id and is not what it names.
 
     Raises:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from gessl.files import TABLE_BYTES, parse_json, read_bounded, read_json
 from gessl.layout import RESULTS
+from gessl.records.record import Record
 from gessl.tables.scores import read_scores
 
 NAME = 250  # characters of a metric's or a param's name
@@ -67,7 +68,7 @@ def scores(path: Path) -> dict[str, float]:
     return found
 
 
-def data_version(record: dict[str, Any]) -> tuple[str, str] | None:
+def data_version(record: Record) -> tuple[str, str] | None:
     """Name and data version of the data set that a run was trained on, from the card of its prepared data."""
     for entry in record["inputs"]:
         card = Path(entry["path"]).parent / "card.json"
