@@ -1,9 +1,11 @@
 """The registry of data sets (`config/datasets/<name>.yaml`, one each), typed and checked."""
 
+import pkgutil
 import re
 import urllib.parse
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from gessl.data.reading import Reading, nearest
@@ -12,7 +14,6 @@ from gessl.errors import UserError
 from gessl.layout import DATASETS
 from gessl.settings import Misfit, Range, Settings, Share
 
-Reader = Literal["digits-csv", "cifar10-pickle", "cifar100-pickle", "stl10-binary", "glyphs"]
 Access = Literal["open", "registration", "manual"]
 Rule = Literal["stratified", "published", "classes"]
 Part = Literal["all", "train", "test", "unlabelled"]
@@ -138,7 +139,7 @@ class Dataset(Settings):
     Attributes:
         name: of the entry's file; lower-case letters, digits and hyphens.
         title: name for people.
-        reader: the on-disk format; one of `Reader`.
+        reader: the on-disk format; one of `reader_names`.
         files: the published files.
         parts: images per published part (`all`, or `train`, `test` and perhaps `unlabelled`).
         classes: number of classes.
@@ -154,7 +155,7 @@ class Dataset(Settings):
 
     name: str
     title: str
-    reader: Reader
+    reader: str
     files: tuple[RawFile, ...]
     parts: dict[str, int]
     classes: Annotated[int, Range(ge=2, le=1_000_000)]
@@ -173,7 +174,8 @@ class Dataset(Settings):
         yield from _unless(plain, "name", "only a-z, 0-9 and hyphens, at most 100 of them; rename the file")
         for field in ("title", "licence", "citation"):
             yield from _unless(isinstance(getattr(self, field), str), field, "must be text")
-        yield from _unless(self.reader in get_args(Reader), "reader", f"must be one of {', '.join(get_args(Reader))}")
+        readers = reader_names()
+        yield from _unless(self.reader in readers, "reader", f"no such reader; {nearest(str(self.reader), readers)}")
         names = [file.name.casefold() for file in self.files]  # some file systems make no difference
         yield from _unless(names and len(set(names)) == len(names), "files", "must name at least one file, each once")
         count = Range(ge=1, le=10**9)
@@ -202,6 +204,12 @@ class Dataset(Settings):
         yield from _unless(even, "parts", "must give every class as many images")
         yield from _unless(len(set(self.size)) == 1, "size", "must be square")
         yield from _unless(self.channels == 3, "channels", "must be 3")
+
+
+def reader_names() -> list[str]:
+    """The name of every reader, sorted. They are known by their files; who prepares a data set imports its own."""
+    stems = {module.name for module in pkgutil.iter_modules([str(Path(__file__).with_name("readers"))])}
+    return sorted(stem.replace("_", "-") for stem in stems if not stem.startswith("_"))
 
 
 def dataset_names() -> list[str]:

@@ -161,20 +161,22 @@ def step_fingerprint(step: str, config: dict[str, Any]) -> str | None:
     """`fingerprint` of the sources that a step with these settings uses; None for what is no step of the workflow.
 
     Raises:
-        ValueError: the settings name a base method that is not in this package.
+        ValueError: the settings name a base method, a protocol or a reader that is not in this package.
     """
     kind = STEPS.get(step)
     return fingerprint(kind.module, *_plug_ins(kind, config)) if kind else None
 
 
 def _plug_ins(step: StepType, config: Mapping[str, Any]) -> Iterator[str]:
-    """The module that a step's settings name: a base method, a protocol."""
-    name = config.get(step.key)
-    if name is None:
+    """The module that a step's settings name: a base method, a protocol, the reader of a data set."""
+    name: Any = config
+    for key in filter(None, step.key.split(".")):
+        name = name.get(key) if isinstance(name, Mapping) else None
+    if name is None or not step.key:
         return
     stem = name.replace("/", "__").replace("-", "_") if isinstance(name, str) else ""
     if not STEM.fullmatch(stem):  # a path leads elsewhere
-        raise ValueError(f"{str(name)[:20]!r}: no name of a plug-in in gessl/{step.plug_ins}")
+        raise ValueError(f"{str(name)[:20]!r}: no name of a plug-in in gessl.{step.plug_ins}")
     yield f"gessl.{step.plug_ins}.{stem}"
 
 

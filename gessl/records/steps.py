@@ -9,7 +9,7 @@ class StepType(NamedTuple):
     Attributes:
         module: what makes it, as in the workflow's rules: what this imports re-runs the step.
         plug_ins: the sub-package of which its settings name a module; empty for none.
-        key: of its settings, under which they do.
+        key: of its settings, under which they do; with a dot, of settings within these.
         replayable: whether its record says all that it takes to make it again.
     """
 
@@ -21,7 +21,7 @@ class StepType(NamedTuple):
 
 STEPS = {
     "fetch": StepType("gessl.data.fetch", replayable=False),  # its publisher has the bytes
-    "prepare": StepType("gessl.data.prepare"),
+    "prepare": StepType("gessl.data.prepare", "data.readers", "dataset.reader"),
     "tasks": StepType("gessl.evaluation.draw", "protocols", "protocol"),
     "pretrain": StepType("gessl.training.pretrain", "methods", "method_name"),
     "evaluate": StepType("gessl.evaluation.step", "protocols", "protocol"),

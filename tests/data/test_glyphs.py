@@ -252,11 +252,11 @@ def test_too_few_classes_for_the_split(draw_glyphs: Draw) -> None:
 
 def test_what_ships_can_be_drawn(project: Path) -> None:
     """Every face has every character, and the two domains differ in their faces alone."""
-    from gessl.data.readers.glyphs import read_glyphs
+    from gessl.data.readers.glyphs import read
 
     drawn = {name: entry for name in dataset_names() if (entry := dataset(name)).glyphs}
     for entry in drawn.values():
-        raw = read_glyphs(entry, bundled(""))
+        raw = read(entry, bundled(""))
         chunk = next(raw.chunks())
         assert len(set(raw.classes)) == entry.classes
         assert chunk.images.shape == (len(chunk.labels), 3, *entry.size)

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gessl.data import readers, registry
 from gessl.data.readers import open_raw
-from gessl.data.registry import Dataset, dataset
+from gessl.data.registry import Dataset, dataset, reader_names
 from gessl.errors import UserError
 
 
@@ -52,6 +53,35 @@ def unpack(content: bytes, folder: Path) -> Path:
     with tarfile.open(fileobj=io.BytesIO(content)) as tar:
         tar.extractall(folder, filter="data")
     return folder
+
+
+def test_readers_are_known_without_being_imported() -> None:
+    assert reader_names() == ["cifar10-pickle", "cifar100-pickle", "digits-csv", "glyphs", "stl10-binary"]
+    code = "import sys; from gessl.data.registry import dataset; dataset('digits'); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True)
+    assert "gessl.data.registry" in done.stdout.split()
+    assert "gessl.data.readers" not in done.stdout.split()
+
+
+def test_a_reader_more_is_one_file(
+    place: Callable[..., Path], digits_gz: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readers, "__path__", [*readers.__path__, str(tmp_path)])
+    monkeypatch.setattr(registry, "reader_names", lambda: ["my-own"])
+    code = tmp_path / "my_own.py"
+    place("mine", "digits", digits_gz, reader="my-own")
+    for text, complaint in {
+        "x = 1 +\n": r"reader 'my-own': gessl.data.readers.my_own does not import: SyntaxError",
+        "x = 1\n": r"reader 'my-own': .*my_own.py must define a function read\(entry, folder\)",
+    }.items():
+        code.write_text(text, encoding="utf-8")
+        with pytest.raises(UserError, match=complaint):
+            open_raw(dataset("mine"))
+        sys.modules.pop("gessl.data.readers.my_own", None)
+        importlib.invalidate_caches()
+    code.write_text("from gessl.data.readers.digits_csv import read as read\n", encoding="utf-8")
+    assert len(open_raw(dataset("mine")).classes) == 10
+    sys.modules.pop("gessl.data.readers.my_own")
 
 
 def test_digits_equal_scikit_learns(place: Callable[..., Path], digits_gz: bytes) -> None:

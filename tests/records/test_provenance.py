@@ -2,8 +2,10 @@ import importlib.util
 import os
 import py_compile
 import re
+import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from py_compile import PycInvalidationMode
@@ -11,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from gessl.data.registry import dataset, dataset_names
 from gessl.errors import UserError
 from gessl.methods import method_names
 from gessl.records import provenance
@@ -202,9 +205,34 @@ def test_each_steps_fingerprint_is_that_of_the_workflows_rule() -> None:
     found = {name: step_fingerprint("pretrain", {"method_name": name}) for name in method_names()}
     assert found["simclr"] == fingerprint(modules["pretrain"], "gessl.methods.simclr")
     assert len(set(found.values())) > 1
+    glyphs = {"dataset": {"reader": "glyphs"}}
+    assert step_fingerprint("prepare", glyphs) == fingerprint(STEPS["prepare"], "gessl.data.readers.glyphs")
+    assert step_fingerprint("fetch", glyphs) == fingerprint(STEPS["fetch"]), "it reads no image"
     assert step_fingerprint("other", {}) is None
     with pytest.raises(ValueError, match=r"gessl\.methods\.none: no such module"):
         step_fingerprint("pretrain", {"method_name": "none"})
+
+
+@pytest.mark.parametrize(
+    ("name", "stale"), [("mine", set()), ("stl10_binary", {"stl10"}), ("_cifar", {"cifar10", "cifar100"})]
+)
+def test_a_reader_is_part_of_the_data_sets_that_name_it_alone(
+    name: str, stale: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = shutil.copytree(ROOT / "gessl", tmp_path / "gessl", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(provenance, "PACKAGE", copy)
+    monkeypatch.setattr(provenance, "fingerprint", provenance.fingerprint.__wrapped__)
+    entries = {name: {"dataset": asdict(dataset(name))} for name in dataset_names()}
+
+    def fingerprints() -> dict[str, str | None]:
+        steps = {step: step_fingerprint(step, {}) for step in STEPS if step != "prepare"}
+        return steps | {name: step_fingerprint("prepare", entry) for name, entry in entries.items()}
+
+    before = fingerprints()
+    with open(copy / f"data/readers/{name}.py", "a", encoding="utf-8") as reader:
+        reader.write("# edited\n")
+    after = fingerprints()
+    assert {name for name in before if before[name] != after[name]} == stale
 
 
 def _git(folder: Path, *arguments: str) -> None:

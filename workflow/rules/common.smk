@@ -16,6 +16,7 @@ from pathlib import Path
 from gessl import layout
 from gessl.grid.batch import ExperimentBatch
 from gessl.data.pin import check_untouched
+from gessl.data.registry import dataset
 from gessl.errors import UserError
 from gessl.files import sha256_file
 from gessl.home import for_libraries, require_own_code
@@ -114,6 +115,11 @@ def state(*modules):
 def modules(protocols):
     """The modules of some protocols."""
     return [f"gessl.protocols.{file_stem(name)}" for name in protocols]
+
+
+def reader(name):
+    """The module of a data set's reader."""
+    return f"gessl.data.readers.{dataset(name).reader.replace('-', '_')}"
 
 
 def of_run(value, runs=BATCH.owners):

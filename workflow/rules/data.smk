@@ -40,6 +40,6 @@ rule prepare:
         mem_mb=growing(4000),
         runtime=120,
     params:
-        state=state("gessl.data.prepare"),
+        state=lambda w: state("gessl.data.prepare", reader(w.dataset)),
     shell:
         "gessl prepare {wildcards.dataset:q} > {log:q} 2>&1"

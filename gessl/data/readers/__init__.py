@@ -1,9 +1,14 @@
-"""Raw files to image arrays: one reader per on-disk format, all behind `open_raw`.
+"""Raw files to image arrays: one reader per on-disk format, found by its name, all behind `open_raw`.
+
+`gessl/data/readers/<name>.py`, with underscores for the hyphens of the name, holds `read(entry, folder)`, from a data
+set's entry and the folder of its files to `RawImages`. What several readers share lies in files whose names start with
+`_`. Nothing but `prepare` of the data sets that name a reader uses it.
 
 Readers take files as hostile: nothing in a file is executed, nothing is unpacked to disk, and every count, shape and
 label is compared with the registry, whose counts also say how much is read at most.
 """
 
+import importlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,13 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from gessl.data.readers.cifar import read_cifar10, read_cifar100
-from gessl.data.readers.digits import read_digits
-from gessl.data.readers.glyphs import read_glyphs
-from gessl.data.readers.raw import UNLABELLED, Chunk, RawImages
-from gessl.data.readers.stl10 import read_stl10
+from gessl.data.readers._raw import UNLABELLED, Chunk, RawImages
 from gessl.data.registry import Dataset
-from gessl.errors import UserError
+from gessl.errors import UserError, blamed
 from gessl.layout import raw_dir
 
 __all__ = ["UNLABELLED", "Chunk", "RawImages", "open_raw"]
@@ -25,18 +26,22 @@ __all__ = ["UNLABELLED", "Chunk", "RawImages", "open_raw"]
 Reader = Callable[[Dataset, Path], RawImages]
 
 
-def _of_one_file(read: Reader) -> Reader:
-    return lambda entry, folder: read(entry, folder / entry.files[0].name)
+def _reader(name: str) -> Reader:
+    """The function `read` in the file of the reader `name`, which the registry has found there.
 
-
-READERS: dict[str, Reader] = {
-    "digits-csv": _of_one_file(read_digits),
-    "cifar10-pickle": _of_one_file(read_cifar10),
-    "cifar100-pickle": _of_one_file(read_cifar100),
-    "stl10-binary": _of_one_file(read_stl10),
-    "glyphs": read_glyphs,
-}
-"""Readers by on-disk format: they get the entry and the folder of its files."""
+    Raises:
+        UserError: its file does not import, or defines no such function.
+    """
+    module_name = f"{__name__}.{name.replace('-', '_')}"
+    try:
+        module = importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:
+        raise UserError(f"reader {name!r}: {module_name} does not import: {blamed(error)}") from None
+    found = getattr(module, "read", None)
+    if not callable(found):
+        raise UserError(f"reader {name!r}: {module.__file__} must define a function read(entry, folder)")
+    read: Reader = found
+    return read
 
 
 @dataclass(frozen=True)
@@ -77,14 +82,14 @@ def open_raw(entry: Dataset) -> RawImages:
 
     Raises:
         UserError: a file is missing, corrupt, of another format, or at odds with the registry (the latter may show
-            only while the chunks are read).
+            only while the chunks are read); or its reader is none.
     """
     folder = raw_dir(entry.name)
     paths = [folder / file.name for file in entry.files]
     for path in paths:
         if not path.is_file():
             raise UserError(f"{path}: no such file; run `gessl fetch {entry.name}`")
-    raw = READERS[entry.reader](entry, folder)
+    raw = _reader(entry.reader)(entry, folder)
     path = paths[0] if len(paths) == 1 else folder
     if len(set(raw.classes)) != entry.classes:
         raise UserError(f"{path}: names {len(set(raw.classes))} classes; the registry says {entry.classes}")

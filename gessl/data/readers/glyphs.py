@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from gessl.data.readers.raw import Chunk, RawImages
+from gessl.data.readers._raw import Chunk, RawImages
 from gessl.data.registry import Dataset, Glyphs
 from gessl.errors import UserError
 from gessl.rng import numpy_generator
@@ -36,7 +36,7 @@ LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 NONCHARACTER = "\uffff"  # no face has it, so it shows the face's sign for a missing character
 
 
-def read_glyphs(entry: Dataset, folder: Path) -> RawImages:
+def read(entry: Dataset, folder: Path) -> RawImages:
     """Open the fonts; the one part is `all`, with the images class by class.
 
     Raises:

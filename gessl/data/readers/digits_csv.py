@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gessl.data.readers.raw import Chunk, RawImages, read_gzip
+from gessl.data.readers._raw import Chunk, RawImages, read_gzip
 from gessl.data.registry import Dataset
 from gessl.errors import UserError
 
@@ -17,12 +17,13 @@ WHITE = 16  # highest grey value in the file
 LINE = 2048  # most bytes of a line of 65 numbers: 31 each
 
 
-def read_digits(entry: Dataset, path: Path) -> RawImages:
+def read(entry: Dataset, folder: Path) -> RawImages:
     """Open the file; grey value v becomes `round(v · 255 / 16)`.
 
     Raises:
         UserError: damaged, or not lines of 65 whole numbers in range.
     """
+    path = folder / entry.files[0].name
     text = read_gzip(path, LINE * entry.parts["all"] + LINE)
     try:
         lines = text.decode("ascii").splitlines() or [""]

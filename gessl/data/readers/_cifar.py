@@ -1,7 +1,7 @@
-"""CIFAR-10 and CIFAR-100, "python version": pickled batches in a tar.gz. https://www.cs.toronto.edu/~kriz/cifar.html
+"""The "python version" of CIFAR-10 and CIFAR-100: pickled batches in a tar.gz. https://www.cs.toronto.edu/~kriz/cifar.html
 
 Each batch is a dictionary with `data` uint8 `[n, 3072]` (red, green and blue plane, each 32 x 32 by rows) and a list of
-labels. Pickles can name any function to be called while loading, so they are read by `gessl.data.readers.pickled`.
+labels. Pickles can name any function to be called while loading, so they are read by `gessl.data.readers._pickled`.
 """
 
 from collections.abc import Iterator
@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gessl.data.readers.pickled import byte_array, load_plain
-from gessl.data.readers.raw import Chunk, RawImages, open_members
+from gessl.data.readers._pickled import byte_array, load_plain
+from gessl.data.readers._raw import Chunk, RawImages, open_members
 from gessl.data.registry import Dataset
 from gessl.errors import UserError
 
@@ -26,7 +26,18 @@ OTHERS = 1 << 16  # and of a batch, whatever its images
 
 
 @dataclass(frozen=True)
-class _Layout:
+class Layout:
+    """How an archive names what is in it.
+
+    Attributes:
+        folder: of all members.
+        train: batches of training images, in order.
+        test: the batch of test images.
+        meta: the file that lists the classes.
+        names: the key of that list.
+        labels: the key of a batch's labels.
+    """
+
     folder: str
     train: tuple[str, ...]
     test: str
@@ -35,43 +46,13 @@ class _Layout:
     labels: str
 
 
-CIFAR10 = _Layout(
-    folder="cifar-10-batches-py",
-    train=tuple(f"data_batch_{i}" for i in range(1, 6)),
-    test="test_batch",
-    meta="batches.meta",
-    names="label_names",
-    labels="labels",
-)
-CIFAR100 = _Layout(
-    folder="cifar-100-python",
-    train=("train",),
-    test="test",
-    meta="meta",
-    names="fine_label_names",
-    labels="fine_labels",
-)
-
-
-def read_cifar10(entry: Dataset, path: Path) -> RawImages:
-    """Open `cifar-10-python.tar.gz`; the parts are `train` (the batches 1 to 5, in order) and `test`.
+def read_batches(entry: Dataset, folder: Path, layout: Layout) -> RawImages:
+    """Open the archive; the parts are `train`, its batches one after the other, and `test`.
 
     Raises:
         UserError: damaged, another format, or a pickle that wants more than arrays.
     """
-    return _read(entry, path, CIFAR10)
-
-
-def read_cifar100(entry: Dataset, path: Path) -> RawImages:
-    """Open `cifar-100-python.tar.gz` with its fine labels; the parts are `train` and `test`.
-
-    Raises:
-        UserError: damaged, another format, or a pickle that wants more than arrays.
-    """
-    return _read(entry, path, CIFAR100)
-
-
-def _read(entry: Dataset, path: Path, layout: _Layout) -> RawImages:
+    path = folder / entry.files[0].name
     counts = dict.fromkeys(layout.train, entry.parts["train"] // len(layout.train))
     counts |= {layout.test: entry.parts["test"], layout.meta: 0}
     limits = {f"{layout.folder}/{name}": count * (PIXELS + LABEL) + EXTRA for name, count in counts.items()}

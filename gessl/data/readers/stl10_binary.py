@@ -11,7 +11,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from gessl.data.readers.raw import UNLABELLED, Chunk, RawImages, open_members
+from gessl.data.readers._raw import UNLABELLED, Chunk, RawImages, open_members
 from gessl.data.registry import Dataset
 from gessl.errors import UserError
 
@@ -23,12 +23,13 @@ BATCH = 1000  # images read at a time: 28 MB
 PARTS = {"train": "train", "test": "test", "unlabelled": "unlabeled"}  # our word: the files' word
 
 
-def read_stl10(entry: Dataset, path: Path) -> RawImages:
+def read(entry: Dataset, folder: Path) -> RawImages:
     """Open `stl10_binary.tar.gz`; the parts are `train`, `test` and `unlabelled` (label -1), streamed from the archive.
 
     Raises:
         UserError: damaged or another format; for the images it may show only while the chunks are read.
     """
+    path = folder / entry.files[0].name
     limits = {NAMES: 1 << 16} | {_file(part, "y"): entry.parts[part] for part in ("train", "test")}
     images = {_file(part, "X"): IMAGE * entry.parts.get(part, 0) for part in PARTS}
     with open_members(path, limits | images) as members:
