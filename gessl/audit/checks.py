@@ -18,12 +18,12 @@ from gessl.errors import UserError
 from gessl.files import sha256_file
 from gessl.layout import LOCK, RAW, RECORD, manifest_dir, pin, step_folder
 from gessl.records.provenance import step_fingerprint
-from gessl.records.record import Input, Output, Record
+from gessl.records.record import FileState, Input, Record, is_maker, same_file
 from gessl.records.staging import STAGING
 from gessl.records.steps import STEPS
 
 
-def _difference(entry: Output, content: Content) -> str | None:
+def _difference(entry: FileState, content: Content) -> str | None:
     """How a file differs from a record's entry."""
     if content.bytes != entry["bytes"]:
         return f"{content.bytes} bytes, recorded are {entry['bytes']}"
@@ -63,7 +63,10 @@ def check_strays(ledger: Ledger, present: Iterable[str]) -> Iterator[Finding]:
 
 
 def check_inputs(ledger: Ledger, contents: dict[str, Content]) -> Iterator[Finding]:
-    """Every input is an output of the record that it names, or a file that still has the recorded bytes."""
+    """Every input is an output of the record that it names, or a file that still has the recorded bytes.
+
+    A record that made the same bytes again names the ids of the earlier ones, and stands in their place.
+    """
     for held in ledger.held:
         again = redo(held.folder, WORKFLOW)
         for entry in held.record["inputs"]:
@@ -76,15 +79,11 @@ def check_inputs(ledger: Ledger, contents: dict[str, Content]) -> Iterator[Findi
             maker = ledger.maker.get(path)
             if maker is None:
                 yield Finding("missing", path, f"no record claims it; {held.folder} was made from it", again)
-            elif entry["record"] not in maker.ids:
+            elif entry["record"] not in maker.ids and not is_maker(maker.record, entry):
                 yield Finding("stale", str(held.folder), f"{path} was made again since", again, "inputs")
-            elif not any(_same(entry, output) for output in maker.record["outputs"]):
+            elif not any(same_file(entry, output) for output in maker.record["outputs"]):
                 what = f"its input {path} is not what {maker.folder / RECORD} recorded"
                 yield Finding("altered", str(held.folder / RECORD), what, again)
-
-
-def _same(entry: Input, output: Output) -> bool:
-    return (entry["path"], entry["bytes"], entry["sha256"]) == (output["path"], output["bytes"], output["sha256"])
 
 
 def _outside(ledger: Ledger, held: Held, entry: Input, content: Content | None) -> Iterator[Finding]:
@@ -209,11 +208,17 @@ def check_ancestry(ledger: Ledger) -> Iterator[Finding]:
 
 
 def in_order(held: Held, parents: Iterable[Held]) -> bool:
-    """Whether a step began after all that it was made from was finished, and ended after it began, by its own word."""
+    """Whether a step began after all that it was made from was finished, and ended after it began, by its own word.
+
+    What was made again since, as its input says by naming another record, was finished later.
+    """
+    named = {entry["record"] for entry in held.record["inputs"]}
     try:
         began, ended = (datetime.fromisoformat(held.record[key]) for key in ("started", "finished"))
         return began <= ended and all(
-            datetime.fromisoformat(parent.record["finished"]) <= began for parent in parents if parent is not held
+            datetime.fromisoformat(parent.record["finished"]) <= began
+            for parent in parents
+            if parent is not held and parent.ids & named
         )
     except (ValueError, TypeError):  # no time, or one without its zone
         return False

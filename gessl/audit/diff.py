@@ -18,7 +18,7 @@ from gessl.errors import UserError
 from gessl.files import has_content, sha256_file
 from gessl.layout import LOCK, RAW, RECORD, RESULTS
 from gessl.records.provenance import PACKAGE
-from gessl.records.record import Output, Record, read_record
+from gessl.records.record import FileState, Record, is_maker, read_record
 from gessl.tables.scores import SCORES, read_scores
 
 SECTIONS = ("config", "data", "code", "environment", "run")
@@ -103,7 +103,7 @@ def _pins(record: Record) -> dict[str, str]:
                 listed.add(path.parent)
                 with suppress(UserError):  # a broken record is an audit's matter
                     maker = read_record(path.parent)
-                    waiting += [maker] if maker and maker["id"] == entry["record"] else []
+                    waiting += [maker] if maker and is_maker(maker, entry) else []
     return found
 
 
@@ -131,7 +131,7 @@ class _Score(NamedTuple):
     ends: list[float]  # of the interval over test items; empty where there is none
 
 
-def _as_recorded(entry: Output) -> bool:
+def _as_recorded(entry: FileState) -> bool:
     return has_content(entry["path"], entry["bytes"], entry["sha256"])
 
 

@@ -22,7 +22,7 @@ from gessl.files import has_content
 from gessl.layout import RAW, RECORD, report_dir
 from gessl.records.chain import chain
 from gessl.records.facts import SHORT, code_facts, record_facts
-from gessl.records.record import Output, Record, read_record
+from gessl.records.record import FileState, Record, read_record
 
 BULK = {".npy", ".npz", ".safetensors"}
 PROFILES = {
@@ -153,10 +153,10 @@ class _Builder:
         seed = record["seed"]
         return [] if seed is None else [self._entity(f"#seed-{seed}", "PropertyValue", name="seed", value=seed)]
 
-    def _files(self, entries: Iterable[Output]) -> list[File]:
+    def _files(self, entries: Iterable[FileState]) -> list[File]:
         return [self._file(entry) for entry in entries]
 
-    def _file(self, entry: Output) -> File:
+    def _file(self, entry: FileState) -> File:
         path, digest = Path(entry["path"]), entry["sha256"]
         if not re.fullmatch("[0-9a-f]{64}", digest):
             raise UserError(f"{path}: its record states no SHA-256 of it; `gessl audit` says what was altered")

@@ -13,7 +13,7 @@ from gessl.files import has_content, sha256_file
 from gessl.layout import RAW, RECORD, RESULTS, run_dir
 from gessl.npz import DAMAGE
 from gessl.records.facts import SHORT, code_facts, mlflow_runs, record_facts
-from gessl.records.record import Input, Output, Record, load_record, project_path
+from gessl.records.record import FileState, Input, Output, Record, is_maker, load_record, project_path
 from gessl.tables.scores import OUTCOMES, read_outcomes
 
 TABLE = "scores.csv"
@@ -64,7 +64,7 @@ class _Tracer:
         self._raw_md5: dict[Path, str] = {}
         self._mlflow = mlflow_runs()
 
-    def _as_recorded(self, entry: Output) -> bool:
+    def _as_recorded(self, entry: FileState) -> bool:
         """Whether the file of a record's entry is there, byte for byte."""
         wanted = (entry["path"], entry["bytes"], entry["sha256"])
         if wanted not in self._compared:
@@ -90,7 +90,7 @@ class _Tracer:
         return make_node(f"cell {name} = {cell.get('text')}", self._claimed(ids) and not lost, facts, children)
 
     @staticmethod
-    def _rows(entry: Output, wanted: set[str]) -> list[dict[str, str]]:
+    def _rows(entry: FileState, wanted: set[str]) -> list[dict[str, str]]:
         return list(score_rows(Path(entry["path"]), wanted))
 
     def _number(self, name: str, cell: dict[str, Any], record: Record | None, wanted: set[str]) -> Node:
@@ -108,7 +108,7 @@ class _Tracer:
             return make_node(title, False, {"fault": str(error)}, [])
         return make_node(title, made == cell, {"made again": str(made and made["text"])}, [])
 
-    def score(self, row: dict[str, str], path: Path, read: Output | None = None) -> Node:
+    def score(self, row: dict[str, str], path: Path, read: FileState | None = None) -> Node:
         """One row of a score table; `read` is what the record of a report says of that table."""
         interval = f", 95 % {row['ci_kind']} {row['ci_lo']} to {row['ci_hi']}" if row.get("ci_kind") else ""
         facts = {
@@ -199,7 +199,7 @@ class _Tracer:
         facts = {"sha256": entry["sha256"][:SHORT]}
         if entry["record"]:
             record, _ = _load(maker) if maker else (None, False)
-            if record is None or record["id"] != entry["record"]:
+            if record is None or not is_maker(record, entry):
                 verified = False
                 facts["made again since"] = f"was an output of record {entry['record'][:SHORT]}"
         return make_node(f"read {path}", verified, facts, [])

@@ -17,6 +17,7 @@ from gessl.layout import RECORD, data_dir, manifest_dir, report_dir, run_dir, sc
 from gessl.protocols.contract import file_stem
 from gessl.records.bundle import BUNDLE
 from gessl.records.current import lock_hash, read_if_any, why_outdated
+from gessl.records.record import Record
 
 
 class Made(NamedTuple):
@@ -67,12 +68,12 @@ def outdated(batch: ExperimentBatch) -> dict[Path, str]:
     """The folders of the results that are there but would be made otherwise now, and why; of a bundle, its own."""
     lock = lock_hash()
     found: dict[Path, str] = {}
-    ids: dict[Path, str] = {}
+    makers: dict[Path, Record] = {}
     for made in results(batch):
         record = read_if_any(made.folder)
         if record:
-            ids[made.folder] = record["id"]
-            reason = why_outdated(made.step, record, made.config, lock, lambda path: ids.get(path.parent))
+            makers[made.folder] = record
+            reason = why_outdated(made.step, record, made.config, lock, lambda path: makers.get(path.parent))
             if reason:
                 found.setdefault(made.job, reason)
     return found

@@ -8,9 +8,9 @@ from typing import Any
 from gessl.files import sha256_file
 from gessl.layout import LOCK, RAW, RECORD
 from gessl.records.provenance import step_fingerprint
-from gessl.records.record import Record, parse_record
+from gessl.records.record import Record, is_maker, parse_record
 
-MakerOf = Callable[[Path], str | None]
+MakerOf = Callable[[Path], Record | None]
 
 
 def is_current(step: str, folder: Path, config: Mapping[str, Any]) -> bool:
@@ -47,7 +47,7 @@ def why_outdated(
         record: of what is there.
         config: the settings that decide it now; None where they are not asked about.
         lock: see `lock_hash`.
-        maker_of: the id of the record of what made an input as it is now; None where it is not known.
+        maker_of: the record of what made an input as it is now (`id` and `outputs`); None where it is not known.
     """
     recorded = record["code"].get("fingerprint")
     if recorded is not None and recorded != step_fingerprint(step, record["config"]):
@@ -63,11 +63,10 @@ def why_outdated(
             small = not path.is_relative_to(RAW.parent) or path.suffix == ".dvc"
             if small and path.is_file() and sha256_file(path) != entry["sha256"]:
                 return f"{path} changed since"
-        elif (maker_of(path) or entry["record"]) != entry["record"]:
+        elif (maker := maker_of(path)) and not is_maker(maker, entry):
             return f"{path} was made again since"
     return None
 
 
-def _maker(path: Path) -> str | None:
-    record = read_if_any(path.parent)
-    return str(record["id"]) if record else None
+def _maker(path: Path) -> Record | None:
+    return read_if_any(path.parent)

@@ -1,16 +1,17 @@
 """The record that every step leaves next to its outputs, written last.
 
 A record names its inputs by content hash and by the record that made them, so records form a hash chain from the raw
-data to the report: whoever alters one byte, or one record, breaks a link. Its file is an in-toto Statement
-(`gessl.records.statement`); in code it is a flat mapping.
+data to the report: whoever alters one byte, or one record, breaks a link. A step that is made again to the same bytes
+breaks none: its record tells, of each output, the ids of the earlier records of these bytes (`same_again`). A record's
+file is an in-toto Statement (`gessl.records.statement`); in code it is a flat mapping.
 """
 
 import functools
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any, TypedDict, cast, get_origin, get_type_hints
+from typing import Any, NotRequired, TypedDict, cast, get_origin, get_type_hints
 
 from gessl.advice import move_away, redo
 from gessl.errors import UserError
@@ -21,7 +22,7 @@ from gessl.records.statement import flat_record, statement
 SCHEMA = "urn:gessl:step:1"
 
 
-class Output(TypedDict):
+class FileState(TypedDict):
     """A file by the SHA-256 of its content."""
 
     path: str
@@ -29,7 +30,13 @@ class Output(TypedDict):
     sha256: str
 
 
-class Input(Output):
+class Output(FileState):
+    """The same, and the ids of earlier records that made the same bytes, if any."""
+
+    earlier: NotRequired[list[str]]
+
+
+class Input(FileState):
     """The same, and the id of the record that made it; None for what people wrote or downloaded."""
 
     record: str | None
@@ -97,9 +104,11 @@ def parse_record(data: bytes) -> Record:
             if key in record[field] and not _fits(record[field][key], kind):
                 raise ValueError(f"no valid field '{field}.{key}'")
     for entry in (*record["outputs"], *record["inputs"]):
-        _require(entry, _kinds(Output))
+        _require(entry, _kinds(FileState))
     for entry in record["outputs"]:
         _require_inside(entry["path"])
+        if not _fits(entry.get("earlier", []), [str]):
+            raise ValueError("no valid field 'earlier'")
     for entry in record["inputs"]:
         _require(entry, _kinds(Input))
         _require_inside(entry["path"].removeprefix("/"))
@@ -203,6 +212,29 @@ def maker_of(path: Path) -> Record | None:
     return None
 
 
+def same_file(one: FileState, other: FileState) -> bool:
+    """Whether two entries of records state the same bytes at the same path."""
+    return (one["path"], one["bytes"], one["sha256"]) == (other["path"], other["bytes"], other["sha256"])
+
+
+def same_again(outputs: Iterable[Output], before: Record) -> Iterator[Output]:
+    """`outputs` that replace those of the record `before`; where their bytes stay, with the ids that named these."""
+    known = {output["path"]: output for output in before["outputs"]}
+    for output in outputs:
+        old = known.get(output["path"])
+        if old and same_file(output, old):
+            yield {**output, "earlier": list(dict.fromkeys([*old.get("earlier", ()), before["id"]]))}
+        else:
+            yield output
+
+
+def is_maker(record: Record, entry: Input) -> bool:
+    """Whether `record` is the one that the input `entry` names, or has made the same bytes again since."""
+    return entry["record"] == record["id"] or any(
+        entry["record"] in output.get("earlier", ()) and same_file(entry, output) for output in record["outputs"]
+    )
+
+
 def describe_input(path: Path) -> Input:
     """Content hash of an input and the id of the record that made it (None for what people wrote or downloaded).
 
@@ -214,11 +246,11 @@ def describe_input(path: Path) -> Input:
     if not path.is_file():
         problem = "is a folder; name its files" if path.is_dir() else "no such file; run the step that makes it first"
         raise UserError(f"{path}: {problem}")
-    file: Output = {"path": path.as_posix(), "bytes": path.stat().st_size, "sha256": sha256_file(path)}
+    file: FileState = {"path": path.as_posix(), "bytes": path.stat().st_size, "sha256": sha256_file(path)}
     maker = maker_of(path)
     if maker is None and path.is_relative_to(RESULTS):
         raise UserError(f"{path}: no lineage record claims it; {move_away(path, 'run the step that makes it')}")
-    if maker and file not in maker["outputs"]:
+    if maker and not any(same_file(file, output) for output in maker["outputs"]):
         folder = next(folder for folder in path.parents if (folder / RECORD).is_file())
         raise UserError(f"{path}: altered since it was made; {redo(folder)}")
     return {**file, "record": maker["id"] if maker else None}

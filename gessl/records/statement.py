@@ -25,7 +25,7 @@ def statement(record: Mapping[str, Any]) -> dict[str, Any]:
     inputs = [_described(entry, "bytes", "record") for entry in record["inputs"]]
     return {
         "_type": STATEMENT,
-        "subject": [_described(output, "bytes") for output in record["outputs"]],
+        "subject": [_described(output, "bytes", "earlier") for output in record["outputs"]],
         "predicateType": PROVENANCE,
         "predicate": {
             "buildDefinition": {

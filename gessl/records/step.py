@@ -14,7 +14,17 @@ from typing import Any, Self
 from gessl.errors import UserError
 from gessl.files import named_errors, sha256_file
 from gessl.records.provenance import code_state, environment, step_fingerprint
-from gessl.records.record import SCHEMA, describe_input, project_path, read_record, record_id, record_text
+from gessl.records.record import (
+    SCHEMA,
+    Output,
+    Record,
+    describe_input,
+    project_path,
+    read_record,
+    record_id,
+    record_text,
+    same_again,
+)
 from gessl.records.staging import Staging
 
 
@@ -91,15 +101,18 @@ class Step:
             self._staging.close()
 
     def _publish(self) -> None:
-        outputs = []
+        outputs: list[Output] = []
         for name, staged in self._staging.files().items():
             final = (self.out / name).as_posix()
             outputs.append({"path": final, "bytes": staged.stat().st_size, "sha256": sha256_file(staged)})
         self._check_inputs()
+        before = self._before()
+        if before:
+            outputs = list(same_again(outputs, before))
         text = record_text(self._record(outputs))
-        self._staging.publish(self._earlier_outputs(), text)
+        self._staging.publish(self._outputs_of(before), text)
 
-    def _record(self, outputs: list[dict[str, Any]]) -> dict[str, Any]:
+    def _record(self, outputs: list[Output]) -> dict[str, Any]:
         # whoever sets the clock meanwhile changes what it says of the end, not how long it took
         finished, seconds, program = datetime.now(UTC), time.monotonic() - self._began, Path(sys.argv[0])
         record: dict[str, Any] = {
@@ -129,12 +142,14 @@ class Step:
             if not same:
                 raise UserError(f"{path}: changed while {self.kind} {self.name} was reading it; run the step again")
 
-    def _earlier_outputs(self) -> list[str]:
-        """Names of what the folder's earlier record claims; none where that record is gone or broken."""
+    def _before(self) -> Record | None:
+        """The record that this one replaces; None where it is gone or broken."""
         try:
-            record = read_record(self.out)
+            return read_record(self.out)
         except UserError:
-            return []
+            return None
+
+    def _outputs_of(self, record: Record | None) -> list[str]:
         paths = [Path(output["path"]) for output in record["outputs"]] if record else []
         return [path.relative_to(self.out).as_posix() for path in paths if path.is_relative_to(self.out)]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gessl.layout import RAW
 from gessl.records.facts import SHORT, record_facts
-from gessl.records.record import Input, Record
+from gessl.records.record import Input, Record, is_maker
 from gessl.report.collect import Collected
 from gessl.report.facts import environment_anchor
 from gessl.report.style import record_anchor
@@ -64,6 +64,7 @@ class Origin:
 def origins(collected: Collected, records: dict[str, Record | None]) -> list[Origin]:
     """The nodes of the page, those of a run together, results first and raw data last."""
     scores = _scores(collected)
+    made = {output["path"]: record for record in records.values() if record for output in record["outputs"]}
     pins: dict[str, Origin] = {}
     nodes = []
     for digits, record in records.items():
@@ -71,7 +72,7 @@ def origins(collected: Collected, records: dict[str, Record | None]) -> list[Ori
             facts = {"made again since": "its outputs were replaced by those of another record"}
             nodes.append(Origin(record_anchor(digits), "record", digits[:SHORT], "made again since", facts))
             continue
-        nodes.append(_of_record(record, records, scores))
+        nodes.append(_of_record(record, made, scores))
         for pin in _pins(record, collected):
             if pin.note or pin.anchor not in pins:  # only the step that read the raw data knows their version
                 pins[pin.anchor] = pin
@@ -87,7 +88,7 @@ def _scores(collected: Collected) -> dict[str, tuple[ScoreRow, ...]]:
     return {record: tuple(found.values()) for record, found in rows.items()}
 
 
-def _of_record(record: Record, records: dict[str, Record | None], scores: dict[str, tuple[ScoreRow, ...]]) -> Origin:
+def _of_record(record: Record, made: dict[str, Record], scores: dict[str, tuple[ScoreRow, ...]]) -> Origin:
     commit = record["code"].get("commit")
     seed = "" if record["seed"] is None else f"seed {record['seed']} · "
     facts = {name: text for name, text in record_facts(record).items() if name not in SHARED}
@@ -98,20 +99,22 @@ def _of_record(record: Record, records: dict[str, Record | None], scores: dict[s
         f"{seed}{f'commit {commit[:7]}' if commit else 'no commit'}",
         {"record": record["id"][:SHORT], **facts},
         environment_anchor(record),
-        _sources(record["inputs"], records),
+        _sources(record["inputs"], made),
         scores.get(record["id"], ()),
     )
 
 
-def _sources(inputs: Iterable[Input], records: dict[str, Record | None]) -> tuple[Source, ...]:
-    """The inputs by what made them."""
+def _sources(inputs: Iterable[Input], made: dict[str, Record]) -> tuple[Source, ...]:
+    """The inputs by what made them; `made` are the records of the chain by the paths of their outputs."""
     found: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for entry in inputs:
         path = Path(entry["path"])
         if entry["record"]:
-            maker = records[entry["record"]]
-            title = f"{maker['step']} {maker['name']}" if maker else f"record {entry['record'][:SHORT]}"
-            key = record_anchor(entry["record"]), title
+            maker = made.get(entry["path"])
+            if maker and is_maker(maker, entry):
+                key = record_anchor(maker["id"]), f"{maker['step']} {maker['name']}"
+            else:
+                key = record_anchor(entry["record"]), f"record {entry['record'][:SHORT]}"
         elif _is_pin(path):
             key = pin_anchor(entry), "raw data"
         else:

@@ -1,4 +1,5 @@
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,19 @@ from gessl.audit.ledger import Ledger
 from gessl.errors import UserError
 from gessl.files import sha256_file
 from gessl.layout import data_dir, manifest_dir, raw_dir, report_dir, run_dir
-from gessl.records.record import parse_record, record_id, record_text
+from gessl.records.record import parse_record, read_record, record_id, record_text
 from gessl.records.step import Step
-from tests.support.toy_project import RUN, drawn, make_data, make_raw, make_report, make_run, scored, write_pin
+from tests.support.toy_project import (
+    RUN,
+    drawn,
+    make_again,
+    make_data,
+    make_raw,
+    make_report,
+    scored,
+    train_and_score,
+    write_pin,
+)
 
 RECORDS = 6
 
@@ -119,11 +130,26 @@ def test_forged_record_breaks_the_chain(project: Path) -> None:
     assert "altered" in _kinds(run_dir(RUN) / "record.json")
 
 
-def test_what_was_made_from_an_older_make_is_stale_until_made_again(project: Path) -> None:
-    make_run(RUN)
+def test_what_was_made_again_to_other_bytes_makes_stale_what_came_of_them(project: Path) -> None:
+    make_again(data_dir("toy"), {"card.json": b"{}"})
+    assert [(finding.kind, finding.path) for finding in audit().findings] == [("stale", str(run_dir(RUN)))]
+    train_and_score(RUN)
+    assert audit().ok, "the weights are the same, so what was made from them stays"
+    make_again(scored(RUN), {"scores.csv": (scored(RUN) / "scores.csv").read_bytes() + b"\n"})
     assert [(finding.kind, finding.path) for finding in audit().findings] == [("stale", str(report_dir("grid")))]
     make_report("grid", RUN)
     assert audit().ok
+
+
+def test_what_was_made_again_to_the_same_bytes_makes_nothing_stale(project: Path) -> None:
+    time.sleep(1.1)  # records tell times by the second
+    for folder in (manifest_dir("toy"), data_dir("toy"), data_dir("toy"), run_dir(RUN), scored(RUN)):
+        before = read_record(folder)
+        make_again(folder)
+        assert before != read_record(folder)
+        verdict = audit()
+        assert verdict.ok
+        assert not [note for note in verdict.notes if "times" in note]
 
 
 def test_new_raw_data_are_altered_for_what_was_made_from_the_old(project: Path) -> None:

@@ -17,7 +17,7 @@ from gessl.files import sha256_file
 from gessl.layout import data_dir, pin, run_dir
 from gessl.records.step import Step
 from tests.support.repositories import commit, forge, write
-from tests.support.toy_project import RUN, SCORES_CSV, make_data, make_raw, scored
+from tests.support.toy_project import RUN, SCORES_CSV, make_again, make_data, make_raw, scored
 
 ONE, TWO = "toy-simclr-s0-11111111", "toy-simclr+gessl-s1-22222222"
 Weights = dict[str, NDArray[np.float32]]
@@ -106,6 +106,8 @@ def test_data_are_told_by_content_and_by_the_pins_behind_them(weights: list[Weig
         "data/raw/toy.dvc": (sha256_file(pin("toy")), ABSENT),
         "data/raw/other.dvc": (ABSENT, sha256_file(pin("other"))),
     }
+    make_again(data_dir("toy"))
+    assert diff(ONE, three)["data"] == data, "made again to the same bytes"
 
 
 def test_code_is_told_file_by_file(weights: list[Weights], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,9 @@
 """Mutation proof: whatever is done to a tree of results, audit finds it; and it has nothing to say on an untouched one.
 
-Two things cannot be found in the tree alone, since nothing in it tells of them: records written anew all the way up to
-a last result (which no other record names), and such a last result added or taken away as a whole. The tree's head,
-noted elsewhere, tells. `test_only_the_head_tells` holds that to exactly these.
+Three things cannot be found in the tree alone, since nothing in it tells of them: records written anew all the way up
+to a last result (which no other record names), such a last result added or taken away as a whole, and a record that is
+written anew as that of a step that was made again to the same bytes. The tree's head, noted elsewhere, tells.
+`test_only_the_head_tells` holds that to exactly these.
 """
 
 import hashlib
@@ -336,7 +337,7 @@ def test_every_mutation_is_found(
 
 @pytest.mark.parametrize("seed", range(2))
 def test_only_the_head_tells(project: Path, fresh: Callable[[], None], seed: int) -> None:
-    """Of a forgery up to the last result, and of a last result that is gone or is new."""
+    """Of a forgery up to the last result or as one made again, and of a last result that is gone or is new."""
     before, head = _snapshot(), audit().head
 
     def forged(path: Path) -> None:
@@ -350,10 +351,18 @@ def test_only_the_head_tells(project: Path, fresh: Callable[[], None], seed: int
         record["predicate"]["runDetails"]["builder"]["id"] += f" {seed}"
         _write(folder, _signed(record))
 
+    def said_to_be_made_again(folder: Path) -> None:
+        record = _read(folder)
+        for output in record["subject"]:
+            output["annotations"]["earlier"] = [record["predicate"]["runDetails"]["metadata"]["invocationId"]]
+        record["predicate"]["buildDefinition"]["externalParameters"]["seed"] = 99
+        _write(folder, _signed(record))
+
     outputs = [path for path in _files() if path.name not in ("record.json", "toy.dvc", "manifest.json")]
     cases: list[tuple[Callable[[], None], Place]] = [(lambda path=path: forged(path), path) for path in outputs]  # type: ignore[misc]
     cases += [
         (lambda: edited(REPORT), REPORT),
+        *((lambda folder=folder: said_to_be_made_again(folder), folder) for folder in _chain()),  # type: ignore[misc]
         (lambda: shutil.rmtree(REPORT), REPORT),
         (lambda: make_report("another", RUN), "results/report/another"),
     ]

@@ -15,6 +15,7 @@ from gessl.protocols.contract import file_stem
 from gessl.records import current as module
 from gessl.records.record import parse_record, record_id, record_text
 from gessl.records.step import Step
+from tests.support.toy_project import make_again
 
 CONFIG = Path("config/config.yaml")
 
@@ -116,6 +117,16 @@ def test_an_input_that_was_made_again(project: Path) -> None:
     found = outdated(batch())
     assert set(found) == {DRAWN}
     assert "was made again since" in found[DRAWN]
+
+
+def test_an_input_that_was_made_again_to_the_same_bytes(project: Path) -> None:
+    for folder in (manifest_dir("digits"), data_dir("digits"), data_dir("digits"), SUITE):
+        make_again(folder)
+        assert outdated(batch()) == {}
+    make_again(data_dir("digits"), {"images.npy": b"others"})
+    assert outdated(batch()) == {}, "tasks are drawn from the index"
+    make_again(data_dir("digits"), {"index.csv": b"others"})
+    assert outdated(batch()) == {DRAWN: "results/data/digits/index.csv was made again since"}
 
 
 def test_another_pin(project: Path) -> None:

@@ -13,7 +13,7 @@ from gessl.files import canonical_json, sha256_file
 from gessl.records import record as record_module
 from gessl.records import staging
 from gessl.records import step as step_module
-from gessl.records.record import describe_input, parse_record, read_record, record_id
+from gessl.records.record import describe_input, is_maker, parse_record, read_record, record_id
 from gessl.records.step import Step
 from tests.support.repositories import forge
 
@@ -221,6 +221,31 @@ def test_records_form_a_chain() -> None:
         ("results/data/toy/a", made["id"]),
         ("results/data/toy/sub/b", made["id"]),
     ]
+
+
+def test_a_record_names_the_earlier_ones_of_the_same_bytes() -> None:
+    ids = []
+
+    def earlier(**files: str) -> list[list[int]]:
+        """Which of the records so far each output names, in the order of their names."""
+        _make(OUT, **files)
+        record = read_record(OUT)
+        assert record is not None
+        ids.append(record["id"])
+        return [[ids.index(name) for name in output.get("earlier", [])] for output in record["outputs"]]
+
+    assert earlier(a="1", b="2") == [[], []]
+    assert earlier(a="1", b="2") == [[0], [0]]
+    child = Path("results/runs/r")
+    _make(child, (OUT / "a",), c="3")
+    assert earlier(a="1", b="x") == [[0, 1], []]
+    made, (entry,) = read_record(OUT), read_record(child)["inputs"]
+    assert is_maker(made, entry) and describe_input(OUT / "a")["record"] == ids[2]
+    assert not is_maker(made, entry | {"sha256": "0"}) and not is_maker(made, entry | {"record": "0"})
+    assert earlier(a="y", b="x") == [[], [2]]
+    assert not is_maker(read_record(OUT), entry)
+    (OUT / "record.json").unlink()
+    assert earlier(a="y", b="x") == [[], []], "who deletes a record has it forgotten"
 
 
 @pytest.mark.parametrize("name", ["a", "sub/b"])

@@ -14,6 +14,7 @@ from gessl.audit.trace import lineage_tree
 from gessl.layout import data_dir, report_dir, run_dir, tasks_dir
 from gessl.records.record import parse_record
 from gessl.report.step import report
+from tests.support.toy_project import make_again
 
 PAGE = "sigma-report.html"
 VOID = {"meta", "link", "img", "input", "br", "path", "use"}
@@ -140,7 +141,13 @@ def test_what_was_made_again_since_is_said(project, monkeypatch):
     plan = tree.write()
     lost = parse_record((run_dir(plan.runs[0].id) / "record.json").read_bytes())["inputs"][0]["record"]
     monkeypatch.setattr(socket, "gethostname", lambda: "another")  # within one second, the record might be the same
-    tree.write_data("digits")
+    make_again(data_dir("digits"))
+    report(plan)
+    page = Entries((report_dir("demo") / PAGE).read_text(encoding="utf-8"))
+    assert f"r-{lost[:12]}" not in page.texts, "of the same bytes, the record that is there now is told"
+    assert not any("made again since" in text for text in page.texts.values())
+    assert any(name[0] == "d" for name in page.texts)
+    make_again(data_dir("digits"), {"images.npy": b"others"})
     report(plan)
     page = Entries((report_dir("demo") / PAGE).read_text(encoding="utf-8"))
     assert "made again since" in page.texts[f"r-{lost[:12]}"]

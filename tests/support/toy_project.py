@@ -1,6 +1,7 @@
 """A whole small project, made by real steps: two raw files, pinned; one run; its scores; a report."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import yaml
 from gessl.data.pin import folder_hashes, folder_md5
 from gessl.files import sha256_file
 from gessl.layout import RESULTS, data_dir, manifest_dir, pin, raw_dir, report_dir, run_dir, scores_dir, tasks_dir
+from gessl.records.record import read_record
 from gessl.records.step import Step
 
 RUN = "toy-simclr-s0-0123abcd"
@@ -29,6 +31,18 @@ def scored(run: str, target: str = "toy") -> Path:
 def drawn(name: str, seed: int = 0) -> Path:
     """Where the tasks of a data set lie."""
     return tasks_dir(name, seed) / "fewshot__proto_v1"
+
+
+def make_again(folder: Path, others: Mapping[str, bytes] | None = None) -> None:
+    """The step that made `folder`, once more: the same bytes but for `others`, by name."""
+    record = read_record(folder)
+    assert record is not None
+    made = {Path(output["path"]).relative_to(folder).as_posix(): output["path"] for output in record["outputs"]}
+    inputs = [Path(entry["path"]) for entry in record["inputs"]]
+    step = Step(record["step"], record["name"], folder, inputs=inputs, config=record["config"], seed=record["seed"])
+    with step:
+        for name, path in made.items():
+            step.path(name).write_bytes((others or {}).get(name, Path(path).read_bytes()))
 
 
 def write_pin(name: str) -> str:

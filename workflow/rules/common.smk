@@ -1,8 +1,7 @@
 """The experiments, validated before any job runs, and what the rules share.
 
-Where a rule takes a maker's record.json among its inputs, it is because a step that was run again, even to the same
-bytes, has a new record, and the records behind it must name that one. It is written last, so it stands for all that the
-step made: at thousands of jobs every further input is felt.
+Where a rule takes a maker's record.json among its inputs, it is because that is written last, so it stands for all that
+the step made: at thousands of jobs every further input is felt.
 """
 
 import functools
