@@ -1,10 +1,10 @@
 """Which results of a grid are not what their steps would make now, by our own records.
 
-Snakemake remembers what made a file in `.snakemake`, which does not travel with the results and may be lost. Records do
-travel, and know more, so what they say counts.
+Snakemake looks at times, which a copy changes, and remembers what made a file in `.snakemake`, which does not travel
+with the results and may be lost. Records do travel, and know more, so what they say counts.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -77,3 +77,14 @@ def outdated(batch: ExperimentBatch) -> dict[Path, str]:
             if reason:
                 found.setdefault(made.job, reason)
     return found
+
+
+def behind(batch: ExperimentBatch, folders: Iterable[Path]) -> set[Path]:
+    """`folders`, and those of the results of a batch that were made from what lies in them, near or far."""
+    reached = set(folders)
+    for made in results(batch) if reached else ():
+        record = read_if_any(made.folder)
+        inputs = record["inputs"] if record else ()
+        if made.job in reached or any(Path(entry["path"]).parent in reached for entry in inputs):
+            reached |= {made.folder, made.job}
+    return reached

@@ -22,7 +22,7 @@ from gessl.home import for_libraries, require_own_code
 from gessl.identity import earlier_runs
 from gessl.protocols.contract import file_stem
 from gessl.records.provenance import fingerprint
-from gessl.grid.outdated import outdated
+from gessl.grid.outdated import behind, outdated, results
 from gessl.grid.specs import SpecFiles
 from gessl.grid.status import note_grid
 
@@ -92,14 +92,26 @@ onstart:
 
 
 @functools.cache
-def force_outdated():
-    """Have what our records call outdated made again, whatever Snakemake remembers; called while it builds the DAG.
+def again():
+    """The folders of what is made again, and of what comes of it; called while Snakemake builds the DAG.
 
-    As `--forcerun` does, but for these files only, and without making them targets. Not in the process of a job, which
-    makes what it was started for.
+    What our records call outdated is forced, whatever Snakemake remembers: as `--forcerun` does, but for these files only,
+    and without making them targets. Not in the process of a job, which makes what it was started for.
     """
-    if workflow.is_main_process:
-        workflow.dag.forcefiles.update(str(folder / layout.RECORD) for folder in outdated(BATCH))
+    if not workflow.is_main_process:
+        return set()
+    dag, rules_forced = workflow.dag, {rule.name for rule in workflow.dag.forcerules}
+    dag.forcefiles.update(str(folder / layout.RECORD) for folder in outdated(BATCH))
+    forced = {made.job for made in results(BATCH) if made.step in rules_forced} if rules_forced else set()
+    return behind(BATCH, forced | {Path(file).parent for file in dag.forcefiles})
+
+
+def by_record(*paths):
+    """Results as inputs: `ancient` unless they are made again, for records decide what is current, and times do not.
+
+    (From an ancient input that it makes again, Snakemake would not follow to what is made from it.)
+    """
+    return [path if Path(path).parent in again() else ancient(path) for path in map(str, paths)]
 
 
 @functools.cache
@@ -148,7 +160,6 @@ THREADS = of_run(lambda run: BATCH.owner(run).efficiency.threads)
 
 def prepared(dataset):
     """The record of a prepared data set."""
-    force_outdated()
     return f"{layout.data_dir(dataset)}/record.json"
 
 
@@ -165,7 +176,7 @@ def trained(run):
 
 def reports():
     """The records of the reports."""
-    force_outdated()
+    again()
     return [layout.report_dir(grid) / "record.json" for grid in BATCH.experiments]
 
 

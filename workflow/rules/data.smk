@@ -8,7 +8,7 @@ by hand must never be deleted.
 rule fetch:
     """Raw data from the DVC cache, a DVC remote, or its source; verified by content hash."""
     input:
-        layout.pin("{dataset}"),
+        ancient(layout.pin("{dataset}")),
     output:
         manifest=layout.manifest_dir("{dataset}") / "manifest.json",
         record=layout.manifest_dir("{dataset}") / "record.json",
@@ -28,7 +28,7 @@ rule fetch:
 rule prepare:
     """Memory-mapped uint8 images, index with splits and content hashes, data card."""
     input:
-        rules.fetch.output,
+        lambda w: by_record(*(layout.manifest_dir(w.dataset) / name for name in ("manifest.json", "record.json"))),
     output:
         images=layout.data_dir("{dataset}") / "images.npy",
         index=layout.data_dir("{dataset}") / "index.csv",

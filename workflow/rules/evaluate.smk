@@ -4,7 +4,7 @@
 rule evaluate:
     """The scores of one run, or encoder, on one data set: a record for each protocol, and one that stands for them all."""
     input:
-        lambda w: [*trained(w.run), prepared(w.target), *drawn(w.run, w.target)],
+        lambda w: by_record(*trained(w.run), prepared(w.target), *drawn(w.run, w.target)),
     output:
         layout.scores_dir("{run}", "{target}") / "record.json",
     log:

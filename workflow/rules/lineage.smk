@@ -4,7 +4,7 @@
 rule audit:
     """Passes, or names the file that was altered among those that the reports are made of."""
     input:
-        lambda w: reports(),
+        lambda w: reports(),  # by their times, too: a copy is audited anew
     output:
         report("logs/audit.json", caption="../report/audit.rst", category="Lineage"),
     log:

@@ -4,7 +4,7 @@
 rule pretrain:
     """A base method alone or under GeSSL, resumed from its last checkpoint if there is one."""
     input:
-        lambda w: prepared(RUNS[w.run].science.dataset),
+        lambda w: by_record(prepared(RUNS[w.run].science.dataset)),
     output:
         # stands for all that the step writes, which it replaces itself: six files a run would slow a large grid
         layout.run_dir("{run}") / "record.json",

@@ -4,7 +4,7 @@
 rule report:
     """One self-contained page, tables as CSV and LaTeX, figures."""
     input:
-        lambda w: scores(BATCH.experiments[w.grid].scored),
+        lambda w: by_record(*scores(BATCH.experiments[w.grid].scored)),
     output:
         # tables/ and figures/ lie next to these and in the record: as directories, Snakemake would put files of its own
         # into them, and how many there are depends on the scores

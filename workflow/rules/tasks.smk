@@ -4,7 +4,7 @@
 rule tasks:
     """The tasks of each protocol, and a record that stands for them all."""
     input:
-        rules.prepare.output.record,
+        lambda w: by_record(prepared(w.dataset)),
     output:
         layout.tasks_dir("{dataset}", "{seed}") / "record.json",
     log:
