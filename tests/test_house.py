@@ -20,7 +20,7 @@ FLOORS = [
     floor.split()
     for floor in (
         "advice allocator documents errors files home identity layout nodes notices npz optimizer rng scalars settings"
-        " sigma statistics",
+        " sigma statistics typed",
         "records nets cluster tables",
         "data encoders methods protocols",
         "bilevel",

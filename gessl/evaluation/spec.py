@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from gessl.evaluation.subjects import Subject, plain, subject_of
+from gessl.evaluation.subjects import Subject, subject_of
 from gessl.protocols import protocol_class
 from gessl.protocols.contract import Protocol
 from gessl.training.settings import Efficiency
@@ -84,7 +84,7 @@ class EvaluateSpec:
     def plain(self) -> dict[str, Any]:
         """As JSON values."""
         return {
-            "subject": plain(self.subject),
+            "subject": self.subject.plain,
             "target": self.target,
             "protocols": _each(self.protocols),
             "efficiency": asdict(self.efficiency),

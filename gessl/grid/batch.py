@@ -12,7 +12,8 @@ from typing import Any, Self
 
 from gessl.documents import Document, from_words, read_document
 from gessl.errors import UserError
-from gessl.evaluation.subjects import Foreign, Run, Subject
+from gessl.evaluation.foreign import Foreign
+from gessl.evaluation.subjects import Run, Subject
 from gessl.grid.cells import PlannedScience
 from gessl.grid.evaluations import by_target
 from gessl.grid.experiment import MISSING, Experiment

@@ -18,7 +18,7 @@ from gessl.data.registry import Dataset, dataset, dataset_names
 from gessl.data.supply import supply
 from gessl.documents import Document, read_document
 from gessl.errors import UserError
-from gessl.evaluation.subjects import Foreign
+from gessl.evaluation.foreign import Foreign
 from gessl.grid.cells import Grid, PlannedMethod, PlannedScience, cells, check_together
 from gessl.grid.evaluations import DEFAULT, Asked, Evaluation, by_target, check_evaluations, evaluations
 from gessl.grid.foreign import foreign

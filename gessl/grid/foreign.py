@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from gessl.encoders.entry import encoder
 from gessl.errors import UserError
-from gessl.evaluation.subjects import Foreign
+from gessl.evaluation.foreign import Foreign
 from gessl.grid.reading import Findings
 from gessl.identity import ELSEWHERE
 from gessl.methods import method_names

@@ -168,7 +168,8 @@ def step_fingerprint(step: str, config: dict[str, Any]) -> str | None:
 
 
 def _plug_ins(step: StepType, config: Mapping[str, Any]) -> Iterator[str]:
-    """The module that a step's settings name: a base method, a protocol, the reader of a data set."""
+    """The modules that a step's settings name or need: a base method, a protocol, the reader of a data set."""
+    yield from (module for key, module in step.more if key in config)
     name: Any = config
     for key in filter(None, step.key.split(".")):
         name = name.get(key) if isinstance(name, Mapping) else None

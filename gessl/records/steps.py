@@ -10,12 +10,14 @@ class StepType(NamedTuple):
         module: what makes it, as in the workflow's rules: what this imports re-runs the step.
         plug_ins: the sub-package of which its settings name a module; empty for none.
         key: of its settings, under which they do; with a dot, of settings within these.
+        more: keys of its settings that bring in a module more, each with the module.
         replayable: whether its record says all that it takes to make it again.
     """
 
     module: str
     plug_ins: str = ""
     key: str = ""
+    more: tuple[tuple[str, str], ...] = ()
     replayable: bool = True
 
 
@@ -24,7 +26,7 @@ STEPS = {
     "prepare": StepType("gessl.data.prepare", "data.readers", "dataset.reader"),
     "tasks": StepType("gessl.evaluation.draw", "protocols", "protocol"),
     "pretrain": StepType("gessl.training.pretrain", "methods", "method_name"),
-    "evaluate": StepType("gessl.evaluation.step", "protocols", "protocol"),
+    "evaluate": StepType("gessl.evaluation.step", "protocols", "protocol", (("encoder", "gessl.evaluation.foreign"),)),
     "bundle": StepType("gessl.records.bundle", replayable=False),  # it stands for others, and makes nothing
     "report": StepType("gessl.report.step"),
 }

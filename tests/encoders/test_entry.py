@@ -1,24 +1,37 @@
 """Entries of encoders: what is wrong is said with its line; the hash is of what the features depend on."""
 
-from pathlib import Path
+import json
 from typing import Any
 
 import pytest
 
-from gessl.encoders import content_hash, encoder, encoder_names, files
+from gessl.encoders import content_hash, encoder, encoder_names, of_plain, plain
 from gessl.errors import UserError
+from gessl.typed import TypedError
 from tests.encoders.conftest import RESNET, Make, resnet18
 
 
 def test_the_hash_is_of_what_features_depend_on(make: Make) -> None:
     state = resnet18().state_dict()
     first = encoder(make(state))
-    assert files(first) == (Path("config/encoders/elsewhere.yaml"), Path("data/encoders/weights.pth"))
     assert content_hash(encoder(make(state, title="Another", licence="none"))) == content_hash(first)
     other = {**RESNET, "name": "resnet34"}
     changes: list[dict[str, Any]] = [{"size": [64, 64]}, {"mean": [0, 0, 0]}, {"model": other}, {"sha256": "0" * 64}]
     hashes = {content_hash(encoder(make(state, **change))) for change in changes}
     assert len(hashes | {content_hash(first)}) == 5
+
+
+@pytest.mark.parametrize("model", [RESNET, {"kind": "timm", "name": "resnet18"}, {
+    "kind": "state_dict", "backbone": {"kind": "own", "name": "small-conv"}, "layout": "solo-learn", "drop": ["x."],
+}])  # fmt: skip
+def test_an_entry_comes_back_from_json_values(make: Make, model: dict[str, Any]) -> None:
+    entry = encoder(make({}, model=model))
+    values = json.loads(json.dumps(plain(entry)))
+    assert of_plain(values) == entry
+    assert values["model"]["kind"] == model["kind"]
+    for wrong in ({**values, "size": [32]}, {**values, "colour": 1}, {"name": "x"}, [], {**values, "model": {}}):
+        with pytest.raises(TypedError):
+            of_plain(wrong)
 
 
 def test_an_unknown_encoder_names_the_nearest(make: Make) -> None:
@@ -35,9 +48,9 @@ STATE = {"kind": "state_dict", "backbone": RESNET}
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"sha256": "abc"}, "sha256: must be 64 lower-case hex"),
     ({"sha256": None}, "missing sha256"),
-    ({"file": "/etc/weights.pth"}, "file: must be a path below the project"),
-    ({"file": "data/../../weights.pth"}, "file: must be a path below the project"),
-    ({"file": "data/weights.bin"}, "file: must be a path below the project that ends in .safetensors"),
+    ({"file": "/etc/weights.pth"}, "file: must be a path below data/encoders"),
+    ({"file": "data/../../weights.pth"}, "file: must be a path below data/encoders"),
+    ({"file": "data/weights.bin"}, "file: must be a path below data/encoders that ends in .safetensors"),
     ({"size": [32]}, "size: must be .height, width"),
     ({"size": 32}, "size: must be a list"),
     ({"mean": [0.5]}, "mean: must be a list of 3"),

@@ -9,9 +9,10 @@ import torch
 from gessl.encoders import content, content_hash
 from gessl.encoders.entry import Entry, Own, StateDict
 from gessl.errors import UserError
+from gessl.evaluation.foreign import Foreign
 from gessl.evaluation.spec import EvaluateSpec
 from gessl.evaluation.step import evaluate, score_dir
-from gessl.evaluation.subjects import Foreign, Run, plain, subject_of
+from gessl.evaluation.subjects import Run, subject_of
 from gessl.files import sha256_file
 from gessl.identity import ELSEWHERE, science_hash
 from gessl.layout import WEIGHTS, run_dir
@@ -81,7 +82,7 @@ def test_what_names_it_decides_nothing_and_what_changes_features_does(foreign: F
 
 
 def test_it_comes_back_from_plain_values(foreign: Foreign) -> None:
-    values = json.loads(json.dumps(plain(foreign)))
+    values = json.loads(json.dumps(foreign.plain))
     assert subject_of(values) == foreign
 
 

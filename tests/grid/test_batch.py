@@ -72,7 +72,7 @@ def test_a_batch_makes_shared_runs_once_and_scores_them_for_all(write: Callable[
     [
         (
             {"evaluation": [{"protocol": "fewshot/proto-v1", "episodes": 21}]},
-            "two experiments score runs on digits by fewshot/proto-v1, each with other settings",
+            "two experiments score the same on digits by fewshot/proto-v1, each with other settings",
         ),
         (
             {"methods": {"byol": {}}, "evaluation": [{"protocol": "sigma/onehot", "tasks": 5}]},

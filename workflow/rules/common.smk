@@ -128,6 +128,11 @@ def modules(protocols):
     return [f"gessl.protocols.{file_stem(name)}" for name in protocols]
 
 
+def foreign(run):
+    """What scoring an encoder from elsewhere needs besides."""
+    return ["gessl.evaluation.foreign"] if run in BATCH.foreign else []
+
+
 def reader(name):
     """The module of a data set's reader."""
     return f"gessl.data.readers.{dataset(name).reader.replace('-', '_')}"

@@ -16,7 +16,9 @@ rule evaluate:
         gpu=resource("evaluate", "gpu"),
     params:
         spec=lambda w: SPECS.evaluate(w.run, w.target),
-        state=of_scores(lambda run, target: state("gessl.evaluation.step", *modules(BATCH.scored[run, target]))),
+        state=of_scores(
+            lambda run, target: state("gessl.evaluation.step", *modules(BATCH.scored[run, target]), *foreign(run))
+        ),
         settings=of_scores(lambda run, target: repr(BATCH.scored[run, target])),
     shell:
         "gessl evaluate --spec {params.spec:q} > {log:q} 2>&1"
