@@ -73,8 +73,8 @@ def files(folder: Path) -> set[Path]:
 def test_every_verb_says_so_in_one_line_and_leaves_nothing_behind(
     prepared: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = Experiment.load(Path("config/config.yaml")).runs()[0].id
-    words = {"pretrain": [run], "evaluate": [run], "prepare": ["digits"], "tasks": ["digits", "0"], "report": []}
+    run, new = (cell.id for cell in Experiment.load(Path("config/config.yaml")).runs()[:2])
+    words = {"pretrain": [new], "evaluate": [run], "prepare": ["digits"], "tasks": ["digits", "0"], "report": []}
     assert main(["pretrain", run]) == 0
     before = files(prepared)
     for verb, (place, complaint, advice) in PLACES.items():
@@ -89,9 +89,9 @@ def test_every_verb_says_so_in_one_line_and_leaves_nothing_behind(
             assert complaint in line
             assert advice in line
             if verb in {"pretrain", "evaluate"}:
-                assert complaint in str(read_failure(run))
-    work = Path("work") / run
-    assert files(prepared) - before <= {work / "failed.json", work / "metrics.jsonl"}
+                assert complaint in str(read_failure(words[verb][0]))
+    left = {Path("work") / one / name for one in (run, new) for name in ("failed.json", "metrics.jsonl")}
+    assert files(prepared) - before <= left
 
 
 def test_a_trial_that_takes_too_much_is_left_out(

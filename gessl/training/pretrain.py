@@ -24,7 +24,8 @@ from gessl.layout import data_dir, lease_dir, run_dir, work_dir
 from gessl.nets.encoder import save_encoder
 from gessl.nets.parallel import anywhere, join, processes, wait
 from gessl.notices import say
-from gessl.records.provenance import fingerprint, step_fingerprint
+from gessl.records.current import is_current
+from gessl.records.provenance import fingerprint
 from gessl.records.record import read_record
 from gessl.records.step import Step
 from gessl.training.checkpoint import POINTER, Owner, load_checkpoint, pack, save_checkpoint
@@ -44,7 +45,7 @@ def pretrain(run_id: str, science: Science, efficiency: Efficiency) -> None:
 
     Started by torchrun, the processes share each mini-batch (`gessl.nets.parallel`), and the first one writes. If
     another job makes the same run, it is waited for. Told by SIGTERM or SIGUSR1 that the machine is about to be taken,
-    it finishes its step, saves a checkpoint and ends.
+    it finishes its step, saves a checkpoint and ends. What is there whole, and current, stays as it is.
 
     Raises:
         UserError: bad input, a full disk, an altered checkpoint, or a loss that is not finite.
@@ -52,7 +53,8 @@ def pretrain(run_id: str, science: Science, efficiency: Efficiency) -> None:
     """
     with Notice() as notice:
         if int(os.environ.get("RANK", "0")):  # torchrun's word
-            follow(run_id, science, set_up(efficiency), notice)
+            if not made(run_id, science):
+                follow(run_id, science, set_up(efficiency), notice)
             return
         waiting = Lease(lease_dir(run_id), run_id, on_wait=say, stop=lambda: notice.given)
         with waiting as lease, failures_noted(run_id, "pretraining", LESS):
@@ -61,13 +63,15 @@ def pretrain(run_id: str, science: Science, efficiency: Efficiency) -> None:
 
 def lead(run_id: str, science: Science, efficiency: Efficiency, notice: Notice, lease: Lease) -> None:
     """The process that writes: the whole step."""
+    if made(run_id, science):
+        if not lease.waited:  # else it has been said that another job makes it
+            say(f"{run_dir(run_id)}: is what would be made now, so it stays")
+        shutil.rmtree(work_dir(run_id), ignore_errors=True)
+        return
     device = set_up(efficiency)
     inputs = [data_dir(science.dataset) / name for name in ("images.npy", "index.csv", "card.json")]
     described = describe(science)
     step = Step("pretrain", run_id, run_dir(run_id), inputs=inputs, config=described, seed=science.seed)
-    if lease.waited and made(step):
-        shutil.rmtree(work_dir(run_id), ignore_errors=True)
-        return
     with step:
         work, owner = work_dir(run_id), owner_of(run_id, science)
         checkpoint = load_checkpoint(work, owner, device)
@@ -95,16 +99,15 @@ def _try_out(run: Run) -> None:
         say(f"too little memory to try {run.science.method_name} before the first step; its gradients go unchecked")
 
 
-def made(step: Step) -> bool:
-    """Whether the job that was waited for has left what `step` would make: of this code, from these inputs, whole."""
-    record = read_record(step.out)
-    return (
-        record is not None
-        and (record["config"], record["inputs"]) == (step.config, step.inputs)
-        and record["code"]["fingerprint"] == step_fingerprint(step.kind, step.config)
-        and all(Path(output["path"]).is_file() for output in record["outputs"])
-        and all(sha256_file(Path(output["path"])) == output["sha256"] for output in record["outputs"])
-    )
+def made(run_id: str, science: Science) -> bool:
+    """Whether there is what would be made now, byte for byte: a job was waited for, or inputs are the same again."""
+    if not is_current("pretrain", run_dir(run_id), describe(science)):
+        return False
+    try:
+        record = read_record(run_dir(run_id))
+    except UserError:  # an edited record
+        return False
+    return record is not None and all(sha256_file(Path(out["path"])) == out["sha256"] for out in record["outputs"])
 
 
 def follow(run_id: str, science: Science, device: torch.device, notice: Notice) -> None:

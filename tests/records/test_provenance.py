@@ -202,12 +202,14 @@ def test_each_steps_fingerprint_is_that_of_the_workflows_rule() -> None:
     for step in ("tasks", "evaluate"):
         asked = step_fingerprint(step, {"protocol": "knn/5nn-euclid"})
         assert asked == fingerprint(modules[step], "gessl.protocols.knn__5nn_euclid") != fingerprint(modules[step])
+    elsewhere = step_fingerprint("evaluate", {"encoder": {}})
+    assert elsewhere == fingerprint(modules["evaluate"], "gessl.evaluation.foreign") != fingerprint(modules["evaluate"])
     found = {name: step_fingerprint("pretrain", {"method_name": name}) for name in method_names()}
     assert found["simclr"] == fingerprint(modules["pretrain"], "gessl.methods.simclr")
     assert len(set(found.values())) > 1
     glyphs = {"dataset": {"reader": "glyphs"}}
-    assert step_fingerprint("prepare", glyphs) == fingerprint(STEPS["prepare"], "gessl.data.readers.glyphs")
-    assert step_fingerprint("fetch", glyphs) == fingerprint(STEPS["fetch"]), "it reads no image"
+    assert step_fingerprint("prepare", glyphs) == fingerprint(modules["prepare"], "gessl.data.readers.glyphs")
+    assert step_fingerprint("fetch", glyphs) == fingerprint(modules["fetch"]), "it reads no image"
     assert step_fingerprint("other", {}) is None
     with pytest.raises(ValueError, match=r"gessl\.methods\.none: no such module"):
         step_fingerprint("pretrain", {"method_name": "none"})

@@ -27,6 +27,7 @@ from gessl.files import sha256_file
 from gessl.grid.batch import ExperimentBatch
 from gessl.grid.experiment import Experiment
 from gessl.grid.specs import pretrain_spec
+from gessl.layout import RECORD, data_dir
 from gessl.nets import parallel
 from gessl.nets.encoder import load_encoder
 from gessl.protocols.embed import embed
@@ -37,6 +38,7 @@ from gessl.training.climb import MEANING
 from gessl.training.metrics import read_metrics
 from gessl.training.run import Run
 from tests.conftest import ROOT, SMALL
+from tests.support.toy_project import make_again
 
 CONFIG = Path("config/config.yaml")
 
@@ -109,6 +111,19 @@ def test_a_job_is_told_by_its_spec_alone_and_needs_no_pydantic(prepared: Path) -
     done = subprocess.run([sys.executable, "-c", code, "pretrain", "--spec", "spec.json"], capture_output=True)
     assert done.returncode == 0, done.stderr
     assert result_hashes(run) == before
+
+
+def test_a_run_that_is_current_is_not_made_again(prepared: Path) -> None:
+    run = run_ids(recipe={"train": {"steps": 2, "batch": 32, "warmup": 0}})["base"]
+    record, weights = (Path("results/runs") / run / name for name in (RECORD, "encoder.safetensors"))
+    assert main(["pretrain", run]) == 0
+    before, whole = record.read_bytes(), weights.read_bytes()
+    make_again(data_dir("digits"))
+    assert main(["pretrain", run]) == 0
+    assert record.read_bytes() == before, "its images have the same bytes again"
+    weights.write_bytes(bytes(len(whole)))
+    assert main(["pretrain", run]) == 0
+    assert record.read_bytes() != before and weights.read_bytes() == whole, "what was altered is made again"
 
 
 def test_base_and_gessl_start_from_the_same_network_and_images(prepared: Path) -> None:

@@ -44,3 +44,12 @@ def test_what_comes_of_a_part_comes_of_the_job(prepared: Path) -> None:
     assert behind(batch, [part]) == {part, DRAWN}
     assert behind(batch, [data_dir("digits")]) >= {data_dir("digits"), DRAWN, part}
     assert manifest_dir("digits") not in behind(batch, [data_dir("digits")])
+
+
+def test_what_comes_out_the_same_is_the_end_of_it(prepared: Path) -> None:
+    data, part = data_dir("digits") / RECORD, DRAWN / file_stem("sigma/onehot") / RECORD
+    before = data.read_bytes(), part.read_bytes()
+    done = snakemake(TARGET, "--forcerun", "prepare")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert data.read_bytes() != before[0] and part.read_bytes() == before[1]
+    assert planned() == {}

@@ -33,7 +33,8 @@ rule prepare:
         images=layout.data_dir("{dataset}") / "images.npy",
         index=layout.data_dir("{dataset}") / "index.csv",
         card=layout.data_dir("{dataset}") / "card.json",
-        record=layout.data_dir("{dataset}") / "record.json",
+        # not deleted before: the next one tells that the bytes are the same again
+        record=update(layout.data_dir("{dataset}") / "record.json"),
     log:
         "logs/prepare/{dataset}.log",
     resources:

@@ -6,8 +6,9 @@ rule pretrain:
     input:
         lambda w: by_record(prepared(RUNS[w.run].science.dataset)),
     output:
-        # stands for all that the step writes, which it replaces itself: six files a run would slow a large grid
-        layout.run_dir("{run}") / "record.json",
+        # stands for all that the step writes, which it replaces itself: six files a run would slow a large grid; not to
+        # be deleted before, for the step leaves what is current as it is
+        update(layout.run_dir("{run}") / "record.json"),
     log:
         "logs/pretrain/{run}.log",
     threads: THREADS
