@@ -237,6 +237,25 @@ def test_a_reader_is_part_of_the_data_sets_that_name_it_alone(
     assert {name for name in before if before[name] != after[name]} == stale
 
 
+def test_encoders_from_elsewhere_are_no_part_of_what_scores_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = shutil.copytree(ROOT / "gessl", tmp_path / "gessl", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(provenance, "PACKAGE", copy)
+    monkeypatch.setattr(provenance, "fingerprint", provenance.fingerprint.__wrapped__)
+
+    def fingerprints() -> dict[str, str | None]:
+        return {step: step_fingerprint(step, {}) for step in STEPS} | {
+            "theirs": step_fingerprint("evaluate", {"encoder": {}})
+        }
+
+    before = fingerprints()
+    with open(copy / "encoders/layouts.py", "a", encoding="utf-8") as layouts:
+        layouts.write("# one more\n")
+    after = fingerprints()
+    assert {name for name in before if before[name] != after[name]} == {"theirs"}
+
+
 def _git(folder: Path, *arguments: str) -> None:
     identity = ["-c", "user.name=n", "-c", "user.email=e"]
     subprocess.run(["git", "-C", str(folder), *identity, *arguments], check=True, capture_output=True)
