@@ -89,11 +89,13 @@ def test_nothing_is_filled_in(values: dict[str, Any], key: str) -> None:
 
 def test_specs_of_evaluation_come_back_and_are_whole() -> None:
     protocols = (load_protocol("knn/5nn-euclid"), load_protocol("fewshot/proto-v1"))
-    spec = EvaluateSpec(Run("a-s0-b", "c" * 64, "digits", "simclr", 0), "digits", protocols, Efficiency(threads=2))
+    spec = EvaluateSpec(
+        Run("a-s0-b", "c" * 64, "digits", "simclr", 0), "digits", protocols, Efficiency(threads=2), bundled=True
+    )
     assert EvaluateSpec.of_plain(plain(spec.plain)) == spec
     tasks = TasksSpec("digits", 3, protocols)
     assert TasksSpec.of_plain(plain(tasks.plain)) == tasks
-    for key in ("subject", "target", "protocols", "efficiency"):
+    for key in ("subject", "target", "protocols", "efficiency", "bundled"):
         with pytest.raises(TypedError, match=f"{key}: missing"):
             EvaluateSpec.of_plain({name: value for name, value in plain(spec.plain).items() if name != key})
     with pytest.raises(UserError, match="no protocol 'knn/6nn-euclid'"):

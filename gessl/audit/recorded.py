@@ -35,7 +35,7 @@ def recorded_spec(record: Record, tree: Path) -> dict[str, Any] | None:
             return {"run": name, "science": config, "efficiency": _efficiency(record)}
         if step == "evaluate":
             protocol = {key: config[key] for key in ("protocol", "settings")}
-            told = {"target": parts[1], "protocols": [protocol], "efficiency": _efficiency(record)}
+            told = {"target": parts[1], "protocols": [protocol], "efficiency": _efficiency(record), "bundled": False}
             return {"subject": _subject(record, parts[0], tree), **told}
     except (KeyError, ValueError, TypeError) as error:
         raise UserError(f"{name}: its record does not tell {error}; the step cannot be rebuilt") from None

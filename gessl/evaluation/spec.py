@@ -73,12 +73,14 @@ class EvaluateSpec:
         target: the data set that it is scored on.
         protocols: how.
         efficiency: where and how fast.
+        bundled: whether these are all protocols, so that one record is to stand for them; not for a heavy one alone.
     """
 
     subject: Subject
     target: str
     protocols: Protocols
     efficiency: Efficiency
+    bundled: bool
 
     @property
     def plain(self) -> dict[str, Any]:
@@ -88,6 +90,7 @@ class EvaluateSpec:
             "target": self.target,
             "protocols": _each(self.protocols),
             "efficiency": asdict(self.efficiency),
+            "bundled": self.bundled,
         }
 
     @classmethod

@@ -58,9 +58,12 @@ def evaluate(spec: EvaluateSpec, device: torch.device) -> None:
         steps = [_step(subject, target, protocol) for protocol in todo]  # inputs are hashed before they are read
         if todo:
             _evaluate(spec, list(zip(todo, steps, strict=True)), device)
+        if not spec.bundled:
+            return
         files = [score_dir(subject.id, target, protocol.id) / SCORES for protocol in spec.protocols]
         asked = [score_settings(protocol, target, subject) for protocol in spec.protocols]
-        notes = {"job_seconds": round(time.monotonic() - began, 3), "made": len(todo)}
+        heavy = sum(protocol.heavy for protocol in spec.protocols)
+        notes = {"job_seconds": round(time.monotonic() - began, 3), "made": len(todo), "heavy": heavy}
         bundle(scores_dir(subject.id, target), files, {"protocols": asked}, notes)
 
 
@@ -81,7 +84,7 @@ def _evaluate(spec: EvaluateSpec, todo: Sequence[tuple[Protocol, Step]], device:
             raise UserError(f"{subject.files[0]}: gives features that are not finite; {subject.remedy}")
         for protocol, opened in todo:
             with opened as step:
-                step.notes |= {"batch": batch, **subject.facts}
+                step.notes |= {"batch": batch, "heavy": protocol.heavy, **subject.facts}
                 scores = _scores(protocol, Scored(encoder, features), target, name, subject.seed)
                 write_scores(
                     step.path(SCORES),

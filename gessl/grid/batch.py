@@ -147,6 +147,12 @@ class ExperimentBatch:
         return {(name, target): found for name, asked in self.evaluations.items() for target, found in asked.items()}
 
     @functools.cached_property
+    def heavy(self) -> dict[tuple[str, str], list[str]]:
+        """The ids of the protocols that are jobs of their own, by run (or encoder) and target, where there are any."""
+        found = {key: [each.id for each in asked.values() if each.heavy] for key, asked in self.scored.items()}
+        return {key: names for key, names in found.items() if names}
+
+    @functools.cached_property
     def drawn(self) -> dict[tuple[str, int], dict[str, Protocol]]:
         """The protocols that draw tasks, by id, by data set and seed.
 

@@ -47,10 +47,11 @@ class Resources(Model):
 
 
 class Reservations(Model):
-    """What each step on a run needs; the others need little."""
+    """What each step on a run needs, and each heavy protocol; the others need little."""
 
     pretrain: Resources = Resources()
     evaluate: Resources = Resources()
+    heavy: Resources = Resources()
 
 
 class Experiment(Model):

@@ -53,8 +53,9 @@ def results(batch: ExperimentBatch) -> Iterator[Made]:
     for (run, target), scored in batch.scored.items():
         job, subject = scores_dir(run, target), batch.subject(run)
         scoring = [score_settings(protocol, target, subject) for protocol in scored.values()]
-        for protocol, config in zip(scored, scoring, strict=True):
-            yield Made("evaluate", score_dir(run, target, protocol), config, job)
+        for one, config in zip(scored.values(), scoring, strict=True):
+            folder = score_dir(run, target, one.id)
+            yield Made("evaluate", folder, config, folder if one.heavy else job)
         yield _alone(BUNDLE, job, {"protocols": scoring})
     for name, experiment in batch.experiments.items():
         yield _alone("report", report_dir(name), asdict(experiment.report_plan()))

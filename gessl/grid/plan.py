@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gessl.data.pin import read_pin
-from gessl.evaluation.step import score_settings
+from gessl.evaluation.step import score_dir, score_settings
 from gessl.evaluation.subjects import Subject
 from gessl.files import canonical_json
 from gessl.grid.batch import ExperimentBatch
@@ -86,6 +86,7 @@ def jobs(batch: ExperimentBatch) -> dict[str, dict[str, int]]:
         "tasks": [tasks_dir(*key) for key in batch.drawn],
         "pretrain": [run_dir(run) for run in batch.runs],
         "evaluate": [scores_dir(*key) for key in batch.scored],
+        "evaluate_heavy": [score_dir(*key, name) for key, names in batch.heavy.items() for name in names],
         "report": [report_dir(name) for name in batch.experiments],
     }
     return {
@@ -120,13 +121,15 @@ def measured() -> tuple[dict[str, Measured], dict[str, Measured]]:
     for job in _records("scores/*"):
         with suppress(KeyError):
             protocols, gpu = job["config"]["protocols"], job["environment"].get("accelerator")
-            if job["notes"]["made"] < len(protocols):
+            if job["notes"]["made"] < len(protocols) - job["notes"]["heavy"]:
                 continue
             _, run, target = job["name"].split("/")
-            size = sum(output["bytes"] for record in _records(f"scores/{run}/{target}") for output in record["outputs"])
+            made = list(_records(f"scores/{run}/{target}"))
+            size = sum(output["bytes"] for record in made for output in record["outputs"])
             sums = scoring.setdefault(_scored(run.rsplit("-", 2)[0], protocols, bool(gpu)), Measured())
             sums.jobs, sums.bytes = sums.jobs + 1, sums.bytes + size
             sums.seconds += job["notes"]["job_seconds"]
+            sums.seconds += sum(record["seconds"] for record in made if record["notes"].get("heavy"))
     return training, scoring
 
 

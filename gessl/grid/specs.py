@@ -17,6 +17,7 @@ from gessl.grid.batch import ExperimentBatch
 from gessl.grid.reading import require
 from gessl.identity import DIGITS
 from gessl.layout import WORK
+from gessl.protocols.contract import file_stem
 from gessl.training.spec import PretrainSpec
 
 SPECS = WORK / "specs"
@@ -54,10 +55,16 @@ def evaluate_specs(batch: ExperimentBatch, name: str, target: str | None = None)
         require(target, found, name, "target")
     subject, efficiency = batch.subject(name), batch.owner(name).efficiency
     return [
-        EvaluateSpec(subject, each, tuple(protocols.values()), efficiency)
+        EvaluateSpec(subject, each, tuple(protocols.values()), efficiency, bundled=True)
         for each, protocols in found.items()
         if target in (None, each)
     ]
+
+
+def heavy_spec(batch: ExperimentBatch, name: str, target: str, protocol: str) -> EvaluateSpec:
+    """How a run or an encoder is scored by one heavy protocol."""
+    (whole,) = evaluate_specs(batch, name, target)
+    return dataclasses.replace(whole, protocols=(batch.scored[name, target][protocol],), bundled=False)
 
 
 class SpecFiles:
@@ -84,6 +91,17 @@ class SpecFiles:
         told = self._batch.subject(name).science, _text(tuple(protocols.values())), _text(efficiency)
         return self._file(
             "evaluate", f"{name}-{target}", told, lambda: evaluate_specs(self._batch, name, target)[0].plain
+        )
+
+    def heavy(self, name: str, target: str, protocol: str) -> Path:
+        """Of `heavy_spec`."""
+        one, efficiency = self._batch.scored[name, target][protocol], self._batch.owner(name).efficiency
+        told = self._batch.subject(name).science, _text(one), _text(efficiency)
+        return self._file(
+            "evaluate",
+            f"{name}-{target}-{file_stem(protocol)}",
+            told,
+            lambda: heavy_spec(self._batch, name, target, protocol).plain,
         )
 
     def report(self, grid: str) -> Path:

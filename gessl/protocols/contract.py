@@ -75,10 +75,13 @@ class Protocol(Settings):
             subject (an encoder to be fine-tuned, features where nothing is said).
         free: the fields that an experiment may set. The others are what the id stands for: other values are another
             protocol, with a file and a yaml of its own.
+        heavy: whether it is a job of its own, for which `resources.heavy` is reserved: one that trains, say. The others
+            of a subject and a target share a job.
     """
 
     wants: ClassVar[frozenset[Want]] = frozenset({"labels"})
     free: ClassVar[frozenset[str]] = frozenset()
+    heavy: ClassVar[bool] = False
 
     @property
     def id(self) -> str:

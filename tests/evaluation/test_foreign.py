@@ -37,7 +37,7 @@ def foreign(project) -> Foreign:
 
 
 def go(subject: Foreign | Run) -> None:
-    evaluate(EvaluateSpec(subject, "toy", tuple(ALL), Efficiency()), CPU)
+    evaluate(EvaluateSpec(subject, "toy", tuple(ALL), Efficiency(), bundled=True), CPU)
 
 
 def test_the_same_network_has_the_same_scores_to_the_bit(foreign: Foreign) -> None:

@@ -54,7 +54,7 @@ def project(tmp_path, monkeypatch, images):
 
 def go(protocols):
     run = Run(RUN, science_hash({}), "toy", "simclr", 0)
-    evaluate(EvaluateSpec(run, "toy", tuple(protocols), Efficiency()), torch.device("cpu"))
+    evaluate(EvaluateSpec(run, "toy", tuple(protocols), Efficiency(), bundled=True), torch.device("cpu"))
 
 
 def test_episodes_and_sigma_are_scored(project):

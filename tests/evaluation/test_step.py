@@ -24,7 +24,7 @@ from tests.support.scored import protocol
 
 def go(protocols=ALL, science=None):
     run = Run(RUN, science or science_hash({}), "toy", "simclr", 3)
-    evaluate(EvaluateSpec(run, "toy", tuple(protocols), Efficiency()), CPU)
+    evaluate(EvaluateSpec(run, "toy", tuple(protocols), Efficiency(), bundled=True), CPU)
 
 
 def test_a_run_of_other_settings_is_not_scored(project):

@@ -1,4 +1,7 @@
-"""A protocol more: one file and one yaml, scored for finished runs, shown with its card; nothing else is made again."""
+"""A protocol more: one file and one yaml, scored for finished runs, shown with its card; nothing else is made again.
+
+One that is heavy is a job of its own.
+"""
 
 import os
 import subprocess
@@ -74,20 +77,26 @@ def test_a_protocol_is_added_to_finished_runs(tmp_path: Path) -> None:
     snakemake(project, python)
     before = records(project)
 
-    (project / "gessl/protocols/mine__nearest_mean.py").write_text(PROTOCOL, encoding="utf-8")
-    (project / "config/protocols/mine__nearest_mean.yaml").write_text("first: 5\n", encoding="utf-8")
-    asked["evaluation"] = [*asked["evaluation"], "mine/nearest-mean"]
+    heavy = PROTOCOL.replace("    wants =", "    heavy = True\n    wants =")
+    for stem, text in (("mine__nearest_mean", PROTOCOL), ("mine__nearest_mean_alone", heavy)):
+        (project / f"gessl/protocols/{stem}.py").write_text(text, encoding="utf-8")
+        (project / f"config/protocols/{stem}.yaml").write_text("first: 5\n", encoding="utf-8")
+    asked["evaluation"] = [*asked["evaluation"], "mine/nearest-mean", "mine/nearest-mean-alone"]
+    asked["resources"] = {"heavy": {"mem_mb": 1234}}
     (project / CONFIG).write_text(yaml.safe_dump(asked), encoding="utf-8")
     planned = snakemake(project, python, "--dry-run")
     for rule in ("fetch", "prepare", "tasks", "pretrain"):
         assert f"rule {rule}:" not in planned, planned
-    assert planned.count("rule evaluate:") == 2
+    assert planned.count("rule evaluate:") == planned.count("rule evaluate_heavy:") == 2
+    assert planned.count("mem_mb=1234") == 2
     snakemake(project, python)
 
     after = records(project)
     assert {name: after.get(name) for name in before} == before, "another record changed"
     new = after.keys() - before.keys()
-    assert sorted(name.split("/")[-2] for name in new) == ["mine__nearest_mean"] * 2
+    added = ["mine__nearest_mean", "mine__nearest_mean_alone"]
+    assert sorted(name.split("/")[-2] for name in new) == sorted(added * 2)
+    assert "Nothing to be done" in snakemake(project, python, "--dry-run")
     page = (project / "results/report/small/sigma-report.html").read_text(encoding="utf-8")
     assert "mine/nearest-mean" in page and "The nearest mean of 5 images a class." in page
     assert (project / "results/report/small/tables").is_dir()

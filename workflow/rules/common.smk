@@ -20,7 +20,7 @@ from gessl.errors import UserError
 from gessl.files import sha256_file
 from gessl.home import for_libraries, require_own_code
 from gessl.identity import earlier_runs
-from gessl.protocols.contract import file_stem
+from gessl.protocols.contract import file_stem, protocol_id
 from gessl.records.provenance import fingerprint
 from gessl.grid.outdated import behind, outdated, results
 from gessl.grid.specs import SpecFiles
@@ -179,6 +179,12 @@ def trained(run):
     return [f"{layout.run_dir(run)}/record.json"] if run in RUNS else []
 
 
+def heavy(run, target):
+    """The records of the protocols that are jobs of their own."""
+    names = BATCH.heavy.get((run, target), ())
+    return [f"{layout.scores_dir(run, target)}/{file_stem(name)}/record.json" for name in names]
+
+
 def reports():
     """The records of the reports."""
     again()
@@ -217,3 +223,4 @@ wildcard_constraints:
     seed=r"\d+",
     run=r"[\w+-]+",
     grid="[a-z0-9-]+",
+    stem=r"[a-z0-9_]+__[a-z0-9_]+",

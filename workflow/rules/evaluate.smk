@@ -1,10 +1,10 @@
-"""Downstream evaluation: features once per run and target, then every protocol on them."""
+"""Downstream evaluation: features once per run and target, then every protocol on them; heavy ones on their own."""
 
 
 rule evaluate:
     """The scores of one run, or encoder, on one data set: a record for each protocol, and one that stands for them all."""
     input:
-        lambda w: by_record(*trained(w.run), prepared(w.target), *drawn(w.run, w.target)),
+        lambda w: by_record(*trained(w.run), prepared(w.target), *drawn(w.run, w.target), *heavy(w.run, w.target)),
     output:
         layout.scores_dir("{run}", "{target}") / "record.json",
     log:
@@ -20,5 +20,26 @@ rule evaluate:
             lambda run, target: state("gessl.evaluation.step", *modules(BATCH.scored[run, target]), *foreign(run))
         ),
         settings=of_scores(lambda run, target: repr(BATCH.scored[run, target])),
+    shell:
+        "gessl evaluate --spec {params.spec:q} > {log:q} 2>&1"
+
+
+rule evaluate_heavy:
+    """The scores of one run, or encoder, on one data set by a protocol that takes a job of its own."""
+    input:
+        lambda w: by_record(*trained(w.run), prepared(w.target), *drawn(w.run, w.target)),
+    output:
+        layout.scores_dir("{run}", "{target}") / "{stem}" / "record.json",
+    log:
+        "logs/evaluate/{run}/{target}/{stem}.log",
+    threads: THREADS
+    resources:
+        mem_mb=growing(resource("heavy", "mem_mb")),
+        runtime=resource("heavy", "runtime"),
+        gpu=resource("heavy", "gpu"),
+    params:
+        spec=lambda w: SPECS.heavy(w.run, w.target, protocol_id(w.stem)),
+        state=lambda w: state("gessl.evaluation.step", f"gessl.protocols.{w.stem}", *foreign(w.run)),
+        settings=lambda w: repr(BATCH.scored[w.run, w.target][protocol_id(w.stem)]),
     shell:
         "gessl evaluate --spec {params.spec:q} > {log:q} 2>&1"
