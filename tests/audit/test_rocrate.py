@@ -11,10 +11,10 @@ import pytest
 from gessl.audit.rocrate import write_crate
 from gessl.cli import main
 from gessl.errors import UserError
-from gessl.layout import run_dir
+from gessl.layout import data_dir, run_dir
 from gessl.records.record import parse_record, read_record
 from gessl.records.step import Step
-from tests.support.toy_project import RUN, make_data, make_report, scored, write_pin
+from tests.support.toy_project import RUN, make_again, make_report, scored
 
 PROFILE = "provenance-run-crate-0.5"
 
@@ -114,7 +114,7 @@ def test_what_would_be_a_lie_is_refused_and_nothing_is_written(crate: Path) -> N
     with pytest.raises(UserError, match=r"scores\.csv: not the file that its record names"):
         write_crate("grid", Path("new"))
     path.write_text(before, encoding="utf-8")
-    make_data("toy", write_pin("toy"))
+    make_again(data_dir("toy"), {"images.npy": b"others"})
     with pytest.raises(UserError, match="made again since; run the workflow again"):
         write_crate("grid", Path("new"))
     assert sorted(path.name for path in Path().iterdir() if "new" in path.name) == []

@@ -14,7 +14,7 @@ from gessl.audit.audit import audit, format_verdict
 from gessl.cli import main
 from gessl.layout import LOCK, RECORD, data_dir, manifest_dir, report_dir, run_dir
 from gessl.records import provenance, record, step
-from tests.support.toy_project import RUN, drawn, make_data, make_report, make_run, scored
+from tests.support.toy_project import RUN, drawn, make_again, make_report, make_run, scored
 
 FOLDERS = {
     "fetch": manifest_dir("toy"),
@@ -39,10 +39,6 @@ def _slip_in() -> None:
     Path("results/notes.txt").write_text("x", encoding="utf-8")
 
 
-def _make_again() -> None:
-    make_run(RUN)
-
-
 def _new_lock() -> None:
     LOCK.write_text("torch==99\n", encoding="utf-8")
 
@@ -61,7 +57,11 @@ CASES: list[tuple[Callable[[], object], int, set[tuple[str, str, str]]]] = [
     (SCORES.unlink, 1, {("missing", "", str(SCORES))}),
     (_slip_in, 1, {("orphaned", "", "results/notes.txt")}),
     (_record_before_its_maker, 1, {("unverifiable", "", str(SCORES))}),
-    (_make_again, 1, {("stale", "inputs", str(report_dir("grid")))}),
+    (
+        lambda: make_again(SCORES.parent, {SCORES.name: SCORES.read_bytes() + b"\n"}),
+        1,
+        {("stale", "inputs", str(report_dir("grid")))},
+    ),
     (_new_lock, 3, {("stale", "environment", str(folder)) for folder in FOLDERS.values()}),
 ]
 
@@ -282,7 +282,6 @@ def test_a_good_project_inside_the_results_hides_nothing(project: Path) -> None:
 
 
 def test_new_data_make_all_that_was_made_from_the_old_stale(project: Path) -> None:
-    version = json.loads((data_dir("toy") / "card.json").read_text(encoding="utf-8"))["data_version"]
-    make_data("toy", version)
+    make_again(data_dir("toy"), {"images.npy": b"others"})
     stale = {path for kind, cause, path in _found() if (kind, cause) == ("stale", "inputs")}
     assert stale == {str(FOLDERS[step]) for step in ("tasks", "pretrain", "evaluate")}
