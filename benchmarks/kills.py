@@ -36,8 +36,8 @@ from gessl.grid.batch import ExperimentBatch
 from gessl.layout import RECORD, lease_dir, run_dir, work_dir
 from gessl.records.record import parse_record
 from gessl.records.staging import STAGING
+from gessl.tables.metrics import read_metrics
 from gessl.training import pretrain  # noqa: F401 (imported before the processes are forked)
-from gessl.training.metrics import read_metrics
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = Path("config/config.yaml")

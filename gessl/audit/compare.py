@@ -15,13 +15,13 @@ import numpy as np
 
 from gessl.audit.arrays import Array, compare_arrays, open_arrays
 from gessl.files import JSON_BYTES, TABLE_BYTES, parse_json, read_bounded
+from gessl.tables.metrics import CLOCKS, METRICS
 
 BLOCK = 1 << 20  # bytes read at a time
 LONG = 40  # characters of a cell that are told
 FEW_ULPS = 1 << 16  # beyond, another way of rounding is no explanation, and the number tells nothing
 ARRAYS = {".npy", ".npz", ".safetensors"}
 TABLES = {".csv", ".json", ".jsonl"}
-CLOCKS = {"metrics.jsonl": frozenset({"seconds", "images_per_second"})}  # measured, and so never the same twice
 
 
 class _Absent:
@@ -98,7 +98,7 @@ def compare_files(old: Path, new: Path) -> tuple[Gap, ...]:
 
 def clocks_of(path: Path) -> frozenset[str]:
     """Fields of a file that hold measured times."""
-    return CLOCKS.get(path.name, frozenset())
+    return CLOCKS if path.name == METRICS else frozenset()
 
 
 def _without(clocks: frozenset[str], path: Path) -> bytes:

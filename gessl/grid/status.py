@@ -17,15 +17,16 @@ from gessl.advice import remake
 from gessl.cluster.failed import read_failure
 from gessl.cluster.lease import BEAT, MISSED
 from gessl.errors import UserError, printable
-from gessl.files import JSON_BYTES, atomic_json, open_regular, read_json, sha256_json
+from gessl.files import JSON_BYTES, atomic_json, read_bounded, read_json, sha256_json
 from gessl.identity import DIGITS, earlier_runs, found_science
 from gessl.layout import RECORD, WORK, lease_dir, run_dir, scores_dir, work_dir
+from gessl.tables.metrics import METRICS, last_row
 from gessl.training.climb import CLIMBS, MEANING
 
 GRIDS = WORK / "grids"
 DONE, TRAINED, RUNNING, FAILED, STOPPED, WAITING = "done", "trained", "running", "failed", "stopped", "waiting"
 STATES = (DONE, TRAINED, RUNNING, FAILED, STOPPED, WAITING)
-TAIL = 4096  # bytes: more than a line of metrics
+MOST = 1e15  # steps or seconds
 HOUR = 3600.0
 
 
@@ -136,16 +137,16 @@ def _look(run: str, facts: Listed, now: float) -> Standing:
     if trained.is_file():
         if (found_science(run) or facts.science) != facts.science:
             return Standing(FAILED, note=f"{run_dir(run)}: made with other settings, although the id is the same")
-        line = _tail(run_dir(run) / "metrics.jsonl")
-        seconds, climbs = _number("seconds", line), bool(_number(CLIMBS, line))
+        row = last_row(run_dir(run) / METRICS)
+        seconds, climbs = _number("seconds", row), bool(_number(CLIMBS, row))
         if not all(path.is_file() for path in scores):
             note = read_failure(run)
             return Standing(TRAINED if note is None else FAILED, facts.steps, seconds, note=note or "", climbs=climbs)
         finished = max(path.stat().st_mtime for path in scores)
         return Standing(DONE, facts.steps, seconds, _scoring(scores), finished, climbs=climbs)
-    line = _tail(work / "metrics.jsonl")
-    step, seconds = min(int(_number("step", line)) + 1, facts.steps) if line else 0, _number("seconds", line)
-    climbs = bool(_number(CLIMBS, line))
+    row = last_row(work / METRICS)
+    step, seconds = min(int(_number("step", row)) + 1, facts.steps) if row else 0, _number("seconds", row)
+    climbs = bool(_number(CLIMBS, row))
     if _held(lease_dir(run), now):
         return Standing(RUNNING, step, seconds, climbs=climbs)
     note = read_failure(run)
@@ -164,9 +165,19 @@ def _encoder(name: str, scores: Sequence[Path]) -> Standing:
     return Standing(DONE, scoring=_scoring(scores), finished=finished)
 
 
-def _scoring(scores: Sequence[Path]) -> float:
+def _scoring(scores: Iterable[Path]) -> float:
     """Seconds that all evaluations of a run took."""
-    return sum(_number("job_seconds", _tail(path, JSON_BYTES)) for path in scores)
+    return sum(map(_job_seconds, scores))
+
+
+def _job_seconds(path: Path) -> float:
+    try:
+        text = read_bounded(path, JSON_BYTES)
+    except OSError:
+        return 0.0
+    # in few digits: what was altered is to be finite
+    found = re.search(rb'"job_seconds": ([0-9]{1,15}(?:\.[0-9]{1,9})?)', text)
+    return float(found[1]) if found else 0.0
 
 
 def _held(lease: Path, now: float) -> bool:
@@ -177,21 +188,10 @@ def _held(lease: Path, now: float) -> bool:
         return False
 
 
-def _tail(path: Path, most: int = TAIL) -> str:
-    """The last bytes of a file that may not be there."""
-    try:
-        with open_regular(path) as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - most))
-            return file.read().decode(errors="replace")
-    except OSError:
-        return ""
-
-
-def _number(key: str, text: str) -> float:
-    """The last value of `key` in a piece of JSON, 0 without one."""
-    # in few digits: what was altered is to be finite
-    found = re.findall(rf'"{key}": (-?[0-9]{{1,15}}(?:\.[0-9]+)?(?:e[+-]?[0-9]{{1,2}})?)', text)
-    return float(found[-1]) if found else 0.0
+def _number(key: str, row: Mapping[str, Any]) -> float:
+    """The value of `key` in a row, 0 without one, and where it was altered to none that could be."""
+    value = row.get(key)
+    return float(value) if isinstance(value, int | float) and abs(value) < MOST else 0.0
 
 
 def summarise(runs: Mapping[str, Listed], seen: Mapping[str, Standing], rates: Mapping[str, float]) -> dict[str, Any]:

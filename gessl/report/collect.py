@@ -21,6 +21,7 @@ from gessl.protocols.contract import file_stem
 from gessl.records.record import Record, read_record
 from gessl.report.items import resolution
 from gessl.report.plan import PlannedRun, ReportPlan
+from gessl.tables.metrics import METRICS, read_metrics
 from gessl.tables.scores import CARDS, COLUMNS, OUTCOMES, SCORES, Card, per_item, read_cards, read_outcomes, read_scores
 from gessl.training.climb import CLIMBS
 
@@ -104,7 +105,7 @@ def input_files(plan: ReportPlan) -> list[Path]:
         state = run_state(run)
         if state == FINISHED:
             if run.trained:
-                files += [run_dir(run.id) / name for name in ("metrics.jsonl", "config.json", "views.npy")]
+                files += [run_dir(run.id) / name for name in (METRICS, "config.json", "views.npy")]
             files += [folder / name for folder in score_folders(run) for name in (SCORES, OUTCOMES, CARDS)]
         elif state == FAILED:
             files.append(failure_file(run.id))
@@ -239,9 +240,9 @@ def _scores(run: PlannedRun, folder: Path) -> pd.DataFrame:
 
 
 def _curves(run: PlannedRun) -> pd.DataFrame:
-    path = run_dir(run.id) / "metrics.jsonl"
-    rows = _parse(path, lambda content: [parse_json(line) for line in content.splitlines() if line.strip()])
-    if not rows or not all(isinstance(row, dict) for row in rows):
+    path = run_dir(run.id) / METRICS
+    rows = _read(path, lambda path: read_metrics(path, whole=True))
+    if not rows:
         raise UserError(f"{path}: holds no metrics; {redo(path.parent)}")
     table = pd.DataFrame(rows).reindex(columns=list(CURVES)).apply(pd.to_numeric, errors="coerce")
     return table.assign(run=run.id, dataset=run.dataset, method=run.method, variant=run.variant, seed=run.seed)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from gessl.cluster.failed import failure_file
 from gessl.errors import UserError
 from gessl.layout import RECORD, RESULTS, report_dir, run_dir, work_dir
+from gessl.tables.metrics import METRICS
 from gessl.tracking.mirror import Mirror, SyncSummary
 from gessl.tracking.store import STORE, one_writer, open_store, public, tracking_uri
 from gessl.tracking.watched import run_watched
@@ -117,7 +118,7 @@ def _snapshot(plan: TrackingPlan) -> list[tuple[int, int] | None]:
     """Size and time of the files whose change means news."""
     paths = [report_dir(plan.grid) / "record.json"]
     for run in plan.runs:
-        paths += [work_dir(run) / "metrics.jsonl", failure_file(run)]
+        paths += [work_dir(run) / METRICS, failure_file(run)]
         paths += [run_dir(run) / RECORD, *sorted((RESULTS / "scores" / run).glob(f"*/{RECORD}"))]
     facts: list[tuple[int, int] | None] = []
     for path in paths:

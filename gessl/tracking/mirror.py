@@ -13,6 +13,7 @@ from gessl.errors import UserError
 from gessl.files import atomic_json, has_content, read_json
 from gessl.layout import MLFLOW_RUNS, RECORD, RESULTS, pin, report_dir, run_dir, work_dir
 from gessl.records.record import Record, read_record
+from gessl.tables.metrics import METRICS
 from gessl.tables.scores import SCORES
 from gessl.tracking.store import database_of, public, tracking_uri, tree_id
 from gessl.tracking.values import data_version, params, points, scores
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 POINTS = 900  # metrics in one call; MLflow takes 1000 entities
 PARAMS = 100  # params in one call
 SMALL = 50 * 2**20  # bytes; a larger encoder is named by path and hash only
-MIRRORED = {"metrics.jsonl", "config.json", "encoder.safetensors", "scores.csv", "sigma-report.html"}  # of the outputs
+MIRRORED = {METRICS, "config.json", "encoder.safetensors", "scores.csv", "sigma-report.html"}  # of the outputs
 RUN, KIND, RECORD_ID, STEP = "gessl.run", "gessl.kind", "gessl.record", "gessl.step"  # tags
 TREE = "gessl.tree"  # a tag, too: several trees of results may share a store
 DATA_VERSION = "gessl.data_version"  # a tag, too: the md5 in the DVC pin
@@ -119,13 +120,13 @@ class Mirror:
         record = read_record(run_dir(name))
         folder = work_dir(name) if record is None else run_dir(name)
         failed = record is None and failure_file(name).is_file()
-        if record is None and not failed and not (folder / "metrics.jsonl").is_file():
+        if record is None and not failed and not (folder / METRICS).is_file():
             return self._encoder(name)
         if record is not None:
             _require_as_recorded(record)
         run = self._current("pretrain", name, record, name)
         if record is None or RECORD_ID not in run.data.tags:
-            self._log_points(run, folder / "metrics.jsonl")
+            self._log_points(run, folder / METRICS)
         if record is None:
             self._set_status(run, "FAILED" if failed else "KILLED" if self._stopped else "RUNNING")
             return False

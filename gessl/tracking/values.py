@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gessl.files import TABLE_BYTES, parse_json, read_bounded, read_json
+from gessl.files import read_json
 from gessl.layout import RESULTS
 from gessl.records.record import Record
+from gessl.tables.metrics import read_metrics
 from gessl.tables.scores import read_scores
 
 NAME = 250  # characters of a metric's or a param's name
@@ -24,21 +25,20 @@ class MetricsRow(NamedTuple):
 
 
 def points(path: Path, after: int) -> Iterator[MetricsRow]:
-    """The complete lines of a `metrics.jsonl` whose step comes after `after`, each step once.
+    """The whole rows of a `metrics.jsonl` whose step comes after `after`, each step once.
 
     A run that was killed takes its file back to the last checkpoint and writes the same steps again: the last step
     that was seen, not a place in the file, tells what is new. A line without its end is still being written.
     """
     try:
-        lines = read_bounded(path, TABLE_BYTES).split(b"\n")[:-1]
+        rows = read_metrics(path)
     except FileNotFoundError:  # published between two looks
         return
-    for line in lines:
+    for entry in rows:
         try:
-            entry = parse_json(line)
             step, seconds = int(entry["step"]), float(entry.get("seconds", 0.0))
         except (ValueError, TypeError, KeyError):
-            continue  # torn by a full disk; the run's own check reports it
+            continue  # altered; the run's own check reports it
         if step > after:
             after = step
             numbers = {key: value for key, value in entry.items() if isinstance(value, int | float)}

@@ -1,8 +1,6 @@
 """The metrics of every step: gathered on the device, read in batches, appended to one JSON-lines file."""
 
-import json
 import math
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from gessl.files import TABLE_BYTES, atomic_text, parse_json, read_bounded
 from gessl.methods.base import Tensors
+from gessl.tables.metrics import append_rows, keep_rows
 from gessl.training.diagnostics import effective_rank, feature_covariance, feature_std
 
 
@@ -35,8 +33,7 @@ class Metrics:
 
     def __init__(self, path: Path, step: int, see: Callable[[dict[str, Any]], None] = lambda row: None) -> None:
         self._path, self._see = path, see
-        kept = [row for row in read_metrics(path) if row["step"] < step]
-        atomic_text(path, "".join(json.dumps(row) + "\n" for row in kept))
+        kept = keep_rows(path, step)
         self._seconds: float = kept[-1]["seconds"] if kept else 0.0
         self._images: int = kept[-1]["images"] if kept else 0
         self._rows: list[dict[str, Any]] = []
@@ -67,33 +64,19 @@ class Metrics:
         values = {name: column.tolist() for name, column in columns.items()}  # waits for the device, once
         now = time.perf_counter()
         elapsed, images = now - self._since, self._rows[-1]["images"] - self._images
-        lines, broken = [], None
+        rows, broken = [], None
         for index, row in enumerate(self._rows):
             scalars = {name: column[index] for name, column in values.items()}
             row["seconds"] = round(self._seconds + elapsed * (index + 1) / len(self._rows), 4)
             row["images_per_second"] = round(images / elapsed, 1)
             row |= {name: value if math.isfinite(value) else None for name, value in scalars.items()}
             self._see(row)
-            lines.append(json.dumps(row) + "\n")
+            rows.append(row)
             if not math.isfinite(scalars["loss"]) or not math.isfinite(scalars["grad_norm"]):
                 losses, norms = self._tasks[index]
                 broken = Broken(row["step"], losses.tolist(), norms.tolist())
                 break
-        with open(self._path, "a", encoding="utf-8") as file:
-            file.writelines(lines)
-            file.flush()
-            os.fsync(file.fileno())
+        append_rows(self._path, rows)
         self._seconds, self._since, self._images = self._seconds + elapsed, now, self._rows[-1]["images"]
         self._rows, self._scalars, self._covariances, self._tasks = [], [], [], []
         return broken
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """All whole rows of a metrics file (a kill can cut the last line short)."""
-    rows = []
-    for line in read_bounded(path, TABLE_BYTES).splitlines() if path.is_file() else []:
-        try:
-            rows.append(parse_json(line))
-        except ValueError:
-            break
-    return rows

@@ -28,14 +28,14 @@ from gessl.records.current import is_current
 from gessl.records.provenance import fingerprint
 from gessl.records.record import read_record
 from gessl.records.step import Step
+from gessl.tables.metrics import METRICS, read_metrics
 from gessl.training.checkpoint import POINTER, Owner, load_checkpoint, pack, save_checkpoint
 from gessl.training.climb import Climb
 from gessl.training.failure import diverging, explain
-from gessl.training.metrics import Metrics, read_metrics
+from gessl.training.metrics import Metrics
 from gessl.training.run import Run
 from gessl.training.settings import Efficiency, Science
 
-METRICS = "metrics.jsonl"
 LESS = "lower train.batch, widths of the method or gessl.tasks, or take a smaller backbone; or reserve more memory"
 SINGULAR = torch.linalg.LinAlgError  # type: ignore[attr-defined]  # what whitening meets when embeddings collapse
 

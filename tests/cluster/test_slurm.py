@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from gessl.records.record import parse_record
-from gessl.training.metrics import read_metrics
+from gessl.tables.metrics import read_metrics
 from tests.cluster.results import content
 from tests.cluster.slurm import NODE, ask, install, node_state, running_slurm, wait_until
 from tests.conftest import ROOT, SMALL, copy_project

@@ -17,7 +17,7 @@ from gessl.cli import TRY_AGAIN, main
 from gessl.grid.experiment import Experiment
 from gessl.layout import lease_dir, run_dir, work_dir
 from gessl.records.record import parse_record
-from gessl.training.metrics import read_metrics
+from gessl.tables.metrics import read_metrics
 from tests.cluster.results import content
 from tests.conftest import SMALL
 

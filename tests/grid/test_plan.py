@@ -74,7 +74,7 @@ def scored(run: str, *, seconds: float, made: int = 6, lost: str = "") -> None:
         files.append(folder / "scores.csv")
         asked.append({key: value for key, value in config.items() if key != lost})
     config = {} if lost == "protocols" else {"protocols": asked}
-    bundle(scores_dir(run, "digits"), files, config, {"job_seconds": seconds, "made": made})
+    bundle(scores_dir(run, "digits"), files, config, {"job_seconds": seconds, "made": made, "heavy": 0})
 
 
 def test_hours_and_bytes_are_those_of_finished_runs_that_are_alike(

@@ -18,9 +18,10 @@ from gessl.errors import UserError
 from gessl.methods.learner import Variables
 from gessl.optimizer import LARS, SGD, Adam, Optimizer, clipped, norms
 from gessl.rng import generator
+from gessl.tables.metrics import read_metrics
 from gessl.training.checkpoint import Checkpoint, Owner, load_checkpoint, save_checkpoint
 from gessl.training.diagnostics import effective_rank, feature_covariance, feature_std
-from gessl.training.metrics import Metrics, read_metrics
+from gessl.training.metrics import Metrics
 from gessl.training.schedule import learning_rate
 from gessl.training.settings import Constant, Cosine, Drops, Efficiency, TrainSettings
 

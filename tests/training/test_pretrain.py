@@ -33,9 +33,9 @@ from gessl.nets.encoder import load_encoder
 from gessl.protocols.embed import embed
 from gessl.records.record import parse_record
 from gessl.records.step import Step
+from gessl.tables.metrics import read_metrics
 from gessl.training import pretrain
 from gessl.training.climb import MEANING
-from gessl.training.metrics import read_metrics
 from gessl.training.run import Run
 from tests.conftest import ROOT, SMALL
 from tests.support.toy_project import make_again
