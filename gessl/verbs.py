@@ -77,7 +77,7 @@ def plan(options: argparse.Namespace) -> None:
 
 
 def status(options: argparse.Namespace) -> None:
-    from gessl.grid.status import format_status
+    from gessl.grid.screen import format_status
     from gessl.grid.status import status as run
 
     found = run(options.config)

@@ -57,14 +57,7 @@ def rebuilt(folder: Path, record: Record, *, here: bool = False) -> Iterator[Reb
         UserError: the step, its code, inputs, settings or environment cannot be had again, or the step failed.
     """
     what = f"{record['step']} {record['name']}"
-    replayable = [step for step, kind in STEPS.items() if kind.replayable]
-    if record["step"] not in replayable:
-        raise UserError(
-            f"{what}: raw data come from their publishers and cannot be rebuilt; `gessl audit` compares them with their"
-            " pin"
-            if record["step"] == "fetch"
-            else f"{what}: only {', '.join(replayable)} can be replayed"
-        )
+    _require_replayable(record["step"], what)
     inputs = _verified_inputs(record)
     with _gone_when_stopped(), recorded_code(record["code"], what) as (scratch, code):
         tree = scratch.project
@@ -73,7 +66,7 @@ def rebuilt(folder: Path, record: Record, *, here: bool = False) -> Iterator[Reb
             _bring(path, tree)  # the commit may lack the pin of a data set of one's own
         for path in inputs:
             _bring(path, tree, needed=True)
-        words = _words(record, scratch.project)
+        words = _words(record, tree)
         places = installed_in(interpreter)
         environment += f", {_checked(places, here)}"
         say(f"replaying {what} with {code}, {environment}")
@@ -84,6 +77,17 @@ def rebuilt(folder: Path, record: Record, *, here: bool = False) -> Iterator[Reb
             raise UserError(f"{what}: made again, it left no record in {folder}")
         _require_same_step(record, made, what)
         yield Rebuilt(tree, made, code, environment)
+
+
+def _require_replayable(step: str, what: str) -> None:
+    replayable = [name for name, kind in STEPS.items() if kind.replayable]
+    if step == "fetch":
+        raise UserError(
+            f"{what}: raw data come from their publishers and cannot be rebuilt; `gessl audit` compares them with their"
+            " pin"
+        )
+    if step not in replayable:
+        raise UserError(f"{what}: only {', '.join(replayable)} can be replayed")
 
 
 def _checked(places: list[str], here: bool) -> str:

@@ -18,7 +18,7 @@ from gessl.evaluation.subjects import Subject
 from gessl.files import canonical_json
 from gessl.grid.batch import ExperimentBatch
 from gessl.grid.cells import PlannedScience
-from gessl.grid.status import table
+from gessl.grid.screen import table
 from gessl.layout import RECORD, RESULTS, data_dir, manifest_dir, pin, report_dir, run_dir, scores_dir, tasks_dir
 from gessl.protocols.contract import Protocol
 from gessl.records.record import Record, load_record

@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 from gessl.advice import remake
 from gessl.cluster.failed import read_failure
 from gessl.cluster.lease import BEAT, MISSED
-from gessl.errors import UserError, printable
+from gessl.errors import UserError
 from gessl.files import JSON_BYTES, atomic_json, read_bounded, read_json, sha256_json
 from gessl.identity import DIGITS, earlier_runs, found_science
 from gessl.layout import RECORD, WORK, lease_dir, run_dir, scores_dir, work_dir
 from gessl.tables.metrics import METRICS, last_row
-from gessl.training.climb import CLIMBS, MEANING
+from gessl.training.climb import CLIMBS
 
 GRIDS = WORK / "grids"
 DONE, TRAINED, RUNNING, FAILED, STOPPED, WAITING = "done", "trained", "running", "failed", "stopped", "waiting"
@@ -251,57 +251,3 @@ def status(config: Path | None) -> dict[str, Any]:
         "climbing": [run for run, one in seen.items() if one.climbs],
         "stopped": [run for run, one in seen.items() if one.state == STOPPED],
     }
-
-
-def format_status(found: Mapping[str, Any], most: int = 8) -> str:
-    """One screen."""
-    rows: list[tuple[str, ...]] = [("experiment", "runs", *STATES, "spent", "left")]
-    rows += [(name, str(one["runs"]), *_cells(one)) for name, one in found["experiments"].items()]
-    if len(found["experiments"]) > 1:
-        rows.append(("all (each run once)", str(found["total"]["runs"]), *_cells(found["total"])))
-    lines = table(rows)
-    total = found["total"]
-    lines += ["", f"throughput: {found['runs_last_hour']} runs finished in the last hour; {_eta(found)}"]
-    if total["unknown"]:
-        lines.append(f"not in `left`: {total['unknown']} runs of methods of which none has made a step yet")
-    lines += [f"note: {found['earlier']}"] if found["earlier"] else []
-    lines += _some(
-        "running", [f"{run}: step {step} of {steps}" for run, (step, steps) in found["running"].items()], most
-    )
-    lines += _some("failed", [f"{run}: {note}" for run, note in found["failed"].items()], most)
-    lines += _some("stopped", [f"{run}: see logs/pretrain/{run}.log" for run in found["stopped"]], most)
-    if found["climbing"]:
-        lines += _some(f"warning, of {len(found['climbing'])} runs: {MEANING}", found["climbing"], most)
-    return "\n".join(map(printable, lines))
-
-
-def _cells(one: Mapping[str, Any]) -> Iterable[str]:
-    unit, name = ("gpu_hours", "GPU-h") if any(one["gpu_hours"].values()) else ("core_hours", "core-h")
-    yield from (str(one[state]) for state in STATES)
-    yield from (f"{one[unit][part]:.1f} {name}" for part in ("spent", "left"))
-
-
-def _eta(found: Mapping[str, Any]) -> str:
-    total, seconds = found["total"], found["eta_seconds"]
-    if seconds is None:
-        return "ETA unknown: " + ("too little is measured yet" if total[RUNNING] else "nothing runs")
-    if total[DONE] == total["runs"]:
-        return "all done"
-    minutes = round(seconds / 60)
-    return f"ETA {minutes // 60} h {minutes % 60:02d} min, if {total[RUNNING]} go on at a time"
-
-
-def _some(title: str, items: list[str], most: int) -> list[str]:
-    rest = [f"  and {len(items) - most} more"] if len(items) > most else []
-    return ["", f"{title}:", *(f"  {item}" for item in items[:most]), *rest] if items else []
-
-
-def table(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Rows as lines: the first column to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        )
-        for row in rows
-    ]

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,21 +11,21 @@ import numpy as np
 import pandas as pd
 
 from gessl.advice import redo
-from gessl.cluster.failed import failure_file, read_failure
+from gessl.cluster.failed import read_failure
 from gessl.errors import UserError
-from gessl.files import TABLE_BYTES, parse_json, read_bounded, sha256_json
+from gessl.files import TABLE_BYTES, parse_json, read_bounded
 from gessl.identity import require_science
-from gessl.layout import RECORD, data_dir, run_dir, scores_dir
+from gessl.layout import data_dir, run_dir
 from gessl.npz import DAMAGE
-from gessl.protocols.contract import file_stem
 from gessl.records.record import Record, read_record
+from gessl.report.contradictions import refuse_contradictions, require_encoder
 from gessl.report.items import resolution
 from gessl.report.plan import PlannedRun, ReportPlan
+from gessl.report.states import FAILED, FINISHED, run_state, score_folders
 from gessl.tables.metrics import METRICS, read_metrics
 from gessl.tables.scores import CARDS, COLUMNS, OUTCOMES, SCORES, Card, per_item, read_cards, read_outcomes, read_scores
 from gessl.training.climb import CLIMBS
 
-FINISHED, FAILED, UNSCORED, ABSENT = "finished", "failed", "not evaluated", "not run"
 TEXTS = (
     "id",
     "run",
@@ -44,6 +44,7 @@ NOTES = ("feature", "selection", "ci_kind", "data_version")
 NUMBERS = ("seed", "value", "n")
 FORMULA = tuple("=+-@")  # how a cell begins that spreadsheets carry out
 ITEMS = ("items", "resolution")
+ROW = ("id", "dataset", "method", "variant", "seed", "state", "detail", "seconds", "images", "climbs")
 CURVES = (
     "step", "images", "seconds", "loss", "ssl_loss", "divergence", "feature_std", "effective_rank", "pi_entropy",
     CLIMBS,
@@ -79,94 +80,86 @@ class Collected:
     views: dict[tuple[str, str], np.ndarray]
 
 
-def run_state(run: PlannedRun) -> str:
-    """`finished`, `failed`, `not evaluated` (not by all protocols) or `not run`, as the files tell."""
-    trained = not run.trained or (run_dir(run.id) / RECORD).is_file()
-    if trained and all((folder / RECORD).is_file() for folder in score_folders(run)):
-        return FINISHED
-    if failure_file(run.id).is_file():
-        return FAILED
-    return UNSCORED if trained and run.trained else ABSENT
-
-
-def score_folders(run: PlannedRun) -> list[Path]:
-    """Where the scores of a run lie, one folder for each target and protocol."""
-    return [scores_dir(run.id, target) / file_stem(protocol) for target, protocol in run.scores]
-
-
-def input_files(plan: ReportPlan) -> list[Path]:
-    """Every file that `collect` will read, in the order of the plan, and those that the plan's references are from.
-
-    Lineage records are read too but are no inputs: each input's entry already names the record that made it.
-    """
-    files = [path for name in plan.targets if (path := data_dir(name) / "card.json").is_file()]
-    files += [Path(name) for name in dict.fromkeys(reference.file for reference in plan.references)]
-    for run in plan.runs:
-        state = run_state(run)
-        if state == FINISHED:
-            if run.trained:
-                files += [run_dir(run.id) / name for name in (METRICS, "config.json", "views.npy")]
-            files += [folder / name for folder in score_folders(run) for name in (SCORES, OUTCOMES, CARDS)]
-        elif state == FAILED:
-            files.append(failure_file(run.id))
-    return files
-
-
 def collect(plan: ReportPlan) -> Collected:
-    """Read the files of `input_files(plan)`.
+    """Read the files of `gessl.report.states.input_files(plan)`.
 
     Raises:
         UserError: a file is damaged, or runs contradict each other (unit, direction, data version).
     """
-    rows: list[dict[str, Any]] = []
-    scores, curves, sigma = [], [], []
-    records: dict[str, list[Record]] = {}
-    protocols: dict[str, Card] = {}
-    configs: dict[str, dict[str, Any]] = {}
-    views: dict[tuple[str, str], np.ndarray] = {}
-    cards = read_data_cards(plan)
+    read = _Reader(read_data_cards(plan))
     for run in plan.runs:
-        row = {**_keys(run), "state": run_state(run), "detail": "", "climbs": False}
-        row |= {"seconds": np.nan, "images": np.nan}
-        rows.append(row)
-        if row["state"] == FAILED:
-            row["detail"] = read_failure(run.id) or ""
-        if row["state"] != FINISHED:
-            continue
-        made = records.setdefault(run.id, [])
-        if run.trained:
-            curve = _curves(run)
-            row |= curve[["seconds", "images"]].iloc[-1].to_dict() | {"climbs": bool(curve[CLIMBS].gt(0).any())}
-            curves.append(curve)
-            made += [record for record in (read_record(run_dir(run.id)),) if record]
-            configs[run.id] = _json(run_dir(run.id) / "config.json")
-            require_science(run.id, run.science)
-            if (run.dataset, run.method) not in views:
-                views[run.dataset, run.method] = _parse(run_dir(run.id) / "views.npy", _array)
-        for (target, _), folder in zip(run.scores, score_folders(run), strict=True):
-            outcomes, record = _outcomes(folder), read_record(folder)
-            made += [record] if record else []
-            rows_of = _with_items(folder, _scores(run, folder), outcomes, cards.get(target, {}))
-            scores.append(rows_of.assign(record=record["id"] if record else ""))
-            sigma.append(_sigma(run, folder, scores[-1], outcomes))
-            protocols |= _read(folder / CARDS, lambda path: read_cards(path.parent))
-            if not run.trained:
-                _require_encoder(run, folder, record)
-    collected = Collected(
-        _frame(rows, ["id", "dataset", "method", "variant", "seed", "state", "detail", "seconds", "images", "climbs"]),
-        _concatenate(scores, ["variant", *TEXTS, *NOTES, *NUMBERS, *ITEMS, "record"]),
-        _concatenate(curves, ["run", "dataset", "method", "variant", "seed", *CURVES]),
-        _concatenate(sigma, ["dataset", "target", "method", "variant", "seed", "key", "item", "value"]),
-        records, configs, cards, protocols, views,
-    )  # fmt: skip
-    _refuse_contradictions(collected.scores)
+        read.run(run)
+    collected = read.collected()
+    refuse_contradictions(collected.scores)
     return collected
 
 
-def _require_encoder(run: PlannedRun, folder: Path, record: Mapping[str, Any] | None) -> None:
-    """Refuse scores of another encoder that share the digits of the id, by chance or by somebody's design."""
-    if record is None or sha256_json(record["config"].get("encoder")) != run.science:
-        raise UserError(f"{folder}: scores of another encoder than {run.method} is now; {redo(folder)}")
+class _Reader:
+    """What was read so far, of one run after the other; `cards` are the data cards by data set."""
+
+    def __init__(self, cards: dict[str, dict[str, Any]]) -> None:
+        self._cards = cards
+        self._rows: list[dict[str, Any]] = []
+        self._scores: list[pd.DataFrame] = []
+        self._curves: list[pd.DataFrame] = []
+        self._sigma: list[pd.DataFrame] = []
+        self._records: dict[str, list[Record]] = {}
+        self._protocols: dict[str, Card] = {}
+        self._configs: dict[str, dict[str, Any]] = {}
+        self._views: dict[tuple[str, str], np.ndarray] = {}
+
+    def run(self, run: PlannedRun) -> None:
+        """All that one run left behind."""
+        row = {
+            **_keys(run),
+            "state": run_state(run),
+            "detail": "",
+            "climbs": False,
+            "seconds": np.nan,
+            "images": np.nan,
+        }
+        self._rows.append(row)
+        if row["state"] == FAILED:
+            row["detail"] = read_failure(run.id) or ""
+        if row["state"] != FINISHED:
+            return
+        self._records.setdefault(run.id, [])
+        if run.trained:
+            row |= self._training(run)
+        for (target, _), folder in zip(run.scores, score_folders(run), strict=True):
+            self._score(run, target, folder)
+
+    def _training(self, run: PlannedRun) -> dict[str, Any]:
+        """What pretraining left; for the row of the run, what it took."""
+        curve, folder = _curves(run), run_dir(run.id)
+        self._curves.append(curve)
+        self._records[run.id] += [record for record in (read_record(folder),) if record]
+        self._configs[run.id] = _json(folder / "config.json")
+        require_science(run.id, run.science)
+        if (run.dataset, run.method) not in self._views:
+            self._views[run.dataset, run.method] = _parse(folder / "views.npy", _array)
+        return {**curve[["seconds", "images"]].iloc[-1].to_dict(), "climbs": bool(curve[CLIMBS].gt(0).any())}
+
+    def _score(self, run: PlannedRun, target: str, folder: Path) -> None:
+        """What one protocol left of one target."""
+        outcomes, record = _outcomes(folder), read_record(folder)
+        self._records[run.id] += [record] if record else []
+        rows = _with_items(folder, _scores(run, folder), outcomes, self._cards.get(target, {}))
+        self._scores.append(rows.assign(record=record["id"] if record else ""))
+        self._sigma.append(_sigma(run, folder, self._scores[-1], outcomes))
+        self._protocols |= _read(folder / CARDS, lambda path: read_cards(path.parent))
+        if not run.trained:
+            require_encoder(run, folder, record)
+
+    def collected(self) -> Collected:
+        """All of it."""
+        return Collected(
+            _frame(self._rows, list(ROW)),
+            _concatenate(self._scores, ["variant", *TEXTS, *NOTES, *NUMBERS, *ITEMS, "record"]),
+            _concatenate(self._curves, ["run", "dataset", "method", "variant", "seed", *CURVES]),
+            _concatenate(self._sigma, ["dataset", "target", "method", "variant", "seed", "key", "item", "value"]),
+            self._records, self._configs, self._cards, self._protocols, self._views,
+        )  # fmt: skip
 
 
 def read_data_cards(plan: ReportPlan) -> dict[str, dict[str, Any]]:
@@ -290,25 +283,3 @@ def _frame(rows: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
 def _concatenate(tables: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
     filled = [table for table in tables if len(table)]
     return pd.concat(filled, ignore_index=True)[columns] if filled else pd.DataFrame(columns=columns)
-
-
-def _refuse_contradictions(scores: pd.DataFrame) -> None:
-    """Rows that would share a column must mean the same."""
-    keys = ["dataset", "target", "protocol", "task", "metric"]
-    counted = scores.assign(outcomes=scores["items"].map(len))
-    for column in ("unit", "better", "split", "outcomes"):
-        several = counted.groupby(keys)[column].nunique()
-        if (several > 1).any():
-            where = "/".join(several[several > 1].index[0])
-            raise UserError(f"{where}: runs differ in {column!r}; evaluate them again with one version of the code")
-    versions = scores.groupby("target")["data_version"].nunique()
-    if (versions > 1).any():
-        name = versions[versions > 1].index[0]
-        raise UserError(f"{name}: runs were scored on different data versions; run the grid again on one of them")
-    twice = scores[
-        scores.duplicated(["dataset", "variant", "id"]) | scores.duplicated(["variant", "method", "seed", *keys])
-    ]
-    if len(twice):
-        raise UserError(f"score {twice.iloc[0]['id']}: appears twice; evaluate its run again")
-    if not scores["better"].isin(("higher", "lower")).all():
-        raise UserError("scores.csv: column 'better' must say 'higher' or 'lower'; evaluate the runs again")

@@ -12,8 +12,9 @@ import numpy as np
 from gessl.files import sha256_json
 from gessl.records.facts import SHORT
 from gessl.records.record import Record
-from gessl.report.collect import ABSENT, FAILED, FINISHED, UNSCORED, Collected
+from gessl.report.collect import Collected
 from gessl.report.plan import ReportPlan
+from gessl.report.states import ABSENT, FAILED, FINISHED, UNSCORED
 from gessl.report.style import record_anchor
 from gessl.report.wording import duration
 

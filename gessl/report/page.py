@@ -25,6 +25,44 @@ DARK_CONTROLS = ("#9aa4ad", "#dca845", "#d98a70", "#a3bf6b")
 
 def render(plan: ReportPlan, collected: Collected, tables: list[Table], drawings: list[Drawing]) -> str:
     """The HTML text; names, reasons and other strings from files are escaped, figures are our own SVG."""
+    records = chain(record for made in collected.records.values() for record in made)
+    script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
+    inlined = [
+        {"section": drawing.section, "name": drawing.name, "caption": drawing.caption,
+         "svg": Markup(inline(drawing.svg, drawing.caption))}
+        for drawing in drawings
+    ]  # fmt: skip
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            plan=plan,
+            style=Markup(_palette() + (TEMPLATES / "style.css").read_text(encoding="utf-8")),
+            script=Markup(script),
+            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            status=facts.status(plan, collected),
+            matrix=facts.run_matrix(plan, collected),
+            failures=facts.failures(collected),
+            climbing=facts.climbing(collected),
+            climbing_means=MEANING,
+            verdicts=wording.verdicts(plan, tables),
+            testing=wording.testing(tables),
+            rule=RULE,
+            comparisons=[(heading(pair), pair) for pair in plan.comparisons],
+            tables=tables,
+            figures=inlined,
+            protocols=list({table.protocol: table.card for table in tables}.items()),
+            quotes=list(dict.fromkeys((quote.source, quote.address) for table in tables for quote in table.quotes)),
+            cards=facts.data_cards(collected),
+            views=facts.views(collected),
+            settings=facts.settings(plan, collected),
+            environments=facts.environments(record for record in records.values() if record),
+            origins=origins(collected, records),
+        )
+    )
+
+
+def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -38,37 +76,7 @@ def render(plan: ReportPlan, collected: Collected, tables: list[Table], drawings
         "count": wording.count,
         "cost": wording.cost,
     }
-    records = chain(record for made in collected.records.values() for record in made)
-    script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
-    inlined = [
-        {"section": drawing.section, "name": drawing.name, "caption": drawing.caption,
-         "svg": Markup(inline(drawing.svg, drawing.caption))}
-        for drawing in drawings
-    ]  # fmt: skip
-    return environment.get_template("report.html.j2").render(
-        plan=plan,
-        style=Markup(_palette() + (TEMPLATES / "style.css").read_text(encoding="utf-8")),
-        script=Markup(script),
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        status=facts.status(plan, collected),
-        matrix=facts.run_matrix(plan, collected),
-        failures=facts.failures(collected),
-        climbing=facts.climbing(collected),
-        climbing_means=MEANING,
-        verdicts=wording.verdicts(plan, tables),
-        testing=wording.testing(tables),
-        rule=RULE,
-        comparisons=[(heading(pair), pair) for pair in plan.comparisons],
-        tables=tables,
-        figures=inlined,
-        protocols=list({table.protocol: table.card for table in tables}.items()),
-        quotes=list(dict.fromkeys((quote.source, quote.address) for table in tables for quote in table.quotes)),
-        cards=facts.data_cards(collected),
-        views=facts.views(collected),
-        settings=facts.settings(plan, collected),
-        environments=facts.environments(record for record in records.values() if record),
-        origins=origins(collected, records),
-    )
+    return environment
 
 
 def _palette() -> str:

@@ -6,8 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from gessl.report.collect import FINISHED, Collected, read_data_cards, read_run_scores
+from gessl.report.collect import Collected, read_data_cards, read_run_scores
 from gessl.report.plan import Comparison, PlannedRun, ReportPlan
+from gessl.report.states import FINISHED
 from gessl.report.tables import build_tables, ids
 
 

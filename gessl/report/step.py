@@ -5,11 +5,12 @@ import dataclasses
 from gessl.files import atomic_json
 from gessl.layout import report_dir
 from gessl.records.step import Step
-from gessl.report.collect import collect, input_files
+from gessl.report.collect import collect
 from gessl.report.export import to_csv, to_latex
 from gessl.report.figures import draw_all
 from gessl.report.page import render
 from gessl.report.plan import ReportPlan
+from gessl.report.states import input_files
 from gessl.report.style import PAGE
 from gessl.report.tables import build_tables, ids
 

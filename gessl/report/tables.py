@@ -9,10 +9,11 @@ from typing import Any
 import pandas as pd
 
 from gessl.files import sha256_json
-from gessl.report.collect import FINISHED, Collected
+from gessl.report.collect import Collected
 from gessl.report.items import Items
 from gessl.report.plan import Comparison, ReportPlan
 from gessl.report.reference import Reference
+from gessl.report.states import FINISHED
 from gessl.report.verdict import UNJUDGED, verdict
 from gessl.statistics import holm, item_half_width, paired_difference, seed_interval
 from gessl.tables.scores import Card

@@ -13,7 +13,8 @@ import pytest
 
 from gessl.cli import main
 from gessl.grid.batch import ExperimentBatch
-from gessl.grid.status import format_status, note_grid, status
+from gessl.grid.screen import format_status
+from gessl.grid.status import note_grid, status
 from tests.conftest import copy_project
 
 RUNS = {f"digits-simclr-s{seed}-{seed:08x}": ["digits-simclr", 100, 0, 2, "", ["digits"]] for seed in range(6)}

@@ -17,9 +17,10 @@ from gessl.errors import UserError
 from gessl.files import atomic_text
 from gessl.layout import report_dir, run_dir, scores_dir, work_dir
 from gessl.protocols.contract import file_stem
-from gessl.report.collect import collect, input_files
+from gessl.report.collect import collect
 from gessl.report.export import escape, to_csv, to_latex
 from gessl.report.plan import ReportPlan
+from gessl.report.states import input_files
 from gessl.report.step import report
 from gessl.report.tables import build_tables, cell_id, file_name, number
 
