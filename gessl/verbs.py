@@ -184,7 +184,7 @@ def audit(options: argparse.Namespace) -> int:
     from gessl.audit.audit import format_verdict, verdict_json
 
     expected = options.head
-    grids = tuple(experiments(options.config)) if options.config else tuple(options.grid or ())
+    grids = (*(experiments(options.config) if options.config else ()), *(options.grid or ()))
     if options.signed:
         if grids:
             raise UserError("--signed: the head of all results is signed, not that of some; leave out --config, --grid")

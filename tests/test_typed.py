@@ -9,7 +9,7 @@ import pytest
 
 from gessl.errors import UserError
 from gessl.evaluation.spec import EvaluateSpec, TasksSpec, protocol_of, protocol_settings
-from gessl.evaluation.subjects import Run
+from gessl.evaluation.subjects import TrainedRun
 from gessl.grid.batch import ExperimentBatch
 from gessl.grid.specs import pretrain_spec
 from gessl.grid.values import load_protocol
@@ -90,7 +90,7 @@ def test_nothing_is_filled_in(values: dict[str, Any], key: str) -> None:
 def test_specs_of_evaluation_come_back_and_are_whole() -> None:
     protocols = (load_protocol("knn/5nn-euclid"), load_protocol("fewshot/proto-v1"))
     spec = EvaluateSpec(
-        Run("a-s0-b", "c" * 64, "digits", "simclr", 0), "digits", protocols, Efficiency(threads=2), bundled=True
+        TrainedRun("a-s0-b", "c" * 64, "digits", "simclr", 0), "digits", protocols, Efficiency(threads=2), bundled=True
     )
     assert EvaluateSpec.of_plain(plain(spec.plain)) == spec
     tasks = TasksSpec("digits", 3, protocols)

@@ -9,13 +9,13 @@ from torch import nn
 
 from gessl import encoders
 from gessl.encoders.entry import Entry
-from gessl.evaluation.subjects import Subject
+from gessl.evaluation.subjects import SubjectSpec
 from gessl.identity import ELSEWHERE, run_id
 from gessl.typed import TypedError, typed
 
 
 @dataclass(frozen=True)
-class Foreign(Subject):
+class Foreign(SubjectSpec):
     """An encoder from elsewhere.
 
     Attributes:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from gessl.evaluation.subjects import Subject, subject_of
+from gessl.evaluation.subjects import SubjectSpec, subject_of
 from gessl.protocols import protocol_class
 from gessl.protocols.contract import Protocol
 from gessl.training.settings import Efficiency
@@ -76,7 +76,7 @@ class EvaluateSpec:
         bundled: whether these are all protocols, so that one record is to stand for them; not for a heavy one alone.
     """
 
-    subject: Subject
+    subject: SubjectSpec
     target: str
     protocols: Protocols
     efficiency: Efficiency

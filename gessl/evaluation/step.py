@@ -13,12 +13,11 @@ from gessl.cluster.failed import failures_noted
 from gessl.data.arrays import open_images, read_card, read_index
 from gessl.errors import UserError
 from gessl.evaluation.spec import EvaluateSpec, protocol_settings
-from gessl.evaluation.subjects import Subject
+from gessl.evaluation.subjects import SubjectSpec
 from gessl.evaluation.tasks import damaged, load_tasks, tasks_file
 from gessl.layout import RESULTS, data_dir, scores_dir
 from gessl.nets.encoder import Encoder
-from gessl.protocols.contract import LACKS, OddTasksError, Protocol, Target, draws_tasks, file_stem
-from gessl.protocols.contract import Subject as Scored
+from gessl.protocols.contract import LACKS, OddTasksError, Protocol, Subject, Target, draws_tasks, file_stem
 from gessl.protocols.embed import embed, fitted, frozen, position_tensor
 from gessl.records.bundle import bundle
 from gessl.records.current import is_current
@@ -28,7 +27,7 @@ from gessl.tables.scores import CARDS, OUTCOMES, SCORES, Score, write_cards, wri
 LESS = "lower efficiency.embed_batch or the protocols' number, or reserve more memory (resources.evaluate)"
 
 
-def score_settings(protocol: Protocol, target: str, subject: Subject) -> dict[str, Any]:
+def score_settings(protocol: Protocol, target: str, subject: SubjectSpec) -> dict[str, Any]:
     """What decides the scores of a subject by a protocol, as their record holds it."""
     return {**protocol_settings(protocol), "target": target, **subject.settings}
 
@@ -67,7 +66,7 @@ def evaluate(spec: EvaluateSpec, device: torch.device) -> None:
         bundle(scores_dir(subject.id, target), files, {"protocols": asked}, notes)
 
 
-def _is_current(subject: Subject, target: str, protocol: Protocol) -> bool:
+def _is_current(subject: SubjectSpec, target: str, protocol: Protocol) -> bool:
     settings = score_settings(protocol, target, subject)
     return is_current("evaluate", score_dir(subject.id, target, protocol.id), settings)
 
@@ -85,7 +84,7 @@ def _evaluate(spec: EvaluateSpec, todo: Sequence[tuple[Protocol, Step]], device:
         for protocol, opened in todo:
             with opened as step:
                 step.notes |= {"batch": batch, "heavy": protocol.heavy, **subject.facts}
-                scores = _scores(protocol, Scored(encoder, features), target, name, subject.seed)
+                scores = _scores(protocol, Subject(encoder, features), target, name, subject.seed)
                 write_scores(
                     step.path(SCORES),
                     scores,
@@ -99,7 +98,7 @@ def _evaluate(spec: EvaluateSpec, todo: Sequence[tuple[Protocol, Step]], device:
                 write_cards(step.path(CARDS), protocol.cards())
 
 
-def _step(subject: Subject, target: str, protocol: Protocol) -> Step:
+def _step(subject: SubjectSpec, target: str, protocol: Protocol) -> Step:
     out = score_dir(subject.id, target, protocol.id)
     inputs = [*subject.files, *(data_dir(target) / name for name in ("images.npy", "index.csv", "card.json"))]
     if draws_tasks(protocol):
@@ -130,7 +129,7 @@ def _require_fit(protocols: Sequence[Protocol], target: Target, name: str) -> No
         raise UserError(f"{name}: {LACKS['shared classes']}, so {listed} cannot be scored; take it out of evaluation")
 
 
-def _scores(protocol: Protocol, subject: Scored, target: Target, name: str, seed: int) -> list[Score]:
+def _scores(protocol: Protocol, subject: Subject, target: Target, name: str, seed: int) -> list[Score]:
     try:
         tasks = load_tasks(name, seed, protocol.id) if draws_tasks(protocol) else {}
         scores = protocol.score(subject, target, tasks, seed)

@@ -14,7 +14,7 @@ from gessl.nets.encoder import load_encoder
 from gessl.typed import typed
 
 
-class Subject:
+class SubjectSpec:
     """An encoder that is scored.
 
     Attributes:
@@ -64,7 +64,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Run(Subject):
+class TrainedRun(SubjectSpec):
     """A run of pretraining. The settings of the run that is found under its id must have the hash `science`."""
 
     id: str
@@ -94,13 +94,13 @@ class Run(Subject):
         return load_encoder(self.files[0]).to(device)
 
 
-def subject_of(values: Any) -> Subject:
+def subject_of(values: Any) -> SubjectSpec:
     """The subject in JSON values.
 
     Raises:
         TypedError: they are none.
     """
     if not isinstance(values, dict) or "encoder" not in values:
-        return typed(Run, values)
-    subject: Subject = importlib.import_module("gessl.evaluation.foreign").Foreign.of_plain(values)
+        return typed(TrainedRun, values)
+    subject: SubjectSpec = importlib.import_module("gessl.evaluation.foreign").Foreign.of_plain(values)
     return subject

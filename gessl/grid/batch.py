@@ -13,7 +13,7 @@ from typing import Any, Self
 from gessl.documents import Document, from_words, read_document
 from gessl.errors import UserError
 from gessl.evaluation.foreign import Foreign
-from gessl.evaluation.subjects import Run, Subject
+from gessl.evaluation.subjects import SubjectSpec, TrainedRun
 from gessl.grid.cells import PlannedScience
 from gessl.grid.evaluations import by_target
 from gessl.grid.experiment import MISSING, Experiment
@@ -117,12 +117,12 @@ class ExperimentBatch:
         """The data set of a run; None for an encoder from elsewhere."""
         return self.runs[name].science.dataset if name in self.runs else None
 
-    def subject(self, name: str) -> Subject:
+    def subject(self, name: str) -> SubjectSpec:
         """What is scored under that id."""
         if name in self.foreign:
             return self.foreign[name]
         cell = self.runs[name]
-        return Run(cell.id, cell.hash, cell.science.dataset, cell.science.method_name, cell.science.seed)
+        return TrainedRun(cell.id, cell.hash, cell.science.dataset, cell.science.method_name, cell.science.seed)
 
     def tasks(self, dataset: str, seed: int) -> Mapping[str, Protocol]:
         """The protocols that draw tasks of a data set under a seed, by id.

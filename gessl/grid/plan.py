@@ -14,7 +14,7 @@ from typing import Any
 
 from gessl.data.pin import read_pin
 from gessl.evaluation.step import score_dir, score_settings
-from gessl.evaluation.subjects import Subject
+from gessl.evaluation.subjects import SubjectSpec
 from gessl.files import canonical_json
 from gessl.grid.batch import ExperimentBatch
 from gessl.grid.cells import PlannedScience
@@ -185,7 +185,7 @@ def _cost(batch: ExperimentBatch, todo: Iterable[str]) -> dict[str, Any]:
     }
 
 
-def _settings(protocols: Mapping[str, Protocol], target: str, subject: Subject) -> list[dict[str, Any]]:
+def _settings(protocols: Mapping[str, Protocol], target: str, subject: SubjectSpec) -> list[dict[str, Any]]:
     """As records hold them."""
     asked = [score_settings(each, target, subject) for each in protocols.values()]
     found: list[dict[str, Any]] = json.loads(json.dumps(asked))

@@ -12,7 +12,7 @@ from gessl.errors import UserError
 from gessl.evaluation.foreign import Foreign
 from gessl.evaluation.spec import EvaluateSpec
 from gessl.evaluation.step import evaluate, score_dir
-from gessl.evaluation.subjects import Run, subject_of
+from gessl.evaluation.subjects import TrainedRun, subject_of
 from gessl.files import sha256_file
 from gessl.identity import ELSEWHERE, science_hash
 from gessl.layout import WEIGHTS, run_dir
@@ -36,13 +36,13 @@ def foreign(project) -> Foreign:
     )
 
 
-def go(subject: Foreign | Run) -> None:
+def go(subject: Foreign | TrainedRun) -> None:
     evaluate(EvaluateSpec(subject, "toy", tuple(ALL), Efficiency(), bundled=True), CPU)
 
 
 def test_the_same_network_has_the_same_scores_to_the_bit(foreign: Foreign) -> None:
     go(foreign)
-    go(Run(RUN, science_hash({}), "toy", "simclr", 3))
+    go(TrainedRun(RUN, science_hash({}), "toy", "simclr", 3))
     for protocol in ALL:
         theirs, ours = (score_dir(name, "toy", protocol.id) for name in (foreign.id, RUN))
         found, expected = (

@@ -12,7 +12,7 @@ from gessl.evaluation import step as module
 from gessl.evaluation.draw import draw
 from gessl.evaluation.spec import EvaluateSpec, TasksSpec
 from gessl.evaluation.step import evaluate, score_dir
-from gessl.evaluation.subjects import Run
+from gessl.evaluation.subjects import TrainedRun
 from gessl.identity import science_hash
 from gessl.layout import data_dir, run_dir, scores_dir
 from gessl.nets.encoder import Encoder, save_encoder
@@ -53,7 +53,7 @@ def project(tmp_path, monkeypatch, images):
 
 
 def go(protocols):
-    run = Run(RUN, science_hash({}), "toy", "simclr", 0)
+    run = TrainedRun(RUN, science_hash({}), "toy", "simclr", 0)
     evaluate(EvaluateSpec(run, "toy", tuple(protocols), Efficiency(), bundled=True), torch.device("cpu"))
 
 

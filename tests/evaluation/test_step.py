@@ -11,7 +11,7 @@ from gessl.errors import UserError
 from gessl.evaluation import step as module
 from gessl.evaluation.spec import EvaluateSpec
 from gessl.evaluation.step import evaluate, score_dir
-from gessl.evaluation.subjects import Run
+from gessl.evaluation.subjects import TrainedRun
 from gessl.identity import science_hash
 from gessl.layout import RECORD, run_dir, scores_dir, tasks_dir
 from gessl.protocols.contract import file_stem
@@ -23,7 +23,7 @@ from tests.support.scored import protocol
 
 
 def go(protocols=ALL, science=None):
-    run = Run(RUN, science or science_hash({}), "toy", "simclr", 3)
+    run = TrainedRun(RUN, science or science_hash({}), "toy", "simclr", 3)
     evaluate(EvaluateSpec(run, "toy", tuple(protocols), Efficiency(), bundled=True), CPU)
 
 

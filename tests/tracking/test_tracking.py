@@ -98,6 +98,20 @@ def test_curves_appear_while_training_and_every_point_once() -> None:
 
 
 @pytest.mark.usefixtures("embedded")
+def test_an_encoder_from_elsewhere_has_its_scores_alone() -> None:
+    finish("r0")
+    plan = TrackingPlan("grid", ("r0", "theirs-s0-1"))
+    assert sync(plan).runs == 1, "nothing to show of it yet"
+    evaluate("theirs-s0-1", trained=False)
+    assert str(sync(plan)) == str(sync(plan)), "the second time changes nothing"
+    found = _runs()
+    parent, child = found["theirs-s0-1"], found["theirs-s0-1 on toy"]
+    assert (parent.info.status, parent.data.tags["gessl.kind"]) == ("FINISHED", "encoder")
+    assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert child.data.metrics
+
+
+@pytest.mark.usefixtures("embedded")
 def test_records_pins_and_runs_lead_to_each_other() -> None:
     finish("r0")
     evaluate("r0")
