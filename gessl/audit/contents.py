@@ -3,8 +3,9 @@
 import hashlib
 import os
 import stat
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Set
-from multiprocessing.pool import ThreadPool
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import NamedTuple
 
@@ -106,21 +107,26 @@ def _read(todo: list[Wanted]) -> Iterator[tuple[str, Content]]:
     """Hash them, the largest first, so that no core idles at the end."""
     total = sum(want.size for want in todo)
     largest_first = sorted(todo, key=lambda want: want.size, reverse=True)
-    # leaving this pool waits for no thread, so Ctrl-C ends an audit at once
+    stop = threading.Event()
     with (
-        ThreadPool(_cores()) as pool,
+        ThreadPoolExecutor(_cores()) as pool,
         tqdm(total=total, unit="B", unit_scale=True, desc="hashing", delay=2, disable=None, leave=False) as bar,
     ):
-        for path, content in pool.imap_unordered(_read_one, largest_first):
-            yield path, content
-            bar.update(content.bytes)
+        try:
+            for done in as_completed([pool.submit(_read_one, want, stop) for want in largest_first]):
+                path, content = done.result()
+                yield path, content
+                bar.update(content.bytes)
+        finally:  # on Ctrl-C the threads end after the block that they are reading
+            stop.set()
+            pool.shutdown(cancel_futures=True)
 
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _read_one(want: Wanted) -> tuple[str, Content]:
+def _read_one(want: Wanted, stop: threading.Event) -> tuple[str, Content]:
     digests = [hashlib.sha256()] + [hashlib.md5(usedforsecurity=False)] * want.md5
     size, block = 0, memoryview(bytearray(min(want.size + 1, BLOCK)))
     try:
@@ -129,7 +135,7 @@ def _read_one(want: Wanted) -> tuple[str, Content]:
                 return want.path, Content(want.size, error="nearly all of it is holes, so it was not read")
             file.seek(0)
             # what grows while it is read, or hides its size, has an end all the same
-            while size <= want.size and (count := file.readinto(block)):
+            while size <= want.size and not stop.is_set() and (count := file.readinto(block)):
                 size += count
                 for digest in digests:
                     digest.update(block[:count])

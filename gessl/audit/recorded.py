@@ -6,7 +6,7 @@ from typing import Any
 
 from gessl.audit.find import read_object
 from gessl.errors import UserError
-from gessl.identity import science_hash
+from gessl.identity import DIGITS, science_hash
 from gessl.layout import DEPTHS, run_dir
 from gessl.records.record import Record
 
@@ -32,6 +32,8 @@ def recorded_spec(record: Record, tree: Path) -> dict[str, Any] | None:
             dataset, _, seed = parts[0].rpartition("-s")
             return {"dataset": dataset, "seed": int(seed), "protocols": [config]}
         if step == "pretrain":
+            if not name.endswith(science_hash(config)[:DIGITS]):
+                raise UserError(f"{name}: its recorded settings are not those of its id; the run cannot be rebuilt")
             return {"run": name, "science": config, "efficiency": _efficiency(record)}
         if step == "evaluate":
             protocol = {key: config[key] for key in ("protocol", "settings")}

@@ -295,7 +295,7 @@ REFUSED = {
     "unknown": (code(commit=RECORDED, sources=OTHER), "this repository does not have its commit ffffffffffff"),
     "unversioned": (code(sources=OTHER), "made outside version control"),
     "lock": (lambda record: record["environment"].update(lock=OTHER), "requirements.lock: the recorded environment"),
-    "settings": (code(), "failed with exit code 2 when made again"),
+    "settings": (code(), "its recorded settings are not those of its id"),
     "missing": (lambda _: Path("results/data/toy/card.json").unlink(), "results/data/toy/card.json: not there, but"),
     "altered": (
         lambda _: Path("results/data/toy/card.json").write_text("{}", encoding="utf-8"),

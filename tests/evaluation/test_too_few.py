@@ -11,7 +11,8 @@ import torch
 from gessl.errors import UserError
 from gessl.layout import data_dir, scores_dir
 from gessl.records.step import Step
-from tests.evaluation.test_step import RUN, go, project, write_protocol_tasks  # noqa: F401  (a fixture)
+from tests.evaluation.test_step import go
+from tests.evaluation.toy import RUN, write_protocol_tasks
 from tests.support.scored import protocol, scored
 
 NONE, SOME = torch.arange(0), torch.arange(20)
@@ -86,7 +87,7 @@ def test_suites_without_what_they_take_are_refused(split, encoder, images, suite
         ("scarce/linear-v1", lambda table: table["label"] == 2, "1 classes among the images of a draw of labels"),
     ],
 )
-def test_the_step_says_so_in_one_line(project, name, keep, message):  # noqa: F811
+def test_the_step_says_so_in_one_line(project, name, keep, message):
     path = data_dir("toy") / "index.csv"
     table = pd.read_csv(path, keep_default_na=False)
     table.loc[(table["split"] == "train") & ~keep(table), "label"] = -1

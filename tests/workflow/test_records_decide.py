@@ -4,7 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
-from gessl.grid.batch import Batch
+from gessl.grid.batch import ExperimentBatch
 from gessl.grid.outdated import behind
 from gessl.layout import RECORD, data_dir, manifest_dir, pin, tasks_dir
 from gessl.protocols.contract import file_stem
@@ -39,7 +39,7 @@ def test_what_is_stale_is_made_with_all_that_comes_of_it(prepared: Path) -> None
 
 
 def test_what_comes_of_a_part_comes_of_the_job(prepared: Path) -> None:
-    batch, part = Batch.load([Path("config/config.yaml")]), DRAWN / file_stem("sigma/onehot")
+    batch, part = ExperimentBatch.load([Path("config/config.yaml")]), DRAWN / file_stem("sigma/onehot")
     assert behind(batch, ()) == set()
     assert behind(batch, [part]) == {part, DRAWN}
     assert behind(batch, [data_dir("digits")]) >= {data_dir("digits"), DRAWN, part}
