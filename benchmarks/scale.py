@@ -66,13 +66,14 @@ rule fetch:
     output: "raw"
     shell: "touch {output}"
 """
-STAND_IN = """#!/bin/sh
+STAND_IN = r"""#!/bin/sh
+of_spec() { sed -n "s/^ *\"$2\": \"\{0,1\}\([^\",]*\).*/\1/p" "$1" | head -n 1; }
 case $1 in
 fetch) cd results/raw/$2 && touch manifest.json record.json ;;
 prepare) cd results/data/$2 && touch images.npy index.csv card.json record.json ;;
-tasks) touch results/tasks/$2-s$3/record.json ;;
-pretrain) touch results/runs/$2/record.json ;;
-evaluate) touch results/scores/$2/$3/record.json ;;
+tasks) touch results/tasks/$(of_spec $3 dataset)-s$(of_spec $3 seed)/record.json ;;
+pretrain) touch results/runs/$(of_spec $3 run)/record.json ;;
+evaluate) touch results/scores/$(of_spec $3 id)/$(of_spec $3 target)/record.json ;;
 report) cd results/report/* && touch sigma-report.html ids.json record.json ;;
 esac
 """
