@@ -92,6 +92,7 @@ def jobs(batch: ExperimentBatch) -> dict[str, dict[str, int]]:
     return {
         rule: {"all": len(asked), "to do": sum(not (folder / RECORD).is_file() for folder in asked)}
         for rule, asked in made.items()
+        if asked
     }
 
 
