@@ -1,6 +1,6 @@
 """Plain data, as JSON holds them, to typed settings: strict and whole, for what the planner has checked before.
 
-What people write is read by `gessl.grid.reading`, with lines and advice. What a job is told is complete, so that here
+What people write is read by `gessl.grid.reading`, with lines and advice. A job's spec is complete, so that here
 nothing is filled in, and nothing passed over.
 """
 

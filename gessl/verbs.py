@@ -31,7 +31,7 @@ def experiments(config: Path) -> "Mapping[str, Experiment]":
 
 
 def read_spec(path: Path, make: Callable[[Any], T]) -> T:
-    """What a job is told (`gessl.grid.specs`)."""
+    """A job's spec (`gessl.grid.specs`)."""
     return read_typed(path, make, "start the workflow, which writes it")
 
 
@@ -98,8 +98,8 @@ def prepare(options: argparse.Namespace) -> None:
     print(data_dir(options.dataset))
 
 
-def told(options: argparse.Namespace, name: str) -> bool:
-    """Whether a spec tells what to do; or else the argument `name` does, with an experiment.
+def has_spec(options: argparse.Namespace, name: str) -> bool:
+    """Whether a spec is given, in place of the argument `name` and an experiment.
 
     Raises:
         UserError: neither is given, or both.
@@ -113,7 +113,7 @@ def tasks(options: argparse.Namespace) -> None:
     from gessl.evaluation.draw import draw
     from gessl.evaluation.spec import TasksSpec
 
-    if told(options, "dataset"):
+    if has_spec(options, "dataset"):
         spec = read_spec(options.spec, TasksSpec.of_plain)
     else:
         from gessl.grid.batch import ExperimentBatch
@@ -128,7 +128,7 @@ def pretrain(options: argparse.Namespace) -> None:
     from gessl.training.pretrain import pretrain as run
     from gessl.training.spec import PretrainSpec
 
-    if told(options, "run"):
+    if has_spec(options, "run"):
         spec = read_spec(options.spec, PretrainSpec.of_plain)
     else:
         from gessl.grid.batch import ExperimentBatch
@@ -145,7 +145,7 @@ def evaluate(options: argparse.Namespace) -> None:
     from gessl.evaluation.step import evaluate as run
     from gessl.training.pretrain import set_up
 
-    if told(options, "run"):
+    if has_spec(options, "run"):
         specs = [read_spec(options.spec, EvaluateSpec.of_plain)]
     else:
         from gessl.grid.batch import ExperimentBatch

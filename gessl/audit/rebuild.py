@@ -29,7 +29,7 @@ from gessl.records.steps import STEPS
 
 FEW = 8  # processes that any machine can run
 GRACE = 10  # seconds that a step has to end when the replay is stopped
-SPEC = Path("replay.json")  # what the step is told, in the scratch project
+SPEC = Path("replay.json")  # the step's spec, in the scratch project
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def _bring(path: Path, tree: Path, *, needed: bool = False) -> None:
 
 
 def _words(record: Record, tree: Path) -> list[str]:
-    """What Python is to run: the step's verb, told what the record tells."""
+    """What Python is to run: the step's verb, with the spec that its record gives."""
     spec = recorded_spec(record, tree)
     if spec is None:
         return [PACKAGE.name, record["step"], record["name"]]

@@ -1,4 +1,4 @@
-"""What a recorded step was told: its verb, and the spec put together from what its record holds."""
+"""The spec of a recorded step, put together from what its record holds."""
 
 import re
 from pathlib import Path
@@ -37,10 +37,10 @@ def recorded_spec(record: Record, tree: Path) -> dict[str, Any] | None:
             return {"run": name, "science": config, "efficiency": _efficiency(record)}
         if step == "evaluate":
             protocol = {key: config[key] for key in ("protocol", "settings")}
-            told = {"target": parts[1], "protocols": [protocol], "efficiency": _efficiency(record), "bundled": False}
-            return {"subject": _subject(record, parts[0], tree), **told}
+            rest = {"target": parts[1], "protocols": [protocol], "efficiency": _efficiency(record), "bundled": False}
+            return {"subject": _subject(record, parts[0], tree), **rest}
     except (KeyError, ValueError, TypeError) as error:
-        raise UserError(f"{name}: its record does not tell {error}; the step cannot be rebuilt") from None
+        raise UserError(f"{name}: its record lacks {error}; the step cannot be rebuilt") from None
     return config if step == "report" else None
 
 

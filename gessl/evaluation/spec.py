@@ -1,4 +1,4 @@
-"""What evaluation jobs are told: one complete spec each, so that they load no experiment."""
+"""Specs of evaluation jobs: each is complete, so that a job loads no experiment."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass

@@ -80,7 +80,7 @@ def outdated(batch: ExperimentBatch) -> dict[Path, str]:
     return found
 
 
-def behind(batch: ExperimentBatch, folders: Iterable[Path]) -> set[Path]:
+def downstream(batch: ExperimentBatch, folders: Iterable[Path]) -> set[Path]:
     """`folders`, and those of the results of a batch that were made from what lies in them, near or far."""
     reached = set(folders)
     for made in results(batch) if reached else ():

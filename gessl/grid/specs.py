@@ -1,4 +1,4 @@
-"""From a batch to what its jobs are told: one complete spec each, in a file of its own (`work/specs/`).
+"""From a batch to the specs of its jobs: each complete, in a file of its own (`work/specs/`).
 
 A job reads its spec alone. The name of a spec's file tells its content, so that a grid that is grown while it runs does
 not change what waiting jobs read.
@@ -77,30 +77,30 @@ class SpecFiles:
     def pretrain(self, run: str) -> Path:
         """Of `pretrain_spec`."""
         cell, efficiency = self._batch.runs[run], self._batch.owner(run).efficiency
-        told = cell.hash, _text(cell.science.policies), _text(efficiency)
-        return self._file("pretrain", run, told, lambda: dataclasses.asdict(pretrain_spec(self._batch, run)))
+        facts = cell.hash, _text(cell.science.policies), _text(efficiency)
+        return self._file("pretrain", run, facts, lambda: dataclasses.asdict(pretrain_spec(self._batch, run)))
 
     def tasks(self, dataset: str, seed: int) -> Path:
         """Of `tasks_spec`."""
-        told = (_text(tuple(self._batch.drawn[dataset, seed].values())),)
-        return self._file("tasks", f"{dataset}-s{seed}", told, lambda: tasks_spec(self._batch, dataset, seed).plain)
+        facts = (_text(tuple(self._batch.drawn[dataset, seed].values())),)
+        return self._file("tasks", f"{dataset}-s{seed}", facts, lambda: tasks_spec(self._batch, dataset, seed).plain)
 
     def evaluate(self, name: str, target: str) -> Path:
         """Of the one of `evaluate_specs` on `target`."""
         protocols, efficiency = self._batch.scored[name, target], self._batch.owner(name).efficiency
-        told = self._batch.subject(name).science, _text(tuple(protocols.values())), _text(efficiency)
+        facts = self._batch.subject(name).science, _text(tuple(protocols.values())), _text(efficiency)
         return self._file(
-            "evaluate", f"{name}-{target}", told, lambda: evaluate_specs(self._batch, name, target)[0].plain
+            "evaluate", f"{name}-{target}", facts, lambda: evaluate_specs(self._batch, name, target)[0].plain
         )
 
     def heavy(self, name: str, target: str, protocol: str) -> Path:
         """Of `heavy_spec`."""
         one, efficiency = self._batch.scored[name, target][protocol], self._batch.owner(name).efficiency
-        told = self._batch.subject(name).science, _text(one), _text(efficiency)
+        facts = self._batch.subject(name).science, _text(one), _text(efficiency)
         return self._file(
             "evaluate",
             f"{name}-{target}-{file_stem(protocol)}",
-            told,
+            facts,
             lambda: heavy_spec(self._batch, name, target, protocol).plain,
         )
 
@@ -109,8 +109,8 @@ class SpecFiles:
         plan = self._batch.experiments[grid].report_plan()
         return self._file("report", grid, (repr(plan),), lambda: dataclasses.asdict(plan))
 
-    def _file(self, verb: str, name: str, told: tuple[str, ...], plain: Plain) -> Path:
-        path = SPECS / verb / f"{name}-{sha256_json(told)[:DIGITS]}.json"
+    def _file(self, verb: str, name: str, facts: tuple[str, ...], plain: Plain) -> Path:
+        path = SPECS / verb / f"{name}-{sha256_json(facts)[:DIGITS]}.json"
         self._plain[path] = plain
         return path
 

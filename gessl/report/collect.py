@@ -109,7 +109,7 @@ class _Reader:
         self._views: dict[tuple[str, str], np.ndarray] = {}
 
     def run(self, run: PlannedRun) -> None:
-        """All that one run left behind."""
+        """All that one run left."""
         row = {
             **_keys(run),
             "state": run_state(run),

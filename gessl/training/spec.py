@@ -1,4 +1,4 @@
-"""What a pretraining job is told: one complete spec, so that it loads no experiment."""
+"""The spec of a pretraining job: complete, so that the job loads no experiment."""
 
 from dataclasses import dataclass
 from typing import Any, Self

@@ -1,4 +1,4 @@
-"""Checkpoints of well-known codebases: the backbone is found, and what stands beside it is left out."""
+"""Checkpoints of well-known codebases: the backbone is found, and everything else is left out."""
 
 import argparse
 from collections.abc import Callable
@@ -42,14 +42,14 @@ def lightly_sequential(model: nn.Module) -> Any:
 def moco(model: nn.Module) -> Any:
     mlp = {key: value for key, value in model.state_dict().items() if not key.startswith("fc.")}
     query = {**mlp, **junk("fc.0.weight", "fc.0.bias", "fc.2.weight")}
-    beside = {**prefixed(query, "module.encoder_k."), **junk("module.queue", "module.queue_ptr")}
-    return {"epoch": 200, "arch": "resnet18", "state_dict": {**prefixed(query, "module.encoder_q."), **beside}}
+    others = {**prefixed(query, "module.encoder_k."), **junk("module.queue", "module.queue_ptr")}
+    return {"epoch": 200, "arch": "resnet18", "state_dict": {**prefixed(query, "module.encoder_q."), **others}}
 
 
 def moco_v3(model: nn.Module) -> Any:
     state = model.state_dict()
-    beside = {**prefixed(state, "module.momentum_encoder."), **junk("module.predictor.0.weight")}
-    return {"state_dict": {**prefixed(state, "module.base_encoder."), **beside}}
+    others = {**prefixed(state, "module.momentum_encoder."), **junk("module.predictor.0.weight")}
+    return {"state_dict": {**prefixed(state, "module.base_encoder."), **others}}
 
 
 def simsiam(model: nn.Module) -> Any:

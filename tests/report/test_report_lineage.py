@@ -144,7 +144,7 @@ def test_what_was_made_again_since_is_said(project, monkeypatch):
     make_again(data_dir("digits"))
     report(plan)
     page = Entries((report_dir("demo") / PAGE).read_text(encoding="utf-8"))
-    assert f"r-{lost[:12]}" not in page.texts, "of the same bytes, the record that is there now is told"
+    assert f"r-{lost[:12]}" not in page.texts, "the record that is there now is shown, for it has the same bytes"
     assert not any("made again since" in text for text in page.texts.values())
     assert any(name[0] == "d" for name in page.texts)
     make_again(data_dir("digits"), {"images.npy": b"others"})

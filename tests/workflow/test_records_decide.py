@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from gessl.grid.batch import ExperimentBatch
-from gessl.grid.outdated import behind
+from gessl.grid.outdated import downstream
 from gessl.layout import RECORD, data_dir, manifest_dir, pin, tasks_dir
 from gessl.protocols.contract import file_stem
 from tests.workflow.test_pipeline import jobs_of, snakemake
@@ -40,10 +40,10 @@ def test_what_is_stale_is_made_with_all_that_comes_of_it(prepared: Path) -> None
 
 def test_what_comes_of_a_part_comes_of_the_job(prepared: Path) -> None:
     batch, part = ExperimentBatch.load([Path("config/config.yaml")]), DRAWN / file_stem("sigma/onehot")
-    assert behind(batch, ()) == set()
-    assert behind(batch, [part]) == {part, DRAWN}
-    assert behind(batch, [data_dir("digits")]) >= {data_dir("digits"), DRAWN, part}
-    assert manifest_dir("digits") not in behind(batch, [data_dir("digits")])
+    assert downstream(batch, ()) == set()
+    assert downstream(batch, [part]) == {part, DRAWN}
+    assert downstream(batch, [data_dir("digits")]) >= {data_dir("digits"), DRAWN, part}
+    assert manifest_dir("digits") not in downstream(batch, [data_dir("digits")])
 
 
 def test_what_comes_out_the_same_is_the_end_of_it(prepared: Path) -> None:

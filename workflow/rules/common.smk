@@ -22,7 +22,7 @@ from gessl.home import for_libraries, require_own_code
 from gessl.identity import earlier_runs
 from gessl.protocols.contract import file_stem, protocol_id
 from gessl.records.provenance import fingerprint
-from gessl.grid.outdated import behind, outdated, results
+from gessl.grid.outdated import downstream, outdated, results
 from gessl.grid.specs import SpecFiles
 from gessl.grid.status import note_grid
 
@@ -103,7 +103,7 @@ def again():
     dag, rules_forced = workflow.dag, {rule.name for rule in workflow.dag.forcerules}
     dag.forcefiles.update(str(folder / layout.RECORD) for folder in outdated(BATCH))
     forced = {made.job for made in results(BATCH) if made.step in rules_forced} if rules_forced else set()
-    return behind(BATCH, forced | {Path(file).parent for file in dag.forcefiles})
+    return downstream(BATCH, forced | {Path(file).parent for file in dag.forcefiles})
 
 
 def by_record(*paths):

@@ -1,4 +1,4 @@
-"""Raw files to image arrays: one reader per on-disk format, found by its name, all behind `open_raw`.
+"""Raw files to image arrays: one reader per on-disk format, found by its name, all opened by `open_raw`.
 
 `gessl/data/readers/<name>.py`, with underscores for the hyphens of the name, holds `read(entry, folder)`, from a data
 set's entry and the folder of its files to `RawImages`. What several readers share lies in files whose names start with
