@@ -141,9 +141,9 @@ def pretrain(options: argparse.Namespace) -> None:
 
 
 def evaluate(options: argparse.Namespace) -> None:
+    from gessl.cluster.machine import set_up
     from gessl.evaluation.spec import EvaluateSpec
     from gessl.evaluation.step import evaluate as run
-    from gessl.training.pretrain import set_up
 
     if has_spec(options, "run"):
         specs = [read_spec(options.spec, EvaluateSpec.of_plain)]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from gessl.cluster.machine import Efficiency
 from gessl.errors import UserError
 from gessl.evaluation.spec import EvaluateSpec, TasksSpec, protocol_of, protocol_settings
 from gessl.evaluation.subjects import TrainedRun
@@ -15,7 +16,6 @@ from gessl.grid.specs import pretrain_spec
 from gessl.grid.values import load_protocol
 from gessl.protocols import protocol_names
 from gessl.report.plan import ReportPlan
-from gessl.training.settings import Efficiency
 from gessl.training.spec import PretrainSpec
 from gessl.typed import TypedError, read_typed, typed
 from tests.conftest import ROOT

@@ -4,10 +4,10 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+from gessl.cluster.machine import Efficiency
 from gessl.evaluation.subjects import SubjectSpec, subject_of
 from gessl.protocols import protocol_class
 from gessl.protocols.contract import Protocol
-from gessl.training.settings import Efficiency
 from gessl.typed import TypedError, typed
 
 Protocols = tuple[Protocol, ...]

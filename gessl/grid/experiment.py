@@ -13,6 +13,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, PrivateAttr
 
+from gessl.cluster.machine import Efficiency
 from gessl.data.pin import data_version
 from gessl.data.registry import Dataset, dataset, dataset_names
 from gessl.data.supply import supply
@@ -30,7 +31,7 @@ from gessl.identity import ELSEWHERE
 from gessl.nodes import Tree
 from gessl.report.plan import Comparison, PlannedRun, ReportPlan
 from gessl.settings import Range, refused_name
-from gessl.training.settings import Efficiency, Science
+from gessl.training.settings import Science
 
 MISSING = "; the default experiment is config/config.yaml"
 Seed = Annotated[int, Range(ge=0, le=2**53 - 1)]

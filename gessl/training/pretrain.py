@@ -12,17 +12,17 @@ import torch
 from safetensors.torch import save
 from tqdm import tqdm
 
-from gessl.allocator import keep_freed_memory
 from gessl.bilevel.solvers import SolverError
 from gessl.cluster.failed import failures_noted, note_failure
 from gessl.cluster.lease import Lease
+from gessl.cluster.machine import Efficiency, set_up
 from gessl.cluster.signals import Notice
 from gessl.data.arrays import save_array
 from gessl.errors import Unfinished, UserError, out_of_memory
 from gessl.files import atomic_json, sha256_file, sha256_json
 from gessl.layout import data_dir, lease_dir, run_dir, work_dir
 from gessl.nets.encoder import save_encoder
-from gessl.nets.parallel import anywhere, join, processes, wait
+from gessl.nets.parallel import anywhere, processes, wait
 from gessl.notices import say
 from gessl.records.current import is_current
 from gessl.records.provenance import fingerprint
@@ -34,7 +34,7 @@ from gessl.training.climb import Climb
 from gessl.training.failure import diverging, explain
 from gessl.training.metrics import Metrics
 from gessl.training.run import Run
-from gessl.training.settings import Efficiency, Science
+from gessl.training.settings import Science
 
 LESS = "lower train.batch, widths of the method or gessl.tasks, or take a smaller backbone; or reserve more memory"
 SINGULAR = torch.linalg.LinAlgError  # type: ignore[attr-defined]  # what whitening meets when embeddings collapse
@@ -215,24 +215,3 @@ def publish(run: Run, step: Step, work: Path, described: dict[str, Any]) -> None
 def describe(science: Science) -> dict[str, Any]:
     """The resolved science settings as JSON."""
     return dataclasses.asdict(science)
-
-
-def set_up(efficiency: Efficiency) -> torch.device:
-    """Choose the device and make computation deterministic.
-
-    Raises:
-        UserError: CUDA was asked for and there is none.
-    """
-    cuda = torch.cuda.is_available()
-    if efficiency.device == "cuda" and not cuda:
-        raise UserError("efficiency.device: cuda was asked for, but torch sees no CUDA device; use auto or cpu")
-    torch.set_num_threads(efficiency.threads)
-    keep_freed_memory()
-    if not cuda or efficiency.device == "cpu":
-        join("gloo")
-        return torch.device("cpu")  # what we call is deterministic there for a fixed number of threads
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with a fixed workspace
-    torch.use_deterministic_algorithms(True)  # takes seconds: it imports the compiler
-    torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))  # torchrun's word for the process's number here
-    join("nccl")
-    return torch.device("cuda")

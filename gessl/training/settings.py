@@ -1,4 +1,4 @@
-"""What decides a run's results (science), and what only decides how fast it gets there (efficiency)."""
+"""What decides a run's results: its science. What only decides how fast it gets there: `gessl.cluster.machine`."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from gessl.methods.base import Method
 from gessl.methods.learner import Precision
 from gessl.nets.backbones import BACKBONES
 from gessl.optimizer import Adam, OptimizerSettings
-from gessl.settings import Count, Misfit, Range, Rate, Settings, Steps, Tagged
+from gessl.settings import Misfit, Range, Rate, Settings, Steps, Tagged
 from gessl.typed import TypedError, typed
 
 LeastRate = Annotated[float, Range(ge=0, le=1000)]
@@ -145,26 +145,3 @@ class Science:
         if science.backbone not in BACKBONES:
             raise TypedError(f"backbone: {science.backbone[:100]} is none")
         return science
-
-
-@dataclass(frozen=True)
-class Efficiency(Settings):
-    """Where and how fast; no part of a run's identity.
-
-    Attributes:
-        device: "auto" takes a CUDA device if there is one.
-        compile: let torch.compile fuse the passes: minutes of start for faster steps, so for long runs; changes last
-            bits.
-        threads: CPU threads of a training or evaluation job (another number gives other last bits, so it is recorded).
-        checkpoint_every: steps between checkpoints.
-        log_every: steps between writes of the metrics (every step is logged).
-        embed_batch: images that are embedded at a time when a run is scored (another number gives other last bits, so
-            it is recorded).
-    """
-
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    compile: bool = False
-    threads: Annotated[int, Range(ge=1, le=1024)] = 1
-    checkpoint_every: Steps = 50
-    log_every: Count = 10
-    embed_batch: Annotated[int, Range(ge=1, le=65_536)] = 512

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Any, Self
 
+from gessl.cluster.machine import Efficiency
 from gessl.identity import DIGITS, science_hash
-from gessl.training.settings import Efficiency, Science
+from gessl.training.settings import Science
 from gessl.typed import TypedError, typed
 
 

@@ -6,6 +6,7 @@ import json
 import pytest
 import torch
 
+from gessl.cluster.machine import Efficiency
 from gessl.encoders import content, content_hash
 from gessl.encoders.entry import Entry, Own, StateDict
 from gessl.errors import UserError
@@ -19,7 +20,6 @@ from gessl.layout import WEIGHTS, run_dir
 from gessl.nets.encoder import load_encoder
 from gessl.records.record import read_record
 from gessl.tables.scores import read_outcomes, read_scores
-from gessl.training.settings import Efficiency
 from tests.evaluation.toy import ALL, CPU, RUN
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
+from gessl.cluster.machine import Efficiency
 from gessl.errors import UserError
 from gessl.evaluation import step as module
 from gessl.evaluation.draw import draw
@@ -18,7 +19,6 @@ from gessl.layout import data_dir, run_dir, scores_dir
 from gessl.nets.encoder import Encoder, save_encoder
 from gessl.records.step import Step
 from gessl.tables.scores import read_scores
-from gessl.training.settings import Efficiency
 from tests.support.scored import protocol
 
 RUN = "toy-simclr-s0-00000000"

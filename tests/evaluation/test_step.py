@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gessl.cluster.machine import Efficiency
 from gessl.errors import UserError
 from gessl.evaluation import step as module
 from gessl.evaluation.spec import EvaluateSpec
@@ -17,7 +18,6 @@ from gessl.layout import RECORD, run_dir, scores_dir, tasks_dir
 from gessl.protocols.contract import file_stem
 from gessl.records.record import read_record
 from gessl.tables.scores import read_cards, read_outcomes, read_scores
-from gessl.training.settings import Efficiency
 from tests.evaluation.toy import ALL, CPU, NAMES, OUTPUTS, RUN, write_data, write_protocol_tasks, write_run
 from tests.support.scored import protocol
 

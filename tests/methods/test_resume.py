@@ -12,12 +12,13 @@ import pytest
 import torch
 
 from gessl.bilevel.settings import GesslSettings
+from gessl.cluster.machine import Efficiency
 from gessl.layout import data_dir
 from gessl.nets.backbones import BACKBONES, Backbone
 from gessl.nets.vit import ViT
 from gessl.training.checkpoint import Owner, load_checkpoint, pack
 from gessl.training.pretrain import Run, train
-from gessl.training.settings import Efficiency, Science, TrainSettings
+from gessl.training.settings import Science, TrainSettings
 from tests.bilevel.smooth import IMAGES, METHODS, N
 from tests.support.policies import shipped
 

@@ -237,23 +237,26 @@ def test_a_reader_is_part_of_the_data_sets_that_name_it_alone(
     assert {name for name in before if before[name] != after[name]} == stale
 
 
-def test_encoders_from_elsewhere_are_no_part_of_what_scores_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("edited", "outdated"),
+    [("encoders/layouts.py", {"theirs"}), ("bilevel/settings.py", {"pretrain", "report"})],
+)
+def test_scores_depend_on_neither_foreign_encoders_nor_training(
+    edited: str, outdated: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy = shutil.copytree(ROOT / "gessl", tmp_path / "gessl", ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(provenance, "PACKAGE", copy)
     monkeypatch.setattr(provenance, "fingerprint", provenance.fingerprint.__wrapped__)
 
     def fingerprints() -> dict[str, str | None]:
-        return {step: step_fingerprint(step, {}) for step in STEPS} | {
-            "theirs": step_fingerprint("evaluate", {"encoder": {}})
-        }
+        steps = {step: step_fingerprint(step, {}) for step in STEPS}
+        return steps | {"theirs": step_fingerprint("evaluate", {"encoder": {}})}
 
     before = fingerprints()
-    with open(copy / "encoders/layouts.py", "a", encoding="utf-8") as layouts:
-        layouts.write("# one more\n")
+    with open(copy / edited, "a", encoding="utf-8") as source:
+        source.write("# one more\n")
     after = fingerprints()
-    assert {name for name in before if before[name] != after[name]} == {"theirs"}
+    assert {name for name in before if before[name] != after[name]} == outdated
 
 
 def _git(folder: Path, *arguments: str) -> None:

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from gessl.bilevel.vectors import norm
+from gessl.cluster.machine import Efficiency
 from gessl.errors import UserError
 from gessl.methods.learner import Variables
 from gessl.optimizer import LARS, SGD, Adam, Optimizer, clipped, norms
@@ -23,7 +24,7 @@ from gessl.training.checkpoint import Checkpoint, Owner, load_checkpoint, save_c
 from gessl.training.diagnostics import effective_rank, feature_covariance, feature_std
 from gessl.training.metrics import Metrics
 from gessl.training.schedule import learning_rate
-from gessl.training.settings import Constant, Cosine, Drops, Efficiency, TrainSettings
+from gessl.training.settings import Constant, Cosine, Drops, TrainSettings
 
 
 def test_learning_rate_at_the_corners() -> None:
