@@ -3,17 +3,7 @@
 How to add one: docs/encoders.md. Nothing here downloads anything.
 """
 
-from gessl.encoders.entry import Entry, content, content_hash, encoder, encoder_names, of_plain, plain
+from gessl.encoders.entry import Entry, content, content_hash, encoder, encoder_names
 from gessl.encoders.load import ForeignEncoder, load
 
-__all__ = [
-    "Entry",
-    "ForeignEncoder",
-    "content",
-    "content_hash",
-    "encoder",
-    "encoder_names",
-    "load",
-    "of_plain",
-    "plain",
-]
+__all__ = ["Entry", "ForeignEncoder", "content", "content_hash", "encoder", "encoder_names", "load"]

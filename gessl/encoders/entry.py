@@ -134,6 +134,26 @@ class Entry(Settings):
     licence: str
     source: str
 
+    @property
+    def plain(self) -> dict[str, Any]:
+        """As JSON values: those of its file, and its name."""
+        return {**_values(self), "model": _with_kind(self.model)}
+
+    @classmethod
+    def of_plain(cls, values: Any) -> "Entry":
+        """The entry in such values.
+
+        Raises:
+            TypedError: they are none.
+        """
+        if not isinstance(values, dict) or not isinstance(values.get("name"), str):
+            raise TypedError("must be the entry of an encoder, with its name")
+        reading = _Reading(Document({key: value for key, value in values.items() if key != "name"}, "encoder"))
+        entry = reading.entry(values["name"])
+        if entry is None or reading.problems:
+            raise TypedError("; ".join(reading.document.lines(reading.problems)))
+        return entry
+
     def contradictions(self) -> Iterator[Misfit]:
         """What is of another form, and what does not go with the model."""
         plain = re.fullmatch(r"[a-z0-9][a-z0-9-]{0,99}", self.name)
@@ -182,32 +202,12 @@ def encoder(name: str) -> Entry:
     return entry
 
 
-def plain(entry: Entry) -> dict[str, Any]:
-    """An entry as JSON values: those of its file, and its name."""
-    return {**_values(entry), "model": _with_kind(entry.model)}
-
-
-def of_plain(values: Any) -> Entry:
-    """The entry in JSON values.
-
-    Raises:
-        TypedError: they are none.
-    """
-    if not isinstance(values, dict) or not isinstance(values.get("name"), str):
-        raise TypedError("must be the entry of an encoder, with its name")
-    reading = _Reading(Document({key: value for key, value in values.items() if key != "name"}, "encoder"))
-    entry = reading.entry(values["name"])
-    if entry is None or reading.problems:
-        raise TypedError("; ".join(reading.document.lines(reading.problems)))
-    return entry
-
-
 def content(entry: Entry) -> dict[str, Any]:
     """What the features depend on: weights, network, layout, size and normalisation; as JSON values.
 
     Not names, licence, source, and where the file lies.
     """
-    return {key: value for key, value in plain(entry).items() if key in DECIDES}
+    return {key: value for key, value in entry.plain.items() if key in DECIDES}
 
 
 def content_hash(entry: Entry) -> str:

@@ -3,7 +3,7 @@
 import importlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -14,45 +14,48 @@ from gessl.nets.encoder import load_encoder
 from gessl.typed import typed
 
 
-class SubjectSpec:
-    """An encoder that is scored.
+class SubjectSpec(Protocol):
+    """What is scored, before it is loaded: a `TrainedRun`, or a `gessl.evaluation.foreign.Foreign`."""
 
-    Attributes:
-        id: names the folder of its scores.
-        science: hash of all that its features depend on.
-        dataset, method, seed: what it was trained on, and how; the seed also names the task files.
-    """
+    @property
+    def id(self) -> str:
+        """Names the folder of its scores."""
 
-    id: Any
-    science: Any
-    dataset: Any
-    method: Any
-    seed: int
+    @property
+    def science(self) -> str:
+        """Hash of all that its features depend on."""
+
+    @property
+    def dataset(self) -> str:
+        """What it was trained on."""
+
+    @property
+    def method(self) -> str:
+        """How it was trained."""
+
+    @property
+    def seed(self) -> int:
+        """Names the task files, and seeds what is drawn while scoring."""
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """What is read of it."""
-        raise NotImplementedError
+        """Its weights first, then what else is read of it."""
 
     @property
     def settings(self) -> dict[str, Any]:
         """What decides its features besides its files, for the records of its scores."""
-        return {}
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What else is worth keeping."""
-        return {}
+        """What else these records keep."""
 
     @property
     def remedy(self) -> str:
         """What to do about features that are not finite."""
-        raise NotImplementedError
 
     @property
     def plain(self) -> dict[str, Any]:
         """As JSON values, which `subject_of` takes."""
-        raise NotImplementedError
 
     def load(self, device: torch.device) -> nn.Module:
         """The encoder: images in [0, 1] to features.
@@ -60,11 +63,10 @@ class SubjectSpec:
         Raises:
             UserError: it is not there, or another.
         """
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class TrainedRun(SubjectSpec):
+class TrainedRun:
     """A run of pretraining. The settings of the run that is found under its id must have the hash `science`."""
 
     id: str
@@ -79,8 +81,18 @@ class TrainedRun(SubjectSpec):
         return tuple(run_dir(self.id) / name for name in ("encoder.safetensors", "config.json"))
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """None: its files say it."""
+        return {}
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """None."""
+        return {}
+
+    @property
     def remedy(self) -> str:
-        """Train it otherwise."""
+        """Train it in another way."""
         return "pretrain with a lower rate"
 
     @property
@@ -102,5 +114,6 @@ def subject_of(values: Any) -> SubjectSpec:
     """
     if not isinstance(values, dict) or "encoder" not in values:
         return typed(TrainedRun, values)
-    subject: SubjectSpec = importlib.import_module("gessl.evaluation.foreign").Foreign.of_plain(values)
+    # by name: nothing that scores a run is to depend on foreign encoders
+    subject: SubjectSpec = typed(importlib.import_module("gessl.evaluation.foreign").Foreign, values)
     return subject

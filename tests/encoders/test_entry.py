@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gessl.encoders import content_hash, encoder, encoder_names, of_plain, plain
+from gessl.encoders import Entry, content_hash, encoder, encoder_names
 from gessl.errors import UserError
 from gessl.typed import TypedError
 from tests.encoders.conftest import RESNET, Make, resnet18
@@ -26,12 +26,12 @@ def test_the_hash_is_of_what_features_depend_on(make: Make) -> None:
 }])  # fmt: skip
 def test_an_entry_comes_back_from_json_values(make: Make, model: dict[str, Any]) -> None:
     entry = encoder(make({}, model=model))
-    values = json.loads(json.dumps(plain(entry)))
-    assert of_plain(values) == entry
+    values = json.loads(json.dumps(entry.plain))
+    assert Entry.of_plain(values) == entry
     assert values["model"]["kind"] == model["kind"]
     for wrong in ({**values, "size": [32]}, {**values, "colour": 1}, {"name": "x"}, [], {**values, "model": {}}):
         with pytest.raises(TypedError):
-            of_plain(wrong)
+            Entry.of_plain(wrong)
 
 
 def test_an_unknown_encoder_names_the_nearest(make: Make) -> None:

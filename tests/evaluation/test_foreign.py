@@ -65,20 +65,20 @@ def test_rows_and_record_say_which_encoder_it_was(foreign: Foreign) -> None:
     ]  # fmt: skip
     record = read_record(folder)
     assert record is not None
-    assert record["config"]["encoder"] == json.loads(json.dumps(content(foreign.entry)))
+    assert record["config"]["encoder"] == json.loads(json.dumps(content(foreign.encoder)))
     assert record["notes"]["encoder"]["licence"] == "none"
-    assert {"path": foreign.entry.file, "sha256": foreign.entry.sha256}.items() <= record["inputs"][0].items()
+    assert {"path": foreign.encoder.file, "sha256": foreign.encoder.sha256}.items() <= record["inputs"][0].items()
 
 
 def test_what_names_it_decides_nothing_and_what_changes_features_does(foreign: Foreign) -> None:
     go(foreign)
     before = score_dir(foreign.id, "toy", "knn/5nn-euclid") / "record.json"
     made = before.read_bytes()
-    go(dataclasses.replace(foreign, entry=dataclasses.replace(foreign.entry, title="Another", source="there")))
+    go(dataclasses.replace(foreign, encoder=dataclasses.replace(foreign.encoder, title="Another", source="there")))
     assert before.read_bytes() == made
-    other = dataclasses.replace(foreign.entry, std=(0.5,))
-    assert content_hash(other) != content_hash(foreign.entry)
-    assert dataclasses.replace(foreign, entry=other).id != foreign.id
+    other = dataclasses.replace(foreign.encoder, std=(0.5,))
+    assert content_hash(other) != content_hash(foreign.encoder)
+    assert dataclasses.replace(foreign, encoder=other).id != foreign.id
 
 
 def test_it_comes_back_from_plain_values(foreign: Foreign) -> None:
@@ -87,7 +87,7 @@ def test_it_comes_back_from_plain_values(foreign: Foreign) -> None:
 
 
 def test_a_file_that_is_another_or_not_there_is_one_line_and_leaves_nothing(foreign: Foreign) -> None:
-    other = dataclasses.replace(foreign, entry=dataclasses.replace(foreign.entry, sha256="0" * 64))
+    other = dataclasses.replace(foreign, encoder=dataclasses.replace(foreign.encoder, sha256="0" * 64))
     with pytest.raises(UserError, match=r"theirs\.pth: sha256 is \w+, but encoder theirs is of 000"):
         go(other)
     (WEIGHTS / "theirs.pth").unlink()
