@@ -24,7 +24,7 @@ from gessl.records.current import is_current
 from gessl.records.step import Step
 from gessl.tables.scores import CARDS, OUTCOMES, SCORES, Score, write_cards, write_outcomes, write_scores
 
-LESS = "lower efficiency.embed_batch or the protocols' number, or reserve more memory (resources.evaluate)"
+LESS = "lower efficiency.embed_batch or the protocols' number, or reserve more (resources.evaluate, or heavy)"
 
 
 def score_settings(protocol: Protocol, target: str, subject: SubjectSpec) -> dict[str, Any]:
