@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -158,10 +159,10 @@ def test_unreadable_file_is_unverifiable(project: Path, monkeypatch: pytest.Monk
     """As on a disk that fails; permissions do not stop root, who may run the tests."""
     unreadable, original = str(run_dir(RUN) / "config.json"), contents._read_one
 
-    def read(want: contents.Wanted) -> tuple[str, contents.Content]:
+    def read(want: contents.Wanted, stop: threading.Event) -> tuple[str, contents.Content]:
         if want.path == unreadable:
             return want.path, contents.Content(0, error="Input/output error")
-        return original(want)
+        return original(want, stop)
 
     monkeypatch.setattr(contents, "_read_one", read)
     assert _found() == {("unverifiable", "", unreadable)}
