@@ -16,6 +16,7 @@ VIEWS = Path("config/views")
 PROTOCOLS = Path("config/protocols")
 REFERENCES = Path("config/reference")
 RECORD = "record.json"
+LISTING = "listing.csv"  # of the pictures in a raw folder that `gessl data add` made
 
 
 DEPTHS = {"tasks": 2, "scores": 3}

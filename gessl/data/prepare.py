@@ -19,7 +19,7 @@ from gessl.data.registry import Dataset, dataset
 from gessl.data.split import LEFT_OUT, draw_split
 from gessl.errors import UserError, memory_for
 from gessl.files import atomic_json
-from gessl.layout import DATASETS, data_dir, manifest_dir, pin, raw_dir
+from gessl.layout import DATASETS, LISTING, data_dir, manifest_dir, pin, raw_dir
 from gessl.records.step import Step
 
 COLUMNS = ["id", "label", "class", "split", "group", "sha256"]
@@ -36,7 +36,8 @@ def prepare(name: str) -> None:
     """
     entry = dataset(name)
     verify_raw(name)
-    raw_files = [raw_dir(name) / file.name for file in entry.files]
+    names = [file.name for file in entry.files] or [LISTING]  # which leads to the others by their hashes
+    raw_files = [raw_dir(name) / file for file in names]
     inputs = [*raw_files, pin(name), manifest_dir(name) / "manifest.json"]
     config = {"dataset": asdict(entry)}
     with (
@@ -61,17 +62,21 @@ def _chunks(entry: Dataset, raw: RawImages, what: str) -> Iterator[Chunk]:
 
 
 def _catalogue(entry: Dataset, raw: RawImages) -> pd.DataFrame:
-    """One row per raw image: `id` (data set, part, position in the part), `part`, `label`, `class`, `sha256`."""
+    """One row per raw image: `id`, `part`, `label`, `class`, `group`, `sha256`.
+
+    The id is the name of its file, or else data set, part and position in the part.
+    """
     rows = []
     position: Counter[str] = Counter()
     for chunk in _chunks(entry, raw, "hash"):
         stem = entry.name if chunk.part == "all" else f"{entry.name}-{chunk.part}"
-        for image, label in zip(chunk.images, chunk.labels.tolist(), strict=True):
+        groups = chunk.groups or [""] * len(chunk.images)
+        for place, (image, label) in enumerate(zip(chunk.images, chunk.labels.tolist(), strict=True)):
             name = "" if label == UNLABELLED else raw.classes[label]
-            digest = hashlib.sha256(image.tobytes()).hexdigest()
-            rows.append((f"{stem}-{position[chunk.part]:05d}", chunk.part, label, name, digest))
+            own = chunk.names[place] if chunk.names else f"{stem}-{position[chunk.part]:05d}"
+            rows.append((own, chunk.part, label, name, groups[place], hashlib.sha256(image.tobytes()).hexdigest()))
             position[chunk.part] += 1
-    return pd.DataFrame(rows, columns=["id", "part", "label", "class", "sha256"])
+    return pd.DataFrame(rows, columns=["id", "part", "label", "class", "group", "sha256"])
 
 
 @dataclass

@@ -14,9 +14,11 @@ from gessl.errors import UserError
 from gessl.layout import DATASETS
 from gessl.settings import Misfit, Range, Settings, Share
 
-Access = Literal["open", "registration", "manual"]
-Rule = Literal["stratified", "published", "classes"]
-Part = Literal["all", "train", "test", "unlabelled"]
+Access = Literal["open", "registration", "manual", "local"]
+Rule = Literal["stratified", "groups", "published", "given", "classes"]
+Part = Literal["all", "train", "val", "test", "unlabelled"]
+
+SPLITS = ("train", "val", "test")
 
 Whole = Annotated[int, Range(ge=0, le=2**53 - 1)]
 Unit = Annotated[float, Range(ge=0, le=1)]
@@ -64,28 +66,32 @@ class Split(Settings):
     """How train, val and test come about.
 
     Attributes:
-        rule: `stratified` draws all three per class; `published` keeps the published test images and draws val out of
-            the published training images, per class; `classes` draws whole classes, so that no two of the three share
-            one.
+        rule: `stratified` draws all three per class; `groups` draws whole groups (patients, say), so that no two of
+            the three share one; `published` keeps the published test images and draws val out of the published
+            training images, per class; `given` keeps the parts as they are; `classes` draws whole classes, so that no
+            two of the three share one.
         val: share of each class that becomes val (of all images, or of the published training images), or of the
-            classes.
-        test: share of each class, or of the classes, that becomes test; null where test is published.
+            images, or of the classes; null where it is given.
+        test: share that becomes test, in the same way; null where test is published or given.
         seed: seed of the draw; part of the data set, never of an experiment.
     """
 
     rule: Rule
-    val: Share
+    val: Share | None = None
     test: Share | None = None
     seed: Whole = 0
 
     def contradictions(self) -> Iterator[Misfit]:
         """Shares that the rule has no use for, or that leave nothing."""
         yield from _unless(self.rule in get_args(Rule), "rule", f"must be one of {', '.join(get_args(Rule))}")
-        if self.rule == "published":
-            yield from _unless(self.test is None, "test", "must be null where the test images are published")
+        drawn = self.rule != "given"
+        yield from _unless((self.val is not None) == drawn, "val", "must be a share, or null with rule given")
+        if self.rule in ("published", "given"):
+            yield from _unless(self.test is None, "test", "must be null where the test images are published or given")
         else:
             yield from _unless(self.test is not None, "test", "must be a share, as no test images are published")
-            yield from _unless(self.val + (self.test or 0.0) < 1, "test", "val and test leave nothing to train on")
+            shares = (self.val or 0.0) + (self.test or 0.0)
+            yield from _unless(shares < 1, "test", "val and test leave nothing to train on")
 
 
 @dataclass(frozen=True)
@@ -140,14 +146,16 @@ class Dataset(Settings):
         name: of the entry's file; lower-case letters, digits and hyphens.
         title: name for people.
         reader: the on-disk format; one of `reader_names`.
-        files: the published files.
-        parts: images per published part (`all`, or `train`, `test` and perhaps `unlabelled`).
-        classes: number of classes.
+        files: the published files; none where access is local.
+        parts: images per part: `all`, or `train` and `test`, or with rule given any of `train`, `val` and `test`; and
+            perhaps `unlabelled`, which is trained on.
+        classes: number of classes; 0 for images without labels.
         size: image height and width in pixels.
         channels: 1 (grey) or 3 (RGB).
         flip: whether a horizontal flip keeps the class.
         licence: terms of use as stated by the publisher.
-        access: `open` files are fetched; others (`registration`, `manual`) are placed by people, then verified.
+        access: `open` files are fetched; others (`registration`, `manual`) are placed by people, then verified; `local`
+            data are the user's own (`gessl data add`).
         citation: address of the page that describes the data.
         split: how train, val and test come about.
         glyphs: how the images are drawn; only of reader `glyphs`, whose files are fonts.
@@ -158,7 +166,7 @@ class Dataset(Settings):
     reader: str
     files: tuple[RawFile, ...]
     parts: dict[str, int]
-    classes: Annotated[int, Range(ge=2, le=1_000_000)]
+    classes: Annotated[int, Range(ge=0, le=1_000_000)]
     size: tuple[Pixels, Pixels]
     channels: Annotated[int, Range(ge=1, le=3)]
     flip: bool
@@ -177,24 +185,33 @@ class Dataset(Settings):
         readers = reader_names()
         yield from _unless(self.reader in readers, "reader", f"no such reader; {nearest(str(self.reader), readers)}")
         names = [file.name.casefold() for file in self.files]  # some file systems make no difference
-        yield from _unless(names and len(set(names)) == len(names), "files", "must name at least one file, each once")
+        named = len(set(names)) == len(names) and bool(names) != (self.access == "local")
+        yield from _unless(named, "files", "must name at least one file, each once; none where access is local")
         count = Range(ge=1, le=10**9)
         counted = all(key in get_args(Part) and not count.refusal(int, images) for key, images in self.parts.items())
         yield from _unless(counted, "parts", f"must map {', '.join(get_args(Part))} to numbers of images")
-        wanted = {"train", "test"} if self.split.rule == "published" else {"all"}
-        fit = set(self.parts) - {"unlabelled"} == wanted
-        yield from _unless(fit, "parts", f"rule {self.split.rule} needs {sorted(wanted)}")
+        fit = self._parts_fit()
+        yield from _unless(fit, "parts", f"rule {self.split.rule} needs {_NEEDED[self.split.rule]}")
+        yield from _unless(self.classes != 1, "classes", "one class tells nothing; give 0 for images without labels")
+        labelled = self.classes or self.split.rule == "given"
+        yield from _unless(labelled, "classes", "0 goes with rule given alone: without labels nothing can be drawn")
         yield from _unless(len(self.size) == 2, "size", "must be [height, width]")
         yield from _unless(self.channels != 2, "channels", "must be 1 or 3")
         yield from _unless(isinstance(self.flip, bool), "flip", "must be true or false")
         yield from _unless(self.access in get_args(Access), "access", f"must be one of {', '.join(get_args(Access))}")
-        if counted and fit:
-            least = min(self.parts[part] for part in wanted)
+        if counted and fit and self.split.rule != "given":
+            least = min(images for part, images in self.parts.items() if part != "unlabelled")
             yield from _unless(self.classes <= least, "classes", f"{self.classes} are more than the {least} images")
         drawn = self.reader == "glyphs"
         yield from _unless((self.glyphs is not None) == drawn, "glyphs", "goes with reader glyphs alone")
         if self.glyphs is not None and counted and fit:
             yield from self._drawn_otherwise(self.glyphs)
+
+    def _parts_fit(self) -> bool:
+        labelled = set(self.parts) - {"unlabelled"}
+        if self.split.rule == "given":
+            return labelled <= {"train", "val", "test"} and bool(set(self.parts) & {"train", "unlabelled"})
+        return labelled == ({"train", "test"} if self.split.rule == "published" else {"all"})
 
     def _drawn_otherwise(self, glyphs: Glyphs) -> Iterator[Misfit]:
         count = len(glyphs.characters)
@@ -259,6 +276,12 @@ class _Reading(Reading):
             values = values | {"characters": "".join(values["characters"].split())}
         values = values | {key: tuple(values[key]) for key in ("scale", "colours") if key in values}
         return self.build(Glyphs, values, ("glyphs",))
+
+
+_NEEDED = dict.fromkeys(get_args(Rule), "part all") | {
+    "published": "parts train and test",
+    "given": "part train or unlabelled, and no others but val and test",
+}
 
 
 def _unless(holds: Any, field: str, problem: str) -> Iterator[Misfit]:

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from gessl.data.pin import data_version
-from gessl.data.registry import Dataset
+from gessl.data.registry import SPLITS, Dataset
 from gessl.errors import UserError
 from gessl.layout import RECORD, data_dir
 
-SPLITS = ("train", "val", "test")
 SLACK = 1.1  # the registry does not tell how even its classes are; digits' largest has 2 % above the mean
 
 
@@ -64,12 +63,15 @@ def _expected(entry: Dataset) -> Supply:
     """By the registry: classes of about the same size, shared out by the rule."""
     rule, parts, count = entry.split, entry.parts, entry.classes
     extra = parts.get("unlabelled", 0)
+    if rule.rule == "given":
+        sizes = {split: (_above(parts.get(split, 0) / max(1, count)),) * count for split in SPLITS}
+        return Supply(parts.get("train", 0) + extra, sizes, bool(count), False)
     if rule.rule == "classes":
         test, val = (max(1, round((share or 0.0) * count)) for share in (rule.test, rule.val))
         classes, each = {"train": max(0, count - test - val), "val": val, "test": test}, parts["all"] / count
         sizes = {split: (_above(each),) * number for split, number in classes.items()}
         return Supply(_above(each * classes["train"]) + extra, sizes, False, False)
-    stratified = rule.rule == "stratified"
+    stratified = rule.rule != "published"
     pool = parts["all" if stratified else "train"] / count
     val, drawn = (max(1, round((share or 0.0) * pool)) for share in (rule.val, rule.test))
     left = pool - val - (drawn if stratified else 0)

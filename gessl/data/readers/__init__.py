@@ -8,6 +8,7 @@ Readers take files as hostile: nothing in a file is executed, nothing is unpacke
 label is compared with the registry, whose counts also say how much is read at most.
 """
 
+import dataclasses
 import importlib
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ import numpy as np
 from gessl.data.readers._raw import UNLABELLED, Chunk, RawImages
 from gessl.data.registry import Dataset
 from gessl.errors import UserError, blamed
-from gessl.layout import raw_dir
+from gessl.layout import LISTING, raw_dir
 
 __all__ = ["UNLABELLED", "Chunk", "RawImages", "open_raw"]
 
@@ -63,8 +64,8 @@ class _Checked:
         if dict(counts) != self.entry.parts:
             raise UserError(f"{self.path}: holds {dict(counts)} images; the registry says {self.entry.parts}")
         for part, labels in seen.items():
-            absent = sorted(set(range(self.entry.classes)) - labels) if part != "unlabelled" else []
-            if absent:
+            absent = sorted(set(range(self.entry.classes)) - labels)
+            if absent and part != "unlabelled" and self.entry.split.rule != "given":
                 raise UserError(f"{self.path}: no image of class {absent[0]} in part {part!r}; the file is incomplete")
 
     def _check(self, chunk: Chunk) -> None:
@@ -72,7 +73,8 @@ class _Checked:
         if chunk.images.shape != shape or chunk.images.dtype != np.uint8:
             found = f"{chunk.images.dtype} {list(chunk.images.shape)}"
             raise UserError(f"{self.path}: {chunk.part} images are {found}; the registry says uint8 {list(shape)}")
-        least, most = (UNLABELLED, UNLABELLED) if chunk.part == "unlabelled" else (0, self.entry.classes - 1)
+        labelled = chunk.part != "unlabelled" and self.entry.classes
+        least, most = (0, self.entry.classes - 1) if labelled else (UNLABELLED, UNLABELLED)
         if len(chunk.labels) and not least <= chunk.labels.min() <= chunk.labels.max() <= most:
             raise UserError(f"{self.path}: a label of part {chunk.part!r} lies outside {least}..{most}")
 
@@ -86,7 +88,7 @@ def open_raw(entry: Dataset) -> RawImages:
     """
     folder = raw_dir(entry.name)
     paths = [folder / file.name for file in entry.files]
-    for path in paths:
+    for path in paths or [folder / LISTING]:
         if not path.is_file():
             raise UserError(f"{path}: no such file; run `gessl fetch {entry.name}`")
     raw = _reader(entry.reader)(entry, folder)
@@ -96,4 +98,4 @@ def open_raw(entry: Dataset) -> RawImages:
     odd = [name for name in raw.classes if not name.isprintable()]  # a line feed, half of a character
     if odd:
         raise UserError(f"{path}: names a class {odd[0]!a}, which is no line of text; fetch it again")
-    return RawImages(raw.classes, _Checked(entry, path, raw))
+    return dataclasses.replace(raw, chunks=_Checked(entry, path, raw))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,14 +31,36 @@ class Chunk:
     """Consecutive images of one published part.
 
     Attributes:
-        part: `all`, `train`, `test` or `unlabelled`.
+        part: `all`, `train`, `val`, `test` or `unlabelled`.
         images: uint8 `[b, C, H, W]`.
         labels: int64 `[b]`.
+        names: of their files, which become their ids; empty where they have none.
+        groups: what each shares with others, such as a patient, or ""; empty where nothing is known.
     """
 
     part: str
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
+    names: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+
+
+class Picture(NamedTuple):
+    """One picture of a published part.
+
+    Attributes:
+        part: as of a `Chunk`.
+        label: class number, or `UNLABELLED`.
+        name: of its file, as in its archive or folder; becomes the image's id.
+        data: the file's bytes.
+        group: what it shares with others, such as a patient; "" for nothing.
+    """
+
+    part: str
+    label: int
+    name: str
+    data: bytes
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -48,10 +70,12 @@ class RawImages:
     Attributes:
         classes: class names in the order of the labels.
         chunks: reads all images in published order; may be called again and then yields the same.
+        pictures: the same images as the files that they come in; None where they come as pixels.
     """
 
     classes: tuple[str, ...]
     chunks: Callable[[], Iterator[Chunk]]
+    pictures: Callable[[], Iterator[Picture]] | None = None
 
 
 @contextmanager

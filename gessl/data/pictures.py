@@ -1,0 +1,112 @@
+"""Pictures as people have them, to pixels: one policy for every format, mode and kind of damage (docs/own-data.md).
+
+A picture is what Pillow makes of its first frame, turned as EXIF says, in RGB; transparency is dropped, as in
+torchvision's `ImageFolder`. Two things differ. Sixteen bits are scaled to eight, where Pillow cuts them off at 255. And
+formats that run programs or lead to other files (EPS, WMF, and whatever a plug-in adds) are not opened.
+"""
+
+import io
+import warnings
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+SUFFIXES = frozenset(
+    f".{end}"
+    for end in (
+        *("avif", "avifs", "bmp", "dib", "gif", "jfif", "jpe", "jpeg", "jpg", "jp2", "j2k", "mpo", "png", "apng"),
+        *("pbm", "pgm", "pnm", "ppm", "tif", "tiff", "webp"),
+    )
+)
+"""What the names of pictures end in, in lower case. Files of other names are not taken for pictures."""
+MOST_PIXELS = 178_956_970  # above which Pillow takes a picture for an attack: half a gigabyte in RGB
+SIXTEEN = ("I;16", "I;16L", "I;16B", "I;16N")
+WITHOUT_RANGE = {"I": "32-bit whole numbers", "F": "floating-point numbers"}
+
+# Pillow's remarks on odd files, in the middle of a progress bar; what matters comes as an error
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # the limit is ours
+
+
+class BadPictureError(Exception):
+    """Why a picture cannot be read, in few words and without its name."""
+
+
+class Decoded(NamedTuple):
+    """A picture's first frame in RGB, and what its file has: format (`JPEG`, say) and mode (`L`, `CMYK`, …)."""
+
+    image: Image.Image
+    format: str
+    mode: str
+
+
+def decode(data: bytes) -> Decoded:
+    """Open a picture.
+
+    Args:
+        data: the bytes of a file.
+
+    Raises:
+        BadPictureError: damaged, cut short, too large, of another format, or of pixels without a natural range.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=_formats()) as picture:
+            if picture.width * picture.height > MOST_PIXELS:
+                raise BadPictureError(f"{picture.width} x {picture.height} pixels, more than {MOST_PIXELS}")
+            picture.load()
+            kind = picture.format or ""
+            return Decoded(_rgb(ImageOps.exif_transpose(picture), kind), kind, picture.mode)
+    except (BadPictureError, MemoryError):
+        raise
+    except UnidentifiedImageError:
+        raise BadPictureError(f"not a picture in a format that is read ({', '.join(_formats())})") from None
+    except Exception as error:  # Pillow's decoders fail in every way there is
+        raise BadPictureError(f"damaged ({' '.join(str(error).split()) or type(error).__name__})") from None
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Those that this Pillow was built with."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _rgb(picture: Image.Image, kind: str) -> Image.Image:
+    sixteen = picture.mode in SIXTEEN or (picture.mode == "I" and kind == "PPM")  # which has no more bits
+    if picture.mode in WITHOUT_RANGE and not sixteen:
+        raise BadPictureError(f"{WITHOUT_RANGE[picture.mode]} for pixels; save it with 8 or 16 bits a channel")
+    if sixteen:
+        values = np.asarray(picture).astype(np.uint32)
+        picture = Image.fromarray(((values + 128) // 257).astype(np.uint8), "L")
+    return picture.convert("RGB")
+
+
+def fitted(picture: Image.Image, size: tuple[int, int], channels: int) -> NDArray[np.uint8]:
+    """The central part of a picture in another size.
+
+    The picture is resized (bilinear, antialiased) so that it covers `size`, then cut to it around its centre: a square
+    result is torchvision's `Resize(side)` and `CenterCrop(side)`.
+
+    Args:
+        picture: RGB.
+        size: height and width of the result, in pixels.
+        channels: 1 (grey, ITU-R 601) or 3.
+
+    Returns:
+        uint8 [channels, *size].
+    """
+    height, width = size
+    if (picture.height, picture.width) != size:
+        if picture.width * height >= picture.height * width:
+            covering = picture.width * height // picture.height, height
+        else:
+            covering = width, picture.height * width // picture.width
+        picture = picture.resize(covering, Image.Resampling.BILINEAR)
+        left, top = round((picture.width - width) / 2), round((picture.height - height) / 2)
+        picture = picture.crop((left, top, left + width, top + height))
+    pixels = np.asarray(picture if channels == 3 else picture.convert("L"))
+    return np.ascontiguousarray(pixels.reshape(height, width, channels).transpose(2, 0, 1))

@@ -1,0 +1,52 @@
+"""What readers of pictures share: they yield the bytes of files, and get chunks of pixels of one size."""
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby, islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gessl.advice import move_away
+from gessl.data.pictures import BadPictureError, decode, fitted
+from gessl.data.readers._raw import Chunk, Picture, RawImages
+from gessl.data.registry import Dataset
+from gessl.errors import UserError
+
+AT_ONCE = 256  # pictures that are decoded at once
+
+
+def raw_pictures(
+    entry: Dataset, path: Path, classes: tuple[str, ...], pictures: Callable[[], Iterator[Picture]]
+) -> RawImages:
+    """What a reader of pictures returns: their chunks are fitted into the entry's size and channels.
+
+    Args:
+        entry: the data set.
+        path: the archive or folder that holds them, for messages.
+        classes: as of `RawImages`.
+        pictures: reads all of them; may be called again and then yields the same.
+    """
+
+    def pixels(picture: Picture) -> NDArray[np.uint8]:
+        try:
+            return fitted(decode(picture.data).image, entry.size, entry.channels)
+        except BadPictureError as error:
+            fix = move_away(path, "get it again")
+            raise UserError(f"{path}: {picture.name}: {error}; {fix}") from None
+
+    def chunks() -> Iterator[Chunk]:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes without the interpreter's lock
+            for part, members in groupby(pictures(), lambda picture: picture.part):
+                while batch := list(islice(members, AT_ONCE)):
+                    yield Chunk(
+                        part,
+                        np.stack(list(pool.map(pixels, batch))),
+                        np.array([picture.label for picture in batch], np.int64),
+                        tuple(picture.name for picture in batch),
+                        tuple(picture.group for picture in batch),
+                    )
+
+    return RawImages(classes, chunks, pictures)
