@@ -55,6 +55,29 @@ VERBS: tuple[tuple[str, str, tuple[Argument, ...]], ...] = (
         arg("--json", "print the status as JSON", **FLAG))),
     ("fetch", "get raw data as its pin says, or make the pin", (DATASET,)),
     ("prepare", "raw data to arrays, index and card", (DATASET,)),
+    ("data add", "make a data set of pictures of your own", (
+        arg("name", "of the data set: lower-case letters, digits and hyphens"),
+        arg("--folder", "class folders, or train/ and test/ with these, or pictures without labels", rival=True,
+            type=Path, metavar="DIR"),
+        arg("--table", "CSV or Parquet with a row for each picture", rival=True, type=Path, metavar="FILE"),
+        arg("--arrays", "npz or npy of images, and of labels", rival=True, type=Path, metavar="FILE"),
+        arg("--archive", "a zip or tar file of one of these", rival=True, type=Path, metavar="FILE"),
+        *(arg(f"--{kind}", f"with a table: its column of {what}", metavar="COLUMN") for kind, what in (
+            ("image", "paths, or of the pictures themselves"), ("label", "classes"),
+            ("split", "train, val or test"), ("group", "what must not be torn apart, such as patients"))),
+        arg("--no-labels", "take no folder for a class", **FLAG),
+        arg("--how", "what becomes of the pictures' files (default: %(default)s, which leaves them as they are)",
+            choices=("copy", "link", "move"), default="copy"),
+        arg("--on-bad", "what to do about pictures that cannot be read (default: %(default)s)",
+            choices=("refuse", "skip"), default="refuse"),
+        arg("--size", "pixels of a side that pictures are fitted into", type=int, metavar="N"),
+        arg("--dry-run", "say what was found and what would be done, and do nothing", **FLAG))),
+    ("data list", "every data set: whether it is here, its size, licence, and which experiments name it", ()),
+    ("data verify", "compare raw data with their pins; exit code 1 if something differs", (
+        arg("dataset", "default: all that are here", nargs="?"),)),
+    ("data show", "write a page with some pictures of each class, and views of them", (
+        DATASET, arg("--views", "a view policy, of which each picture gets one draw", metavar="NAME"),
+        arg("--out", "the HTML file to write (default: work/show/<dataset>.html)", type=Path, metavar="FILE"))),
     ("tasks", "draw the tasks of one data set and seed", (
         CONFIG, SPEC, arg("dataset", nargs="?"),
         arg("seed", "of the runs (default: %(default)s)", nargs="?", type=int, default=0))),
@@ -92,6 +115,9 @@ VERBS: tuple[tuple[str, str, tuple[Argument, ...]], ...] = (
         arg("command", nargs=argparse.REMAINDER, metavar="-- COMMAND"))),
     ("schema", "print the JSON schema of experiment files", ()),
 )  # fmt: skip
+ONE_NEEDED = {"data add"}
+"""Verbs of which one of the rival arguments must be given."""
+FAMILIES = {"data": "data sets: your own, and those of the registry"}
 EPILOGS = {
     "audit": "exit code: 0 nothing found; 1 something altered, missing, orphaned, unverifiable, or stale by its "
     "inputs; 2 bad input; 3 all as recorded, but made by other sources or in another environment than the present ones"
@@ -158,13 +184,21 @@ def _flush() -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line: `gessl VERB …`."""
+    """The command line: `gessl VERB …`, or `gessl data VERB …`."""
     top = argparse.ArgumentParser(prog="gessl", description="GeSSL experiments, from raw data to an audited report.")
-    every = top.add_subparsers(title="verbs", metavar="VERB", required=True)
+    every = {"": top.add_subparsers(title="verbs", metavar="VERB", required=True)}
     for name, text, arguments in VERBS:
-        sub = every.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=EPILOGS.get(name))
-        sub.set_defaults(verb=getattr(verbs, name))
-        rivals = sub.add_mutually_exclusive_group() if any(argument.rival for argument in arguments) else sub
+        family, _, own = name.rpartition(" ")
+        if family not in every:
+            above = every[""].add_parser(family, help=FAMILIES[family], description=f"{FAMILIES[family].capitalize()}.")
+            every[family] = above.add_subparsers(title="verbs", metavar="VERB", required=True)
+        about = f"{text[0].upper()}{text[1:]}."
+        sub = every[family].add_parser(own, help=text, description=about, epilog=EPILOGS.get(name))
+        sub.set_defaults(verb=getattr(verbs, name.replace(" ", "_")))
+        plain: argparse._ActionsContainer = sub
+        rivals = plain
+        if any(argument.rival for argument in arguments):
+            rivals = sub.add_mutually_exclusive_group(required=name in ONE_NEEDED)
         for argument in arguments:
-            (rivals if argument.rival else sub).add_argument(argument.name, **argument.options)
+            (rivals if argument.rival else plain).add_argument(argument.name, **argument.options)
     return top

@@ -37,14 +37,35 @@ BUNDLES = {
 def fetch(name: str) -> None:
     """Make `data/raw/<name>/` hold the published bytes, pinned by `data/raw/<name>.dvc`.
 
-    Files that are there, perhaps placed by people, are verified and stay; those that are missing are brought. Writes
-    `results/raw/<name>/`: the manifest of the files and the lineage record.
+    Files that are there, perhaps placed by people, are verified and stay; those that are missing are brought, but for
+    those of `gessl data add`, which nobody publishes. Writes `results/raw/<name>/`: the manifest of the files and the
+    lineage record.
 
     Raises:
         UserError: unknown data set; files present that differ from the pin or the registry; nothing to fetch from;
             published bytes that changed.
     """
-    entry, folder = dataset(name), raw_dir(name)
+    entry = dataset(name)
+    if entry.access == "local":
+        _require_local(name)
+    else:
+        _fetch(entry)
+    verify_raw(name)
+    _verify_files(entry, raw_dir(name), entry.files)
+    if read_manifest(name) is None or read_record(manifest_dir(name)) is None:
+        _write_manifest(entry)
+
+
+def _require_local(name: str) -> None:
+    if not raw_dir(name).is_dir():
+        raise UserError(
+            f"{raw_dir(name)}: not here, and published by nobody; put the folder back, or run `dvc pull {pin(name)}` if"
+            " it was pushed"
+        )
+
+
+def _fetch(entry: Dataset) -> None:
+    name, folder = entry.name, raw_dir(entry.name)
     pinned = pin(name).exists()
     _refuse_strays(entry, folder)
     if pinned and folder.is_dir():
@@ -55,10 +76,6 @@ def fetch(name: str) -> None:
     if lost or not pinned:
         _verify_files(entry, folder, entry.files)
         _keep(name, pinned)
-    verify_raw(name)
-    _verify_files(entry, folder, entry.files)
-    if read_manifest(name) is None or read_record(manifest_dir(name)) is None:
-        _write_manifest(entry)
 
 
 def _keep(name: str, pinned: bool) -> None:

@@ -1,0 +1,88 @@
+"""`gessl data show`: a page with some pictures of each class, and views of them, for people to look at."""
+
+import base64
+import html
+import io
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from gessl.data.arrays import open_images, read_card, read_index
+from gessl.data.views import ViewPolicy, make_views
+from gessl.errors import UserError
+from gessl.files import atomic_text
+from gessl.rng import generator, numpy_generator
+
+CLASSES, EACH, WIDTH = 50, 8, 96
+"""Most classes, pictures of each, and pixels across on the page."""
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem }
+img { width: 96px; height: 96px; object-fit: contain; margin: 0 2px 2px 0; image-rendering: pixelated }
+figure { display: inline-block; margin: 0 1rem 1rem 0 }
+figcaption { font-size: 12px; max-width: 12rem; overflow-wrap: anywhere }
+@media (prefers-color-scheme: dark) { body { background: #111; color: #ddd } }
+"""
+
+
+def show(name: str, policies: tuple[ViewPolicy, ...], out: Path) -> None:
+    """Write the page.
+
+    Args:
+        name: of a prepared data set.
+        policies: views that are drawn of each picture; none for pictures alone.
+        out: the file.
+
+    Raises:
+        UserError: the data set is not prepared.
+    """
+    card, index, images = read_card(name), read_index(name), open_images(name)
+    rng = numpy_generator(0, "show", name)
+    sections = []
+    for place, label in enumerate([*card["classes"], ""][:CLASSES]):
+        rows = np.flatnonzero(index["class"] == label)
+        chosen = np.sort(rng.permutation(rows)[:EACH])
+        if len(chosen):
+            pictures = np.ascontiguousarray(images[chosen])
+            drawn = _views(pictures, policies, place)
+            figures = "".join(
+                _figure(index["id"][row], index["split"][row], [pictures[n], *(view[n] for view in drawn)])
+                for n, row in enumerate(chosen)
+            )
+            title = html.escape(label) or "no label"
+            sections.append(f"<h2>{title} <small>({len(rows)})</small></h2>\n{figures}\n")
+    if not sections:
+        raise UserError(f"{name}: holds no image")
+    more = f"<p>The first {CLASSES} of {len(card['classes'])} classes.</p>" if len(card["classes"]) > CLASSES else ""
+    views = f", each with {len(policies)} views of it" if policies else ""
+    head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(name)}</title>'
+    about = f"<h1>{html.escape(card['title'])}</h1><p>{card['images']} images{views}.</p>{more}"
+    atomic_text(out, f"{head}<style>{STYLE}</style>{about}\n{''.join(sections)}</html>\n")
+
+
+def _views(pictures: NDArray[np.uint8], policies: tuple[ViewPolicy, ...], key: int) -> list[NDArray[np.uint8]]:
+    """One draw of each policy, uint8 [n, C, h, w] each."""
+    if not policies:
+        return []
+    made = make_views(torch.from_numpy(pictures), policies, generator(0, "show", key))
+    return [_bytes(view) for group in (made.views, made.crops) if group is not None for view in group]
+
+
+def _bytes(views: Tensor) -> NDArray[np.uint8]:
+    pixels: NDArray[np.uint8] = views.mul(255).round().byte().numpy()
+    return pixels
+
+
+def _figure(name: str, split: str, pictures: list[NDArray[np.uint8]]) -> str:
+    shown = "".join(f'<img src="{_uri(picture)}" alt="">' for picture in pictures)
+    return f"<figure>{shown}<figcaption>{html.escape(name)} ({html.escape(split)})</figcaption></figure>"
+
+
+def _uri(picture: NDArray[np.uint8]) -> str:
+    file = io.BytesIO()
+    rows = np.ascontiguousarray(picture.transpose(1, 2, 0))
+    Image.fromarray(rows[..., 0] if rows.shape[2] == 1 else rows).save(file, "png")
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
