@@ -56,12 +56,14 @@ def decode(data: bytes) -> Decoded:
     try:
         with Image.open(io.BytesIO(data), formats=_formats()) as picture:
             if picture.width * picture.height > MOST_PIXELS:
-                raise BadPictureError(f"{picture.width} x {picture.height} pixels, more than {MOST_PIXELS}")
+                raise Image.DecompressionBombError
             picture.load()
             kind = picture.format or ""
             return Decoded(_rgb(ImageOps.exif_transpose(picture), kind), kind, picture.mode)
     except (BadPictureError, MemoryError):
         raise
+    except Image.DecompressionBombError:
+        raise BadPictureError(f"larger than {MOST_PIXELS} pixels; make it smaller") from None
     except UnidentifiedImageError:
         raise BadPictureError(f"not a picture in a format that is read ({', '.join(_formats())})") from None
     except Exception as error:  # Pillow's decoders fail in every way there is

@@ -56,7 +56,8 @@ def unpack(content: bytes, folder: Path) -> Path:
 
 
 def test_readers_are_known_without_being_imported() -> None:
-    assert reader_names() == ["cifar10-pickle", "cifar100-pickle", "digits-csv", "glyphs", "stl10-binary"]
+    assert {"cifar10-pickle", "digits-csv", "glyphs", "listed", "stl10-binary"} <= {*reader_names()}
+    assert reader_names() == sorted(reader_names()) and not any(name.startswith("-") for name in reader_names())
     code = "import sys; from gessl.data.registry import dataset; dataset('digits'); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True)
     assert "gessl.data.registry" in done.stdout.split()

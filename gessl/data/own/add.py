@@ -61,6 +61,9 @@ def plan(name: str, trove: Trove, pictures: Sequence[Facts], size: int | None) -
     if not pictures:
         raise UserError(f"{name}: no picture that can be used")
     labels = {facts.found.label for facts in pictures} - {""}
+    odd = sorted(label for label in labels if not label.isprintable())
+    if odd:
+        raise UserError(f"{name}: class {odd[0]!a} has signs that cannot be shown; rename it")
     if len(labels) == 1:
         raise UserError(
             f"{name}: one class only ({labels.pop()}), which tells nothing; give the folder above it, or --no-labels"
@@ -85,9 +88,10 @@ def plan(name: str, trove: Trove, pictures: Sequence[Facts], size: int | None) -
 
 def _size(pictures: Sequence[Facts], size: int | None) -> tuple[int, int]:
     sizes = {facts.size for facts in pictures}
-    if size is None and len(sizes) == 1 and max(*sizes) <= (SMALL, SMALL):
+    side = SMALL if size is None else size
+    if size is None and len(sizes) == 1 and all(max(own) <= SMALL for own in sizes):
         return sizes.pop()
-    return size or SMALL, size or SMALL
+    return side, side
 
 
 def _rule(trove: Trove, pictures: Sequence[Facts], *, labelled: bool) -> tuple[Rule, list[str]]:
