@@ -83,7 +83,7 @@ def test_only_the_entry_that_is_named_is_read(project: Path) -> None:
         (("digits", "classes"), 0, r"classes: 0 goes with rule given alone"),
         (("digits", "access"), "local", r"files: must name at least one file, each once; none where access is local"),
         (("digits", "split"), {"rule": "given"}, r"parts: rule given needs part train or unlabelled"),
-        (("digits", "split", "rule"), "given", r"split\.test: must be null where"),
+        (("cifar10", "split", "rule"), "given", r"split\.val: must be a share, or null with rule given"),
         (("digits", "split", "val"), None, r"split\.val: must be a share, or null with rule given"),
         (("digits", "size"), [8], r"size: must be \[height, width\]"),
         (("digits", "channels"), 2, r"channels: must be 1 or 3"),
