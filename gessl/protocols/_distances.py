@@ -19,6 +19,7 @@ Both are doubled below, which covers the terms of higher order while n < 1 / 8u,
 underflow. Where something overflows, the error is infinite or NaN: nothing is proven.
 """
 
+import warnings
 from typing import NamedTuple
 
 import torch
@@ -48,9 +49,41 @@ def products(queries: Tensor, others: Tensor) -> Products:
     """
     ours, theirs = (torch.linalg.vector_norm(features, dim=-1) for features in (queries, others))
     squares = (ours.square()[:, :, None] + theirs.square()[:, None]).baddbmm_(queries, others.mT, alpha=-2)
-    factor, tiny = queries.shape[-1] + ROUNDINGS, torch.finfo(queries.dtype).tiny
-    error = factor * (_epsilon(queries) * (ours + theirs.amax(-1, keepdim=True)).square() + 8 * tiny)
-    return Products(squares, error)
+    return Products(squares, _error(queries, ours, theirs))
+
+
+def products_at(features: Tensor, norms: Tensor, places: Tensor, others: Tensor) -> Products:
+    """What `products` gives for `features[places]`; on a CPU nothing is gathered, which takes longer than the products.
+
+    Args:
+        features: [n, F].
+        norms: of these [n].
+        places: which of them are the queries [e, q].
+        others: features [e, m, F].
+    """
+    if features.is_cuda:
+        return products(features[places], others)
+    pairs, each, count = others.shape[1] * places.shape[1], places.shape[1], len(places)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta", category=UserWarning)
+        wanted = torch.sparse_csr_tensor(
+            torch.arange(0, count * pairs + 1, each),
+            places[:, None].expand(-1, others.shape[1], -1).flatten(),
+            features.new_zeros(count * pairs),
+            size=(count * others.shape[1], len(features)),
+            check_invariants=False,  # columns are in no order, which the product does not need
+        )
+    found = torch.sparse.sampled_addmm(wanted, others.flatten(0, 1), features.mT, beta=0).values()
+    ours, theirs = norms[places], torch.linalg.vector_norm(others, dim=-1)
+    squares = ours.square()[:, :, None] + theirs.square()[:, None]
+    squares -= 2 * found.view(count, others.shape[1], each).mT
+    return Products(squares, _error(features, ours, theirs))
+
+
+def _error(features: Tensor, ours: Tensor, theirs: Tensor) -> Tensor:
+    """By how much the squares of features may be off that have these norms, [e, q] and [e, m]: [e, q]."""
+    factor, tiny = features.shape[-1] + ROUNDINGS, torch.finfo(features.dtype).tiny
+    return factor * (_epsilon(features) * (ours + theirs.amax(-1, keepdim=True)).square() + 8 * tiny)
 
 
 def reach(kth: Tensor, error: Tensor, features: Tensor) -> Tensor:

@@ -90,6 +90,7 @@ class LinearProbe(Protocol):
             # The reference drops the last, smaller batch, which is harmless only where its size divides n: it would
             # leave out 200 of 1200 images in every epoch, and all of them below 1000. Here it is kept.
             for batch in order.split(self.batch):
-                loss = F.cross_entropy(F.linear(features[batch], weight, bias), labels[batch])
+                images = features.index_select(0, batch)  # several times as fast as `features[batch]`
+                loss = F.cross_entropy(F.linear(images, weight, bias), labels[batch])
                 optimizer.minimise(loss, self.first_rate * decay**epoch)
         return LinearLayer(weight.detach(), bias.detach())

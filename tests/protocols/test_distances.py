@@ -30,6 +30,18 @@ def test_products_are_within_their_error(features, offset):
     )
 
 
+@pytest.mark.parametrize("offset", [0, 300])
+@pytest.mark.parametrize("features", [1, 7, 512])
+def test_products_at_places_are_within_their_error_too(features, offset):
+    bank, others = pair(features, offset)
+    places = torch.randint(40, (2, 25), generator=torch.Generator().manual_seed(1))  # some of them twice
+    others = others.view(2, 30, features)
+    found = distances.products_at(bank[0], bank[0].norm(dim=-1), places, others)
+    off = (found.squares.double() - squares(bank[0][places], others)).abs().amax(-1)
+    assert found.squares.shape == (2, 25, 30) and torch.all(off <= found.error)
+    assert torch.allclose(found.error, distances.products(bank[0][places], others).error)
+
+
 @pytest.mark.parametrize("features", [1, 512])
 def test_distances_that_count_keep_their_digits_far_from_zero(features):
     queries, others = pair(features, 1e5)

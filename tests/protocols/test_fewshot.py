@@ -30,7 +30,7 @@ def draw(episodes=7, way=5, shot=3, queries=4, images=400, seed=0):
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # scikit-learn: spread of one example
 @pytest.mark.parametrize("shot", [1, 3])
 def test_agrees_with_scikit_learn_per_episode(shot, monkeypatch):
-    monkeypatch.setattr(fewshot, "BLOCK_BYTES", 3 * 20 * 24)  # three episodes
+    monkeypatch.setattr(fewshot, "BLOCK", 3 * 5 * max(shot * 6, 20))  # three episodes
     features, episodes = draw(shot=shot)
     found = PROTOTYPES.accuracies(features, episodes)
     data = features.double().numpy()
@@ -41,10 +41,20 @@ def test_agrees_with_scikit_learn_per_episode(shot, monkeypatch):
         assert found[episode].item() == pytest.approx(np.mean(predicted == np.arange(5).repeat(4)))
 
 
+def predict(support, queries):
+    """`prototype_predict` of support [E, way, shot, F] and queries [E, q, F], each at a position of its own."""
+    features = torch.cat([support.flatten(0, -2), queries.flatten(0, -2)])
+    places = torch.arange(len(features))
+    count = support[..., 0].numel()
+    norms = torch.linalg.vector_norm(features, dim=-1)
+    shapes = support.shape[:-1], queries.shape[:-1]
+    return fewshot.prototype_predict(features, norms, places[:count].view(shapes[0]), places[count:].view(shapes[1]))
+
+
 def test_prediction_is_the_least_squared_distance_to_the_class_mean():
     random = np.random.default_rng(0)
     support, queries = random.normal(size=(4, 2, 3)), random.normal(size=(9, 3))
-    found = fewshot.prototype_predict(torch.from_numpy(support)[None], torch.from_numpy(queries)[None])[0]
+    found = predict(torch.from_numpy(support)[None], torch.from_numpy(queries)[None])[0]
     for query, place in zip(queries, found.tolist(), strict=True):
         distances = [sum((query - examples.mean(0)) ** 2) for examples in support]
         assert place == int(np.argmin(distances))
@@ -53,11 +63,11 @@ def test_prediction_is_the_least_squared_distance_to_the_class_mean():
 def test_a_query_does_not_depend_on_the_others():
     support = torch.randn(1, 5, 2, 16, generator=torch.Generator().manual_seed(0))
     queries = torch.randn(1, 75, 16, generator=torch.Generator().manual_seed(1))
-    together = fewshot.prototype_predict(support, queries)
-    alone = torch.cat([fewshot.prototype_predict(support, query) for query in queries.split(1, 1)], 1)
+    together = predict(support, queries)
+    alone = torch.cat([predict(support, query) for query in queries.split(1, 1)], 1)
     others = torch.cat([queries, 100 * torch.randn(1, 500, 16)], 1)
     assert torch.equal(together, alone)
-    assert torch.equal(fewshot.prototype_predict(support, others)[:, :75], together)
+    assert torch.equal(predict(support, others)[:, :75], together)
 
 
 @settings(max_examples=150, deadline=None)
@@ -72,7 +82,7 @@ def test_prediction_is_that_of_all_distances_with_ties_to_the_first(data):
     tensor = tensor.nan_to_num(posinf=1e37)
     support, queries = tensor[:, : way * shot].unflatten(1, (way, shot)), tensor[:, way * shot :]
     all_distances = torch.cdist(queries, support.mean(-2), compute_mode="donot_use_mm_for_euclid_dist")
-    assert torch.equal(fewshot.prototype_predict(support, queries), all_distances.argmin(-1))
+    assert torch.equal(predict(support, queries), all_distances.argmin(-1))
 
 
 def test_order_of_classes_does_not_matter():
