@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, BinaryIO, NamedTuple
+from typing import IO, NamedTuple
 
 from gessl.advice import move_away
 from gessl.errors import UserError
@@ -45,7 +45,7 @@ class Member(NamedTuple):
 
 
 @contextmanager
-def open_archive(path: Path, file: BinaryIO | None = None) -> Iterator[Iterator[Member]]:
+def open_archive(path: Path, file: IO[bytes] | None = None) -> Iterator[Iterator[Member]]:
     """The plain files of a zip or tar file (packed or not), in its order.
 
     Folders, links, devices and files with holes are passed over.

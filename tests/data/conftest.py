@@ -88,6 +88,25 @@ def place(register: Callable[..., None], project: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
+def place_files(register: Callable[..., None], project: Path) -> Callable[..., Path]:
+    """`place_files(name, like, contents, **changes)`: a data set of several files, in the order and of the names of
+    `contents`, placed, pinned and listed as `gessl fetch` does it; returns its folder.
+    """
+
+    def put(name: str, like: str, contents: dict[str, bytes], **changes: Any) -> Path:
+        files = [{"name": file, "source": f"https://example.org/{file}"} for file in contents]
+        register(name, like, files=files, **changes)
+        folder = project / "data/raw" / name
+        folder.mkdir(parents=True)
+        for file, content in contents.items():
+            (folder / file).write_bytes(content)
+        pin_and_list(name)
+        return folder
+
+    return put
+
+
+@pytest.fixture
 def draw_glyphs(register: Callable[..., None], project: Path) -> Callable[..., None]:
     """`draw_glyphs(name, faces, per_class, glyphs, **changes)`: like `glyphs-small`, its fonts placed and pinned.
 

@@ -42,7 +42,7 @@ def test_what_ships_is_sound(project: Path) -> None:
 def test_an_unknown_name_gets_the_nearest(project: Path) -> None:
     with pytest.raises(UserError, match=r"no data set 'cifar-10'; did you mean 'cifar10'\?"):
         dataset("cifar-10")
-    with pytest.raises(UserError, match=r"known: cifar10, cifar100, digits, glyphs, .*, glyphs-ten, stl10"):
+    with pytest.raises(UserError, match=r"known: .*cifar10, cifar100, .*digits, .*glyphs-ten, .*stl10"):
         dataset("zzz")
 
 

@@ -1,0 +1,72 @@
+"""What readers of archives share: which file is which, and the small files in an archive: lists, tables, labels."""
+
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+
+from gessl.advice import move_away
+from gessl.data.archives import open_archive
+from gessl.data.registry import Dataset
+from gessl.errors import UserError
+from gessl.layout import DATASETS
+
+PICTURE = 64 << 20  # most bytes of a picture's file
+LIST = 256 << 20  # most bytes of a list: that of Places365 has 1.8 million lines
+
+
+def raw_files(entry: Dataset, folder: Path, *what: str) -> list[Path]:
+    """The paths of a data set's files, which its entry gives in the order of `what`.
+
+    Args:
+        entry: the data set.
+        folder: of its files.
+        what: each file in a few words, for the message.
+
+    Raises:
+        UserError: the entry has fewer files, or more.
+    """
+    if len(entry.files) != len(what):
+        raise UserError(
+            f"{DATASETS / entry.name}.yaml: files: reader {entry.reader} needs {len(what)} of them, in this order: "
+            f"{', '.join(what)}"
+        )
+    return [folder / file.name for file in entry.files]
+
+
+def read_members(path: Path, limits: Mapping[str, int]) -> dict[str, bytes]:
+    """The bytes of some files of an archive, by name; it is read no further than the last of them.
+
+    Args:
+        path: a zip or tar file.
+        limits: most bytes of each file that is wanted.
+
+    Raises:
+        UserError: the archive is damaged, or lacks one of the files.
+    """
+    found: dict[str, bytes] = {}
+    with open_archive(path) as members:
+        for member in members:
+            name = str(PurePosixPath(member.name))  # some archives write ./ before every name
+            if name in limits:
+                found[name] = member.read(limits[name])
+            if len(found) == len(limits):
+                break
+    for name in limits:
+        if name not in found:
+            raise UserError(f"{path}: holds no file {name!r}; {move_away(path, 'get it again')}")
+    return found
+
+
+def text_lines(data: bytes, where: str) -> list[str]:
+    """The lines of a text that have something in them, without white space around.
+
+    Args:
+        data: its bytes.
+        where: the file, for the message.
+
+    Raises:
+        UserError: no text in UTF-8.
+    """
+    try:
+        return [line.strip() for line in data.decode("utf-8-sig").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where}: not a text in UTF-8 ({error.reason}); get it again") from None
