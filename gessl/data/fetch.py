@@ -137,8 +137,8 @@ def _obtain(entry: Dataset, files: Sequence[RawFile], incoming: Path, troubles: 
 
 def _get(file: RawFile, path: Path, home: Path) -> None:
     scheme, _, bundled = file.source.partition(":")
-    if scheme in BUNDLES:
-        _copy_bundled(scheme, bundled, path)
+    if scheme in (*BUNDLES, "raw"):
+        _link(bundled, path) if scheme == "raw" else _copy_bundled(scheme, bundled, path)
         return
     try:
         _download(file, path)
@@ -156,6 +156,18 @@ def _copy_bundled(package: str, bundled: str, path: Path) -> None:
     if origin is None or not origin.is_file():
         raise UserError(f"{package}:{bundled}: not bundled with the installed one; install {requirement}")
     shutil.copyfile(origin, path)
+
+
+def _link(shared: str, path: Path) -> None:
+    """Have at `path` what another data set has at `shared`, without a second copy of its bytes where that can be."""
+    name, _, file = shared.partition("/")
+    there = raw_dir(name) / file
+    if not there.is_file():
+        raise UserError(f"{there}: no such file; run `gessl fetch {name}` first, which says how to get it")
+    try:
+        os.link(there.resolve(), path)
+    except OSError:  # on another file system, or on one without links
+        shutil.copyfile(there, path)
 
 
 def _download(file: RawFile, path: Path) -> None:

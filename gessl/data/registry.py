@@ -31,9 +31,9 @@ class RawFile(Settings):
 
     Attributes:
         name: its name inside `data/raw/<dataset>/`.
-        source: `https://…`, `http://…`, or a file bundled with a package: `sklearn:<file>` of scikit-learn's data,
-            `matplotlib:<path>` in matplotlib's data folder. Where access is not open, the page on which people obtain
-            it.
+        source: `https://…`, `http://…`; a file bundled with a package: `sklearn:<file>` of scikit-learn's data,
+            `matplotlib:<path>` in matplotlib's data folder; `raw:<data set>/<file>` of another data set, on its terms.
+            Where access is not open, the page on which people obtain it.
         bytes: published size, if known.
         sha256: published or computed SHA-256 in hex, if known.
         md5: published MD5 in hex, if known.
@@ -50,8 +50,8 @@ class RawFile(Settings):
         plain = isinstance(self.name, str) and re.fullmatch(r"\w[\w.-]{0,199}", self.name)
         yield from _unless(plain, "name", "not a plain file name, of at most 200 letters, digits, dots, hyphens and _")
         source = str(self.source)
-        known = re.match(r"(https?://|sklearn:|matplotlib:)[\w\[]", source)
-        yield from _unless(known, "source", "must start with https://, http://, sklearn: or matplotlib:")
+        known = re.match(r"(https?://|sklearn:|matplotlib:|raw:)[\w\[]", source)
+        yield from _unless(known, "source", "must start with https://, http://, sklearn:, matplotlib: or raw:")
         if known:
             yield from _unless(_is_address(source), "source", "not an address: no spaces, no .., no user or password")
         for field, digits in (("sha256", 64), ("md5", 32)):
