@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from gessl.data.arrays import read_index
 from gessl.data.fetch import fetch
+from gessl.data.prepare import prepare
 from gessl.data.readers import open_raw
 from gessl.data.readers._raw import Picture
 from gessl.data.registry import dataset
@@ -136,3 +139,54 @@ def test_an_entry_of_too_few_files(place_files: Callable[..., Path]) -> None:
     place_files("mine", "imagenet", contents, parts={"train": 12, "test": 8}, **SMALL)
     with pytest.raises(UserError, match=r"^config/datasets/mine\.yaml: files: reader imagenet needs 3 of them"):
         open_raw(dataset("mine"))
+
+
+def test_a_list_of_classes_is_a_smaller_imagenet(
+    place_files: Callable[..., Path], tmp_path: Path, peer: Callable[..., Any]
+) -> None:
+    """torchvision has no such class: its `ImageNet`, of whose classes two are taken, is what to compare with."""
+    chosen = ("n03126707", "n02119789")  # not sorted, as CMC's list is not
+    contents = ilsvrc.ilsvrc()
+    listed = contents | {"chosen.txt": "\n".join(chosen).encode()}
+    changes = SMALL | {"classes": 2}
+    place_files("mine", "imagenet-100", listed, parts={"train": 6, "test": 4}, **changes)
+    assert open_raw(dataset("mine")).classes == tuple(sorted(chosen))
+    for part, split in (("train", "train"), ("test", "val")):
+        theirs = peer(contents, split)
+        kept = {
+            Path(path).name: sorted(chosen).index(theirs.wnids[label])
+            for path, label in theirs.imgs
+            if theirs.wnids[label] in chosen
+        }
+        assert {name: one.label for name, one in pictures_of("mine", part).items()} == kept
+    (tmp_path / "data/raw/mine/chosen.txt").write_bytes(b"n03126707\nn00000000\n")
+    with pytest.raises(UserError, match=r"^data/raw/mine/chosen\.txt: 'n00000000' is no class of ILSVRC 2012"):
+        open_raw(dataset("mine"))
+    (tmp_path / "data/raw/mine/chosen.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match=r"^data/raw/mine/chosen\.txt: not a text in UTF-8"):
+        open_raw(dataset("mine"))
+
+
+def test_a_list_of_labelled_images_leaves_the_others_for_training(
+    place_files: Callable[..., Path], peer: Callable[..., Any]
+) -> None:
+    contents = ilsvrc.ilsvrc()
+    names = [ilsvrc.train_names(3)[wnid][place] for place, wnid in enumerate(ilsvrc.WNIDS[1:])]
+    listed = contents | {"1percent.txt": "".join(f"{name}\n" for name in names).encode()}
+    place_files("mine", "imagenet-1pct", listed, parts={"train": 3, "test": 8, "unlabelled": 9}, **SMALL)
+    theirs = {Path(path).name: label for path, label in peer(contents, "train").imgs}
+    train, rest = pictures_of("mine", "train"), pictures_of("mine", "unlabelled")
+    assert {name: one.label for name, one in train.items()} == {name: theirs[name] for name in names}
+    assert set(rest) == set(theirs) - set(names) and {one.label for one in rest.values()} == {-1}
+    prepare("mine")
+    index = pd.DataFrame(read_index("mine"))
+    assert (index["split"] == "train").sum() == 12 and set(index.loc[index["label"] < 0, "split"]) == {"train"}
+    assert set(index.loc[(index["split"] == "train") & (index["label"] >= 0), "id"]) == set(names)
+    assert (index["split"] == "test").sum() == 8
+
+
+def test_a_list_of_images_that_are_not_there(place_files: Callable[..., Path]) -> None:
+    listed = ilsvrc.ilsvrc() | {"1percent.txt": b"n01440764_1.JPEG\n"}
+    place_files("mine", "imagenet-1pct", listed, parts={"train": 1, "test": 8, "unlabelled": 11}, **SMALL)
+    with pytest.raises(UserError, match="the registry says"):
+        list(open_raw(dataset("mine")).chunks())
