@@ -1,7 +1,9 @@
 """Zip and tar files, read member by member, in order and within bounds: nothing is unpacked to disk here."""
 
+import lzma
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -12,7 +14,16 @@ from gessl.advice import move_away
 from gessl.errors import UserError
 
 MEMBERS = 20_000_000  # most files in an archive
-DAMAGE = (tarfile.TarError, zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError, OSError)
+HEADER = 1 << 16  # most bytes of one of these in a tar file
+DESCRIPTIONS = (
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+)
+"""Types of members that say more about the next one: a long name, odd facts."""
+DAMAGE = (
+    *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+    *(EOFError, OverflowError, RuntimeError, ValueError, OSError),
+)
 """What reading a damaged, an encrypted or an odd archive may raise."""
 
 
@@ -44,8 +55,17 @@ class Member(NamedTuple):
         return data
 
 
+class _Header(tarfile.TarInfo):
+    """A header of a tar file; tarfile would read one into memory whatever the size that it says."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.type in DESCRIPTIONS and self.size > HEADER:
+            raise tarfile.ReadError(f"a header of {self.size} bytes")
+        return super()._proc_member(archive)  # type: ignore[misc, no-any-return]
+
+
 @contextmanager
-def open_archive(path: Path, file: IO[bytes] | None = None) -> Iterator[Iterator[Member]]:
+def open_archive(path: Path, file: IO[bytes] | None = None, most: int | None = None) -> Iterator[Iterator[Member]]:
     """The plain files of a zip or tar file (packed or not), in its order.
 
     Folders, links, devices and files with holes are passed over.
@@ -53,6 +73,7 @@ def open_archive(path: Path, file: IO[bytes] | None = None) -> Iterator[Iterator
     Args:
         path: the archive; for messages alone, if `file` is given.
         file: an archive within another one, opened.
+        most: bytes that its files have together, at most; None: as many as they like.
 
     Raises:
         UserError: no archive, damaged, encrypted, or with names that lead out of it; it may show only while members
@@ -61,12 +82,12 @@ def open_archive(path: Path, file: IO[bytes] | None = None) -> Iterator[Iterator
     try:
         if zipfile.is_zipfile(file or path):
             with zipfile.ZipFile(file or path) as packed:
-                yield _checked(_zipped(packed))
+                yield _checked(_zipped(packed), most)
         else:
             if file is not None:
                 file.seek(0)
-            with tarfile.open(path if file is None else None, "r:*", fileobj=file) as tape:
-                yield _checked(_taped(tape))
+            with tarfile.open(path if file is None else None, "r:*", fileobj=file, tarinfo=_Header) as tape:
+                yield _checked(_taped(tape), most)
     except FileNotFoundError:
         raise
     except DAMAGE as error:
@@ -74,13 +95,17 @@ def open_archive(path: Path, file: IO[bytes] | None = None) -> Iterator[Iterator
         raise UserError(f"{path}: damaged, or no zip or tar file ({why}); {move_away(path, 'get it again')}") from None
 
 
-def _checked(members: Iterator[Member]) -> Iterator[Member]:
+def _checked(members: Iterator[Member], most: int | None) -> Iterator[Member]:
+    total = 0
     for count, member in enumerate(members):
         name = PurePosixPath(member.name)
         if name.is_absolute() or ".." in name.parts or "\0" in member.name or "\\" in member.name:
             raise ValueError(f"the name {member.name!a} leads out of it")
         if count == MEMBERS:
             raise ValueError(f"more than {MEMBERS} files")
+        total += member.size
+        if most is not None and total > most:
+            raise ValueError(f"unpacks to more than {most} bytes")
         yield member
 
 

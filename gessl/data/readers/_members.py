@@ -1,15 +1,18 @@
 """What readers of archives share: which file is which, and the small files in an archive: lists, tables, labels."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from gessl.advice import move_away
-from gessl.data.archives import open_archive
+from gessl.data.archives import Member, open_archive
 from gessl.data.registry import Dataset
 from gessl.errors import UserError
 from gessl.layout import DATASETS
 
 PICTURE = 64 << 20  # most bytes of a picture's file
+UNPACKED = 20  # most bytes that a byte of an archive stands for: pictures hardly pack, lists do tenfold
+SLACK = 16 << 20  # bytes that may be there whatever the size
 LIST = 256 << 20  # most bytes of a list: that of Places365 has 1.8 million lines
 
 
@@ -32,6 +35,13 @@ def raw_files(entry: Dataset, folder: Path, *what: str) -> list[Path]:
     return [folder / file.name for file in entry.files]
 
 
+@contextmanager
+def open_published(path: Path) -> Iterator[Iterator[Member]]:
+    """The plain files of an archive of pictures, as `open_archive`, which together are not much larger than it is."""
+    with open_archive(path, most=UNPACKED * path.stat().st_size + SLACK) as members:
+        yield members
+
+
 def read_members(path: Path, limits: Mapping[str, int]) -> dict[str, bytes]:
     """The bytes of some files of an archive, by name; it is read no further than the last of them.
 
@@ -43,7 +53,7 @@ def read_members(path: Path, limits: Mapping[str, int]) -> dict[str, bytes]:
         UserError: the archive is damaged, or lacks one of the files.
     """
     found: dict[str, bytes] = {}
-    with open_archive(path) as members:
+    with open_published(path) as members:
         for member in members:
             name = str(PurePosixPath(member.name))  # some archives write ./ before every name
             if name in limits:
