@@ -1,0 +1,111 @@
+"""What readers of archives share: they name the pictures with part and class, and get them one after the other.
+
+Pictures come part after part, each in the archive's order, which its checksum fixes: a tar.gz has no other way in. It
+is unpacked once per part. Lists, hidden files and pictures that a data set does not use are passed over.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from gessl.advice import move_away
+from gessl.data.readers._members import PICTURE, open_published, read_members, text_lines
+from gessl.data.readers._pictures import raw_pictures
+from gessl.data.readers._raw import Picture, RawImages
+from gessl.data.registry import Dataset
+from gessl.errors import UserError
+
+LIST = 16 << 20  # most bytes of a list; the longest, of 75,750 names, has two million
+
+
+class Place(NamedTuple):
+    """Where a picture belongs: its part (as of a `Chunk`) and its class number."""
+
+    part: str
+    label: int
+
+
+Places = Mapping[str, Place]
+"""By the name of a picture in its archive."""
+
+
+def read_lists(path: Path, *names: str) -> list[list[str]]:
+    """The lines of text files in an archive, without empty ones, in the order in which they are asked for.
+
+    Raises:
+        UserError: the archive is damaged, or one of them is missing, too large or not in UTF-8.
+    """
+    found = read_members(path, dict.fromkeys(names, LIST))
+    return [text_lines(found[name], f"{path}: {name}") for name in names]
+
+
+def names_like(path: Path, pattern: str) -> list[re.Match[str]]:
+    """The files of an archive whose whole name fits a regular expression, in its order."""
+    shape = re.compile(pattern)
+    with open_published(path) as members:
+        return [match for member in members if (match := shape.fullmatch(str(PurePosixPath(member.name))))]
+
+
+@contextmanager
+def parsing(path: Path) -> Iterator[None]:
+    """What goes wrong within, where lists are taken apart, is the fault of the file at `path`.
+
+    Raises:
+        UserError: instead of whatever the parts of another list, or of none, raise.
+    """
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise UserError(f"{path}: its lists are not as published ({what}); {_again(path)}") from None
+
+
+def archived(
+    entry: Dataset, folder: Path, classes: tuple[str, ...], sources: Sequence[tuple[Path, Places]]
+) -> RawImages:
+    """What a reader of archives returns.
+
+    Args:
+        entry: the data set.
+        folder: that holds its files.
+        classes: as of `RawImages`.
+        sources: each archive, and its pictures.
+
+    Raises:
+        UserError: not as many pictures as the registry says; that one is missing or damaged shows while they are read.
+    """
+    path = sources[0][0] if len(sources) == 1 else folder
+    counts = Counter(place.part for _, places in sources for place in places.values())
+    if dict(counts) != entry.parts:
+        raise UserError(f"{path}: lists {dict(counts)} images; the registry says {entry.parts}; {_again(path)}")
+
+    def pictures() -> Iterator[Picture]:
+        for part in entry.parts:
+            for source, places in sources:
+                yield from _pictures(source, part, places)
+
+    return raw_pictures(entry, path, classes, pictures)
+
+
+def _pictures(path: Path, part: str, places: Places) -> Iterator[Picture]:
+    wanted = {name for name, place in places.items() if place.part == part}
+    if not wanted:
+        return
+    with open_published(path) as members:
+        for member in members:
+            name = str(PurePosixPath(member.name))
+            if name in wanted:
+                wanted.remove(name)
+                yield Picture(part, places[name].label, name, member.read(PICTURE))
+            if not wanted:
+                break
+    if wanted:
+        more = f" and {len(wanted) - 1} more" if len(wanted) > 1 else ""
+        raise UserError(f"{path}: holds no file {min(wanted)!r}{more}; {_again(path)}")
+
+
+def _again(path: Path) -> str:
+    return move_away(path, "get it again")
