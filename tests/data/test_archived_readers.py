@@ -20,8 +20,13 @@ from gessl.data.registry import dataset
 from gessl.errors import UserError
 from tests.data.fixtures.build import Small, packed
 
-FORMATS = ("tiny_imagenet",)
-PEERS = {}
+FORMATS = (
+    "tiny_imagenet",
+    "eurosat",
+)
+PEERS = {
+    "eurosat": "eurosat",
+}
 """torchvision's modules for the same files."""
 SIDE = 16
 
