@@ -23,9 +23,11 @@ from tests.data.fixtures.build import Small, packed
 FORMATS = (
     "tiny_imagenet",
     "eurosat",
+    "omniglot",
 )
 PEERS = {
     "eurosat": "eurosat",
+    "omniglot": "omniglot",
 }
 """torchvision's modules for the same files."""
 SIDE = 16
