@@ -24,10 +24,12 @@ FORMATS = (
     "tiny_imagenet",
     "eurosat",
     "omniglot",
+    "food101",
 )
 PEERS = {
     "eurosat": "eurosat",
     "omniglot": "omniglot",
+    "food101": "food101",
 }
 """torchvision's modules for the same files."""
 SIDE = 16
