@@ -25,11 +25,13 @@ FORMATS = (
     "eurosat",
     "omniglot",
     "food101",
+    "oxford_pets",
 )
 PEERS = {
     "eurosat": "eurosat",
     "omniglot": "omniglot",
     "food101": "food101",
+    "oxford_pets": "oxford_iiit_pet",
 }
 """torchvision's modules for the same files."""
 SIDE = 16
