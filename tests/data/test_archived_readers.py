@@ -26,12 +26,14 @@ FORMATS = (
     "omniglot",
     "food101",
     "oxford_pets",
+    "flowers102",
 )
 PEERS = {
     "eurosat": "eurosat",
     "omniglot": "omniglot",
     "food101": "food101",
     "oxford_pets": "oxford_iiit_pet",
+    "flowers102": "flowers102",
 }
 """torchvision's modules for the same files."""
 SIDE = 16
