@@ -27,6 +27,7 @@ FORMATS = (
     "food101",
     "oxford_pets",
     "flowers102",
+    "dtd",
 )
 PEERS = {
     "eurosat": "eurosat",
@@ -34,6 +35,7 @@ PEERS = {
     "food101": "food101",
     "oxford_pets": "oxford_iiit_pet",
     "flowers102": "flowers102",
+    "dtd": "dtd",
 }
 """torchvision's modules for the same files."""
 SIDE = 16
