@@ -28,6 +28,7 @@ FORMATS = (
     "oxford_pets",
     "flowers102",
     "dtd",
+    "fgvc_aircraft",
 )
 PEERS = {
     "eurosat": "eurosat",
@@ -36,6 +37,7 @@ PEERS = {
     "oxford_pets": "oxford_iiit_pet",
     "flowers102": "flowers102",
     "dtd": "dtd",
+    "fgvc_aircraft": "fgvc_aircraft",
 }
 """torchvision's modules for the same files."""
 SIDE = 16
