@@ -29,6 +29,7 @@ FORMATS = (
     "flowers102",
     "dtd",
     "fgvc_aircraft",
+    "cub200",
 )
 PEERS = {
     "eurosat": "eurosat",
