@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from gessl.data import readers, registry
-from gessl.data.readers import open_raw
+from gessl.data.readers import _raw, open_raw
 from gessl.data.registry import Dataset, dataset, reader_names
 from gessl.errors import UserError
 
@@ -121,6 +121,17 @@ def test_cifar_equals_torchvisions(
         assert (images == peer.data.transpose(0, 3, 1, 2)).all()
         assert labels.tolist() == peer.targets
         assert list(names) == peer.classes
+
+
+def test_a_batch_may_be_larger_than_what_is_unpacked_at_a_time(
+    place: Callable[..., Path], formats: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As CIFAR-100's is, in which all 50,000 images are one."""
+    place("mine", "cifar100", formats.archive(formats.cifar(100, 1)), parts={"train": 100, "test": 100})
+    whole = read(dataset("mine"))
+    monkeypatch.setattr(_raw, "PIECE", 1 << 15)  # of batches of 300 kB
+    for part, (images, labels) in read(dataset("mine"))[1].items():
+        assert (images == whole[1][part][0]).all() and (labels == whole[1][part][1]).all()
 
 
 def test_stl10_equals_torchvisions(

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gessl.data.readers._pickled import byte_array, load_plain
-from gessl.data.readers._raw import Chunk, RawImages, open_members
+from gessl.data.readers._raw import Chunk, RawImages, open_members, read_pieces
 from gessl.data.registry import Dataset
 from gessl.errors import UserError
 
@@ -57,7 +57,7 @@ def read_batches(entry: Dataset, folder: Path, layout: Layout) -> RawImages:
     counts |= {layout.test: entry.parts["test"], layout.meta: 0}
     limits = {f"{layout.folder}/{name}": count * (PIXELS + LABEL) + EXTRA for name, count in counts.items()}
     with open_members(path, limits) as members:
-        content = {name: members[f"{layout.folder}/{name}"].read() for name in counts}
+        content = {name: read_pieces(members[f"{layout.folder}/{name}"]) for name in counts}
     names = _unpickle(content[layout.meta], 0, f"{path}: {layout.meta}").get(layout.names)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise UserError(f"{path}: {layout.meta}: no list {layout.names!r}; it is another archive")

@@ -155,12 +155,17 @@ def read_gzip(path: Path, limit: int) -> bytes:
         UserError: damaged, or more than that.
     """
     with damage_reported(path), _Bounded(path, limit) as stream:
-        return b"".join(iter(lambda: stream.read(PIECE), b""))
+        return read_pieces(stream)
+
+
+def read_pieces(file: IO[bytes] | io.RawIOBase) -> bytes:
+    """All of an open file, of which no more than `PIECE` may be asked for at a time."""
+    return b"".join(iter(lambda: file.read(PIECE) or b"", b""))
 
 
 @contextmanager
 def open_members(path: Path, limits: Mapping[str, int]) -> Iterator[dict[str, IO[bytes]]]:
-    """The files of a tar.gz that are wanted, by name; each can be read, and its length is at most its limit.
+    """The files of a tar.gz that are wanted, by name; each can be read (`PIECE` at a time), and is within its limit.
 
     Only plain files count (no link, no device, no file with holes), and no more is unpacked than the limits together,
     and `SLACK`.
