@@ -30,6 +30,7 @@ FORMATS = (
     "dtd",
     "fgvc_aircraft",
     "cub200",
+    "stanford_cars",
 )
 PEERS = {
     "eurosat": "eurosat",
@@ -95,7 +96,7 @@ def test_what_was_written_is_read(name: str, put: Put) -> None:
     assert read() == expected  # and once more
 
 
-@pytest.mark.parametrize("name", ["tiny_imagenet", *PEERS])
+@pytest.mark.parametrize("name", ["tiny_imagenet", "stanford_cars", *PEERS])
 def test_torchvision_reads_the_same(name: str, put: Put, tmp_path: Path) -> None:
     module = of(name)
     put(module.small())
