@@ -32,6 +32,7 @@ FORMATS = (
     "cub200",
     "stanford_cars",
     "sun397",
+    "places365",
 )
 PEERS = {
     "eurosat": "eurosat",
@@ -42,6 +43,7 @@ PEERS = {
     "dtd": "dtd",
     "fgvc_aircraft": "fgvc_aircraft",
     "sun397": "sun397",
+    "places365": "places365",
 }
 """torchvision's modules for the same files."""
 SIDE = 16
