@@ -33,6 +33,7 @@ FORMATS = (
     "stanford_cars",
     "sun397",
     "places365",
+    "crop_diseases",
 )
 PEERS = {
     "eurosat": "eurosat",
@@ -100,7 +101,7 @@ def test_what_was_written_is_read(name: str, put: Put) -> None:
     assert read() == expected  # and once more
 
 
-@pytest.mark.parametrize("name", ["tiny_imagenet", "stanford_cars", *PEERS])
+@pytest.mark.parametrize("name", ["tiny_imagenet", "stanford_cars", "crop_diseases", *PEERS])
 def test_torchvision_reads_the_same(name: str, put: Put, tmp_path: Path) -> None:
     module = of(name)
     put(module.small())

@@ -27,6 +27,16 @@ def change(project: Path, name: str, *keys: Any, value: Any = None, delete: bool
     path.write_text(yaml.safe_dump(whole[""]), encoding="utf-8")
 
 
+WITHOUT_SUM = {
+    ("chestx", "Data_Entry_2017.csv"),
+    ("cropdiseases", "plant-disease.zip"),
+    ("isic2018", "ISIC2018_Task3_Training_Input.zip"),
+    ("isic2018", "ISIC2018_Task3_Training_GroundTruth.zip"),
+    ("isic2018", "ISIC2018_Task3_Training_LesionGroupings.csv"),
+}
+"""Files of which nobody publishes a checksum: the pin of the first fetch is all there is."""
+
+
 def test_what_ships_is_sound(project: Path) -> None:
     assert {"digits", "cifar10", "cifar100", "stl10", "glyphs", "glyphs-shift", "glyphs-small", "glyphs-ten"} <= set(
         dataset_names()
@@ -36,7 +46,8 @@ def test_what_ships_is_sound(project: Path) -> None:
         assert isinstance(entry, Dataset) and entry.name == name
         assert entry.citation.startswith("https://")
         for file in entry.files:
-            assert file.sha256 or file.md5, f"{name}: nothing to verify {file.name} with"
+            known = file.sha256 or file.md5 or (name, file.name) in WITHOUT_SUM
+            assert known, f"{name}: nothing to verify {file.name} with"
 
 
 def test_an_unknown_name_gets_the_nearest(project: Path) -> None:
