@@ -34,6 +34,7 @@ FORMATS = (
     "sun397",
     "places365",
     "crop_diseases",
+    "isic2018",
 )
 PEERS = {
     "eurosat": "eurosat",
@@ -219,5 +220,6 @@ PREPARED = {
     "published": {"rule": "published", "val": 0.3},
     "stratified": {"rule": "stratified", "val": 0.2, "test": 0.2},
     "classes": {"rule": "classes", "val": 0.2, "test": 0.2},
+    "groups": {"rule": "groups", "val": 0.2, "test": 0.3},
 }
 """Shares that leave something of a few pictures."""

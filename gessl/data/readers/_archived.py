@@ -4,6 +4,7 @@ Pictures come part after part, each in the archive's order, which its checksum f
 is unpacked once per part. Lists, hidden files and pictures that a data set does not use are passed over.
 """
 
+import csv
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,10 +23,11 @@ LIST = 16 << 20  # most bytes of a list; the longest, of 75,750 names, has two m
 
 
 class Place(NamedTuple):
-    """Where a picture belongs: its part (as of a `Chunk`) and its class number."""
+    """Where a picture belongs: its part and its group (as of a `Picture`), and its class number."""
 
     part: str
     label: int
+    group: str = ""
 
 
 Places = Mapping[str, Place]
@@ -58,7 +60,7 @@ def parsing(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, OSError, csv.Error) as error:
         what = f"{type(error).__name__}: {error}"
         raise UserError(f"{path}: its lists are not as published ({what}); {_again(path)}") from None
 
@@ -99,7 +101,7 @@ def _pictures(path: Path, part: str, places: Places) -> Iterator[Picture]:
             name = str(PurePosixPath(member.name))
             if name in wanted:
                 wanted.remove(name)
-                yield Picture(part, places[name].label, name, member.read(PICTURE))
+                yield Picture(part, places[name].label, name, member.read(PICTURE), places[name].group)
             if not wanted:
                 break
     if wanted:
