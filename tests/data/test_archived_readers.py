@@ -35,6 +35,7 @@ FORMATS = (
     "places365",
     "crop_diseases",
     "isic2018",
+    "chestx",
 )
 PEERS = {
     "eurosat": "eurosat",
