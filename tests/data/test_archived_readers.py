@@ -36,6 +36,7 @@ FORMATS = (
     "crop_diseases",
     "isic2018",
     "chestx",
+    "plantae",
 )
 PEERS = {
     "eurosat": "eurosat",
