@@ -349,6 +349,7 @@ def test_the_default_experiment_is_what_the_readme_says() -> None:
 MISSING = {
     "few-shot-cross-domain.yaml": ("few-shot-84", "fewshot/cross-domain-psco"),
     "few-shot-in-domain.yaml": ("few-shot-84", "fewshot/psco-2000"),
+    "few-shot-omniglot.yaml": ("few-shot-28", "fewshot/psco-2000"),
     "semi-supervised.yaml": ("semi/simclr-subset-1pct", "semi/simclr-subset-10pct"),
     "transfer-detection.yaml": ("det/voc0712-c4-24k", "det/coco-c4-90k"),
     "unsupervised-imagenet.yaml": ("linear/gessl-imagenet",),
