@@ -56,15 +56,6 @@ def add(name: str) -> None:
     _dvc("add", str(raw_dir(name)))
 
 
-def pin_only(name: str) -> None:
-    """Pin the raw folder without a second copy of its bytes; `dvc commit` and `dvc push` keep them elsewhere.
-
-    Raises:
-        UserError: DVC is missing, or cannot do it here.
-    """
-    _dvc("add", "--no-commit", str(raw_dir(name)))
-
-
 def _lost(files: Sequence[str], into: Path) -> list[str]:
     return [file for file in files if not (into / file).is_file()]
 

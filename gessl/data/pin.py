@@ -15,7 +15,7 @@ from typing import Any
 from gessl.advice import move_away, refetch
 from gessl.documents import read_document
 from gessl.errors import UserError
-from gessl.files import open_regular, read_json
+from gessl.files import atomic_text, open_regular, read_json
 from gessl.layout import manifest_dir, pin, raw_dir
 
 SLACK = 1 << 20  # bytes that are read in any case
@@ -86,6 +86,27 @@ def folder_md5(hashes: dict[str, str]) -> str:
     listing = [{"md5": hashes[path], "relpath": path} for path in sorted(hashes)]
     text = json.dumps(listing, sort_keys=True).encode()
     return hashlib.md5(text, usedforsecurity=False).hexdigest() + ".dir"
+
+
+def write_pin(name: str) -> None:
+    """Pin the raw folder as `dvc add --no-commit` does: no second copy of its bytes, and git passes the folder over.
+
+    `dvc commit` and `dvc push` of the pin keep the bytes elsewhere; a test holds the two together.
+    """
+    folder, ignored = raw_dir(name), raw_dir(name).with_name(".gitignore")
+    hashes = folder_hashes(folder)
+    out = {
+        "md5": folder_md5(hashes),
+        "size": sum((folder / path).stat().st_size for path in hashes),
+        "nfiles": len(hashes),
+        "hash": "md5",
+        "path": name,
+    }
+    lines = ignored.read_text(encoding="utf-8").splitlines() if ignored.is_file() else []
+    if f"/{name}" not in lines:
+        atomic_text(ignored, "".join(f"{line}\n" for line in [*lines, f"/{name}"]))
+    text = "".join(f"{' ' if place else '-'} {key}: {value}\n" for place, (key, value) in enumerate(out.items()))
+    atomic_text(pin(name), f"outs:\n{text}")
 
 
 def read_manifest(name: str) -> dict[str, Any] | None:

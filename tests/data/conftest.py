@@ -45,29 +45,13 @@ def register(project: Path) -> Callable[..., None]:
     return add
 
 
-def pin_only(name: str) -> None:
-    """Pin the raw folder of data set `name`: written here, not by DVC, which would cost seconds.
-
-    Tests of fetch hold the two together.
-    """
-    import yaml
-
-    from gessl.data.pin import folder_hashes, folder_md5
-    from gessl.layout import pin, raw_dir
-
-    files = [path for path in sorted(raw_dir(name).rglob("*")) if path.is_file()]
-    out = {"md5": folder_md5(folder_hashes(raw_dir(name))), "size": sum(file.stat().st_size for file in files)}
-    pin(name).write_text(
-        yaml.safe_dump({"outs": [out | {"nfiles": len(files), "path": name, "hash": "md5"}]}), encoding="utf-8"
-    )
-
-
 def pin_and_list(name: str) -> None:
-    """What `gessl fetch` writes about the files that lie in the raw folder of data set `name`."""
+    """What `gessl fetch` writes about the files in the raw folder of data set `name`, without the seconds of DVC."""
     from gessl.data import fetch
+    from gessl.data.pin import write_pin
     from gessl.data.registry import dataset
 
-    pin_only(name)
+    write_pin(name)
     fetch._write_manifest(dataset(name))
 
 

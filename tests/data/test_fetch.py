@@ -20,7 +20,7 @@ import yaml
 
 from gessl.data import fetch as fetching
 from gessl.data.fetch import fetch
-from gessl.data.pin import data_version, folder_hashes, folder_md5, read_manifest, read_pin, verify_raw
+from gessl.data.pin import data_version, folder_hashes, folder_md5, read_manifest, read_pin, verify_raw, write_pin
 from gessl.data.prepare import prepare
 from gessl.data.registry import dataset
 from gessl.errors import UserError
@@ -115,6 +115,23 @@ def test_digits_come_pinned_and_survive_loss_and_tampering(dvc_project: Path) ->
         fetch("digits")
         assert RAW.read_bytes() == original and read_pin(PIN) == pin
         assert read_manifest("digits") is not None
+
+
+def test_our_own_pin_is_dvcs(dvc_project: Path) -> None:
+    """Of a folder with folders in it: DVC takes it for its own, and has the same bytes for it."""
+    folder = Path("data/raw/mine")
+    for name in ("a/1.bin", "b/2.bin", "listing.csv"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(name.encode())
+    write_pin("mine")
+    ours = Path("data/raw/mine.dvc").read_bytes()
+    verify_raw("mine")
+    dvc("commit", "--force", "data/raw/mine.dvc")
+    assert json.loads(dvc("status", "--json")) == {}
+    assert Path("data/raw/mine.dvc").read_bytes() == ours
+    shutil.rmtree(folder)
+    dvc("pull", "data/raw/mine.dvc")
+    verify_raw("mine")
 
 
 def damage(entry: Path) -> None:

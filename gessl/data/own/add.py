@@ -15,10 +15,10 @@ import pandas as pd
 from tqdm import tqdm
 
 from gessl.advice import move_away
-from gessl.data import dvc_store
 from gessl.data.listing import PICTURES, Listed, write_listing
 from gessl.data.own.facts import Facts
 from gessl.data.own.found import Trove
+from gessl.data.pin import write_pin
 from gessl.data.readers._raw import UNLABELLED
 from gessl.data.readers.listed import class_names, part_of
 from gessl.data.registry import Dataset, Rule, Split, dataset, dataset_names
@@ -164,7 +164,7 @@ def make(planned: Plan, bad: dict[str, str], how: How) -> None:
 
     Raises:
         UserError: the disk does not do, there are other files where the data set would be, a picture has changed since
-            it was read, or DVC is missing.
+            it was read.
     """
     name = planned.entry.name
     folder = raw_dir(name)
@@ -181,7 +181,7 @@ def make(planned: Plan, bad: dict[str, str], how: How) -> None:
             os.replace(staging, folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    dvc_store.pin_only(name)
+    write_pin(name)
     atomic_text(DATASETS / f"{name}.yaml", entry_text(planned.entry))
     dataset(name)  # our own words must be read as we mean them
     if how == "move":

@@ -66,7 +66,7 @@ def _trove(options: argparse.Namespace) -> Iterator[Trove]:
         return
     if not source.is_file():
         raise UserError(f"{source}: no such file; give a zip or tar file")
-    folder = raw_dir(options.name).with_name(f".{options.name}.unpacked")
+    folder = raw_dir(options.name).with_name(f".{options.name}.unpacked.part")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:

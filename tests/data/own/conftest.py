@@ -1,4 +1,4 @@
-"""Pictures that tests make, and `gessl data add` without the seconds that DVC takes."""
+"""Pictures that tests make, and a project to add them to."""
 
 import shutil
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from gessl.rng import numpy_generator
-from tests.data.conftest import ROOT, pin_only
+from tests.data.conftest import ROOT
 
 
 def draw(seed: int, size: tuple[int, int] = (40, 30)) -> Image.Image:
@@ -23,11 +23,10 @@ def draw(seed: int, size: tuple[int, int] = (40, 30)) -> Image.Image:
 
 @pytest.fixture
 def own_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty project, with the real registry, in which `gessl data add` writes the pin itself."""
+    """An empty project with the real registry."""
     shutil.copytree(ROOT / "config", tmp_path / "project/config")
     (tmp_path / "project/data/raw").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "project")
-    monkeypatch.setattr("gessl.data.dvc_store.pin_only", pin_only)
     return tmp_path / "project"
 
 
