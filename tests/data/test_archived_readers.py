@@ -152,10 +152,21 @@ def refusal(put: Put, small: Small, **changes: Any) -> str:
 
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("part", [0, -1])
-def test_other_counts_than_registered_are_refused(name: str, part: int, put: Put) -> None:
+def test_other_counts_than_registered_are_refused_before_a_picture_is_read(name: str, part: int, put: Put) -> None:
     small = of(name).small()
     key = list(small.parts)[part]
-    assert "the registry says" in refusal(put, small, parts=small.parts | {key: small.parts[key] + 1})
+    put(small, parts=small.parts | {key: small.parts[key] + 1})
+    with pytest.raises(UserError, match=r"lists .* images; the registry says"):
+        open_raw(dataset("mine"))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_an_entry_with_other_files_is_named(name: str, put: Put) -> None:
+    small = of(name).small()
+    one_more = Small(**(vars(small) | {"files": small.files | {"more.txt": b""}}))
+    put(one_more)
+    with pytest.raises(UserError, match=r"^config/datasets/mine\.yaml: files: reader .* needs \d+ of them"):
+        open_raw(dataset("mine"))
 
 
 @pytest.mark.parametrize("name", FORMATS)
