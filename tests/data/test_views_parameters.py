@@ -61,6 +61,17 @@ def test_where_no_box_fits_the_central_one_of_torchvision_is_taken(size: tuple[i
     assert torch.equal(draw(policy, 20, size=size).box, torchvision_boxes(policy, 20, size))
 
 
+def test_images_of_many_sizes_get_the_boxes_that_they_get_among_their_like() -> None:
+    policy = ViewPolicy(crop_scale=(0.5, 1.0))
+    kinds = [(8, 40), (40, 8), (30, 32), (333, 500)]
+    sizes = torch.tensor(kinds).repeat(50, 1)
+    mixed = draw_parameters(policy, 200, sizes, torch.Generator().manual_seed(3))
+    for place, size in enumerate(kinds):
+        alone = draw(policy, 200, seed=3, size=size)
+        assert torch.equal(mixed.box[place::4], alone.box[place::4])
+    assert torch.equal(mixed.flip, alone.flip) and torch.equal(mixed.order, alone.order)
+
+
 def test_probabilities_and_ranges() -> None:
     count = 20_000
     policy = ViewPolicy(

@@ -7,6 +7,7 @@ with bicubic interpolation or blur with Pillow's or OpenCV's Gaussian of another
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from gessl.data.views import ops
 from gessl.data.views.parameters import (
     NEUTRAL,
+    Sizes,
     ViewParameters,
     blur_kernels,
     blur_width,
@@ -24,7 +26,7 @@ from gessl.data.views.parameters import (
 )
 from gessl.data.views.policy import ViewPolicy
 
-__all__ = ["Part", "ViewPolicy", "Views", "apply_parameters", "make_views"]
+__all__ = ["Drawn", "Part", "ViewPolicy", "Views", "apply_parameters", "draw_views", "finish_views", "make_views"]
 
 _JITTER = (ops.brightness, ops.contrast, ops.saturation, ops.hue)
 
@@ -52,6 +54,42 @@ class Part(NamedTuple):
     of: int
 
 
+class Drawn(NamedTuple):
+    """What was drawn for the views of N images, an element per policy.
+
+    Attributes:
+        views: of N views each.
+        crops: of N small crops each.
+        size: height and width of the small crops; None without any.
+    """
+
+    views: list[ViewParameters]
+    crops: list[ViewParameters]
+    size: int | None
+
+    def places(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Boxes and flips, as of `Views`."""
+        each = [*self.views, *self.crops]
+        every, shape = concatenate(each), (len(each), len(each[0].flip))
+        return _to(every.box, device).unflatten(0, shape), _to(every.flip, device).unflatten(0, shape)
+
+
+def draw_views(policies: tuple[ViewPolicy, ...], count: int, size: Sizes, generator: torch.Generator) -> Drawn:
+    """Draw the parameters of one view per policy of each of `count` images.
+
+    Raises:
+        ValueError: no policy of a view, or small crops of several sizes or before a view.
+    """
+    sizes = [policy.size for policy in policies]
+    full = sizes.count(None)
+    if not full:
+        raise ValueError("policies: no view; give one or more without a size")
+    if any(sizes[:full]) or len(set(sizes[full:])) > 1:
+        raise ValueError(f"policies: sizes {sizes}; give views (None) first, then small crops of one size")
+    drawn = [draw_parameters(policy, count, size, generator) for policy in policies]
+    return Drawn(drawn[:full], drawn[full:], sizes[-1])
+
+
 def make_views(
     images: Tensor, policies: tuple[ViewPolicy, ...], generator: torch.Generator, part: Part | None = None
 ) -> Views:
@@ -68,35 +106,54 @@ def make_views(
             rows; views of the others are not made, and NaN. Boxes and flips are those of the whole.
 
     Raises:
-        ValueError: images of another kind, no policy of a view, or small crops of several sizes or before a view.
+        ValueError: images of another kind, or policies as `draw_views` refuses them.
     """
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
         raise ValueError(f"images: {images.dtype} {list(images.shape)}; give uint8 [N, 1 or 3, H, W]")
-    sizes = [policy.size for policy in policies]
-    full = sizes.count(None)
-    if not full:
-        raise ValueError("policies: no view; give one or more without a size")
-    if any(sizes[:full]) or len(set(sizes[full:])) > 1:
-        raise ValueError(f"policies: sizes {sizes}; give views (None) first, then small crops of one size")
     height, width = images.shape[2:]
-    count = part.of if part else len(images)
-    drawn = [draw_parameters(policy, count, (height, width), generator) for policy in policies]
-    views = _apply_each(images, drawn[:full], part)
-    crops = _apply_each(images, drawn[full:], part, sizes[full]) if drawn[full:] else None
-    every = concatenate(drawn)
-    shape = (len(policies), count)
-    return Views(views, crops, *(_to(each, images.device).unflatten(0, shape) for each in (every.box, every.flip)))
+    drawn = draw_views(policies, part.of if part else len(images), (height, width), generator)
+    views = _apply_each(images, drawn.views, part)
+    crops = _apply_each(images, drawn.crops, part, drawn.size) if drawn.crops else None
+    return Views(views, crops, *drawn.places(images.device))
 
 
 def _apply_each(images: Tensor, drawn: list[ViewParameters], part: Part | None, size: int | None = None) -> Tensor:
     """One view per element of `drawn` of every image, `[len(drawn), N, …]`."""
     repeated = images.repeat(len(drawn), 1, 1, 1)
-    parameters = concatenate([picked(each, part.rows) for each in drawn] if part else drawn)
-    views = apply_parameters(repeated, parameters, size).unflatten(0, (len(drawn), len(images)))
+    views = apply_parameters(repeated, _together(drawn, part), size)
+    return _placed(views.unflatten(0, (len(drawn), len(images))), part)
+
+
+def finish_views(cut: Sequence[Tensor], drawn: Drawn, device: torch.device, part: Part | None = None) -> Views:
+    """The views of images of which the boxes have been cut out and resized already (`gessl.data.stores`).
+
+    Args:
+        cut: uint8 `[V, N, C, H, W]`, and `[v, N, C, h, w]` where small crops were drawn, on the CPU.
+        drawn: for them, or for the whole mini-batch.
+        device: where to make the views.
+        part: as of `make_views`.
+    """
+    made = []
+    for images, each in zip(cut, (drawn.views, drawn.crops), strict=False):
+        parameters = _together(each, part)
+        there = _to(images.flatten(0, 1), device)
+        flipped = torch.where(_mask(parameters.flip, device), there.flip(3), there)
+        views = _coloured(flipped.float().div_(255), parameters)
+        made.append(_placed(views.unflatten(0, images.shape[:2]), part))
+    return Views(made[0], made[1] if drawn.crops else None, *drawn.places(device))
+
+
+def _together(drawn: list[ViewParameters], part: Part | None) -> ViewParameters:
+    """The views of all policies as one batch; of a part of the images, if one is given."""
+    return concatenate([picked(each, part.rows) for each in drawn] if part else drawn)
+
+
+def _placed(views: Tensor, part: Part | None) -> Tensor:
+    """Views `[V, n, …]` at their rows of the mini-batch, `[V, N, …]`, NaN elsewhere."""
     if part is None:
         return views
-    whole = views.new_full((len(drawn), part.of, *views.shape[2:]), math.nan)
-    return whole.index_copy_(1, _to(part.rows, images.device), views)
+    whole = views.new_full((len(views), part.of, *views.shape[2:]), math.nan)
+    return whole.index_copy_(1, _to(part.rows, views.device), views)
 
 
 def apply_parameters(images: Tensor, parameters: ViewParameters, size: int | None = None) -> Tensor:
@@ -112,13 +169,18 @@ def apply_parameters(images: Tensor, parameters: ViewParameters, size: int | Non
     Returns:
         float32 `[B, C, H, W]` in [0, 1], or `[B, C, size, size]`.
     """
-    device, colour = images.device, images.shape[1] == 3
+    device = images.device
     box, flip = _to(parameters.box, device), _to(parameters.flip, device)
     if size is None:  # always enlarged, which needs no resampling matrices
         views = ops.resized_crop(images, box, flip)
     else:
         views = ops.resampled_crop(images, box, flip, size).clamp_(max=255)  # weights may sum to one and a last bit
-    views = views.div_(255)
+    return _coloured(views.div_(255), parameters)
+
+
+def _coloured(views: Tensor, parameters: ViewParameters) -> Tensor:
+    """Jitter, gray, blur, solarize; `views` may be changed in place."""
+    device, colour = views.device, views.shape[1] == 3
     _jitter(views, parameters)
     if colour and parameters.gray.any():
         views = torch.where(_mask(parameters.gray, device), ops.grayscale(views), views)

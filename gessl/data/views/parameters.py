@@ -40,10 +40,12 @@ class ViewParameters:
     solarize: Tensor
 
 
-def draw_parameters(
-    policy: ViewPolicy, count: int, size: tuple[int, int], generator: torch.Generator
-) -> ViewParameters:
-    """Draw the parameters of `count` views of images of `size` (height, width).
+Sizes = tuple[int, int] | Tensor
+"""Height and width of all images, or of each: whole numbers `[B, 2]`."""
+
+
+def draw_parameters(policy: ViewPolicy, count: int, size: Sizes, generator: torch.Generator) -> ViewParameters:
+    """Draw the parameters of `count` views of images of `size`.
 
     Every view takes the same number of draws whatever the policy, so two policies with the same crop see the same
     crops from the same generator state.
@@ -86,32 +88,38 @@ def _factors(strengths: tuple[float, float, float, float], draws: Tensor) -> Ten
     return low + (high - low) * draws
 
 
-def _boxes(policy: ViewPolicy, size: tuple[int, int], columns: dict[str, Tensor]) -> Tensor:
+def _boxes(policy: ViewPolicy, size: Sizes, columns: dict[str, Tensor]) -> Tensor:
     """The first of ten random boxes that fits, else a central one: torchvision's RandomResizedCrop.make_params."""
+    sizes = torch.as_tensor(size, dtype=torch.float64).expand(len(columns["area"]), 2)
+    full_height, full_width = sizes.split(1, dim=1)
     low, high = policy.crop_scale
-    area = size[0] * size[1] * (low + (high - low) * columns["area"])
+    area = full_height * full_width * (low + (high - low) * columns["area"])
     low, high = (math.log(bound) for bound in policy.crop_ratio)
     ratio = (low + (high - low) * columns["ratio"]).exp()
     heights, widths = (area / ratio).sqrt().round(), (area * ratio).sqrt().round()
-    fits = (heights > 0) & (heights <= size[0]) & (widths > 0) & (widths <= size[1])
+    fits = (heights > 0) & (heights <= full_height) & (widths > 0) & (widths <= full_width)
     first = fits.int().argmax(1, keepdim=True)
-    found = fits.gather(1, first).squeeze(1)
-    central = central_box(policy.crop_ratio, size)
-    height = torch.where(found, heights.gather(1, first).squeeze(1), central[2])
-    width = torch.where(found, widths.gather(1, first).squeeze(1), central[3])
-    top = torch.where(found, (columns["top"].squeeze(1) * (size[0] - height + 1)).floor(), central[0])
-    left = torch.where(found, (columns["left"].squeeze(1) * (size[1] - width + 1)).floor(), central[1])
-    return torch.stack([top, left, height, width], 1).long()
+    found = fits.gather(1, first)
+    central = central_boxes(policy.crop_ratio, sizes)
+    height = torch.where(found, heights.gather(1, first), central[:, 2:3])
+    width = torch.where(found, widths.gather(1, first), central[:, 3:])
+    top = torch.where(found, (columns["top"] * (full_height - height + 1)).floor(), central[:, :1])
+    left = torch.where(found, (columns["left"] * (full_width - width + 1)).floor(), central[:, 1:2])
+    return torch.cat([top, left, height, width], 1).long()
 
 
-def central_box(ratio: Bounds, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The largest central box (top, left, height, width) whose width / height lies within `ratio`."""
-    height, width = size
-    if width / height < ratio[0]:
-        height = round(width / ratio[0])
-    elif width / height > ratio[1]:
-        width = round(height * ratio[1])
-    return (size[0] - height) // 2, (size[1] - width) // 2, height, width
+def central_boxes(ratio: Bounds, sizes: Tensor) -> Tensor:
+    """The largest central box (top, left, height, width) whose width / height lies within `ratio`, `[B, 4]`.
+
+    Args:
+        ratio: lowest and highest.
+        sizes: height and width of each image, float64 `[B, 2]`.
+    """
+    height, width = sizes.unbind(1)
+    boxed_height = torch.where(width / height < ratio[0], (width / ratio[0]).round(), height)
+    boxed_width = torch.where(width / height > ratio[1], (height * ratio[1]).round(), width)
+    top, left = ((height - boxed_height) / 2).floor(), ((width - boxed_width) / 2).floor()
+    return torch.stack([top, left, boxed_height, boxed_width], 1)
 
 
 def blur_width(size: Sequence[int]) -> int:
