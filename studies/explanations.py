@@ -21,6 +21,7 @@ from tqdm import tqdm
 from gessl.data.arrays import open_images, read_index
 from gessl.data.readers import open_raw
 from gessl.data.registry import dataset
+from gessl.data.stores import ArrayStore
 from gessl.evaluation.tasks import load_tasks
 from gessl.grid.experiment import Experiment
 from gessl.grid.policies import view_policy
@@ -151,10 +152,10 @@ def pretrained(science: Science, images: NDArray[np.uint8] | None = None) -> flo
     """Accuracy (%) with one label per class after pretraining on the data set's images or on others."""
     run = Run(science, CPU)
     if images is not None:
-        run.images = images
+        run.store = ArrayStore(images)
     for _ in tqdm(range(science.train.steps), desc=f"{science.method_name} {science.seed}", unit="step", leave=False):
         run.advance(None)
-    return accuracy(embed(run.trained(), run.images, batch=512, device=CPU), science)
+    return accuracy(embed(run.trained(), run.store, batch=512, device=CPU), science)
 
 
 def fine_tuned(encoder: Encoder, science: Science) -> float:

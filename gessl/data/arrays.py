@@ -10,11 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gessl.advice import redo
+from gessl.data.columns import as_index, open_columns
 from gessl.data.node_cache import node_copy
+from gessl.data.registry import SPLITS
 from gessl.errors import UserError
 from gessl.files import TABLE_BYTES, read_bounded, read_json, reason
 from gessl.layout import RECORD, data_dir
 from gessl.npz import DAMAGE, map_npy
+
+BLOB, INDEX = "images.bin", "columns.npy"
+"""Of an encoded data set: the files of its pictures, one after the other, and what is known of each."""
 
 
 def save_array(path: Path, array: NDArray[Any]) -> None:
@@ -51,16 +56,47 @@ def open_images(dataset: str) -> NDArray[np.uint8]:
     return images
 
 
-def read_index(dataset: str) -> dict[str, NDArray[Any]]:
-    """Columns of the index, `[n]` in the order of `open_images`: `id`, `label`, `class`, `split`, `group`, `sha256`.
+def is_encoded(dataset: str) -> bool:
+    """Whether the data set is kept as files of pictures (`gessl.data.encoded`) and not as one array."""
+    return (data_dir(dataset) / BLOB).is_file()
+
+
+def data_files(dataset: str) -> list[Path]:
+    """The files of a prepared data set, those of its images first."""
+    images = (BLOB, INDEX) if is_encoded(dataset) else ("images.npy",)
+    return [data_dir(dataset) / name for name in (*images, "index.csv", "card.json")]
+
+
+def read_columns(dataset: str) -> NDArray[Any]:
+    """What is known of each picture of an encoded data set, as `gessl.data.columns.DTYPE` says.
+
+    Raises:
+        UserError: the data set is not prepared.
+    """
+    folder = _finished(dataset)
+    try:
+        return open_columns(folder / INDEX, (folder / BLOB).stat().st_size)
+    except DAMAGE as error:
+        raise _damaged(folder / INDEX, error) from None
+
+
+def read_index(dataset: str, *names: str) -> dict[str, NDArray[Any]]:
+    """Columns of the index, `[n]` in the order of the images: `id`, `label`, `class`, `split`, `group`, `sha256`.
 
     `label` holds whole numbers (-1: unlabelled, only in split `train`), everything else text. Read without pandas,
     whose import takes longer.
+
+    Args:
+        dataset: its name.
+        names: the columns that are needed; all where none is named. Of an encoded data set `label`, `split` and `group`
+            take no time, if no other is asked for; a group is then named by the position of its first image.
 
     Raises:
         UserError: the data set is not prepared.
     """
     path = _finished(dataset) / "index.csv"
+    if names and is_encoded(dataset) and {*names} <= {"label", "split", "group"}:
+        return as_index(read_columns(dataset))
     try:
         text = read_bounded(path, TABLE_BYTES).decode()
         header, *rows = csv.reader(io.StringIO(text, newline=""))
@@ -78,9 +114,12 @@ def train_positions(dataset: str) -> NDArray[np.int64]:
     """
     path = _finished(dataset) / "index.csv"
     try:
-        rows = csv.reader(io.StringIO(read_bounded(path, TABLE_BYTES).decode(), newline=""))
-        place = next(rows, []).index("split")
-        train = np.flatnonzero([row[place] == "train" for row in rows])
+        if is_encoded(dataset):
+            train = np.flatnonzero(read_columns(dataset)["split"] == SPLITS.index("train"))
+        else:
+            rows = csv.reader(io.StringIO(read_bounded(path, TABLE_BYTES).decode(), newline=""))
+            place = next(rows, []).index("split")
+            train = np.flatnonzero([row[place] == "train" for row in rows])
     except (OSError, ValueError, IndexError, csv.Error) as error:
         raise _damaged(path, error) from None
     if not len(train):

@@ -7,12 +7,15 @@ formats that run programs or lead to other files (EPS, WMF, and whatever a plug-
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import NamedTuple
 
 import numpy as np
+import PIL
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
 SUFFIXES = frozenset(
@@ -25,6 +28,7 @@ SUFFIXES = frozenset(
 """What the names of pictures end in, in lower case. Files of other names are not taken for pictures."""
 MOST_PIXELS = 178_956_970  # above which Pillow takes a picture for an attack: half a gigabyte in RGB
 SIXTEEN = ("I;16", "I;16L", "I;16B", "I;16N")
+TURNS, SIDEWAYS = range(2, 9), range(5, 9)  # EXIF's orientations
 WITHOUT_RANGE = {"I": "32-bit whole numbers", "F": "floating-point numbers"}
 
 # Pillow's remarks on odd files, in the middle of a progress bar; what matters comes as an error
@@ -44,6 +48,18 @@ class Decoded(NamedTuple):
     mode: str
 
 
+class Header(NamedTuple):
+    """What a picture will be once it is decoded.
+
+    Attributes:
+        size: height and width in pixels, turned as EXIF says.
+        plain: whether it is a JPEG of grey or RGB pixels that is not to be turned: other decoders give the same pixels.
+    """
+
+    size: tuple[int, int]
+    plain: bool
+
+
 def decode(data: bytes) -> Decoded:
     """Open a picture.
 
@@ -53,13 +69,40 @@ def decode(data: bytes) -> Decoded:
     Raises:
         BadPictureError: damaged, cut short, too large, of another format, or of pixels without a natural range.
     """
+    with _opened(data) as picture:
+        picture.load()
+        kind = picture.format or ""
+        return Decoded(_rgb(ImageOps.exif_transpose(picture), kind), kind, picture.mode)
+
+
+def read_header(data: bytes) -> Header:
+    """What a picture will be; of a JPEG only its header is read, so that damage to its pixels shows later.
+
+    Raises:
+        BadPictureError: as `decode`.
+    """
+    with _opened(data) as picture:
+        if picture.format != "JPEG":
+            image = decode(data).image
+            return Header((image.height, image.width), plain=False)
+        turn = picture.getexif().get(ExifTags.Base.Orientation, 1)
+        size = picture.height, picture.width
+        return Header(size[::-1] if turn in SIDEWAYS else size, turn not in TURNS and picture.mode in ("L", "RGB"))
+
+
+def decoders() -> dict[str, str | None]:
+    """The versions that the pixels of a picture depend on."""
+    return {"pillow": PIL.__version__, "libjpeg_turbo": features.version("libjpeg_turbo")}
+
+
+@contextmanager
+def _opened(data: bytes) -> Iterator[Image.Image]:
+    """The picture, before its pixels are read; what goes wrong until its end becomes a `BadPictureError`."""
     try:
         with Image.open(io.BytesIO(data), formats=_formats()) as picture:
             if picture.width * picture.height > MOST_PIXELS:
                 raise Image.DecompressionBombError
-            picture.load()
-            kind = picture.format or ""
-            return Decoded(_rgb(ImageOps.exif_transpose(picture), kind), kind, picture.mode)
+            yield picture
     except (BadPictureError, MemoryError):
         raise
     except Image.DecompressionBombError:
@@ -84,7 +127,7 @@ def _rgb(picture: Image.Image, kind: str) -> Image.Image:
     if sixteen:
         values = np.asarray(picture).astype(np.uint32)
         picture = Image.fromarray(((values + 128) // 257).astype(np.uint8), "L")
-    return picture.convert("RGB")
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 
 def fitted(picture: Image.Image, size: tuple[int, int], channels: int) -> NDArray[np.uint8]:

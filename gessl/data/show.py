@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from gessl.data.arrays import open_images, read_card, read_index
-from gessl.data.views import ViewPolicy, make_views
+from gessl.data.arrays import read_card, read_index
+from gessl.data.stores import Store, open_store
+from gessl.data.views import ViewPolicy
 from gessl.errors import UserError
 from gessl.files import atomic_text
 from gessl.rng import generator, numpy_generator
@@ -39,15 +40,14 @@ def show(name: str, policies: tuple[ViewPolicy, ...], out: Path) -> None:
     Raises:
         UserError: the data set is not prepared.
     """
-    card, index, images = read_card(name), read_index(name), open_images(name)
+    card, index, store = read_card(name), read_index(name), open_store(name)
     rng = numpy_generator(0, "show", name)
     sections = []
     for place, label in enumerate([*card["classes"], ""][:CLASSES]):
         rows = np.flatnonzero(index["class"] == label)
         chosen = np.sort(rng.permutation(rows)[:EACH])
         if len(chosen):
-            pictures = np.ascontiguousarray(images[chosen])
-            drawn = _views(pictures, policies, place)
+            pictures, drawn = store[chosen], _views(store, chosen, policies, place)
             figures = "".join(
                 _figure(index["id"][row], index["split"][row], [pictures[n], *(view[n] for view in drawn)])
                 for n, row in enumerate(chosen)
@@ -63,11 +63,13 @@ def show(name: str, policies: tuple[ViewPolicy, ...], out: Path) -> None:
     atomic_text(out, f"{head}<style>{STYLE}</style>{about}\n{''.join(sections)}</html>\n")
 
 
-def _views(pictures: NDArray[np.uint8], policies: tuple[ViewPolicy, ...], key: int) -> list[NDArray[np.uint8]]:
+def _views(
+    store: Store, positions: NDArray[np.int64], policies: tuple[ViewPolicy, ...], key: int
+) -> list[NDArray[np.uint8]]:
     """One draw of each policy, uint8 [n, C, h, w] each."""
     if not policies:
         return []
-    made = make_views(torch.from_numpy(pictures), policies, generator(0, "show", key))
+    (made,) = store.views(positions, policies, [generator(0, "show", key)], torch.device("cpu"))
     return [_bytes(view) for group in (made.views, made.crops) if group is not None for view in group]
 
 

@@ -52,4 +52,4 @@ def _draw(dataset: str, seed: int, protocol: Protocol) -> Path:
 
 
 def _pools(dataset: str) -> dict[str, Pool]:
-    return pools_of(dataset, read_index(dataset))
+    return pools_of(dataset, read_index(dataset, "label", "split", "group"))

@@ -10,12 +10,13 @@ import torch
 from torch import nn
 
 from gessl.cluster.failed import failures_noted
-from gessl.data.arrays import open_images, read_card, read_index
+from gessl.data.arrays import data_files, read_card, read_index
+from gessl.data.stores import Images, open_store
 from gessl.errors import UserError
 from gessl.evaluation.spec import EvaluateSpec, protocol_settings
 from gessl.evaluation.subjects import SubjectSpec
 from gessl.evaluation.tasks import damaged, load_tasks, tasks_file
-from gessl.layout import RESULTS, data_dir, scores_dir
+from gessl.layout import RESULTS, scores_dir
 from gessl.nets.encoder import Encoder
 from gessl.protocols.contract import LACKS, OddTasksError, Protocol, Subject, Target, draws_tasks, file_stem
 from gessl.protocols.embed import embed, fitted, frozen, position_tensor
@@ -100,7 +101,7 @@ def _evaluate(spec: EvaluateSpec, todo: Sequence[tuple[Protocol, Step]], device:
 
 def _step(subject: SubjectSpec, target: str, protocol: Protocol) -> Step:
     out = score_dir(subject.id, target, protocol.id)
-    inputs = [*subject.files, *(data_dir(target) / name for name in ("images.npy", "index.csv", "card.json"))]
+    inputs = [*subject.files, *data_files(target)]
     if draws_tasks(protocol):
         inputs.append(tasks_file(target, subject.seed, protocol.id))
     name, config = out.relative_to(RESULTS / "scores").as_posix(), score_settings(protocol, target, subject)
@@ -109,14 +110,15 @@ def _step(subject: SubjectSpec, target: str, protocol: Protocol) -> Step:
 
 def _target(encoder: nn.Module, name: str, device: torch.device) -> Target:
     """A data set, its images as the encoder takes them."""
-    index = read_index(name)
+    index = read_index(name, "label", "split")
     labelled = index["label"] >= 0  # a data set may have unlabelled train images
     train, test = (
         position_tensor(np.flatnonzero(labelled & (index["split"] == split)), device) for split in ("train", "test")
     )
-    images = open_images(name)
+    store = open_store(name)
+    images: Images = store
     if isinstance(encoder, Encoder):  # one from elsewhere takes images of any size
-        images = fitted(images, channels=encoder.mean.numel(), size=encoder.size, where=name)
+        images = fitted(store, channels=encoder.mean.numel(), size=encoder.size, where=name)
     return Target(images, position_tensor(index["label"], device), train, test, len(read_card(name)["classes"]))
 
 

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
-import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from gessl.data.stores import Images
 from gessl.data.supply import Supply
 from gessl.protocols.pools import Pool
 from gessl.settings import Misfit, Settings
@@ -53,13 +53,13 @@ class Target(NamedTuple):
     """The data set that a subject is scored on.
 
     Attributes:
-        images: of all splits, uint8 [n, C, H, W], as large as the encoder takes them.
+        images: of all splits, as large as the encoder takes them; read when they are asked for.
         labels: class numbers [n]; -1 where there is none.
         train, test: positions of the labelled images of a split.
         classes: how many classes the data set has.
     """
 
-    images: NDArray[np.uint8]
+    images: Images
     labels: Tensor
     train: Tensor
     test: Tensor

@@ -5,13 +5,11 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
+from gessl.data.stores import Images, Store
 from gessl.errors import UserError
-
-BLOCK = 1024  # images that are resized at once
 
 
 def position_tensor(positions: ArrayLike, device: torch.device) -> Tensor:
@@ -19,8 +17,8 @@ def position_tensor(positions: ArrayLike, device: torch.device) -> Tensor:
     return torch.from_numpy(np.array(positions, dtype=np.int64, order="C")).to(device)
 
 
-def load_images(images: NDArray[np.uint8], positions: Tensor) -> Tensor:
-    """Images at `positions` [...] of `images` uint8 [n, C, H, W] (may be memory-mapped).
+def load_images(images: Images, positions: Tensor) -> Tensor:
+    """Images at `positions` [...] of `images`, which are read now.
 
     Returns:
         float32 [..., C, H, W] in [0, 1], on the device of `positions`.
@@ -28,12 +26,12 @@ def load_images(images: NDArray[np.uint8], positions: Tensor) -> Tensor:
     return torch.from_numpy(images[positions.cpu().numpy()]).to(positions.device).float() / 255
 
 
-def embed(encoder: nn.Module, images: NDArray[np.uint8], *, batch: int, device: torch.device) -> Tensor:
+def embed(encoder: nn.Module, images: Images, *, batch: int, device: torch.device) -> Tensor:
     """Features of all images, un-augmented.
 
     Args:
         encoder: on `device`, in eval mode; images in [0, 1] [B, C, H, W] to features [B, F].
-        images: uint8 [n, C, H, W].
+        images: all of them; a batch at a time is read.
         batch: images at a time; changes speed, and results by rounding only.
         device: where to compute.
 
@@ -46,17 +44,14 @@ def embed(encoder: nn.Module, images: NDArray[np.uint8], *, batch: int, device: 
     return features.clone()  # an inference tensor could not enter the probe's graph
 
 
-def fitted(images: NDArray[np.uint8], *, channels: int, size: tuple[int, int], where: str) -> NDArray[np.uint8]:
+def fitted(images: Store, *, channels: int, size: tuple[int, int], where: str) -> Images:
     """Images as an encoder takes them that was trained on others: resized (bilinear, antialiased), grey as colour.
 
     Args:
-        images: uint8 [n, C, H, W]; returned as they are where they fit.
+        images: returned as they are where they fit.
         channels: what the encoder takes.
         size: height and width that the encoder takes.
         where: the data set, for messages.
-
-    Returns:
-        uint8 [n, channels, *size].
 
     Raises:
         UserError: colour images for an encoder of grey ones.
@@ -66,13 +61,7 @@ def fitted(images: NDArray[np.uint8], *, channels: int, size: tuple[int, int], w
         return images
     if found not in (1, channels):
         raise UserError(f"{where}: images of {found} channels; the encoder takes {channels}")
-    resized = np.empty((len(images), channels, *size), np.uint8)
-    for start in range(0, len(images), BLOCK):
-        block = torch.from_numpy(np.array(images[start : start + BLOCK])).float()
-        if tuple(sides) != size:
-            block = F.interpolate(block, size, mode="bilinear", antialias=True).round().clamp(0, 255)
-        resized[start : start + BLOCK] = block.byte().expand(-1, channels, -1, -1).numpy()
-    return resized
+    return images.resized(channels, size)
 
 
 @contextmanager

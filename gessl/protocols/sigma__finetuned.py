@@ -7,12 +7,11 @@ import copy
 from dataclasses import dataclass
 from typing import Annotated
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from gessl.data.stores import Images
 from gessl.optimizer import Optimizer
 from gessl.protocols._sigma import (
     SOURCE,
@@ -86,9 +85,7 @@ class SigmaFinetuned(SigmaProtocol):
         ]
 
 
-def finetuned_posteriors(
-    encoder: nn.Module, images: NDArray[np.uint8], suite: SigmaSuite, settings: SigmaFinetuned
-) -> Posteriors:
+def finetuned_posteriors(encoder: nn.Module, images: Images, suite: SigmaSuite, settings: SigmaFinetuned) -> Posteriors:
     """Posteriors of one fine-tuned copy of the encoder per task.
 
     The head is linear on L2-normalised features and starts at the anchors, so zero steps give the frozen posteriors.
@@ -96,7 +93,7 @@ def finetuned_posteriors(
 
     Args:
         encoder: maps images [B, C, H, W] to features [B, F]; left as it is.
-        images: all images, uint8 [n, C, H, W].
+        images: all images.
         suite: the tasks.
         settings: steps, rate and temperature.
     """

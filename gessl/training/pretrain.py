@@ -17,10 +17,10 @@ from gessl.cluster.failed import failures_noted, note_failure
 from gessl.cluster.lease import Lease
 from gessl.cluster.machine import Efficiency, set_up
 from gessl.cluster.signals import Notice
-from gessl.data.arrays import save_array
+from gessl.data.arrays import data_files, save_array
 from gessl.errors import Unfinished, UserError, out_of_memory
 from gessl.files import atomic_json, sha256_file, sha256_json
-from gessl.layout import data_dir, lease_dir, run_dir, work_dir
+from gessl.layout import lease_dir, run_dir, work_dir
 from gessl.nets.encoder import save_encoder
 from gessl.nets.parallel import anywhere, processes, wait
 from gessl.notices import say
@@ -69,8 +69,7 @@ def lead(run_id: str, science: Science, efficiency: Efficiency, notice: Notice, 
         shutil.rmtree(work_dir(run_id), ignore_errors=True)
         return
     device = set_up(efficiency)
-    inputs = [data_dir(science.dataset) / name for name in ("images.npy", "index.csv", "card.json")]
-    described = describe(science)
+    described, inputs = describe(science), data_files(science.dataset)
     step = Step("pretrain", run_id, run_dir(run_id), inputs=inputs, config=described, seed=science.seed)
     with step:
         work, owner = work_dir(run_id), owner_of(run_id, science)
@@ -79,6 +78,7 @@ def lead(run_id: str, science: Science, efficiency: Efficiency, notice: Notice, 
         run = Run(science, device, checkpoint, compiled=efficiency.compile)
         _try_out(run)
         step.notes |= {"resumed_from_step": run.step, "processes": processes(), "compiled": efficiency.compile}
+        step.notes |= run.store.facts
         train(run, owner, work, efficiency, told=lambda: notice.given, before_write=lease.require)
         publish(run, step, work, described)
         lease.require()

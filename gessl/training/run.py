@@ -8,9 +8,10 @@ import torch
 from gessl.bilevel.field import halves
 from gessl.bilevel.inner import initial_rates, split_rates
 from gessl.bilevel.vectors import norm
-from gessl.data.arrays import open_images, read_card, train_positions
+from gessl.data.arrays import read_card, train_positions
 from gessl.data.order import Order
-from gessl.data.views import Part, make_views
+from gessl.data.stores import open_store
+from gessl.data.views import Part
 from gessl.methods._guided import Guided
 from gessl.methods.base import Batch, Clock
 from gessl.methods.learner import Learner, Variables, channels_last, seeded_init
@@ -37,7 +38,7 @@ class Run:
     ) -> None:
         self.science, self.device = science, device
         card = read_card(science.dataset)
-        self.images = open_images(science.dataset)
+        self.store = open_store(science.dataset)
         self._order = Order(train_positions(science.dataset), science.seed, science.train.batch)
         self._epoch = max(1, self._order.batches // self.tasks_per_step)
         with seeded_init(generator(science.seed, "encoder")):
@@ -83,18 +84,13 @@ class Run:
         """
         science = self.science
         positions = self._order.positions(step * self.tasks_per_step + task)
-        part = None if whole else self._part()
-        own = positions if part is None else positions[part.rows.numpy()]
-        images = torch.from_numpy(np.ascontiguousarray(self.images[own])).to(self.device, non_blocking=True)
-        sets = science.gessl.view_sets if science.gessl else 1
         index = torch.from_numpy(np.searchsorted(self._order.train, positions)).to(self.device, non_blocking=True)
-        batches = []
-        for s in range(sets):
-            rng = generator(science.seed, "views", step, task, s)
-            views = make_views(images, science.policies, rng, part)
-            draws = generator(science.seed, "draws", step, task, s)
-            batches.append(self.learner.draw(Batch(*views, index=index), draws))
-        return batches
+        sets = range(science.gessl.view_sets if science.gessl else 1)
+        views, draws = (
+            [generator(science.seed, purpose, step, task, s) for s in sets] for purpose in ("views", "draws")
+        )
+        made = self.store.views(positions, science.policies, views, self.device, None if whole else self._part())
+        return [self.learner.draw(Batch(*each, index=index), drawn) for each, drawn in zip(made, draws, strict=True)]
 
     def _part(self) -> Part | None:
         """The images of a mini-batch that this process passes through the network; None for all of them."""

@@ -1,0 +1,128 @@
+"""Where the images of a prepared data set are read from: one array, or the original files (`gessl.data.encoded`).
+
+An array holds images of one size, ready to be read by the thousand. The original files keep photographs at full size:
+boxes are drawn first, in each picture's own pixels, and cut out of it once it is decoded.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from gessl.data.arrays import BLOB, is_encoded, open_images, read_card, read_columns
+from gessl.data.node_cache import node_copy
+from gessl.data.views import Part, ViewPolicy, Views, make_views
+from gessl.errors import UserError
+from gessl.layout import data_dir
+
+BLOCK = 1024  # images that are resized at once
+
+
+class Images(Protocol):
+    """Images of one size, `shape` (n, C, H, W). An array is such, too."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """All of them."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, positions: NDArray[np.int64], /) -> NDArray[np.uint8]:
+        """Those at `positions` `[...]`, uint8 `[..., C, H, W]`."""
+
+
+class Store(Images, Protocol):
+    """The images of a prepared data set."""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What its pixels depend on besides its files, for records."""
+
+    def resized(self, channels: int, size: tuple[int, int]) -> Images:
+        """The images in another size; grey ones as colour, if asked."""
+
+    def views(
+        self,
+        positions: NDArray[np.int64],
+        policies: tuple[ViewPolicy, ...],
+        generators: Sequence[torch.Generator],
+        device: torch.device,
+        part: Part | None = None,
+    ) -> list[Views]:
+        """Draw one view per policy of every image, for each of `generators`.
+
+        Args:
+            positions: of the images of a mini-batch, `[N]`.
+            policies, part: as of `gessl.data.views.make_views`. Only the images of `part` are read.
+            generators: each determines a set of views.
+            device: where the views are made.
+        """
+
+
+class ArrayStore:
+    """Images of one size.
+
+    Args:
+        images: uint8 `[n, C, H, W]`, may be memory-mapped.
+    """
+
+    def __init__(self, images: NDArray[np.uint8]) -> None:
+        self.images, self.shape = images, images.shape
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Nothing: its file says it all."""
+        return {}
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, positions: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """As of `Images`."""
+        return self.images[positions]
+
+    def resized(self, channels: int, size: tuple[int, int]) -> NDArray[np.uint8]:
+        """All of them in memory, resized as a whole (bilinear, antialiased), grey as colour."""
+        resized = np.empty((len(self), channels, *size), np.uint8)
+        for start in range(0, len(self), BLOCK):
+            block = torch.from_numpy(np.array(self.images[start : start + BLOCK])).float()
+            if self.shape[2:] != size:
+                block = F.interpolate(block, size, mode="bilinear", antialias=True).round().clamp(0, 255)
+            resized[start : start + BLOCK] = block.byte().expand(-1, channels, -1, -1).numpy()
+        return resized
+
+    def views(
+        self,
+        positions: NDArray[np.int64],
+        policies: tuple[ViewPolicy, ...],
+        generators: Sequence[torch.Generator],
+        device: torch.device,
+        part: Part | None = None,
+    ) -> list[Views]:
+        """As of `Store`."""
+        own = positions if part is None else positions[part.rows.numpy()]
+        images = torch.from_numpy(np.ascontiguousarray(self.images[own])).to(device, non_blocking=True)
+        return [make_views(images, policies, generator, part) for generator in generators]
+
+
+def open_store(dataset: str) -> Store:
+    """The images of a prepared data set; of the node's copy if there is to be one.
+
+    Raises:
+        UserError: the data set is not prepared.
+    """
+    if not is_encoded(dataset):
+        return ArrayStore(open_images(dataset))
+    from gessl.data.encoded import EncodedStore  # imports torchvision, for which jobs on arrays need not wait
+
+    columns, card, blob = read_columns(dataset), read_card(dataset), data_dir(dataset) / BLOB
+    height, width = card["size"]
+
+    def blame(row: int, why: str) -> UserError:
+        fix = f"get its file again, or take it out of the data set, and run `gessl prepare {dataset}`"
+        return UserError(f"{blob}: picture {row} (line {row + 2} of index.csv): {why}; {fix}")
+
+    return EncodedStore(node_copy(blob), columns, (height, width), card["channels"], blame)
