@@ -3,7 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +12,28 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from gessl.data.arrays import stream_array
+from gessl.data.arrays import BLOB, INDEX, save_array, stream_array
+from gessl.data.moments import Moments, refuse_constant
+from gessl.data.pictures import decoders
 from gessl.data.pin import data_version, verify_raw
 from gessl.data.readers import UNLABELLED, Chunk, RawImages, open_raw
 from gessl.data.registry import Dataset, dataset
 from gessl.data.split import LEFT_OUT, draw_split
-from gessl.errors import UserError, memory_for
+from gessl.errors import memory_for
 from gessl.files import atomic_json
-from gessl.layout import DATASETS, LISTING, data_dir, manifest_dir, pin, raw_dir
+from gessl.layout import LISTING, data_dir, manifest_dir, pin, raw_dir
 from gessl.records.step import Step
 
 COLUMNS = ["id", "label", "class", "split", "group", "sha256"]
 
 
 def prepare(name: str) -> None:
-    """Write images, index and card of a fetched data set, in two passes over the raw files.
+    """Write images, index and card of a fetched data set.
 
-    The first pass hashes the images, from which the split is drawn; the second writes them. Neither holds more than a
-    chunk, so the size of a data set is bounded by the disk.
+    Of an array, a first pass over the raw files hashes the images, from which the split is drawn, and a second writes
+    them. Encoded pictures are written while they are hashed; mean and spread then come of the first 20,000 pictures of
+    the train split, fitted into the data set's size. No more than a chunk of images is in memory, and the index, so the
+    size of a data set is bounded by the disk.
 
     Raises:
         UserError: unknown data set; raw files missing, altered, damaged or at odds with the registry.
@@ -45,12 +49,35 @@ def prepare(name: str) -> None:
         Step("prepare", name, data_dir(name), inputs=inputs, config=config, seed=entry.split.seed) as step,
     ):
         raw = open_raw(entry)
-        catalogue = draw_split(entry, _catalogue(entry, raw))
+        write = _write_encoded if entry.store == "encoded" else _write_array
+        catalogue, moments, facts = write(step, entry, raw)
+        refuse_constant(entry, moments)
         index = catalogue[catalogue["split"] != LEFT_OUT]
-        moments = _write_images(step.path("images.npy"), entry, raw, catalogue["split"].to_numpy())
-        _refuse_constant(entry, moments)
         index.to_csv(step.path("index.csv"), columns=COLUMNS, index=False, lineterminator="\n")
-        atomic_json(step.path("card.json"), _card(entry, raw.classes, catalogue, moments))
+        atomic_json(step.path("card.json"), _card(entry, raw.classes, catalogue, moments) | facts)
+
+
+Written = tuple[pd.DataFrame, Moments, dict[str, Any]]
+"""The catalogue with the split, the moments of the train images, and what the card has besides."""
+
+
+def _write_array(step: Step, entry: Dataset, raw: RawImages) -> Written:
+    catalogue = draw_split(entry, _catalogue(entry, raw))
+    return catalogue, _write_images(step.path("images.npy"), entry, raw, catalogue["split"].to_numpy()), {}
+
+
+def _write_encoded(step: Step, entry: Dataset, raw: RawImages) -> Written:
+    from gessl.data import encode  # imports torchvision, for which arrays need not wait
+
+    step.notes["decoders"] = decoders()
+    blob = step.path(BLOB)
+    catalogue, columns = encode.write_blob(blob, entry, raw)
+    catalogue = draw_split(entry, catalogue)
+    columns = encode.with_split(columns, catalogue)
+    save_array(step.path(INDEX), columns)
+    names = catalogue.loc[catalogue["split"] != LEFT_OUT, "id"]
+    moments, measured = encode.measure(blob, entry, columns, names)
+    return catalogue, moments, {"store": entry.store, "measured": measured}
 
 
 def _chunks(entry: Dataset, raw: RawImages, what: str) -> Iterator[Chunk]:
@@ -79,46 +106,10 @@ def _catalogue(entry: Dataset, raw: RawImages) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["id", "part", "label", "class", "group", "sha256"])
 
 
-@dataclass
-class _Moments:
-    """Exact sums over the train pixels, per channel: whole numbers, so that no order of adding changes the result."""
-
-    pixels: int
-    total: NDArray[np.int64]
-    squares: NDArray[np.int64]
-
-    def add(self, images: NDArray[np.uint8]) -> None:
-        """Count uint8 images `[b, C, H, W]` in."""
-        values = np.arange(256, dtype=np.int64)
-        for channel in range(images.shape[1]):
-            counts = np.bincount(images[:, channel].ravel(), minlength=256)
-            self.total[channel] += counts @ values
-            self.squares[channel] += counts @ values**2
-        self.pixels += images[:, 0].size
-
-    def mean_std(self) -> tuple[list[float], list[float]]:
-        """Mean and (biased) standard deviation per channel of the pixels scaled to [0, 1]."""
-        mean = self.total / self.pixels
-        std = np.sqrt(np.maximum(self.squares / self.pixels - mean**2, 0))
-        return (mean / 255).tolist(), (std / 255).tolist()
-
-
-def _refuse_constant(entry: Dataset, moments: _Moments) -> None:
-    """Refuse channels in which all train pixels are the same: scaled by their spread they would not be finite."""
-    sums = zip(moments.total.tolist(), moments.squares.tolist(), strict=True)  # Python's whole numbers do not overflow
-    constant = [str(channel) for channel, (one, two) in enumerate(sums) if moments.pixels * two == one**2]
-    if constant:
-        channels = ", ".join(constant)
-        raise UserError(
-            f"{raw_dir(entry.name)}: channel {channels} of {entry.channels} is the same in every training pixel; check "
-            f"the raw files, and reader and channels in {DATASETS / entry.name}.yaml"
-        )
-
-
-def _write_images(path: Path, entry: Dataset, raw: RawImages, split: NDArray[np.object_]) -> _Moments:
+def _write_images(path: Path, entry: Dataset, raw: RawImages, split: NDArray[np.object_]) -> Moments:
     """Stream the images that are not left out into `path`; returns the moments of the train images."""
     shape = (int((split != LEFT_OUT).sum()), entry.channels, *entry.size)
-    moments = _Moments(0, np.zeros(entry.channels, np.int64), np.zeros(entry.channels, np.int64))
+    moments = Moments.none(entry.channels)
 
     def kept() -> Iterator[NDArray[np.uint8]]:
         read = 0
@@ -132,7 +123,7 @@ def _write_images(path: Path, entry: Dataset, raw: RawImages, split: NDArray[np.
     return moments
 
 
-def _card(entry: Dataset, classes: tuple[str, ...], catalogue: pd.DataFrame, moments: _Moments) -> dict[str, Any]:
+def _card(entry: Dataset, classes: tuple[str, ...], catalogue: pd.DataFrame, moments: Moments) -> dict[str, Any]:
     index = catalogue[catalogue["split"] != LEFT_OUT]
     labelled = index[index["label"] != UNLABELLED]
     images = labelled.groupby(["split", "class"]).size().to_dict()

@@ -16,6 +16,7 @@ from gessl.settings import Misfit, Range, Settings, Share
 
 Access = Literal["open", "registration", "manual", "local"]
 Rule = Literal["stratified", "groups", "published", "given", "classes"]
+Store = Literal["array", "encoded"]
 Part = Literal["all", "train", "val", "test", "unlabelled"]
 
 SPLITS = ("train", "val", "test")
@@ -150,7 +151,7 @@ class Dataset(Settings):
         parts: images per part: `all`, or `train` and `test`, or with rule given any of `train`, `val` and `test`; and
             perhaps `unlabelled`, which is trained on.
         classes: number of classes; 0 for images without labels.
-        size: image height and width in pixels.
+        size: image height and width in pixels; with store `encoded`, of whole views and of pictures that are scored.
         channels: 1 (grey) or 3 (RGB).
         flip: whether a horizontal flip keeps the class.
         licence: terms of use as stated by the publisher.
@@ -159,6 +160,8 @@ class Dataset(Settings):
         citation: address of the page that describes the data.
         split: how train, val and test come about.
         glyphs: how the images are drawn; only of reader `glyphs`, whose files are fonts.
+        store: `array` keeps the images as pixels of one size; `encoded` keeps the published files, and cuts views out
+            of pictures at their full size. Only of readers of pictures.
     """
 
     name: str
@@ -175,6 +178,7 @@ class Dataset(Settings):
     citation: str
     split: Split
     glyphs: Glyphs | None = None
+    store: Store = "array"
 
     def contradictions(self) -> Iterator[Misfit]:
         """What is of another form, and what does not go with the reader or the rule."""
@@ -198,6 +202,7 @@ class Dataset(Settings):
         yield from _unless(len(self.size) == 2, "size", "must be [height, width]")
         yield from _unless(self.channels != 2, "channels", "must be 1 or 3")
         yield from _unless(isinstance(self.flip, bool), "flip", "must be true or false")
+        yield from _unless(self.store in get_args(Store), "store", f"must be {' or '.join(get_args(Store))}")
         yield from _unless(self.access in get_args(Access), "access", f"must be one of {', '.join(get_args(Access))}")
         if counted and fit and self.split.rule != "given":
             least = min(images for part, images in self.parts.items() if part != "unlabelled")

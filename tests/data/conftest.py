@@ -192,5 +192,9 @@ def formats() -> Any:
     import types
 
     return types.SimpleNamespace(
-        archive=archive, cifar=cifar_members, stl10=stl10_members, python2_pickle=python2_pickle
+        archive=archive,
+        cifar=cifar_members,
+        stl10=stl10_members,
+        python2_pickle=python2_pickle,
+        pin_and_list=pin_and_list,
     )

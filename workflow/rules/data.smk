@@ -26,11 +26,11 @@ rule fetch:
 
 
 rule prepare:
-    """Memory-mapped uint8 images, index with splits and content hashes, data card."""
+    """Images (one array of uint8, or the files of pictures), index with splits and content hashes, data card."""
     input:
         lambda w: by_record(*(layout.manifest_dir(w.dataset) / name for name in ("manifest.json", "record.json"))),
     output:
-        images=layout.data_dir("{dataset}") / "images.npy",
+        # and the images, whose files depend on the data set's store: the record stands for them
         index=layout.data_dir("{dataset}") / "index.csv",
         card=layout.data_dir("{dataset}") / "card.json",
         # not deleted before: the next one tells that the bytes are the same again

@@ -8,21 +8,20 @@ Readers take files as hostile: nothing in a file is executed, nothing is unpacke
 label is compared with the registry, whose counts also say how much is read at most.
 """
 
-import dataclasses
 import importlib
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from gessl.data.readers._raw import UNLABELLED, Chunk, RawImages
+from gessl.data.readers._raw import UNLABELLED, Chunk, Picture, RawImages
 from gessl.data.registry import Dataset
 from gessl.errors import UserError, blamed
-from gessl.layout import LISTING, raw_dir
+from gessl.layout import DATASETS, LISTING, raw_dir
 
-__all__ = ["UNLABELLED", "Chunk", "RawImages", "open_raw"]
+__all__ = ["UNLABELLED", "Chunk", "Picture", "RawImages", "open_raw"]
 
 Reader = Callable[[Dataset, Path], RawImages]
 
@@ -45,38 +44,70 @@ def _reader(name: str) -> Reader:
     return read
 
 
+@dataclass
+class _Tally:
+    """What has been read, held against the registry."""
+
+    entry: Dataset
+    path: Path
+    counts: Counter[str] = field(default_factory=Counter)
+    seen: dict[str, set[int]] = field(default_factory=dict)
+
+    def add(self, part: str, labels: set[int], images: int) -> None:
+        """Count images in that have these labels.
+
+        Raises:
+            UserError: a label is none.
+        """
+        labelled = part != "unlabelled" and self.entry.classes
+        least, most = (0, self.entry.classes - 1) if labelled else (UNLABELLED, UNLABELLED)
+        if labels and not least <= min(labels) <= max(labels) <= most:
+            raise UserError(f"{self.path}: a label of part {part!r} lies outside {least}..{most}")
+        self.counts[part] += images
+        self.seen.setdefault(part, set()).update(labels)
+
+    def finish(self) -> None:
+        """Compare the whole.
+
+        Raises:
+            UserError: other numbers of images than the registry has, or none of a class.
+        """
+        if dict(self.counts) != self.entry.parts:
+            raise UserError(f"{self.path}: holds {dict(self.counts)} images; the registry says {self.entry.parts}")
+        for part, labels in self.seen.items():
+            absent = sorted(set(range(self.entry.classes)) - labels)
+            if absent and part != "unlabelled" and self.entry.split.rule != "given":
+                raise UserError(f"{self.path}: no image of class {absent[0]} in part {part!r}; the file is incomplete")
+
+
 @dataclass(frozen=True)
 class _Checked:
-    """Chunks that agree with the registry."""
+    """Images that agree with the registry."""
 
     entry: Dataset
     path: Path
     raw: RawImages
 
-    def __call__(self) -> Iterator[Chunk]:
-        counts: Counter[str] = Counter()
-        seen: dict[str, set[int]] = {}
+    def chunks(self) -> Iterator[Chunk]:
+        """As of `RawImages`."""
+        tally = _Tally(self.entry, self.path)
         for chunk in self.raw.chunks():
-            self._check(chunk)
-            counts[chunk.part] += len(chunk.images)
-            seen.setdefault(chunk.part, set()).update(np.unique(chunk.labels).tolist())
+            shape = (len(chunk.labels), self.entry.channels, *self.entry.size)
+            if chunk.images.shape != shape or chunk.images.dtype != np.uint8:
+                found = f"{chunk.images.dtype} {list(chunk.images.shape)}"
+                raise UserError(f"{self.path}: {chunk.part} images are {found}; the registry says uint8 {list(shape)}")
+            tally.add(chunk.part, set(np.unique(chunk.labels).tolist()), len(chunk.images))
             yield chunk
-        if dict(counts) != self.entry.parts:
-            raise UserError(f"{self.path}: holds {dict(counts)} images; the registry says {self.entry.parts}")
-        for part, labels in seen.items():
-            absent = sorted(set(range(self.entry.classes)) - labels)
-            if absent and part != "unlabelled" and self.entry.split.rule != "given":
-                raise UserError(f"{self.path}: no image of class {absent[0]} in part {part!r}; the file is incomplete")
+        tally.finish()
 
-    def _check(self, chunk: Chunk) -> None:
-        shape = (len(chunk.labels), self.entry.channels, *self.entry.size)
-        if chunk.images.shape != shape or chunk.images.dtype != np.uint8:
-            found = f"{chunk.images.dtype} {list(chunk.images.shape)}"
-            raise UserError(f"{self.path}: {chunk.part} images are {found}; the registry says uint8 {list(shape)}")
-        labelled = chunk.part != "unlabelled" and self.entry.classes
-        least, most = (0, self.entry.classes - 1) if labelled else (UNLABELLED, UNLABELLED)
-        if len(chunk.labels) and not least <= chunk.labels.min() <= chunk.labels.max() <= most:
-            raise UserError(f"{self.path}: a label of part {chunk.part!r} lies outside {least}..{most}")
+    def pictures(self) -> Iterator[Picture]:
+        """As of `RawImages`."""
+        assert self.raw.pictures is not None
+        tally = _Tally(self.entry, self.path)
+        for picture in self.raw.pictures():
+            tally.add(picture.part, {picture.label}, 1)
+            yield picture
+        tally.finish()
 
 
 def open_raw(entry: Dataset) -> RawImages:
@@ -98,4 +129,12 @@ def open_raw(entry: Dataset) -> RawImages:
     odd = [name for name in raw.classes if not name.isprintable()]  # a line feed, half of a character
     if odd:
         raise UserError(f"{path}: names a class {odd[0]!a}, which is no line of text; fetch it again")
-    return dataclasses.replace(raw, chunks=_Checked(entry, path, raw))
+    checked = _Checked(entry, path, raw)
+    if raw.pictures is not None:
+        return RawImages(raw.classes, checked.chunks, checked.pictures)
+    if entry.store == "encoded":
+        raise UserError(
+            f"{DATASETS / entry.name}.yaml: store: encoded keeps files of pictures, and reader {entry.reader} reads"
+            " pixels; take it out"
+        )
+    return RawImages(raw.classes, checked.chunks)
