@@ -70,7 +70,8 @@ VERBS: tuple[tuple[str, str, tuple[Argument, ...]], ...] = (
             choices=("copy", "link", "move"), default="copy"),
         arg("--on-bad", "what to do about pictures that cannot be read (default: %(default)s)",
             choices=("refuse", "skip"), default="refuse"),
-        arg("--size", "pixels of a side that pictures are fitted into", type=int, metavar="N"),
+        arg("--size", "pixels of a side of views (default: the pictures' own, if all have one of at most 96, else 224)",
+            type=int, metavar="N"),
         arg("--dry-run", "say what was found and what would be done, and do nothing", **FLAG))),
     ("data list", "every data set: whether it is here, its size, licence, and which experiments name it", ()),
     ("data verify", "compare raw data with their pins; exit code 1 if something differs", (

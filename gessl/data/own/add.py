@@ -21,7 +21,7 @@ from gessl.data.own.found import Trove
 from gessl.data.pin import write_pin
 from gessl.data.readers._raw import UNLABELLED
 from gessl.data.readers.listed import class_names, part_of
-from gessl.data.registry import Dataset, Rule, Split, dataset, dataset_names
+from gessl.data.registry import Dataset, Rule, Split, Store, dataset, dataset_names
 from gessl.data.split import draw_split
 from gessl.errors import UserError
 from gessl.files import atomic_text, has_content
@@ -30,7 +30,8 @@ from gessl.settings import SettingsError
 
 How = Literal["copy", "link", "move"]
 LEFT_OUT = "left-out.csv"  # next to the list: what is bad, and why
-SMALL = 96  # pixels of a side; larger pictures are made smaller
+SMALL = 96  # most pixels of a side of pictures that are kept as an array, if all are of one size
+VIEWS = 224  # pixels of a side of views of others
 GREY = {"1", "L", "LA", "I;16", "I;16L", "I;16B", "I;16N"}
 VAL, TEST = 0.1, 0.2
 
@@ -50,8 +51,8 @@ def plan(name: str, trove: Trove, pictures: Sequence[Facts], size: int | None) -
         name: of the data set: lower-case letters, digits and hyphens.
         trove: what was found; a note on its split is added.
         pictures: those that can be used.
-        size: height and width to fit them into, in pixels; None for their own, if they share one of at most `SMALL`,
-            or else `SMALL`.
+        size: height and width of the views of them, in pixels; None for their own, if they share one of at most
+            `SMALL`, or else `VIEWS`.
 
     Raises:
         UserError: the name is none, or taken; one class only; a class or a split with too few pictures.
@@ -74,11 +75,12 @@ def plan(name: str, trove: Trove, pictures: Sequence[Facts], size: int | None) -
         for facts, split in zip(pictures, splits, strict=True)
     ]
     parts = Counter(part_of(row, rule) for row in rows)
+    store, view = _store(pictures, size)
     try:
         entry = Dataset(
             name=name, title=name, reader="listed", files=(), parts=dict(parts), classes=len(labels),
-            size=_size(pictures, size), channels=1 if {facts.mode for facts in pictures} <= GREY else 3, flip=True,
-            licence="not stated", access="local", citation="not stated", split=_shares(rule),
+            size=view, channels=1 if {facts.mode for facts in pictures} <= GREY else 3, flip=True,
+            licence="not stated", access="local", citation="not stated", split=_shares(rule), store=store,
         )  # fmt: skip
     except SettingsError as error:
         raise UserError(*(f"{name}: {'.'.join(map(str, keys))}: {text}" for keys, text in error.misfits)) from None
@@ -86,12 +88,12 @@ def plan(name: str, trove: Trove, pictures: Sequence[Facts], size: int | None) -
     return Plan(entry, rows, pictures)
 
 
-def _size(pictures: Sequence[Facts], size: int | None) -> tuple[int, int]:
-    sizes = {facts.size for facts in pictures}
-    side = SMALL if size is None else size
-    if size is None and len(sizes) == 1 and all(max(own) <= SMALL for own in sizes):
-        return sizes.pop()
-    return side, side
+def _store(pictures: Sequence[Facts], size: int | None) -> tuple[Store, tuple[int, int]]:
+    """An array of small pictures of one size, or else their files; and the height and width of views."""
+    own = pictures[0].size
+    small = max(own) <= SMALL and all(facts.size == own for facts in pictures)
+    views = (own if small else (VIEWS, VIEWS)) if size is None else (size, size)
+    return ("array" if small else "encoded"), views
 
 
 def _rule(trove: Trove, pictures: Sequence[Facts], *, labelled: bool) -> tuple[Rule, list[str]]:
@@ -140,7 +142,7 @@ def _try_split(entry: Dataset, rows: Sequence[Listed], pictures: Sequence[Facts]
                 UNLABELLED if part == "unlabelled" else places[row.label] for row, part in zip(rows, parts, strict=True)
             ],
             "group": [row.group for row in rows],
-            "sha256": [facts.pixels for facts in pictures],
+            "sha256": [facts.sha256 if entry.store == "encoded" else facts.pixels for facts in pictures],
         }
     )
     draw_split(entry, catalogue)
@@ -259,7 +261,8 @@ reader: {entry.reader}
 files: []
 parts: {{{parts}}}
 classes: {entry.classes}
-size: [{entry.size[0]}, {entry.size[1]}]  # height and width that pictures are fitted into
+store: {entry.store}  # of pixels of one size, or of the files, out of which views are cut at full size (encoded)
+size: [{entry.size[0]}, {entry.size[1]}]  # height and width of whole views, and of pictures that are scored
 channels: {entry.channels}
 flip: {json.dumps(entry.flip)}  # whether a mirrored picture shows the same
 licence: {json.dumps(entry.licence)}

@@ -41,7 +41,7 @@ def add(options: argparse.Namespace) -> Iterator[str]:
             yield f"  left out: {name}: {why}"
         entry = planned.entry
         size, how = f"{entry.size[0]}x{entry.size[1]}", {"copy": "copied", "link": "linked", "move": "moved"}
-        todo = f"{how[options.how]} to {raw_dir(options.name)}, split by rule {entry.split.rule}, fitted into {size}"
+        todo = f"{how[options.how]} to {raw_dir(options.name)}, split by rule {entry.split.rule}, views of {size}"
         if options.dry_run:
             yield f"would be {todo}; nothing was done"
             return
