@@ -16,8 +16,9 @@ from tqdm import tqdm
 
 from gessl.advice import move_away, refetch
 from gessl.data import dvc_store
+from gessl.data.fields import RawFile
 from gessl.data.pin import data_version, folder_hashes, folder_md5, md5_file, read_manifest, verify_raw
-from gessl.data.registry import Dataset, RawFile, dataset
+from gessl.data.registry import Dataset, dataset
 from gessl.errors import UserError
 from gessl.files import atomic_json, sha256_file
 from gessl.layout import manifest_dir, pin, raw_dir

@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gessl.data.arrays import open_images, read_card, read_index
+from gessl.data.fields import RawFile, Split
 from gessl.data.prepare import prepare
-from gessl.data.registry import Dataset, RawFile, Split, dataset
+from gessl.data.registry import Dataset, dataset
 from gessl.data.split import draw_split
 from gessl.errors import UserError
 from gessl.files import sha256_file

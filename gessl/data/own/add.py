@@ -15,13 +15,14 @@ import pandas as pd
 from tqdm import tqdm
 
 from gessl.advice import move_away
+from gessl.data.fields import Rule, Split
 from gessl.data.listing import PICTURES, Listed, write_listing
 from gessl.data.own.facts import Facts
 from gessl.data.own.found import Trove
 from gessl.data.pin import write_pin
 from gessl.data.readers._raw import UNLABELLED
 from gessl.data.readers.listed import class_names, part_of
-from gessl.data.registry import Dataset, Rule, Split, Store, dataset, dataset_names
+from gessl.data.registry import Dataset, Store, dataset, dataset_names
 from gessl.data.split import draw_split
 from gessl.errors import UserError
 from gessl.files import atomic_text, has_content

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from gessl.data.fields import Glyphs
 from gessl.data.readers._raw import Chunk, RawImages
-from gessl.data.registry import Dataset, Glyphs
+from gessl.data.registry import Dataset
 from gessl.errors import UserError
 from gessl.rng import numpy_generator
 
