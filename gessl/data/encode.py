@@ -39,7 +39,7 @@ def write_blob(path: Path, entry: Dataset, raw: RawImages) -> tuple[pd.DataFrame
 
     Returns:
         What `draw_split` takes, a row per picture: `id` (the name of its file), `part`, `label`, `class`, `group`,
-        `sha256` (of the file's bytes, which stand for the pixels); and its columns, those of the split still to come.
+        `sha256` (of the pixels where the reader knows it, or of the bytes); and its columns, without the split.
 
     Raises:
         UserError: one of them is no picture.
@@ -75,7 +75,7 @@ def _examined(entry: Dataset, raw: RawImages) -> Iterator[tuple[Picture, Header,
 
 def _examine(entry: Dataset, picture: Picture) -> tuple[Header, str]:
     try:
-        return read_header(picture.data), hashlib.sha256(picture.data).hexdigest()
+        return read_header(picture.data), picture.pixels or hashlib.sha256(picture.data).hexdigest()
     except BadPictureError as error:
         raise _bad(entry, picture.name, str(error)) from None
 

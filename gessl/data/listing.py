@@ -27,6 +27,7 @@ class Listed(NamedTuple):
         label: name of its class; "" for none.
         split: `train`, `val`, `test` or `unlabelled`, as given; "" where nothing is.
         group: what it shares with others, such as a patient; "" for none.
+        pixels: SHA-256 of its size and of its pixels in RGB, which other files may have, too.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Listed(NamedTuple):
     label: str
     split: str
     group: str
+    pixels: str
 
 
 def write_listing(path: Path, rows: Iterable[Listed]) -> None:

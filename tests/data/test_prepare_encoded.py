@@ -47,14 +47,14 @@ def place_pictures(register: Callable[..., None], project: Path, formats: Any) -
         register("mine", "digits", **asked | changes)
         folder = project / "data/raw/mine"
         folder.mkdir(parents=True)
-        rows = [("name", "file", "label", "split", "group")]
+        rows = [("name", "file", "label", "split", "group", "pixels")]
         for name, data in files.items():
             kind, split = name.split("/")[0], (splits or {}).get(name, "")
             digest = hashlib.sha256(data).hexdigest()
             path = folder / "pictures" / digest[:2] / f"{digest}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
-            rows.append((name, path.relative_to(folder).as_posix(), kind, split, ""))
+            rows.append((name, path.relative_to(folder).as_posix(), kind, split, "", ""))
         with open(folder / "listing.csv", "w", encoding="utf-8", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows(rows)
         formats.pin_and_list("mine")

@@ -72,7 +72,7 @@ def plan(name: str, trove: Trove, pictures: Sequence[Facts], size: int | None) -
         )
     rule, splits = _rule(trove, pictures, labelled=bool(labels))
     rows = [
-        Listed(facts.found.name, _file(facts), facts.found.label, split, facts.found.group)
+        Listed(facts.found.name, _file(facts), facts.found.label, split, facts.found.group, facts.pixels)
         for facts, split in zip(pictures, splits, strict=True)
     ]
     parts = Counter(part_of(row, rule) for row in rows)
@@ -143,7 +143,7 @@ def _try_split(entry: Dataset, rows: Sequence[Listed], pictures: Sequence[Facts]
                 UNLABELLED if part == "unlabelled" else places[row.label] for row, part in zip(rows, parts, strict=True)
             ],
             "group": [row.group for row in rows],
-            "sha256": [facts.sha256 if entry.store == "encoded" else facts.pixels for facts in pictures],
+            "sha256": [facts.pixels for facts in pictures],
         }
     )
     draw_split(entry, catalogue)

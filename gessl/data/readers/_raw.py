@@ -54,6 +54,7 @@ class Picture(NamedTuple):
         name: of its file, as in its archive or folder; becomes the image's id.
         data: the file's bytes.
         group: what it shares with others, such as a patient; "" for nothing.
+        pixels: hash of its pixels, where the reader knows it: the same in files of other bytes that show the same.
     """
 
     part: str
@@ -61,6 +62,7 @@ class Picture(NamedTuple):
     name: str
     data: bytes
     group: str = ""
+    pixels: str = ""
 
 
 @dataclass(frozen=True)

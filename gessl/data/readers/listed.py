@@ -40,6 +40,6 @@ def read(entry: Dataset, folder: Path) -> RawImages:
         for row in rows:
             part = part_of(row, entry.split.rule)
             label = UNLABELLED if part == "unlabelled" else labels[row.label]
-            yield Picture(part, label, row.name, read_bounded(folder / row.file, MOST_BYTES), row.group)
+            yield Picture(part, label, row.name, read_bounded(folder / row.file, MOST_BYTES), row.group, row.pixels)
 
     return raw_pictures(entry, folder, classes, pictures)

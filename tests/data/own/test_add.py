@@ -106,19 +106,23 @@ def test_what_becomes_of_the_users_files(own_project: Path, photos: Photos, how:
     assert {path.stat().st_nlink for path in kept} == {2 if how == "link" else 1}
 
 
+@pytest.mark.parametrize("store", ["array", "encoded"])
 def test_twins_are_kept_once_and_stay_together(
-    own_project: Path, photos: Photos, capsys: pytest.CaptureFixture[str]
+    own_project: Path, photos: Photos, capsys: pytest.CaptureFixture[str], store: str
 ) -> None:
     folder = photos({"cat": 12, "dog": 12})
+    if store == "encoded":
+        draw(1000, (200, 150)).save(folder / "cat/large.png")
     (folder / "cat/twin.png").write_bytes((folder / "cat/0.png").read_bytes())
     Image.open(folder / "cat/0.png").save(folder / "dog/other bytes.bmp")
     assert add("--folder", folder) == 0
     out = capsys.readouterr().out
     assert "2 have the pixels of another one" in out and "1 of them have another label than their twin" in out
+    assert dataset("pics").store == store
     index = prepared().set_index("id")
     three = index.loc[["cat/0.png", "cat/twin.png", "dog/other bytes.bmp"]]
     assert set(three["split"]) == {"train"} and set(three["group"]) == {"cat/0.png"}
-    assert len(list(Path("data/raw/pics/pictures").rglob("*.*"))) == 25
+    assert len(list(Path("data/raw/pics/pictures").rglob("*.*"))) == 25 + (store == "encoded")
 
 
 def test_pictures_without_labels_are_trained_on(own_project: Path, photos: Photos) -> None:
