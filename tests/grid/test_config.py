@@ -206,7 +206,11 @@ def test_a_folder_is_no_experiment(words: list[str], capsys: pytest.CaptureFixtu
     [
         (b"title", b"\xff\xfe\0", "config/datasets/digits.yaml:3: not in UTF-8"),
         (b"title", b"titel", "config/datasets/digits.yaml:3: titel: unknown key; did you mean 'title'?"),
-        (b"classes: 10", b"classes: 1", "config/datasets/digits.yaml:12: classes: must be a whole number, at least 2"),
+        (
+            b"classes: 10",
+            b"classes: 1",
+            "config/datasets/digits.yaml:12: classes: one class tells nothing; give 0 for images without labels",
+        ),
     ],
 )
 def test_a_broken_data_set_breaks_the_experiments_that_name_it(

@@ -216,7 +216,7 @@ def test_each_steps_fingerprint_is_that_of_the_workflows_rule() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "stale"), [("mine", set()), ("stl10_binary", {"stl10"}), ("_cifar", {"cifar10", "cifar100"})]
+    ("name", "stale"), [("mine", set()), ("stl10_binary", {"stl10"}), ("_cifar", {"cifar10", "cifar100", "cifar-fs"})]
 )
 def test_a_reader_is_part_of_the_data_sets_that_name_it_alone(
     name: str, stale: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -261,11 +261,10 @@ def test_what_is_stale_is_made_again_without_snakemakes_memory(project: Path) ->
 @pytest.mark.parametrize(
     "more",
     [
-        {"protocol": "fewshot/proto-v1", "ways": [4], "episodes": 20},
-        {"protocol": "fewshot/proto-v1", "shots": [2, 3], "episodes": 20},
-        {"protocol": "sigma/onehot", "tasks": 6},
+        pytest.param({"protocol": "fewshot/proto-v1", "ways": [4], "episodes": 20}, id="ways", marks=pytest.mark.slow),
+        pytest.param({"protocol": "fewshot/proto-v1", "shots": [2, 3], "episodes": 20}, id="shots"),
+        pytest.param({"protocol": "sigma/onehot", "tasks": 6}, id="suite", marks=pytest.mark.slow),
     ],
-    ids=["ways", "shots", "suite"],
 )
 def test_other_tasks_leave_every_run_as_it_is(project: Path, more: dict) -> None:
     config = project / "config/config.yaml"
