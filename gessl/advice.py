@@ -40,7 +40,7 @@ def move_away(path: Path, again: str = "") -> str:
 def in_the_way(path: Path) -> str:
     """What stands where `path` needs a folder, or a folder of its own, and what to do; "" where nothing does."""
     for place in (*reversed(path.parents), path):
-        if place.is_dir() or not os.path.lexists(place):
+        if os.path.isdir(place) or not os.path.lexists(place):  # pathlib would raise for names that are too long
             continue
         if place.is_symlink() and not place.exists():
             target = os.readlink(place)

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from gessl.files import TABLE_BYTES
+from gessl.files import TABLE_BYTES, open_regular
 
 DAMAGE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, NotImplementedError, MemoryError)
 """What reading a damaged file may raise."""
@@ -40,7 +40,7 @@ def load_npz(source: Path | BinaryIO) -> dict[str, NDArray[Any]]:
     """
     with damage_is_a_value():
         if isinstance(source, Path):
-            with open(source, "rb") as file:
+            with open_regular(source) as file:
                 return _load(file)
         return _load(source)
 
@@ -81,7 +81,9 @@ def map_npy(path: Path) -> NDArray[Any]:
         Exception: one of `DAMAGE`.
     """
     with damage_is_a_value():
-        array: Any = np.load(path, mmap_mode="r", allow_pickle=False)
+        open_regular(path).close()  # of a pipe NumPy would wait for the other end
+        with np.errstate(over="ignore"):  # of a shape beyond all numbers it warns before it raises
+            array: Any = np.load(path, mmap_mode="r", allow_pickle=False)
         if not isinstance(array, np.ndarray):  # an archive
             raise ValueError("no array")
         return array

@@ -1,5 +1,6 @@
 """Zip and tar files, read member by member, in order and within bounds: nothing is unpacked to disk here."""
 
+import errno
 import lzma
 import tarfile
 import zipfile
@@ -88,9 +89,9 @@ def open_archive(path: Path, file: IO[bytes] | None = None, most: int | None = N
                 file.seek(0)
             with tarfile.open(path if file is None else None, "r:*", fileobj=file, tarinfo=_Header) as tape:
                 yield _checked(_taped(tape), most)
-    except FileNotFoundError:
-        raise
     except DAMAGE as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # a full disk, say: no damage
+            raise
         why = " ".join(str(error).split())
         raise UserError(f"{path}: damaged, or no zip or tar file ({why}); {move_away(path, 'get it again')}") from None
 

@@ -5,6 +5,7 @@ import errno
 import io
 import json
 import os
+import re
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ from gessl.data.readers.listed import class_names, part_of
 from gessl.data.registry import Dataset, Store, dataset, dataset_names
 from gessl.data.split import draw_split
 from gessl.errors import UserError
-from gessl.files import atomic_text, has_content
+from gessl.files import atomic_text, has_content, named_errors
 from gessl.layout import DATASETS, LISTING, raw_dir
 from gessl.settings import SettingsError
 
@@ -45,21 +46,31 @@ class Plan(NamedTuple):
     pictures: Sequence[Facts]
 
 
+def require_name(name: str) -> None:
+    """Refuse, before anything is read or written, a name that is none or is taken.
+
+    Raises:
+        UserError: it is.
+    """
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,99}", name):
+        raise UserError(f"{name!r}: a data set's name has only a-z, 0-9 and hyphens, at most 100 of them")
+    if name in dataset_names():
+        raise UserError(f"{DATASETS / name}.yaml: there is a data set of this name; take another one")
+
+
 def plan(name: str, trove: Trove, pictures: Sequence[Facts], size: int | None) -> Plan:
     """What the pictures become.
 
     Args:
-        name: of the data set: lower-case letters, digits and hyphens.
+        name: of the data set, as `require_name` wants it.
         trove: what was found; a note on its split is added.
         pictures: those that can be used.
         size: height and width of the views of them, in pixels; None for their own, if they share one of at most
             `SMALL`, or else `VIEWS`.
 
     Raises:
-        UserError: the name is none, or taken; one class only; a class or a split with too few pictures.
+        UserError: one class only; a class or a split with too few pictures.
     """
-    if name in dataset_names():
-        raise UserError(f"{DATASETS / name}.yaml: there is a data set of this name; take another one")
     if not pictures:
         raise UserError(f"{name}: no picture that can be used")
     labels = {facts.found.label for facts in pictures} - {""}
@@ -135,6 +146,12 @@ def _try_split(entry: Dataset, rows: Sequence[Listed], pictures: Sequence[Facts]
     classes = class_names(set(labels))
     places = {name: place for place, name in enumerate(classes)} | {"": UNLABELLED}
     parts = [part_of(row, entry.split.rule) for row in rows]
+    there = {(part, row.label) for row, part in zip(rows, parts, strict=True)}
+    for part in ("train", "test") if entry.split.rule == "published" else ():
+        if absent := [label for label in labels if (part, label) not in there]:
+            raise UserError(
+                f"{entry.name}: no picture of class {absent[0]!r} in {part}; add some, or leave the class out"
+            )
     catalogue = pd.DataFrame(
         {
             "id": [row.name for row in rows],
@@ -199,7 +216,7 @@ def _is_made(folder: Path, staging: Path, planned: Plan) -> bool:
     Raises:
         UserError: something else lies there.
     """
-    if not folder.exists():
+    if not os.path.lexists(folder):
         return False
     ours = [path.name for path in staging.iterdir()]
     same = all((folder / own).is_file() and (folder / own).read_bytes() == (staging / own).read_bytes() for own in ours)
@@ -213,7 +230,8 @@ def _require_room(planned: Plan, staging: Path, how: How) -> None:
     needed, free = sum(sizes.values()), shutil.disk_usage(staging).free
     if needed > free:
         raise UserError(
-            f"{staging.parent}: {needed >> 20} MiB are needed and {free >> 20} MiB free; make room, or give --how link"
+            f"{staging.parent}: {needed / 2**20:.1f} MiB are needed and {free / 2**20:.1f} free; make room, or"
+            " give --how link"
         )
 
 
@@ -225,7 +243,8 @@ def _gather(planned: Plan, staging: Path, how: How) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         place = facts.found.place
         if how == "copy" or place is None or not _linked(place, path):
-            path.write_bytes(facts.found.data())
+            with named_errors(path):
+                path.write_bytes(facts.found.data())
         if not has_content(path, facts.bytes, facts.sha256):
             raise UserError(f"{facts.found.name}: changed while it was read; start again when nothing writes to it")
 

@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 from gessl.data.archives import Member, open_archive
 from gessl.data.pictures import SUFFIXES
 from gessl.errors import UserError
+from gessl.files import named_errors
 
 TABLES = (".csv", ".tsv", ".parquet", ".pq")
 ARRAYS = (".npz", ".npy")
@@ -23,8 +24,8 @@ def unpack(archive: Path, into: Path) -> list[str]:
         the names of its other files, which are not unpacked.
 
     Raises:
-        UserError: no archive, damaged, encrypted, with names that lead elsewhere or stand twice, or more than there is
-            room for.
+        UserError: no archive, damaged, encrypted, without pictures, with names that lead elsewhere or stand twice,
+            or more than there is room for.
     """
     others, total = list[str](), 0
     room = shutil.disk_usage(into).free
@@ -38,16 +39,19 @@ def unpack(archive: Path, into: Path) -> list[str]:
             total += member.size
             if total > room:
                 raise UserError(f"{archive}: unpacks to more than the {room >> 20} MiB that are free at {into}")
-            if (into / name).exists():
-                raise UserError(f"{archive}: holds two files {name}; unpack it yourself, and give the folder")
-            _write(member, into / name)
+            try:
+                _write(member, into / name)
+            except (FileExistsError, NotADirectoryError, IsADirectoryError):
+                raise UserError(f"{archive}: holds two files {name}; unpack it yourself, and give the folder") from None
+    if not any(into.iterdir()):
+        raise UserError(f"{archive}: no picture, table or array in it, but {len(others)} other files; give another one")
     return others
 
 
 def _write(member: Member, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     written = 0
-    with member.open() as source, open(path, "xb") as file:
+    with named_errors(path), member.open() as source, open(path, "xb") as file:
         while block := source.read(BLOCK):
             written += len(block)
             if written > member.size:

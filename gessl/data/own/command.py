@@ -1,12 +1,14 @@
 """`gessl data add` from its arguments: read what the user points at, say what it is, make the data set."""
 
 import argparse
+import fcntl
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from gessl.data.own.add import make, plan
+from gessl.data.own.add import make, plan, require_name
 from gessl.data.own.archive import ARRAYS, TABLES, contents, unpack
 from gessl.data.own.arrays import read_arrays
 from gessl.data.own.facts import described, examine
@@ -14,7 +16,7 @@ from gessl.data.own.folder import read_folder
 from gessl.data.own.found import Trove
 from gessl.data.own.table import Columns, read_pictures
 from gessl.errors import UserError
-from gessl.layout import DATASETS, pin, raw_dir
+from gessl.layout import DATASETS, RAW, pin, raw_dir
 
 MOST_NAMED = 20  # bad pictures in a message
 
@@ -25,18 +27,20 @@ def add(options: argparse.Namespace) -> Iterator[str]:
     Raises:
         UserError: nothing to be made of it, or pictures that cannot be read, unless they are to be skipped.
     """
-    with _trove(options) as trove:
+    require_name(options.name)
+    with _alone(), _trove(options) as trove:
         pictures = examine(trove)
         if not pictures:
             raise UserError(f"{options.name}: none of the pictures can be read: {_named(trove.bad)}")
-        planned = plan(options.name, trove, pictures, options.size)
-        yield f"{options.name}: {described(trove, pictures)[0]}"
-        yield from described(trove, pictures)[1:]
+        first, *rest = described(trove, pictures)
+        yield from (f"{options.name}: {first}", *rest)
         if trove.bad and options.on_bad == "refuse":
             raise UserError(
                 f"{options.name}: {len(trove.bad)} pictures cannot be used; fix them, or leave them out with"
                 f" --on-bad skip: {_named(trove.bad)}"
             )
+        planned = plan(options.name, trove, pictures, options.size)
+        yield from (f"  {note}" for note in trove.notes)
         for name, why in sorted(trove.bad.items()):
             yield f"  left out: {name}: {why}"
         entry = planned.entry
@@ -56,40 +60,70 @@ def _named(bad: dict[str, str]) -> str:
 
 
 @contextmanager
+def _alone() -> Iterator[None]:
+    """Let no other `gessl data add` of this project be at work: of one name, each would remove what the other makes.
+
+    Raises:
+        UserError: another one is.
+    """
+    RAW.mkdir(parents=True, exist_ok=True)
+    handle = os.open(RAW, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise UserError(f"{RAW}: another `gessl data add` is at work; start again when it has ended") from None
+    except OSError:  # a file system without locks
+        pass
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
 def _trove(options: argparse.Namespace) -> Iterator[Trove]:
     columns = Columns(options.image, options.label, options.split, options.group)
     if any(columns) and not (options.table or options.archive):
         raise UserError("--image, --label, --split, --group: name columns of a --table")
-    source: Path = options.folder or options.table or options.arrays or options.archive
-    if options.archive is None:
-        yield _read(source, columns, labelled=not options.no_labels)
+    labelled = not options.no_labels
+    if options.folder is not None:
+        yield read_folder(_apart(options.folder), labelled=labelled)
         return
-    if not source.is_file():
-        raise UserError(f"{source}: no such file; give a zip or tar file")
+    source: Path = options.table or options.arrays or options.archive
+    if not os.path.isfile(source):
+        raise UserError(f"{source}: no such file, or no plain one; a folder of pictures is given by --folder")
+    if options.archive is None:
+        yield read_arrays(source) if options.arrays else read_pictures(source, columns)
+        return
     folder = raw_dir(options.name).with_name(f".{options.name}.unpacked.part")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:
         others = unpack(source, folder)
-        trove = _read(_inside(source, contents(folder)), columns, labelled=not options.no_labels)
+        trove = _inside(source, contents(folder), columns, labelled=labelled)
         trove.others += others
         yield trove
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _inside(archive: Path, folder: Path) -> Path:
+def _apart(folder: Path) -> Path:
+    """`folder`, if no data set lies in it, nor it in one: `.` is what an empty variable of the shell gives."""
+    given, kept = folder.resolve(), RAW.resolve()
+    if given in (kept, *kept.parents) or kept in given.parents:
+        raise UserError(
+            f"{folder}: the data sets of this project lie there; give a folder of pictures that lies elsewhere"
+        )
+    return folder
+
+
+def _inside(archive: Path, folder: Path, columns: Columns, *, labelled: bool) -> Trove:
     """What an archive holds: a table or arrays at its top, or else a folder of pictures."""
-    files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in (*TABLES, *ARRAYS)]
+    files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in (*TABLES, *ARRAYS) and path.is_file()]
     if len(files) > 1:
         names = ", ".join(path.name for path in files)
         raise UserError(f"{archive}: holds several tables or arrays ({names}); unpack it yourself, and name one")
-    return files[0] if files else folder
-
-
-def _read(source: Path, columns: Columns, *, labelled: bool) -> Trove:
-    if source.is_dir():
-        return read_folder(source, labelled=labelled)
-    if not source.exists():
-        raise UserError(f"{source}: no such file or folder")
-    return read_arrays(source) if source.suffix.lower() in ARRAYS else read_pictures(source, columns)
+    if not files:
+        return read_folder(folder, labelled=labelled)
+    return read_arrays(files[0]) if files[0].suffix.lower() in ARRAYS else read_pictures(files[0], columns)

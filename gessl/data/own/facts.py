@@ -103,7 +103,6 @@ def described(trove: Trove, pictures: Sequence[Facts]) -> list[str]:
     lines += _twins(pictures)
     if trove.others:
         lines.append(f"  {len(trove.others)} files that are no pictures stay where they are: {_some(trove.others)}")
-    lines += [f"  {note}" for note in trove.notes]
     return lines
 
 

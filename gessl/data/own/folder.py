@@ -47,6 +47,8 @@ def _files(folder: Path, trove: Trove) -> Iterator[str]:
     """Names of the pictures, as paths below `folder`; what else there is goes to the trove."""
     for root, folders, files in os.walk(folder, onerror=_refuse):
         folders[:] = [name for name in folders if not name.startswith(".") and name != "__MACOSX"]
+        links = [name for name in folders if os.path.islink(os.path.join(root, name))]
+        trove.others += [f"{(Path(root) / name).relative_to(folder).as_posix()} (a link to a folder)" for name in links]
         for file in files:
             name = (Path(root) / file).relative_to(folder).as_posix()
             if file.startswith(".") or Path(file).suffix.lower() not in SUFFIXES:
