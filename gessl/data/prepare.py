@@ -15,11 +15,11 @@ from tqdm import tqdm
 from gessl.data.arrays import BLOB, INDEX, save_array, stream_array
 from gessl.data.moments import Moments, refuse_constant
 from gessl.data.pictures import decoders
-from gessl.data.pin import data_version, verify_raw
+from gessl.data.pin import data_version, read_manifest, verify_raw
 from gessl.data.readers import UNLABELLED, Chunk, RawImages, open_raw
 from gessl.data.registry import Dataset, dataset
 from gessl.data.split import LEFT_OUT, draw_split
-from gessl.errors import memory_for
+from gessl.errors import UserError, memory_for
 from gessl.files import atomic_json
 from gessl.layout import LISTING, data_dir, manifest_dir, pin, raw_dir
 from gessl.records.step import Step
@@ -40,6 +40,8 @@ def prepare(name: str) -> None:
     """
     entry = dataset(name)
     verify_raw(name)
+    if read_manifest(name) is None:
+        raise UserError(f"{manifest_dir(name)}: no list of the raw files, or another one; run `gessl fetch {name}`")
     names = [file.name for file in entry.files] or [LISTING]  # which leads to the others by their hashes
     raw_files = [raw_dir(name) / file for file in names]
     inputs = [*raw_files, pin(name), manifest_dir(name) / "manifest.json"]

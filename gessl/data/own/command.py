@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from gessl.data.own.add import make, plan, require_name
+from gessl.data.own.add import make
 from gessl.data.own.archive import ARRAYS, TABLES, contents, unpack
 from gessl.data.own.arrays import read_arrays
 from gessl.data.own.facts import described, examine
 from gessl.data.own.folder import read_folder
 from gessl.data.own.found import Trove
+from gessl.data.own.plan import plan, require_name
 from gessl.data.own.table import Columns, read_pictures
 from gessl.errors import UserError
 from gessl.layout import DATASETS, RAW, pin, raw_dir

@@ -306,6 +306,16 @@ def test_show_has_every_class_and_its_views(
     assert "did you mean" in capsys.readouterr().err
 
 
+def test_pictures_are_fetched_before_they_are_prepared(
+    own_project: Path, photos: Photos, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert add("--folder", photos({"cat": 12, "dog": 12})) == 0
+    assert main(["prepare", "pics"]) == 2
+    assert (
+        "results/raw/pics: no list of the raw files, or another one; run `gessl fetch pics`" in capsys.readouterr().err
+    )
+
+
 def test_local_data_that_are_gone_are_not_asked_for_elsewhere(
     own_project: Path, photos: Photos, capsys: pytest.CaptureFixture[str]
 ) -> None:
