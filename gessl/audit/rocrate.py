@@ -18,7 +18,7 @@ from rocrate.model import ContextEntity, File
 from rocrate.rocrate import ROCrate
 
 from gessl.errors import UserError
-from gessl.files import has_content
+from gessl.files import has_content, read_bounded
 from gessl.layout import RAW, RECORD, report_dir
 from gessl.records.chain import chain
 from gessl.records.facts import SHORT, code_facts, record_facts
@@ -32,6 +32,7 @@ PROFILES = {
     "https://w3id.org/workflowhub/workflow-ro-crate/1.0": "Workflow RO-Crate",
 }
 WORKFLOW = Path("Snakefile")
+SOURCE_BYTES = 1 << 20  # most bytes of one of its files
 README = """# What made the σ-report {grid}
 
 `results/report/{grid}/sigma-report.html` is the report; a click on a number shows what made it. `record.json` in each
@@ -181,14 +182,18 @@ class _Builder:
             raise UserError(f"{path}: not the file that its record names; `gessl audit` says what was altered")
         return self._crate.add_file(path, path.as_posix(), properties=facts)
 
+    def _source(self, path: Path, facts: dict[str, Any]) -> File:
+        """A file of the project that no record names: read here, within bounds, since the library copies anything."""
+        return self._crate.add_file(io.BytesIO(read_bounded(path, SOURCE_BYTES)), path.as_posix(), properties=facts)
+
     def _workflow(self) -> File:
         """The workflow as it lies in the project now: which version ran is told by the commits of the tools."""
         kinds = ["File", "SoftwareSourceCode", "ComputationalWorkflow", "HowTo"]
         text = {"@type": kinds, "name": "The workflow of gessl", "encodingFormat": "text/plain"}
-        workflow = self._crate.add_file(WORKFLOW, WORKFLOW.as_posix(), properties=text)
+        workflow = self._source(WORKFLOW, text)
         for path in sorted(Path("workflow/rules").glob("[!.]*.smk")):
             text = {"name": f"Rules of the workflow: {path.stem}", "encodingFormat": "text/plain"}
-            self._crate.add_file(path, path.as_posix(), properties=text)
+            self._source(path, text)
         tools = list(reversed(self._tools.values()))  # from the raw data on
         workflow["hasPart"] = tools
         workflow["step"] = [

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,15 @@ def test_what_would_be_a_lie_is_refused_and_nothing_is_written(crate: Path) -> N
     with pytest.raises(UserError, match="made again since; run the workflow again"):
         write_crate("grid", Path("new"))
     assert sorted(path.name for path in Path().iterdir() if "new" in path.name) == []
+
+
+@pytest.mark.parametrize("name", ["Snakefile", "workflow/rules/data.smk"])
+def test_a_source_of_any_size_is_not_copied(crate: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    os.truncate(name, 2**40)
+    assert main(["crate", "grid", "new"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"gessl: {name}: larger than")
+    assert not [path for path in Path().iterdir() if "new" in path.name]
 
 
 @pytest.mark.parametrize(("out", "place"), [("/proc/x/y", "/proc/x"), ("Snakefile/y", "Snakefile")])
