@@ -32,7 +32,7 @@ test: env .peers/.locked
 
 # the slow ones: workflows at once and in turn, the compiler, two processes
 test-slow: env .peers/.locked
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow --dist worksteal # a few files take most of the time
 
 # 32 writers at once at an MLflow server for a team, which is killed in the middle; needs PostgreSQL
 test-team: env
