@@ -22,7 +22,7 @@ from tests.faults.conftest import run_id
 from tests.support.disk import CODES, KILLED, Attempt, Fault, attempt
 
 SAMPLED = {"evaluate": 1, "report": 1, "track": 0, "replay": 0}  # operations in the normal suite; 3 of any other verb
-MOST = {"track": 4, "replay": 3}  # in the slow suite, 60 of any other verb: these take seconds, and few are ours
+MOST = {"track": 4, "replay": 3}  # in the slow suite, 30 of any other verb: these take seconds, and few are ours
 
 
 class Case(NamedTuple):
@@ -230,7 +230,7 @@ def test_some_operation_fails_or_kills(finished: Path, here: Path, verb: str) ->
 def test_each_operation_fails_and_kills(finished: Path, here: Path, verb: str) -> None:
     tree = Tree(finished, here, WRITING[verb])
     places = _kinds(tree.operations)
-    for turn, at in enumerate(places[:: max(1, len(places) // MOST.get(verb, 60))]):
+    for turn, at in enumerate(places[:: max(1, len(places) // MOST.get(verb, 30))]):
         tree.check(Fault(at, CODES[turn % len(CODES)]))
         if not HOLDS.match(tree.operations[at]):
             tree.check(Fault(at))
