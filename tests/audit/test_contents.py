@@ -57,6 +57,7 @@ def test_ctrl_c_ends_it_at_once() -> None:
 import os, signal, threading
 from gessl.audit import contents
 contents.BLOCK = 1
+signal.signal(signal.SIGINT, signal.default_int_handler)  # Python leaves it alone where it is ignored, as in nohup
 threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
 contents.read_contents(["a", "b"])
 """
