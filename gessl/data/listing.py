@@ -61,7 +61,7 @@ def read_listing(path: Path) -> list[Listed]:
         listed = [Listed(*row) for row in rows]
         for row in listed:
             if not row.file.startswith(f"{PICTURES}/") or ".." in row.file.split("/"):
-                raise ValueError(f"{row.file!a} does not lie in {PICTURES}/")
+                raise ValueError(f"{row.file!a} is not in {PICTURES}/")
     except (OSError, ValueError, csv.Error) as error:
         why = reason(error) if isinstance(error, OSError | ValueError) else str(error)
         raise UserError(f"{path}: cannot be read ({why}); {move_away(path, 'get it again')}") from None

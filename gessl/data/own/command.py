@@ -110,11 +110,11 @@ def _trove(options: argparse.Namespace) -> Iterator[Trove]:
 
 
 def _apart(folder: Path) -> Path:
-    """`folder`, if no data set lies in it, nor it in one: `.` is what an empty variable of the shell gives."""
+    """`folder`, if no data set is in it, nor it in one: `.` is what an empty variable of the shell gives."""
     given, kept = folder.resolve(), RAW.resolve()
     if given in (kept, *kept.parents) or kept in given.parents:
         raise UserError(
-            f"{folder}: the data sets of this project lie there; give a folder of pictures that lies elsewhere"
+            f"{folder}: the data sets of this project are kept there; give a folder of pictures outside of it"
         )
     return folder
 

@@ -17,7 +17,7 @@ def read_folder(folder: Path, *, labelled: bool = True) -> Trove:
     """The pictures below a folder, sorted by name.
 
     Folders directly below `folder` are classes; where all of them are called train, val, test or the like, those below
-    them are. Pictures that lie in `folder` itself, or in a split itself, have no label. Deeper folders change nothing.
+    them are. Pictures in `folder` itself, or in a split itself, have no label. Deeper folders change nothing.
 
     Args:
         folder: where to look. Links to files are followed, links to folders are not.
@@ -70,6 +70,6 @@ def _require_sense(folder: Path, trove: Trove, *, labelled: bool) -> None:
     loose = [picture.name for picture in trove.pictures if not picture.label and picture.split != "unlabelled"]
     if labelled and loose and len(loose) < sum(picture.split != "unlabelled" for picture in trove.pictures):
         raise UserError(
-            f"{folder}: {loose[0]} lies in no class folder, while others do; move it into one, or give --no-labels to"
+            f"{folder}: {loose[0]} is in no class folder, while others are; move it into one, or give --no-labels to"
             " take no folder for a class"
         )

@@ -1,4 +1,4 @@
-"""Pictures of which is not known in which archive, or where in one, each lies: all are looked through once."""
+"""Pictures that may be in any of several archives, in any order: each archive is read once."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence

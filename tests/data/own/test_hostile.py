@@ -111,7 +111,7 @@ def test_data_sets_of_the_project_are_no_new_pictures(
     own_project: Path, folder: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("data/raw/other").mkdir()
-    assert "the data sets of this project lie there" in refused(capsys, "--folder", folder, "--how", "move")
+    assert "the data sets of this project are kept there" in refused(capsys, "--folder", folder, "--how", "move")
 
 
 @pytest.mark.parametrize("name", ["../out", "", "..", "a/b", "a\n", "A"])

@@ -101,7 +101,7 @@ def test_folders_that_make_no_sense_are_refused(photos: Callable[..., Path], tmp
         read_folder(empty)
     (empty / "1/a.png").write_bytes(png(1))
     (empty / "b.png").write_bytes(png(2))
-    with pytest.raises(UserError, match=r"b\.png lies in no class folder, while others do; .* --no-labels"):
+    with pytest.raises(UserError, match=r"b\.png is in no class folder, while others are; .* --no-labels"):
         read_folder(empty)
 
 
