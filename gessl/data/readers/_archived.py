@@ -1,7 +1,7 @@
 """What readers of archives share: they name the pictures with part and class, and get them one after the other.
 
-Pictures come part after part, each in the archive's order, which its checksum fixes: a tar.gz has no other way in. It
-is unpacked once per part. Lists, hidden files and pictures that a data set does not use are passed over.
+Pictures come in the archive's order, whatever their part: its checksum fixes it, and a tar.gz, which has no other way
+in, is unpacked once. Lists, hidden files and pictures that a data set does not use are passed over.
 """
 
 import csv
@@ -85,23 +85,21 @@ def archived(
         raise UserError(f"{path}: lists {dict(counts)} images; the registry says {entry.parts}; {_again(path)}")
 
     def pictures() -> Iterator[Picture]:
-        for part in entry.parts:
-            for source, places in sources:
-                yield from _pictures(source, part, places)
+        for source, places in sources:
+            yield from _pictures(source, places)
 
     return raw_pictures(entry, path, classes, pictures)
 
 
-def _pictures(path: Path, part: str, places: Places) -> Iterator[Picture]:
-    wanted = {name for name, place in places.items() if place.part == part}
-    if not wanted:
-        return
+def _pictures(path: Path, places: Places) -> Iterator[Picture]:
+    wanted = set(places)
     with open_published(path) as members:
         for member in members:
             name = str(PurePosixPath(member.name))
             if name in wanted:
                 wanted.remove(name)
-                yield Picture(part, places[name].label, name, member.read(PICTURE), places[name].group)
+                part, label, group = places[name]
+                yield Picture(part, label, name, member.read(PICTURE), group)
             if not wanted:
                 break
     if wanted:

@@ -39,14 +39,18 @@ def raw_pictures(
 
     def chunks() -> Iterator[Chunk]:
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes without the interpreter's lock
-            for part, members in groupby(pictures(), lambda picture: picture.part):
-                while batch := list(islice(members, AT_ONCE)):
+            waiting = pictures()
+            while batch := list(islice(waiting, AT_ONCE)):
+                # decoded together, whatever their part, and then cut where the part changes
+                images = pool.map(pixels, batch)
+                for part, members in groupby(batch, lambda picture: picture.part):
+                    same = list(members)
                     yield Chunk(
                         part,
-                        np.stack(list(pool.map(pixels, batch))),
-                        np.array([picture.label for picture in batch], np.int64),
-                        tuple(picture.name for picture in batch),
-                        tuple(picture.group for picture in batch),
+                        np.stack(list(islice(images, len(same)))),
+                        np.array([picture.label for picture in same], np.int64),
+                        tuple(picture.name for picture in same),
+                        tuple(picture.group for picture in same),
                     )
 
     return RawImages(classes, chunks, pictures)

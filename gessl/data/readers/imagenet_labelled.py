@@ -14,7 +14,7 @@ from gessl.files import read_bounded
 def read(entry: Dataset, folder: Path) -> RawImages:
     """Open the three archives and the list; the parts are `train` (the list's images), `test` and `unlabelled`.
 
-    All are trained on, the list alone with labels. The training archive is read twice: each part in one piece.
+    All are trained on, the list alone with labels.
 
     Raises:
         UserError: an archive or the list is damaged; of the pictures it shows while they are read.
@@ -24,10 +24,9 @@ def read(entry: Dataset, folder: Path) -> RawImages:
     labels, names = devkit.labels, frozenset(text_lines(read_bounded(chosen, LIST), str(chosen)))
 
     def pictures() -> Iterator[Picture]:
-        for wnid, name, data in train_files(train, labels, lambda wnid, name: name in names):
-            yield Picture("train", labels[wnid], name, data)
+        for wnid, name, data in train_files(train, labels):
+            part, label = ("train", labels[wnid]) if name in names else ("unlabelled", UNLABELLED)
+            yield Picture(part, label, name, data)
         yield from val_pictures(val, devkit, labels)
-        for _, name, data in train_files(train, labels, lambda wnid, name: name not in names):
-            yield Picture("unlabelled", UNLABELLED, name, data)
 
     return raw_pictures(entry, folder, devkit.wnids, pictures)
