@@ -66,7 +66,12 @@ def parsing(path: Path) -> Iterator[None]:
 
 
 def archived(
-    entry: Dataset, folder: Path, classes: tuple[str, ...], sources: Sequence[tuple[Path, Places]]
+    entry: Dataset,
+    folder: Path,
+    classes: tuple[str, ...],
+    archives: Sequence[Path],
+    places: Places,
+    lists: Path | None = None,
 ) -> RawImages:
     """What a reader of archives returns.
 
@@ -74,37 +79,35 @@ def archived(
         entry: the data set.
         folder: that holds its files.
         classes: as of `RawImages`.
-        sources: each archive, and its pictures.
+        archives: each is read once, in this order.
+        places: of the pictures, in whichever of them each is.
+        lists: the file that lists the pictures, for messages; None where an archive or several files do.
 
     Raises:
         UserError: not as many pictures as the registry says; that one is missing or damaged shows while they are read.
     """
-    path = sources[0][0] if len(sources) == 1 else folder
-    counts = Counter(place.part for _, places in sources for place in places.values())
+    where = archives[0] if len(archives) == 1 else folder
+    counts = Counter(place.part for place in places.values())
     if dict(counts) != entry.parts:
-        raise UserError(f"{path}: lists {dict(counts)} images; the registry says {entry.parts}; {_again(path)}")
+        file = lists or where
+        raise UserError(f"{file}: lists {dict(counts)} images; the registry says {entry.parts}; {_again(file)}")
 
     def pictures() -> Iterator[Picture]:
-        for source, places in sources:
-            yield from _pictures(source, places)
-
-    return raw_pictures(entry, path, classes, pictures)
-
-
-def _pictures(path: Path, places: Places) -> Iterator[Picture]:
-    wanted = set(places)
-    with open_published(path) as members:
-        for member in members:
-            name = str(PurePosixPath(member.name))
-            if name in wanted:
-                wanted.remove(name)
-                part, label, group = places[name]
-                yield Picture(part, label, name, member.read(PICTURE), group)
-            if not wanted:
-                break
-    if wanted:
+        wanted = set(places)
+        for path in archives:
+            with open_published(path) as members:
+                for member in members:
+                    name = str(PurePosixPath(member.name))
+                    if name in wanted:
+                        wanted.remove(name)
+                        part, label, group = places[name]
+                        yield Picture(part, label, name, member.read(PICTURE), group)
+                    if not wanted:
+                        return
         more = f" and {len(wanted) - 1} more" if len(wanted) > 1 else ""
-        raise UserError(f"{path}: holds no file {min(wanted)!r}{more}; {_again(path)}")
+        raise UserError(f"{where}: holds no file {min(wanted)!r}{more}; {_again(where)}")
+
+    return raw_pictures(entry, where, classes, pictures)
 
 
 def _again(path: Path) -> str:

@@ -8,10 +8,9 @@ https://nihcc.app.box.com/v/ChestXray-NIHCC: `images/00000001_000.png` in twelve
 import csv
 from pathlib import Path
 
-from gessl.data.readers._archived import Place, parsing
+from gessl.data.readers._archived import Place, archived, parsing
 from gessl.data.readers._members import LIST, raw_files, text_lines
 from gessl.data.readers._raw import RawImages
-from gessl.data.readers._scattered import scattered
 from gessl.data.registry import Dataset
 from gessl.files import read_bounded
 
@@ -33,4 +32,4 @@ def read(entry: Dataset, folder: Path) -> RawImages:
             for row in rows
             if row["Finding Labels"] in CLASSES
         }
-    return scattered(entry, table, CLASSES, archives, places)
+    return archived(entry, folder, CLASSES, archives, places, table)

@@ -25,4 +25,4 @@ def read(entry: Dataset, folder: Path) -> RawImages:
     found = [match for match in names_like(path, PICTURES) if match[2].lower() in SUFFIXES]
     classes = tuple(sorted({match[1] for match in found}))
     labels = {name: label for label, name in enumerate(classes)}
-    return archived(entry, folder, classes, [(path, {match[0]: Place("all", labels[match[1]]) for match in found})])
+    return archived(entry, folder, classes, [path], {match[0]: Place("all", labels[match[1]]) for match in found})

@@ -31,4 +31,4 @@ def read(entry: Dataset, folder: Path) -> RawImages:
             f"{ROOT}/images/{file}": Place(PARTS[parts[number]], int(labels[number]) - 1)
             for number, file in files.items()
         }
-    return archived(entry, folder, classes, [(path, places)])
+    return archived(entry, folder, classes, [path], places)

@@ -18,4 +18,4 @@ def read(entry: Dataset, folder: Path) -> RawImages:
     found = names_like(path, r"2750/([^/]+)/[^/.][^/]*\.jpg")
     classes = tuple(sorted({match[1] for match in found}))
     places = {match[0]: Place("all", classes.index(match[1])) for match in found}
-    return archived(entry, folder, classes, [(path, places)])
+    return archived(entry, folder, classes, [path], places)

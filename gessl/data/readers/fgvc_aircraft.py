@@ -29,4 +29,4 @@ def read(entry: Dataset, folder: Path) -> RawImages:
             for line in lines:
                 number, variant = line.split(" ", 1)
                 places[f"{ROOT}/images/{number}.jpg"] = Place(part, variants.index(variant))
-    return archived(entry, folder, tuple(variants), [(path, places)])
+    return archived(entry, folder, tuple(variants), [path], places)

@@ -36,7 +36,7 @@ def read(entry: Dataset, folder: Path) -> RawImages:
             for number in _whole_numbers(split, word)
         }
     classes = tuple(str(number) for number in range(1, max(labels) + 1))
-    return archived(entry, folder, classes, [(images, places)])
+    return archived(entry, folder, classes, [images], places)
 
 
 def _whole_numbers(path: Path, name: str) -> list[int]:

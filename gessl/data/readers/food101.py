@@ -28,4 +28,4 @@ def read(entry: Dataset, folder: Path) -> RawImages:
             for part, lines in (("train", train), ("test", test))
             for line in lines
         }
-    return archived(entry, folder, classes, [(path, places)])
+    return archived(entry, folder, classes, [path], places)

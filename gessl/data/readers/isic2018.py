@@ -40,7 +40,7 @@ def read(entry: Dataset, folder: Path) -> RawImages:
             f"ISIC2018_Task3_Training_Input/{name}.jpg": Place("all", label, lesions[name])
             for name, label in labels.items()
         }
-    return archived(entry, folder, classes, [(images, places)])
+    return archived(entry, folder, classes, [images], places)
 
 
 def _only(values: list[str]) -> int:

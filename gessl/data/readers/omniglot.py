@@ -29,14 +29,12 @@ def read(entry: Dataset, folder: Path) -> RawImages:
     parts = _parts(paths[len(SETS) :])
     classes = tuple(sorted(name.split("/", 1)[1] for name in parts))
     labels = {name: label for label, name in enumerate(classes)}
-    sources = list[tuple[Path, dict[str, Place]]]()
-    for path in paths[: len(SETS)]:
-        places = dict[str, Place]()
+    archives, places = paths[: len(SETS)], dict[str, Place]()
+    for path in archives:
         with parsing(path):
             for match in names_like(path, r"(images_\w+/([^/]+/[^/]+))/[^/.][^/]*\.png"):
                 places[match[0]] = Place(parts[match[1]], labels[match[2]])
-        sources.append((path, places))
-    return archived(entry, folder, classes, sources)
+    return archived(entry, folder, classes, archives, places)
 
 
 def _parts(lists: Sequence[Path]) -> dict[str, str]:

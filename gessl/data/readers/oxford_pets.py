@@ -33,4 +33,4 @@ def read(entry: Dataset, folder: Path) -> RawImages:
                     raise UserError(f"{annotations}: class {number} is {breeds[label]!r} as well as {breed!r}")
                 places[f"images/{stem}.jpg"] = Place(part, label)
         classes = tuple(breeds[label] for label in range(len(breeds)))
-    return archived(entry, folder, classes, [(images, places)])
+    return archived(entry, folder, classes, [images], places)

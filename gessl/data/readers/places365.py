@@ -26,18 +26,16 @@ def read(entry: Dataset, folder: Path) -> RawImages:
     """
     *images, lists = raw_files(entry, folder, *FILES)
     found = read_members(lists, dict.fromkeys((NAMES, *LISTS.values()), LIST))
-    sources = []
+    places = dict[str, Place]()
     with parsing(lists):
         numbers = _numbered(found.pop(NAMES), f"{lists}: {NAMES}")
         if sorted(numbers.values()) != list(range(len(numbers))):
             raise ValueError(f"{NAMES} does not number the classes")
-        for path, (part, name) in zip(images, LISTS.items(), strict=True):
+        for part, name in LISTS.items():
             labels = _numbered(found.pop(name), f"{lists}: {name}")  # millions of lines: each list goes when it is read
-            sources.append(
-                (path, {f"{FOLDERS[part]}/{file.lstrip('/')}": Place(part, n) for file, n in labels.items()})
-            )
+            places |= {f"{FOLDERS[part]}/{file.lstrip('/')}": Place(part, n) for file, n in labels.items()}
     classes = tuple(name[3:] for name in sorted(numbers, key=lambda name: numbers[name]))
-    return archived(entry, folder, classes, sources)
+    return archived(entry, folder, classes, images, places)
 
 
 def _numbered(data: bytes, where: str) -> dict[str, int]:

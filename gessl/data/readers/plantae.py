@@ -8,10 +8,9 @@ cannot be repeated, so that they alone are the data set.
 
 from pathlib import Path
 
-from gessl.data.readers._archived import Place, parsing
+from gessl.data.readers._archived import Place, archived, parsing
 from gessl.data.readers._members import raw_files
 from gessl.data.readers._raw import RawImages
-from gessl.data.readers._scattered import scattered
 from gessl.data.registry import SPLITS, Dataset
 from gessl.files import read_json
 
@@ -38,4 +37,4 @@ def read(entry: Dataset, folder: Path) -> RawImages:
                 if f"{FOLDER}/{name}" in places or name.split("/")[0] != classes[label]:
                     raise ValueError(f"{name!a} is listed twice, or not as of its class")
                 places[f"{FOLDER}/{name}"] = Place(part, label)
-    return scattered(entry, folder, classes, [archive], places)
+    return archived(entry, folder, classes, [archive], places)

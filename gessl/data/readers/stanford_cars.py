@@ -35,11 +35,11 @@ def read(entry: Dataset, folder: Path) -> RawImages:
         "train": (kit, read_mat(found[TRAIN], "annotations", f"{kit}: {TRAIN}")),
         "test": (labelled, read_mat(read_bounded(labelled, MOST), "annotations", str(labelled))),
     }
-    sources = []
-    for archive, (part, (path, table)) in zip((train, test), tables.items(), strict=True):
+    places = dict[str, Place]()
+    for part, (path, table) in tables.items():
         with parsing(path):
-            sources.append((archive, _places(part, table)))
-    return archived(entry, folder, classes, sources)
+            places |= _places(part, table)
+    return archived(entry, folder, classes, [train, test], places)
 
 
 def _places(part: str, table: Any) -> dict[str, Place]:

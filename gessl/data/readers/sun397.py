@@ -31,4 +31,4 @@ def read(entry: Dataset, folder: Path) -> RawImages:
             for part, lines in zip(LISTS, lists, strict=True)
             for line in lines
         }
-    return archived(entry, folder, tuple(name[3:] for name in classes), [(images, places)])
+    return archived(entry, folder, tuple(name[3:] for name in classes), [images], places)

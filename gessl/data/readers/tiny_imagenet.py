@@ -32,4 +32,4 @@ def read(entry: Dataset, folder: Path) -> RawImages:
         for line in annotations:
             name, wnid, *_ = line.split("\t")
             places[f"{ROOT}/val/images/{name}"] = Place("test", labels[wnid])
-    return archived(entry, folder, classes, [(path, places)])
+    return archived(entry, folder, classes, [path], places)
