@@ -4,14 +4,15 @@ Snakemake looks at times, which a copy changes, and remembers what made a file i
 with the results and may be lost. Records do travel, and know more, so what they say counts.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+import functools
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from gessl.data.registry import dataset
 from gessl.evaluation.spec import protocol_settings
-from gessl.evaluation.step import score_dir, score_settings
+from gessl.evaluation.step import score_settings
 from gessl.grid.batch import ExperimentBatch
 from gessl.layout import RECORD, data_dir, manifest_dir, report_dir, run_dir, scores_dir, tasks_dir
 from gessl.protocols.contract import file_stem
@@ -20,49 +21,58 @@ from gessl.records.current import lock_hash, read_if_any, why_outdated
 from gessl.records.record import Record
 
 
+Config = Callable[[], Mapping[str, Any]]
+
+
 class Made(NamedTuple):
     """One result of a grid.
 
     Attributes:
         step: what makes it.
-        folder: where it lies.
-        config: the settings that decide it; None of what is not there.
+        folder: where it is.
+        config: gives the settings that decide it, which take time to write out for thousands of results.
         job: the folder whose record the workflow follows: its own, or that of the bundle that it belongs to.
     """
 
     step: str
     folder: Path
-    config: Mapping[str, Any] | None
+    config: Config
     job: Path
 
 
 def results(batch: ExperimentBatch) -> Iterator[Made]:
     """Every result that the batch asks for, made or not, those that others are made from first."""
     for name in batch.datasets:
-        entry = {"dataset": asdict(dataset(name))}
+        entry = functools.partial(_entry, name)
         yield _alone("fetch", manifest_dir(name), entry)
         yield _alone("prepare", data_dir(name), entry)
     for (name, seed), protocols in batch.drawn.items():
-        job, drawing = tasks_dir(name, seed), [protocol_settings(protocol) for protocol in protocols.values()]
-        for protocol, config in zip(protocols, drawing, strict=True):
-            yield Made("tasks", job / file_stem(protocol), config, job)
-        yield _alone(BUNDLE, job, {"protocols": drawing})
+        drawing = {each: functools.partial(protocol_settings, protocol) for each, protocol in protocols.items()}
+        yield from _bundle("tasks", tasks_dir(name, seed), drawing)
     for run, cell in batch.runs.items():
-        made = (run_dir(run) / RECORD).is_file()
-        yield _alone("pretrain", run_dir(run), asdict(cell.science) if made else None)
+        yield _alone("pretrain", run_dir(run), functools.partial(asdict, cell.science))
     for (run, target), scored in batch.scored.items():
-        job, subject = scores_dir(run, target), batch.subject(run)
-        scoring = [score_settings(protocol, target, subject) for protocol in scored.values()]
-        for one, config in zip(scored.values(), scoring, strict=True):
-            folder = score_dir(run, target, one.id)
-            yield Made("evaluate", folder, config, folder if one.heavy else job)
-        yield _alone(BUNDLE, job, {"protocols": scoring})
+        subject = batch.subject(run)
+        scoring = {each: functools.partial(score_settings, one, target, subject) for each, one in scored.items()}
+        yield from _bundle("evaluate", scores_dir(run, target), scoring, batch.heavy.get((run, target), ()))
     for name, experiment in batch.experiments.items():
-        yield _alone("report", report_dir(name), asdict(experiment.report_plan()))
+        yield _alone("report", report_dir(name), lambda plan=experiment.report_plan: asdict(plan()))
 
 
-def _alone(step: str, folder: Path, config: Mapping[str, Any] | None) -> Made:
+def _alone(step: str, folder: Path, config: Config) -> Made:
     return Made(step, folder, config, folder)
+
+
+def _bundle(step: str, job: Path, configs: Mapping[str, Config], heavy: Container[str] = ()) -> Iterator[Made]:
+    """What a job makes by each protocol, and the bundle of them; those that are `heavy` have jobs of their own."""
+    for name, config in configs.items():
+        folder = job / file_stem(name)
+        yield Made(step, folder, config, folder if name in heavy else job)
+    yield _alone(BUNDLE, job, lambda: {"protocols": [config() for config in configs.values()]})
+
+
+def _entry(name: str) -> dict[str, Any]:
+    return {"dataset": asdict(dataset(name))}
 
 
 def outdated(batch: ExperimentBatch) -> dict[Path, str]:
@@ -74,7 +84,7 @@ def outdated(batch: ExperimentBatch) -> dict[Path, str]:
         record = read_if_any(made.folder)
         if record:
             makers[made.folder] = record
-            reason = why_outdated(made.step, record, made.config, lock, lambda path: makers.get(path.parent))
+            reason = why_outdated(made.step, record, made.config(), lock, lambda path: makers.get(path.parent))
             if reason:
                 found.setdefault(made.job, reason)
     return found

@@ -141,20 +141,22 @@ def fingerprint(*modules: str) -> str:
         ValueError: no such module in this package.
         UserError: Python would import something else than the source of that name.
     """
-    found: dict[str, Path] = {}
-    waiting = list(modules)
-    for name in waiting:
+    for name in modules:
         if _source(name) is None:
             raise ValueError(f"{name}: no such module in {PACKAGE.name}")
+    found: set[Path] = set()
+    waiting, seen = list(modules), set(modules)
     while waiting:
         name = waiting.pop()
         source = _source(name)
-        if name in found or source is None:
+        if source is None:
             continue
-        found[name] = source
-        waiting += _imported(source, name)
-        waiting.append(name.rpartition(".")[0])  # importing a module runs the packages around it
-    return _hash_sources({*found.values(), *_templates(found.values())})
+        found.add(source)
+        # importing a module runs the packages around it
+        news = {*_imported(source, name), name.rpartition(".")[0]} - seen
+        seen |= news
+        waiting += news
+    return _hash_sources({*found, *_templates(found)})
 
 
 def step_fingerprint(step: str, config: dict[str, Any]) -> str | None:
@@ -186,6 +188,8 @@ def _source(name: str) -> Path | None:
     if name.partition(".")[0] != PACKAGE.name:
         return None
     path = PACKAGE.parent.joinpath(*name.split("."))
+    if not path.parent.is_dir():  # most names: what a module holds
+        return None
     inside = [file for suffix in _SUFFIXES if (file := path / f"__init__{suffix}").is_file()]
     siblings = [file for suffix in _SUFFIXES if (file := path.with_name(path.name + suffix)).is_file()]
     if siblings and path.is_dir():

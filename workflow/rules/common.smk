@@ -15,13 +15,10 @@ from pathlib import Path
 from gessl import layout
 from gessl.grid.batch import ExperimentBatch
 from gessl.data.pin import check_untouched
-from gessl.data.registry import dataset
 from gessl.errors import UserError
-from gessl.files import sha256_file
 from gessl.home import for_libraries, require_own_code
 from gessl.identity import earlier_runs
 from gessl.protocols.contract import file_stem, protocol_id
-from gessl.records.provenance import fingerprint
 from gessl.grid.outdated import downstream, outdated, results
 from gessl.grid.specs import SpecFiles
 from gessl.grid.status import note_grid
@@ -95,7 +92,8 @@ onstart:
 def again():
     """The folders of what is made again, and of what comes of it; called while Snakemake builds the DAG.
 
-    What our records call outdated is forced, whatever Snakemake remembers: as `--forcerun` does, but for these files only,
+    What our records call outdated (settings, sources, lock and inputs are in them) is forced, whatever Snakemake remembers:
+    rules need no params for that, which thousands of jobs would feel. As `--forcerun` does, but for these files only,
     and without making them targets. Not in the process of a job, which makes what it was started for.
     """
     if not workflow.is_main_process:
@@ -111,31 +109,14 @@ def by_record(*paths):
 
     (From an ancient input that it makes again, Snakemake would not follow to what is made from it.)
     """
-    return [path if Path(path).parent in again() else ancient(path) for path in map(str, paths)]
+    made = again()
+    return [path if made and Path(path).parent in made else ancient(path) for path in map(str, paths)]
 
 
-@functools.cache
-def state(*modules):
-    """What re-runs a step besides its inputs: the sources that it uses, and the environment's lock."""
-    try:
-        return [fingerprint(*modules), sha256_file(layout.LOCK)]
-    except UserError as error:
-        stop(error)
-
-
-def modules(protocols):
-    """The modules of some protocols."""
-    return [f"gessl.protocols.{file_stem(name)}" for name in protocols]
-
-
-def foreign(run):
-    """What scoring an encoder from elsewhere needs besides."""
-    return ["gessl.evaluation.foreign"] if run in BATCH.foreign else []
-
-
-def reader(name):
-    """The module of a data set's reader."""
-    return f"gessl.data.readers.{dataset(name).reader.replace('-', '_')}"
+def by_pin(dataset):
+    """The pin as input; `ancient`, for its content decides, not its time."""
+    again()
+    return ancient(layout.pin(dataset))
 
 
 def of_run(value, runs=BATCH.owners):
@@ -207,14 +188,6 @@ def lost():
     """Runs without scores that a report is there without: Snakemake would not make them for its sake."""
     reported = (runs for name, runs in unscored().items() if (layout.report_dir(name) / "record.json").is_file())
     return list(dict.fromkeys(itertools.chain(*reported)))
-
-
-def of_scores(value):
-    """`value(run, target)` for an evaluation's run and target; the value itself where all agree."""
-    values = [value(run, target) for run, target in BATCH.scored]
-    if all(other == values[0] for other in values):
-        return values[0]
-    return lambda wildcards: value(wildcards.run, wildcards.target)
 
 
 wildcard_constraints:

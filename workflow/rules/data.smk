@@ -8,7 +8,7 @@ by hand must never be deleted.
 rule fetch:
     """Raw data from the DVC cache, a DVC remote, or its source; verified by content hash."""
     input:
-        ancient(layout.pin("{dataset}")),
+        lambda w: by_pin(w.dataset),
     output:
         manifest=layout.manifest_dir("{dataset}") / "manifest.json",
         record=layout.manifest_dir("{dataset}") / "record.json",
@@ -19,8 +19,6 @@ rule fetch:
         dvc=1,  # DVC locks the whole repository
         mem_mb=1000,
         runtime=240,
-    params:
-        state=state("gessl.data.fetch"),
     shell:
         "gessl fetch {wildcards.dataset:q} > {log:q} 2>&1"
 
@@ -40,7 +38,5 @@ rule prepare:
     resources:
         mem_mb=growing(4000),
         runtime=120,
-    params:
-        state=lambda w: state("gessl.data.prepare", reader(w.dataset)),
     shell:
         "gessl prepare {wildcards.dataset:q} > {log:q} 2>&1"

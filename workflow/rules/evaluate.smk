@@ -16,10 +16,6 @@ rule evaluate:
         gpu=resource("evaluate", "gpu"),
     params:
         spec=lambda w: SPECS.evaluate(w.run, w.target),
-        state=of_scores(
-            lambda run, target: state("gessl.evaluation.step", *modules(BATCH.scored[run, target]), *foreign(run))
-        ),
-        settings=of_scores(lambda run, target: repr(BATCH.scored[run, target])),
     shell:
         "gessl evaluate --spec {params.spec:q} > {log:q} 2>&1"
 
@@ -39,7 +35,5 @@ rule evaluate_heavy:
         gpu=resource("heavy", "gpu"),
     params:
         spec=lambda w: SPECS.heavy(w.run, w.target, protocol_id(w.stem)),
-        state=lambda w: state("gessl.evaluation.step", f"gessl.protocols.{w.stem}", *foreign(w.run)),
-        settings=lambda w: repr(BATCH.scored[w.run, w.target][protocol_id(w.stem)]),
     shell:
         "gessl evaluate --spec {params.spec:q} > {log:q} 2>&1"

@@ -18,11 +18,6 @@ rule pretrain:
         gpu=resource("pretrain", "gpu"),
     params:
         spec=lambda w: SPECS.pretrain(w.run),
-        views=of_run(lambda run: repr(RUNS[run].science.policies), RUNS),
-        state=lambda w: state(
-            "gessl.training.pretrain",
-            f"gessl.methods.{RUNS[w.run].science.method_name}",
-        ),
     shell:
         # exec: no shell between SLURM and the process that its signals are for
         "exec gessl pretrain --spec {params.spec:q} > {log:q} 2>&1"

@@ -23,8 +23,6 @@ rule report:
         runtime=30,
     params:
         spec=lambda w: SPECS.report(w.grid),
-        state=state("gessl.report.step"),
-        plan=lambda w: repr(BATCH.experiments[w.grid].report_plan()),
     shell:
         "gessl report --spec {params.spec:q} > {log:q} 2>&1"
 

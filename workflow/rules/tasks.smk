@@ -14,7 +14,5 @@ rule tasks:
         runtime=60,
     params:
         spec=lambda w: SPECS.tasks(w.dataset, int(w.seed)),
-        state=lambda w: state("gessl.evaluation.draw", *modules(BATCH.drawn[w.dataset, int(w.seed)])),
-        settings=lambda w: repr(BATCH.drawn[w.dataset, int(w.seed)]),  # text, for Snakemake ignores what it cannot write
     shell:
         "gessl tasks --spec {params.spec:q} > {log:q} 2>&1"
