@@ -22,6 +22,7 @@ from gessl.protocols.contract import file_stem, protocol_id
 from gessl.grid.outdated import downstream, outdated, results
 from gessl.grid.specs import SpecFiles
 from gessl.grid.status import note_grid
+from gessl.grid.turns import turns
 
 # the rules call `gessl` of this environment, whether it is activated or not; doubled braces are none to Snakemake
 PROGRAMS = shlex.quote(str(Path(sys.executable).parent)).replace("{", "{{").replace("}", "}}")
@@ -58,6 +59,8 @@ if line := earlier_runs():
     print(f"gessl: note: {line}", file=sys.stderr)
 
 RUNS = BATCH.runs
+TURNS = turns(RUNS)  # of trainings, at most 1
+SOON = 2  # the priority of everything else, so that what is trained is seen
 
 
 def words(text):

@@ -14,6 +14,7 @@ rule fetch:
         record=layout.manifest_dir("{dataset}") / "record.json",
     log:
         "logs/fetch/{dataset}.log",
+    priority: SOON
     localrule: True  # compute nodes may see no network
     resources:
         dvc=1,  # DVC locks the whole repository
@@ -35,6 +36,7 @@ rule prepare:
         record=update(layout.data_dir("{dataset}") / "record.json"),
     log:
         "logs/prepare/{dataset}.log",
+    priority: SOON
     resources:
         mem_mb=growing(4000),
         runtime=120,

@@ -9,6 +9,7 @@ rule evaluate:
         layout.scores_dir("{run}", "{target}") / "record.json",
     log:
         "logs/evaluate/{run}/{target}.log",
+    priority: SOON
     threads: THREADS
     resources:
         mem_mb=growing(resource("evaluate", "mem_mb")),
@@ -28,6 +29,7 @@ rule evaluate_heavy:
         layout.scores_dir("{run}", "{target}") / "{stem}" / "record.json",
     log:
         "logs/evaluate/{run}/{target}/{stem}.log",
+    priority: SOON
     threads: THREADS
     resources:
         mem_mb=growing(resource("heavy", "mem_mb")),

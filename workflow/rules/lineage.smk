@@ -9,6 +9,7 @@ rule audit:
         report("logs/audit.json", caption="../report/audit.rst", category="Lineage"),
     log:
         "logs/audit/audit.log",
+    priority: SOON
     resources:
         mem_mb=1000,
         runtime=60,

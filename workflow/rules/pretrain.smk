@@ -11,6 +11,7 @@ rule pretrain:
         update(layout.run_dir("{run}") / "record.json"),
     log:
         "logs/pretrain/{run}.log",
+    priority: lambda w: TURNS[w.run]
     threads: THREADS
     resources:
         mem_mb=growing(resource("pretrain", "mem_mb")),

@@ -18,6 +18,7 @@ rule report:
         record=layout.report_dir("{grid}") / "record.json",
     log:
         "logs/report/{grid}.log",
+    priority: SOON
     resources:
         mem_mb=growing(2000),
         runtime=30,

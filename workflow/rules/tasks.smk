@@ -9,6 +9,7 @@ rule tasks:
         layout.tasks_dir("{dataset}", "{seed}") / "record.json",
     log:
         "logs/tasks/{dataset}-s{seed}.log",
+    priority: SOON
     resources:
         mem_mb=growing(2000),
         runtime=60,
