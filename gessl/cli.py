@@ -34,6 +34,17 @@ def arg(name: str, text: str | None = None, *, rival: bool = False, **options: A
     return Argument(name, {"help": text, **options}, rival)
 
 
+def hours(text: str) -> float:
+    """`200h` or `200`."""
+    try:
+        number = float(text.removesuffix("h"))
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number of hours, like 200h, got {text!r}")
+    return number
+
+
 FLAG: dict[str, Any] = {"action": "store_true"}
 CONFIG = arg("--config", "experiment file (default: %(default)s)", type=Path, default=Path("config/config.yaml"))
 SPEC = arg("--spec", "what to do, as the workflow writes it (work/specs), in place of an experiment", type=Path,
@@ -48,6 +59,8 @@ VERBS: tuple[tuple[str, str, tuple[Argument, ...]], ...] = (
         arg("--values", "with --method: a yaml of its hyper-parameters", type=Path, metavar="FILE"))),
     ("plan", "what grids ask for: cells, runs, jobs, hours and disk, before anything starts", (
         arg("config", "experiment files, or batches of them", nargs="+", type=Path),
+        arg("--budget", "name the experiments that can be finished in so many GPU-hours (core-hours without GPUs)",
+            type=hours, metavar="HOURS"),
         arg("--json", "print the plan as JSON", **FLAG))),
     ("status", "where a running grid stands, from its files", (
         arg("config", "an experiment file or a batch (default: all grids that were started here)", nargs="?",

@@ -72,8 +72,7 @@ def plan(options: argparse.Namespace) -> None:
     from gessl.grid.plan import format_plan
     from gessl.grid.plan import plan as run
 
-    found = run(options.config)
-    show(options, found, format_plan)
+    show(options, run(options.config, options.budget), format_plan)
 
 
 def status(options: argparse.Namespace) -> None:

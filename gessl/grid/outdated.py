@@ -14,12 +14,12 @@ from gessl.data.registry import dataset
 from gessl.evaluation.spec import protocol_settings
 from gessl.evaluation.step import score_settings
 from gessl.grid.batch import ExperimentBatch
-from gessl.layout import RECORD, data_dir, manifest_dir, report_dir, run_dir, scores_dir, tasks_dir
+from gessl.grid.experiment import Experiment
+from gessl.layout import data_dir, manifest_dir, report_dir, run_dir, scores_dir, tasks_dir
 from gessl.protocols.contract import file_stem
 from gessl.records.bundle import BUNDLE
 from gessl.records.current import lock_hash, read_if_any, why_outdated
 from gessl.records.record import Record
-
 
 Config = Callable[[], Mapping[str, Any]]
 
@@ -56,7 +56,7 @@ def results(batch: ExperimentBatch) -> Iterator[Made]:
         scoring = {each: functools.partial(score_settings, one, target, subject) for each, one in scored.items()}
         yield from _bundle("evaluate", scores_dir(run, target), scoring, batch.heavy.get((run, target), ()))
     for name, experiment in batch.experiments.items():
-        yield _alone("report", report_dir(name), lambda plan=experiment.report_plan: asdict(plan()))
+        yield _alone("report", report_dir(name), functools.partial(_plan, experiment))
 
 
 def _alone(step: str, folder: Path, config: Config) -> Made:
@@ -73,6 +73,10 @@ def _bundle(step: str, job: Path, configs: Mapping[str, Config], heavy: Containe
 
 def _entry(name: str) -> dict[str, Any]:
     return {"dataset": asdict(dataset(name))}
+
+
+def _plan(experiment: Experiment) -> dict[str, Any]:
+    return asdict(experiment.report_plan())
 
 
 def outdated(batch: ExperimentBatch) -> dict[Path, str]:

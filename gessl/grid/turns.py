@@ -17,7 +17,7 @@ def turns(runs: Mapping[str, PlannedScience]) -> dict[str, float]:
 
 
 def _length(science: Science) -> int:
-    """Of a training, roughly: the images that pass through the network."""
+    """Of a training, roughly: the images that pass through the network (docs/bilevel.md, What it costs)."""
     gessl = science.gessl
-    passes = gessl.tasks * (1 + gessl.inner_steps + gessl.target_steps) if gessl else 1
+    passes = gessl.tasks * (3 * gessl.inner_steps + gessl.target_steps + 1) if gessl else 1
     return science.train.steps * science.train.batch * passes

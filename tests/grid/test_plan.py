@@ -101,7 +101,7 @@ def test_hours_and_bytes_are_those_of_finished_runs_that_are_alike(
     assert main(["plan", str(CONFIG)]) == 0
     text = capsys.readouterr().out
     assert f"2 x {cells['gessl', 0].id}" in text
-    assert "for 1 of 3 runs to do" in text
+    assert "for 1 of 3 runs and encoders to do" in text
 
 
 @pytest.mark.parametrize("lost", ["views", "train", "gessl", "protocols", "settings"])
@@ -164,6 +164,53 @@ def test_what_was_measured_without_a_gpu_says_nothing_of_runs_with_one(
     cost = planned(capsys, str(CONFIG))["cost"]
     assert cost["unmeasured"] == {}
     assert cost["gpu_hours"] == pytest.approx(2.0)
+
+
+def test_what_fits_into_a_budget(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import dataclasses
+
+    trees = {
+        "both": {"seeds": [0, 1], "variants": {"base": {}, "more": {"train": {"steps": 120}}}, "comparisons": []},
+        "half": {"seeds": [0, 1], "variants": {"base": {}}, "comparisons": []},
+        "other": {"seeds": [0, 1], "variants": {"base": {"train": {"batch": 8}}}, "comparisons": []},
+    }
+    for name, tree in trees.items():
+        Path(f"{name}.yaml").write_text(yaml.safe_dump({**SMALL, "name": name, **tree}), encoding="utf-8")
+    files = [f"{name}.yaml" for name in trees]
+    first = next(iter(ExperimentBatch.load([Path("half.yaml")]).runs.values()))
+    trained(first.id, config=dataclasses.asdict(first.science), seconds=3600.0)  # of 12 steps
+    CONFIG.write_text(yaml.safe_dump({**SMALL, **trees["half"]}), encoding="utf-8")
+    scored(first.id, seconds=0.0)
+
+    found = planned(capsys, *files, "--budget", "24h")
+    # left: one run of 12 steps, which `both` and `half` share, and two of 120
+    assert found["experiments"]["both"]["core_hours"] == pytest.approx(21)
+    assert found["experiments"]["half"]["core_hours"] == pytest.approx(1)
+    assert found["cost"]["core_hours"] == pytest.approx(21)
+    assert found["experiments"]["other"]["unmeasured"] == 2
+    assert found["budget"] == {
+        "hours": 24.0,
+        "unit": "core",
+        "over": {},
+        "unmeasured": ["other"],
+        "fits": {"half": pytest.approx(1), "both": pytest.approx(20)},
+    }
+    assert planned(capsys, *files, "--budget", "21")["budget"]["over"] == {}
+    assert planned(capsys, *files, "--budget", "20.5")["budget"]["over"] == {"both": pytest.approx(20)}
+    assert planned(capsys, *files, "--budget", "0h")["budget"]["fits"] == {}
+    assert main(["plan", *files, "--budget", "20.5h"]) == 0
+    text = capsys.readouterr().out
+    assert "within 20.5 core-hours, each with what it adds: half (1.0)" in text
+    assert "too much for the rest of them: both (20.0)" in text
+    assert "not measured, so perhaps: other" in text
+
+
+@pytest.mark.parametrize("hours", ["-1", "many", "nan", "inf", ""])
+def test_a_budget_that_is_no_number(project: Path, capsys: pytest.CaptureFixture[str], hours: str) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["plan", str(CONFIG), f"--budget={hours}"])
+    assert stopped.value.code == 2
+    assert "must be a number of hours, like 200h" in capsys.readouterr().err
 
 
 def test_bad_input_is_one_line(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
