@@ -11,6 +11,7 @@ from gessl.grid.reading import Fault, Findings, Layer, unknown
 from gessl.grid.values import stray_protocol_files, tried_protocol
 from gessl.nodes import Tree
 from gessl.protocols.contract import Protocol
+from gessl.report.plan import Layout
 
 OWN = "own"  # stands for the data set that a run was trained on
 DEFAULT = (
@@ -122,3 +123,31 @@ def by_target(
                 )
     # in one order, whoever asks
     return {target: dict(sorted(protocols.items())) for target, protocols in sorted(found.items())}
+
+
+def check_layout(
+    layout: Layout, variants: set[str], found: Sequence[Evaluation], datasets: Sequence[str], findings: Findings
+) -> None:
+    """Note rows and columns of the table in a paper's layout that nothing could fill."""
+    for place, row in enumerate(layout.rows):
+        if row.variant not in variants:
+            findings.add(("table", "rows", place, "variant"), unknown("variant", row.variant, variants))
+    ids = {each.protocol.id: list(each.protocol.cards()) for each in found}
+    scored = {
+        (target, name)
+        for each in found
+        for own in datasets
+        for target in each.targets(own)
+        for name in ids[each.protocol.id]
+    }
+    targets, names = {target for target, _ in scored}, {name for _, name in scored}
+    for place, column in enumerate(layout.columns):
+        at = ("table", "columns", place)
+        wanted = [column.target] if column.target else list(datasets)
+        lacking = [name for name in wanted if (name, column.protocol) not in scored]
+        if column.target and column.target not in targets:
+            findings.add((*at, "target"), unknown("data set that runs are scored on", column.target, targets))
+        elif column.protocol not in names:
+            findings.add((*at, "protocol"), unknown("score under `evaluation`", column.protocol, names))
+        elif lacking:
+            findings.add(at, f"runs are not scored on {lacking[0]} by {column.protocol}; add it to `evaluation`")

@@ -21,7 +21,7 @@ from gessl.documents import Document, read_document
 from gessl.errors import UserError
 from gessl.evaluation.foreign import Foreign
 from gessl.grid.cells import Grid, PlannedMethod, PlannedScience, cells, check_together
-from gessl.grid.evaluations import DEFAULT, Asked, Evaluation, by_target, check_evaluations, evaluations
+from gessl.grid.evaluations import DEFAULT, Asked, Evaluation, by_target, check_evaluations, check_layout, evaluations
 from gessl.grid.foreign import foreign
 from gessl.grid.reading import Fault, Findings, attempt, hint, unknown
 from gessl.grid.recipe import Model, Name, Recipe
@@ -29,7 +29,7 @@ from gessl.grid.shared import FROM, OWN, with_recipe
 from gessl.grid.values import load_references
 from gessl.identity import ELSEWHERE
 from gessl.nodes import Tree
-from gessl.report.plan import Comparison, PlannedRun, ReportPlan
+from gessl.report.plan import Comparison, Layout, PlannedRun, ReportPlan
 from gessl.settings import Range, refused_name
 from gessl.training.settings import Science
 
@@ -74,6 +74,9 @@ class Experiment(Model):
     evaluation: tuple[Asked, ...] = Field(
         DEFAULT,
         description="protocols: an id, or {protocol: id, on: [data sets, or `own`], settings of its own}",
+    )
+    table: Layout | None = Field(
+        None, description="a table as a paper prints it: its columns, and which variants are rows"
     )
     efficiency: Efficiency = Efficiency()
     resources: Reservations = Reservations()
@@ -122,7 +125,10 @@ class Experiment(Model):
         found = evaluations(experiment.evaluation, findings)
         if scored:
             check_evaluations(found, data, findings)
-        experiment._check_comparisons({name for entry in entries for name in entry.names}, planned, findings)
+        variants = {name for entry in entries for name in entry.names}
+        experiment._check_comparisons(variants, planned, findings)
+        if experiment.table:
+            check_layout(experiment.table, variants, found, [each.name for each in data], findings)
         findings.stop()
         load_references()  # a wrong one is to stop here, not at the report
         experiment._cells, experiment._foreign, experiment._evaluations = tuple(planned), tuple(others), found
@@ -251,10 +257,16 @@ class Experiment(Model):
             for name in self.datasets
             for each in self.foreign
         )
-        references = tuple(
-            quote for quote in load_references() if quote.dataset in self.datasets and quote.method in self.methods
+        columns = (
+            {(column.target, column.protocol) for column in self.table.over(self.datasets)} if self.table else set()
         )
-        return ReportPlan(self.name, self.title, runs, self.comparisons, references=references)
+        references = tuple(
+            quote
+            for quote in load_references()
+            if (quote.dataset in self.datasets and quote.method in self.methods)
+            or (quote.dataset, quote.protocol) in columns
+        )
+        return ReportPlan(self.name, self.title, runs, self.comparisons, references=references, layout=self.table)
 
 
 def schema() -> str:

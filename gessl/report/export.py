@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from gessl.report.paper import BEST, SECOND, PaperCell, PaperTable
 from gessl.report.tables import PUBLISHED, Cell, Table, number
 from gessl.report.verdict import DECIDED
 
@@ -60,6 +61,53 @@ def to_latex(table: Table) -> str:
             cells.append(escape("; ".join(quotes)) or "---")
         lines.append(" & ".join(cells) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def paper_csv(table: PaperTable) -> str:
+    """One line per number of the table in the paper's layout; `source` is empty for ours."""
+    lines = [
+        {"row": row.label, "target": column.target, "protocol": column.protocol, "task": column.task,
+         "metric": column.metric, "text": each.text, "mark": each.mark, "source": row.source,
+         **({name: getattr(each.cell, name) for name in ("mean", "lo", "hi", "n", "id")} if each.cell else {})}
+        for row in table.rows
+        for column, each in zip(table.columns, row.cells, strict=True)
+    ]  # fmt: skip
+    text: str = pd.DataFrame(lines).to_csv(index=False, lineterminator="\n")
+    return text
+
+
+def paper_latex(table: PaperTable) -> str:
+    """A `tabular` for the packages booktabs and xcolor: best bold, second underlined, published rows grey."""
+    width = len(table.columns)
+    spans, start = [], 2
+    for _, size in table.groups:
+        spans.append(rf"\cmidrule(lr){{{start}-{start + size - 1}}}")
+        start += size
+    arrows = {"higher": " ↑", "lower": " ↓", "": ""}
+    heads = [column.heading + arrows[better] for column, better in zip(table.columns, table.better, strict=True)]
+    lines = [
+        f"% {' '.join(table.caption.split())}",
+        "% bold: the best mean, and all whose 95 % intervals overlap its own; underlined: the next such group",
+        "% grey: published by others, under the same protocol",
+        rf"\begin{{tabular}}{{l{'r' * width}}}",
+        r"\toprule",
+        "".join(rf" & \multicolumn{{{size}}}{{c}}{{{escape(name)}}}" for name, size in table.groups) + r" \\",
+        " ".join(spans),
+        " & ".join(["Method", *map(escape, heads)]) + r" \\",
+        r"\midrule",
+    ]
+    for row in table.rows:
+        cells = [escape(f"{row.label} [{row.source}]" if row.source else row.label)]
+        cells += [_paper_cell(each) for each in row.cells]
+        lines.append(" & ".join(rf"\textcolor{{gray}}{{{cell}}}" if row.source else cell for cell in cells) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def _paper_cell(each: PaperCell) -> str:
+    if not each.text:
+        return "---"
+    text = each.text.replace("−", "-").replace("±", r"\pm")
+    return {BEST: rf"$\mathbf{{{text}}}$", SECOND: rf"\underline{{${text}$}}", "": f"${text}$"}[each.mark]
 
 
 def escape(text: str) -> str:

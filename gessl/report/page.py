@@ -11,6 +11,7 @@ from gessl.records.chain import chain
 from gessl.report import facts, wording
 from gessl.report.collect import Collected
 from gessl.report.lineage import origins
+from gessl.report.paper import PaperTable
 from gessl.report.plan import ReportPlan
 from gessl.report.style import CONTROLS, THEME, TREATMENTS, Drawing, inline
 from gessl.report.tables import Table, heading, number
@@ -23,7 +24,9 @@ DARK_TREATMENTS = ("#5cb6e0", "#b991da", "#62bd98")
 DARK_CONTROLS = ("#9aa4ad", "#dca845", "#d98a70", "#a3bf6b")
 
 
-def render(plan: ReportPlan, collected: Collected, tables: list[Table], drawings: list[Drawing]) -> str:
+def render(
+    plan: ReportPlan, collected: Collected, tables: list[Table], drawings: list[Drawing], paper: PaperTable | None
+) -> str:
     """The HTML text; names, reasons and other strings from files are escaped, figures are our own SVG."""
     records = chain(record for made in collected.records.values() for record in made)
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
@@ -50,6 +53,7 @@ def render(plan: ReportPlan, collected: Collected, tables: list[Table], drawings
             rule=RULE,
             comparisons=[(heading(pair), pair) for pair in plan.comparisons],
             tables=tables,
+            paper=paper,
             figures=inlined,
             protocols=list({table.protocol: table.card for table in tables}.items()),
             quotes=list(dict.fromkeys((quote.source, quote.address) for table in tables for quote in table.quotes)),

@@ -2,8 +2,8 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from gessl.identity import ELSEWHERE
 from gessl.report.reference import Reference
@@ -54,6 +54,72 @@ class Comparison(Settings):
 
 
 @dataclass(frozen=True)
+class LayoutColumn(Settings):
+    """A column of a table as a paper prints it.
+
+    Attributes:
+        protocol: id that score rows bear.
+        target: data set; empty for one column per data set of the experiment.
+        task, metric: of the protocol.
+        label: its heading under the target's; empty for protocol and task.
+    """
+
+    protocol: str
+    target: str = ""
+    task: str = "all"
+    metric: str = "accuracy"
+    label: str = ""
+
+    @property
+    def heading(self) -> str:
+        """What stands over it."""
+        return self.label or (self.protocol if self.task == "all" else f"{self.protocol} {self.task}")
+
+
+@dataclass(frozen=True)
+class LayoutRow(Settings):
+    """A variant as a row of each method; `label` is written after the method's name."""
+
+    variant: str
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class Layout(Settings):
+    """A table as a paper prints it: a row per method and variant, a column per target and task.
+
+    Attributes:
+        columns: in order.
+        rows: of each method, in order; empty for all variants, the first of them without a label.
+        caption: of the table; empty for the experiment's title.
+    """
+
+    columns: tuple[LayoutColumn, ...]
+    rows: tuple[LayoutRow, ...] = ()
+    caption: str = ""
+
+    def contradictions(self) -> Iterator[Misfit]:
+        """No column, or one that is named twice."""
+        if not self.columns:
+            yield Misfit(("columns",), "must not be empty")
+        if len(set(self.columns)) < len(self.columns):
+            yield Misfit(("columns",), "names one of them twice")
+        if len({row.variant for row in self.rows}) < len(self.rows):
+            yield Misfit(("rows",), "names a variant twice")
+
+    def over(self, datasets: Sequence[str]) -> tuple[LayoutColumn, ...]:
+        """The columns, those without a target once for each of `datasets`, all of a target next to each other."""
+        named = [column for column in self.columns if column.target]
+        each = [replace(column, target=name) for name in datasets for column in self.columns if not column.target]
+        return (*each, *named)
+
+    def rows_of(self, planned: Sequence[str]) -> tuple[LayoutRow, ...]:
+        """The rows of each method; where none is named, every planned variant, the first under the bare name."""
+        names = [name for name in planned if name != ELSEWHERE]
+        return self.rows or tuple(LayoutRow(name, f"+ {name}" if place else "") for place, name in enumerate(names))
+
+
+@dataclass(frozen=True)
 class ReportPlan:
     """One σ-report.
 
@@ -63,7 +129,9 @@ class ReportPlan:
         runs: all planned runs, in the order in which methods and variants are to appear.
         comparisons: the paired differences of every table.
         headline: shell patterns of `protocol/task`; what matches is drawn in the first figure.
-        references: published numbers of the planned data sets and methods, under any protocol.
+        references: published numbers of the planned data sets and methods, under any protocol; with a layout also
+            those of other methods in its columns.
+        layout: of the table as a paper prints it, if one is asked for.
     """
 
     grid: str
@@ -72,6 +140,7 @@ class ReportPlan:
     comparisons: tuple[Comparison, ...] = ()
     headline: tuple[str, ...] = LABEL_SCARCE
     references: tuple[Reference, ...] = ()
+    layout: Layout | None = None
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[\w.+-]+", self.grid) or self.grid.strip(".") == "":

@@ -6,9 +6,10 @@ from gessl.files import atomic_json
 from gessl.layout import report_dir
 from gessl.records.step import Step
 from gessl.report.collect import collect
-from gessl.report.export import to_csv, to_latex
+from gessl.report.export import paper_csv, paper_latex, to_csv, to_latex
 from gessl.report.figures import draw_all
 from gessl.report.page import render
+from gessl.report.paper import paper_table
 from gessl.report.plan import ReportPlan
 from gessl.report.states import input_files
 from gessl.report.style import PAGE
@@ -26,10 +27,14 @@ def report(plan: ReportPlan) -> None:
         collected = collect(plan)
         tables = build_tables(plan, collected)
         drawings = draw_all(plan, collected, tables)
+        paper = paper_table(plan, tables)
+        if paper:
+            step.path("tables/paper.csv").write_text(paper_csv(paper), encoding="utf-8")
+            step.path("tables/paper.tex").write_text(paper_latex(paper), encoding="utf-8")
         for table in tables:
             step.path(f"tables/{table.name}.csv").write_text(to_csv(table), encoding="utf-8")
             step.path(f"tables/{table.name}.tex").write_text(to_latex(table), encoding="utf-8")
         for drawing in drawings:
             step.path(f"figures/{drawing.name}.svg").write_text(drawing.svg, encoding="utf-8")
         atomic_json(step.path("ids.json"), ids(tables))
-        step.path(PAGE).write_text(render(plan, collected, tables, drawings), encoding="utf-8")
+        step.path(PAGE).write_text(render(plan, collected, tables, drawings, paper), encoding="utf-8")
