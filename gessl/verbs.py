@@ -112,11 +112,13 @@ def data_list(options: argparse.Namespace) -> None:
 
 
 def data_verify(options: argparse.Namespace) -> int:
-    from gessl.data.overview import verified
+    from gessl.data.overview import overlaps, verified
 
     failed = 0
     for name, problem in verified(options.dataset):
         print(printable(f"✗ {problem}" if problem else f"✓ {name}: as pinned"))
+        for line in overlaps(name):
+            print(printable(f"  {line}"))
         failed += bool(problem)
     return int(failed > 0)
 

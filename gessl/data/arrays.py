@@ -46,13 +46,13 @@ def open_images(dataset: str) -> NDArray[np.uint8]:
     Raises:
         UserError: the data set is not prepared.
     """
-    path = _finished(dataset) / "images.npy"
+    path = finished(dataset) / "images.npy"
     try:
         images: NDArray[np.uint8] = map_npy(node_copy(path))
         if images.ndim != 4 or images.dtype != np.uint8:
             raise ValueError(f"expected uint8 [n, C, H, W], found {images.dtype} {list(images.shape)}")
     except DAMAGE as error:
-        raise _damaged(path, error) from None
+        raise damaged(path, error) from None
     return images
 
 
@@ -73,11 +73,11 @@ def read_columns(dataset: str) -> NDArray[Any]:
     Raises:
         UserError: the data set is not prepared.
     """
-    folder = _finished(dataset)
+    folder = finished(dataset)
     try:
         return open_columns(folder / INDEX, (folder / BLOB).stat().st_size)
     except DAMAGE as error:
-        raise _damaged(folder / INDEX, error) from None
+        raise damaged(folder / INDEX, error) from None
 
 
 def read_index(dataset: str, *names: str) -> dict[str, NDArray[Any]]:
@@ -94,7 +94,7 @@ def read_index(dataset: str, *names: str) -> dict[str, NDArray[Any]]:
     Raises:
         UserError: the data set is not prepared.
     """
-    path = _finished(dataset) / "index.csv"
+    path = finished(dataset) / "index.csv"
     if names and is_encoded(dataset) and {*names} <= {"label", "split", "group"}:
         return as_index(read_columns(dataset))
     try:
@@ -103,7 +103,7 @@ def read_index(dataset: str, *names: str) -> dict[str, NDArray[Any]]:
         columns = {name: np.array(column) for name, column in zip(header, zip(*rows, strict=True), strict=True)}
         return columns | {"label": columns["label"].astype(np.int64)}
     except (OSError, ValueError, KeyError, OverflowError, csv.Error) as error:
-        raise _damaged(path, error) from None
+        raise damaged(path, error) from None
 
 
 def train_positions(dataset: str) -> NDArray[np.int64]:
@@ -112,7 +112,7 @@ def train_positions(dataset: str) -> NDArray[np.int64]:
     Raises:
         UserError: the data set is not prepared, or no image is in split `train`.
     """
-    path = _finished(dataset) / "index.csv"
+    path = finished(dataset) / "index.csv"
     try:
         if is_encoded(dataset):
             train = np.flatnonzero(read_columns(dataset)["split"] == SPLITS.index("train"))
@@ -121,7 +121,7 @@ def train_positions(dataset: str) -> NDArray[np.int64]:
             place = next(rows, []).index("split")
             train = np.flatnonzero([row[place] == "train" for row in rows])
     except (OSError, ValueError, IndexError, csv.Error) as error:
-        raise _damaged(path, error) from None
+        raise damaged(path, error) from None
     if not len(train):
         raise UserError(f"{path}: no image is in split 'train'; fix the data set's split and prepare it again")
     return train
@@ -133,23 +133,28 @@ def read_card(dataset: str) -> dict[str, Any]:
     Raises:
         UserError: the data set is not prepared.
     """
-    path = _finished(dataset) / "card.json"
+    path = finished(dataset) / "card.json"
     try:
         card = read_json(path)
         if not isinstance(card, dict):
             raise ValueError("not a JSON object")
     except (OSError, ValueError) as error:
-        raise _damaged(path, error) from None
+        raise damaged(path, error) from None
     return card
 
 
-def _damaged(path: Path, error: Exception) -> UserError:
+def damaged(path: Path, error: Exception) -> UserError:
     """The error for a prepared file that cannot be read."""
     why = reason(error) if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {error}"
     return UserError(f"{path}: cannot be read ({why}); {redo(path.parent, f'run `gessl prepare {path.parent.name}`')}")
 
 
-def _finished(dataset: str) -> Path:
+def finished(dataset: str) -> Path:
+    """The folder of a prepared data set.
+
+    Raises:
+        UserError: it is not prepared.
+    """
     folder = data_dir(dataset)
     if not (folder / RECORD).is_file():  # the record is written last: without it the folder is half-made
         raise UserError(f"{folder}: not prepared; run `gessl prepare {dataset}`")

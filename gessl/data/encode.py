@@ -20,7 +20,7 @@ from gessl.data.moments import Moments
 from gessl.data.pictures import BadPictureError, Header, read_header
 from gessl.data.readers import UNLABELLED, Picture, RawImages
 from gessl.data.registry import SPLITS, Dataset
-from gessl.data.split import LEFT_OUT
+from gessl.data.split import LEFT_OUT, catalogue_of
 from gessl.errors import UserError
 from gessl.layout import raw_dir
 
@@ -35,14 +35,14 @@ def write_blob(path: Path, entry: Dataset, raw: RawImages) -> tuple[pd.DataFrame
     Args:
         path: the file.
         entry: the data set.
-        raw: its pictures. Of a JPEG only the header is read, so a damaged one may show first when it is trained on.
+        raw: its pictures.
 
     Returns:
         What `draw_split` takes, a row per picture: `id` (the name of its file), `part`, `label`, `class`, `group`,
-        `sha256` (of the pixels where the reader knows it, or of the bytes); and its columns, without the split.
+        `sha256` (of the pixels where the reader knows it, or of the bytes), `look`; and its columns, without the split.
 
     Raises:
-        UserError: one of them is no picture.
+        UserError: one of them is no picture, or damaged.
     """
     rows: list[tuple[Any, ...]] = []
 
@@ -51,13 +51,13 @@ def write_blob(path: Path, entry: Dataset, raw: RawImages) -> tuple[pd.DataFrame
         for picture, header, digest in _examined(entry, raw):
             label, length = picture.label, file.write(picture.data)
             name = "" if label == UNLABELLED else raw.classes[label]
-            rows.append((picture.name, picture.part, label, name, picture.group, digest))
+            rows.append((picture.name, picture.part, label, name, picture.group, digest, header.look))
             yield start, length, *header.size, header.plain, label, 0, -1
             start += length
 
     with open(path, "wb") as file:
         columns = np.fromiter(written(file), DTYPE)
-    return pd.DataFrame(rows, columns=["id", "part", "label", "class", "group", "sha256"]), columns
+    return catalogue_of(rows), columns
 
 
 def _examined(entry: Dataset, raw: RawImages) -> Iterator[tuple[Picture, Header, str]]:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from gessl.data.overlap import described, read_overlap
 from gessl.data.pin import read_pin, verify_raw
 from gessl.data.registry import Dataset, dataset, dataset_names
 from gessl.documents import read_document
@@ -13,7 +14,7 @@ from gessl.layout import RECORD, data_dir, pin, raw_dir
 EXPERIMENTS = Path("config")
 SECTIONS = ("datasets", "methods", "views", "protocols", "encoders", "recipes", "reference")
 """Folders of `config/` whose files are no experiments."""
-HEAD = ("data set", "images", "classes", "size", "bytes here", "state", "licence", "named by")
+HEAD = ("data set", "images", "classes", "size", "bytes here", "state", "test like train", "licence", "named by")
 
 
 def overview() -> list[str]:
@@ -39,7 +40,18 @@ def _row(entry: Dataset, used: list[str]) -> tuple[str, ...]:
     if here and pin(entry.name).is_file():
         size = f"{read_pin(pin(entry.name)).size / 2**20:.1f} MiB"
     images, sides = sum(entry.parts.values()), f"{entry.size[0]}x{entry.size[1]}"
-    return entry.name, str(images), str(entry.classes), sides, size, state, entry.licence, ", ".join(used) or "–"
+    alike = _alike(entry.name)
+    return entry.name, str(images), str(entry.classes), sides, size, state, alike, entry.licence, ", ".join(used) or "–"
+
+
+def _alike(name: str) -> str:
+    """How many test images look like one of train, of how many."""
+    pairs = (read_overlap(name) or {"pairs": []})["pairs"]
+    return next((f"{pair['alike']} of {pair['images']}" for pair in pairs if _of_test_in_train(pair)), "–")
+
+
+def _of_test_in_train(pair: dict[str, Any]) -> bool:
+    return (pair["of"], pair["among"]) == ("test", "train")
 
 
 def _used() -> dict[str, list[str]]:
@@ -67,6 +79,13 @@ def _words(tree: Any) -> Iterator[str]:
             yield from _words(value)
     elif isinstance(tree, str):
         yield tree
+
+
+def overlaps(name: str) -> Iterator[str]:
+    """Which images of a prepared data set are in two parts, or look as if they were, in words."""
+    found = read_overlap(name)
+    if found is not None:
+        yield from described(found)
 
 
 def verified(name: str | None) -> Iterator[tuple[str, str]]:

@@ -17,6 +17,8 @@ import PIL
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 
+from gessl.data.looks import look_of
+
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
 SUFFIXES = frozenset(
     f".{end}"
@@ -29,6 +31,7 @@ SUFFIXES = frozenset(
 MOST_PIXELS = 178_956_970  # above which Pillow takes a picture for an attack: half a gigabyte in RGB
 SIXTEEN = ("I;16", "I;16L", "I;16B", "I;16N")
 TURNS, SIDEWAYS = range(2, 9), range(5, 9)  # EXIF's orientations
+LOOKED_AT = 72, 64  # least pixels across and down of the version of a JPEG that gives its look
 WITHOUT_RANGE = {"I": "32-bit whole numbers", "F": "floating-point numbers"}
 
 # Pillow's remarks on odd files, in the middle of a progress bar; what matters comes as an error
@@ -54,10 +57,12 @@ class Header(NamedTuple):
     Attributes:
         size: height and width in pixels, turned as EXIF says.
         plain: whether it is a JPEG of grey or RGB pixels that is not to be turned: other decoders give the same pixels.
+        look: as `gessl.data.looks.look_of` has it, of a JPEG out of a smaller version.
     """
 
     size: tuple[int, int]
     plain: bool
+    look: int
 
 
 def decode(data: bytes) -> Decoded:
@@ -76,7 +81,7 @@ def decode(data: bytes) -> Decoded:
 
 
 def read_header(data: bytes) -> Header:
-    """What a picture will be; of a JPEG only its header is read, so that damage to its pixels shows later.
+    """What a picture will be; a JPEG is decoded at a fourth of its size or so, for its look.
 
     Raises:
         BadPictureError: as `decode`.
@@ -84,10 +89,12 @@ def read_header(data: bytes) -> Header:
     with _opened(data) as picture:
         if picture.format != "JPEG":
             image = decode(data).image
-            return Header((image.height, image.width), plain=False)
+            return Header((image.height, image.width), plain=False, look=look_of(image))
         turn = picture.getexif().get(ExifTags.Base.Orientation, 1)
-        size = picture.height, picture.width
-        return Header(size[::-1] if turn in SIDEWAYS else size, turn not in TURNS and picture.mode in ("L", "RGB"))
+        size, plain = (picture.height, picture.width), turn not in TURNS and picture.mode in ("L", "RGB")
+        picture.draft("L", LOOKED_AT)
+        look = look_of(ImageOps.exif_transpose(picture))
+        return Header(size[::-1] if turn in SIDEWAYS else size, plain, look)
 
 
 def decoders() -> dict[str, str | None]:

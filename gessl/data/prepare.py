@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from gessl.data.arrays import BLOB, INDEX, save_array, stream_array
+from gessl.data.looks import looks_of
 from gessl.data.moments import Moments, refuse_constant
+from gessl.data.overlap import LOOKS, OVERLAP, overlap_of
 from gessl.data.pictures import decoders
 from gessl.data.pin import data_version, read_manifest, verify_raw
 from gessl.data.readers import UNLABELLED, Chunk, RawImages, open_raw
 from gessl.data.registry import Dataset, dataset
-from gessl.data.split import LEFT_OUT, draw_split
+from gessl.data.split import LEFT_OUT, catalogue_of, draw_split
 from gessl.errors import UserError, memory_for
 from gessl.files import atomic_json
 from gessl.layout import LISTING, data_dir, manifest_dir, pin, raw_dir
@@ -56,6 +58,8 @@ def prepare(name: str) -> None:
         refuse_constant(entry, moments)
         index = catalogue[catalogue["split"] != LEFT_OUT]
         index.to_csv(step.path("index.csv"), columns=COLUMNS, index=False, lineterminator="\n")
+        save_array(step.path(LOOKS), index["look"].to_numpy())
+        atomic_json(step.path(OVERLAP), overlap_of(index, len(catalogue) - len(index)))
         atomic_json(step.path("card.json"), _card(entry, raw.classes, catalogue, moments) | facts)
 
 
@@ -91,7 +95,7 @@ def _chunks(entry: Dataset, raw: RawImages, what: str) -> Iterator[Chunk]:
 
 
 def _catalogue(entry: Dataset, raw: RawImages) -> pd.DataFrame:
-    """One row per raw image: `id`, `part`, `label`, `class`, `group`, `sha256`.
+    """One row per raw image, as `draw_split` takes it.
 
     The id is the name of its file, or else data set, part and position in the part.
     """
@@ -100,12 +104,14 @@ def _catalogue(entry: Dataset, raw: RawImages) -> pd.DataFrame:
     for chunk in _chunks(entry, raw, "hash"):
         stem = entry.name if chunk.part == "all" else f"{entry.name}-{chunk.part}"
         groups = chunk.groups or [""] * len(chunk.images)
+        looks = looks_of(chunk.images)
         for place, (image, label) in enumerate(zip(chunk.images, chunk.labels.tolist(), strict=True)):
             name = "" if label == UNLABELLED else raw.classes[label]
             own = chunk.names[place] if chunk.names else f"{stem}-{position[chunk.part]:05d}"
-            rows.append((own, chunk.part, label, name, groups[place], hashlib.sha256(image.tobytes()).hexdigest()))
+            digest = hashlib.sha256(image.tobytes()).hexdigest()
+            rows.append((own, chunk.part, label, name, groups[place], digest, looks[place]))
             position[chunk.part] += 1
-    return pd.DataFrame(rows, columns=["id", "part", "label", "class", "group", "sha256"])
+    return catalogue_of(rows)
 
 
 def _write_images(path: Path, entry: Dataset, raw: RawImages, split: NDArray[np.object_]) -> Moments:

@@ -4,6 +4,7 @@ import base64
 import html
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from gessl.data.arrays import read_card, read_index
+from gessl.data.overlap import described, read_overlap
 from gessl.data.stores import Store, open_store
 from gessl.data.views import ViewPolicy
 from gessl.errors import UserError
@@ -60,7 +62,24 @@ def show(name: str, policies: tuple[ViewPolicy, ...], out: Path) -> None:
     views = f", each with {len(policies)} views of it" if policies else ""
     head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(name)}</title>'
     about = f"<h1>{html.escape(card['title'])}</h1><p>{card['images']} images{views}.</p>{more}"
+    about += _overlap(name, index, store)
     atomic_text(out, f"{head}<style>{STYLE}</style>{about}\n{''.join(sections)}</html>\n")
+
+
+def _overlap(name: str, index: dict[str, NDArray[Any]], store: Store) -> str:
+    """What is in two parts, or looks so, with some of these pictures next to each other."""
+    overlap = read_overlap(name)
+    if overlap is None:
+        return ""
+    rows = {own: row for row, own in enumerate(index["id"].tolist())}
+    lines = "".join(f"<p>{html.escape(line)}.</p>" for line in described(overlap))
+    figures = [
+        _figure(f"{one['id']} = {one['other']}", f"{one['bits']} bits", [store[np.array(rows[own])] for own in both])
+        for pair in overlap["pairs"]
+        for one in pair["examples"]
+        if rows.keys() >= {*(both := (one["id"], one["other"]))}
+    ]
+    return f"{lines}{''.join(figures)}"
 
 
 def _views(

@@ -1,5 +1,7 @@
 """Train, val and test: drawn once per data set, never tearing equal images apart."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -8,7 +10,13 @@ from gessl.data.registry import SPLITS, Dataset
 from gessl.errors import UserError
 from gessl.rng import numpy_generator
 
+COLUMNS = ["id", "part", "label", "class", "group", "sha256", "look"]
 LEFT_OUT = ""  # split of images that must not be trained on, because they are also in val or test
+
+
+def catalogue_of(rows: list[tuple[Any, ...]]) -> pd.DataFrame:
+    """All images of a data set, a row with `COLUMNS` for each; the look (`gessl.data.looks`) is uint64."""
+    return pd.DataFrame(rows, columns=COLUMNS).astype({"look": np.uint64})
 
 
 def draw_split(entry: Dataset, catalogue: pd.DataFrame) -> pd.DataFrame:

@@ -167,7 +167,7 @@ def test_preparing_again_in_the_other_way_leaves_nothing_of_the_first(
     register("mine", "mine", store="array")
     prepare("mine")
     names = {path.name for path in Path("results/data/mine").iterdir() if path.is_file()}
-    assert names == {"images.npy", "index.csv", "card.json", "record.json"}
+    assert names == {"images.npy", "index.csv", "card.json", "looks.npy", "overlap.json", "record.json"}
     card, store = read_card("mine"), open_store("mine")
     assert card["mean"] == encoded_mean and "store" not in card
     view = v2.Compose([v2.Resize(20), v2.CenterCrop(20), v2.PILToTensor()])
@@ -186,7 +186,7 @@ def test_bad_pictures_and_pixels_are_refused_and_nothing_is_written(
     assert not [path for path in Path("results/data").rglob("*") if path.is_file()]
 
 
-def test_damaged_pixels_are_named_by_file_while_they_are_measured(place_pictures: Place) -> None:
+def test_damaged_pixels_are_named_by_file(place_pictures: Place) -> None:
     files = photos()
     place_pictures(files | {name: data[:-60] for name, data in files.items() if name[5:] in ("5.jpg", "6.jpg")})
     with pytest.raises(UserError, match=r"^data/raw/mine: (ants|bees)/[56]\.jpg: damaged \(.*get it again$"):
