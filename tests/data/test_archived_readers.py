@@ -38,6 +38,9 @@ FORMATS = (
     "isic2018",
     "chestx",
     "plantae",
+    "cub200_classes",
+    "cars_classes",
+    "places365_classes",
 )
 PEERS = {
     "eurosat": "eurosat",
