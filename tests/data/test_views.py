@@ -118,7 +118,8 @@ def test_white_stays_white() -> None:
 @pytest.mark.parametrize("name", POLICIES)
 def test_every_policy_makes_its_views(name: str) -> None:
     policies = POLICIES[name]
-    side = {"digits": 8, "glyphs": 28, "cifar": 32, "imagenet": 224}[name.partition("-")[0]]
+    sides = {"digits": 8, "glyphs": 28, "cifar": 32, "tiny": 64, "stl10": 96, "imagenet": 224}
+    side = sides.get(name.partition("-")[0]) or int(name.rpartition("-")[2])
     drawn = make_views(pictures(2, size=(side, side)), policies, seeded())
     small = [policy for policy in policies if policy.size is not None]
     assert drawn.views.shape == (len(policies) - len(small), 2, 3, side, side)
