@@ -31,8 +31,8 @@ def draw_split(entry: Dataset, catalogue: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         entry: the data set.
-        catalogue: one row per image with `id`, `part`, `label` (-1: unlabelled), `group` ("" for none), `sha256` (of
-            the pixels).
+        catalogue: one row per image with `id`, `part`, `label` (-1: unlabelled), `class` (its name), `group` ("" for
+            none), `sha256` (of the pixels).
 
     Returns:
         The catalogue with `group` ("" for an image without a group or a twin) and `split`.
@@ -112,12 +112,16 @@ def _draw(entry: Dataset, pool: pd.DataFrame) -> dict[str, str]:
     rng = numpy_generator(entry.split.seed, "split", entry.name)
     distinct_images = ~pool["sha256"].duplicated(keep=False)
     drawn: dict[str, str] = {}
-    for label, images in pool.groupby("label"):
+    for _, images in pool.groupby("label"):
         test = 0 if entry.split.test is None else max(1, round(entry.split.test * len(images)))
         val = max(1, round((entry.split.val or 0.0) * len(images)))
         distinct = images.loc[distinct_images[images.index], "sha256"].to_numpy()
         if len(distinct) < test + val or len(images) == test + val:
-            raise UserError(f"{entry.name}: class {label} has too few distinct images ({len(distinct)}) for its split")
+            raise UserError(
+                f"{entry.name}: class {images['class'].iloc[0]!r} has too few distinct images ({len(distinct)} of"
+                f" {len(images)}): val and test take {test + val}, and one has to be left to train on; add some, leave"
+                " the class out, or lower the shares of the split"
+            )
         chosen = rng.permutation(distinct)[: test + val]
         drawn |= dict.fromkeys(chosen[:test].tolist(), "test") | dict.fromkeys(chosen[test:].tolist(), "val")
     return drawn

@@ -207,7 +207,8 @@ def test_unlabelled_images_are_for_training_only(place: Callable[..., Path], for
 
 def test_a_class_too_small_for_its_split(place: Callable[..., Path], formats: Any) -> None:
     place("mine", "stl10", formats.archive(formats.stl10(10, 10, 1)), parts={"train": 10, "test": 10, "unlabelled": 1})
-    with pytest.raises(UserError, match="class 0 has too few distinct images"):
+    said = r"^mine: class 'thing0' has too few distinct images \(1 of 1\): val and test take 1, .*; add some"
+    with pytest.raises(UserError, match=said):
         prepare("mine")
 
 

@@ -150,6 +150,7 @@ def _try_split(entry: Dataset, rows: Sequence[Listed], pictures: Sequence[Facts]
             "label": [
                 UNLABELLED if part == "unlabelled" else places[row.label] for row, part in zip(rows, parts, strict=True)
             ],
+            "class": [row.label for row in rows],
             "group": [row.group for row in rows],
             "sha256": [facts.pixels for facts in pictures],
         }

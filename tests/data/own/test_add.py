@@ -188,7 +188,7 @@ def test_groups_are_never_torn_apart(own_project: Path, tmp_path: Path) -> None:
         ([("a", "train"), ("b", ""), ("b", "test")], "1.png has no split, while others do"),
         ([("a", "test"), ("b", "test")], "no picture is in train"),
         ([("a", ""), ("a", "")], "one class only (a)"),
-        ([("a", ""), ("b", "")], "class 0 has too few distinct images (1) for its split"),
+        ([("a", ""), ("b", "")], "pics: class 'a' has too few distinct images (1 of 1): val and test take 2, and"),
         ([("a\u2028b", ""), ("b", "")], "class 'a\\u2028b' has signs that cannot be shown"),
     ],
 )
