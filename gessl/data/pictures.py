@@ -5,17 +5,19 @@ torchvision's `ImageFolder`. Two things differ. Sixteen bits are scaled to eight
 formats that run programs or lead to other files (EPS, WMF, and whatever a plug-in adds) are not opened.
 """
 
+import ctypes
 import io
+import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 import PIL
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, _imaging, features
 
 from gessl.data.looks import look_of
 
@@ -37,6 +39,9 @@ WITHOUT_RANGE = {"I": "32-bit whole numbers", "F": "floating-point numbers"}
 # Pillow's remarks on odd files, in the middle of a progress bar; what matters comes as an error
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # the limit is ours
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+with suppress(OSError, AttributeError):  # and libtiff's, which it writes to stderr itself: with no handler it is quiet
+    ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)  # found where Pillow has it as a library of its own
 
 
 class BadPictureError(Exception):

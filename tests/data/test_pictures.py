@@ -162,3 +162,17 @@ def test_fitting_into_a_rectangle_covers_it_and_keeps_the_middle() -> None:
 def test_grey_is_pillows_luma() -> None:
     image = picture("RGB", (8, 8))
     assert np.array_equal(fitted(image, (8, 8), 1)[0], np.asarray(image.convert("L")))
+
+
+def test_libraries_say_nothing_of_their_own(capfd: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(0)
+    noise = Image.fromarray(rng.integers(0, 256, (40, 40, 3), np.uint8))
+    data = encoded(noise, "TIFF", compression="tiff_lzw")
+    with pytest.raises(BadPictureError, match="damaged"):
+        decode(data[:300] + b"\xff" * (len(data) - 900) + data[-600:])  # of which libtiff has something to say
+    samples = b"\x15\x01\x03\0\x01\0\0\0\x03\0"
+    plain = encoded(noise, "TIFF")
+    assert samples in plain
+    with pytest.raises(BadPictureError):
+        decode(plain.replace(samples, samples[:-2] + b"\xff\xff"))  # and Pillow of this
+    assert capfd.readouterr() == ("", "")
