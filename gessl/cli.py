@@ -138,6 +138,14 @@ EPILOGS = {
 }
 
 
+INTERRUPTED = {
+    "pretrain": "the run goes on from its last checkpoint when started again",
+    "data_add": "no picture is lost, and nothing is half-made; start it again",
+}
+"""What becomes of the work of a verb that is stopped by Ctrl-C, by its function."""
+OTHERS_INTERRUPTED = "what is finished stays; start it again for the rest"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; bad input prints one line and returns 2, a run told to stop returns 75."""
     for stream in (sys.stdout, sys.stderr):
@@ -172,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(f"a file holds no text to be read ({error}); `gessl audit` names what was altered")
         return BAD_INPUT
     except KeyboardInterrupt:
-        say("interrupted; a run goes on from its last checkpoint when started again")
+        say(f"interrupted; {INTERRUPTED.get(options.verb.__name__, OTHERS_INTERRUPTED)}")
         return 130
 
 

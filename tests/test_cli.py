@@ -43,6 +43,26 @@ def test_what_users_can_fix_is_one_line(
 
 
 @pytest.mark.parametrize(
+    ("verb", "words", "line"),
+    [
+        ("pretrain", ["pretrain", "x"], "the run goes on from its last checkpoint when started again"),
+        ("data_add", ["data", "add", "x", "--folder", "y"], "no picture is lost, and nothing is half-made"),
+        ("schema", ["schema"], "what is finished stays; start it again for the rest"),
+    ],
+)
+def test_an_interrupted_verb_says_what_becomes_of_its_work(
+    verb: str, words: list[str], line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert callable(getattr(verbs, verb))
+    stopped = failing(KeyboardInterrupt())  # type: ignore[arg-type]
+    stopped.__name__ = verb
+    monkeypatch.setattr(verbs, verb, stopped)
+    assert cli.main(words) == 130
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith(f"gessl: interrupted; {line}")
+
+
+@pytest.mark.parametrize(
     "error", [ValueError("x"), KeyError("x"), TypeError("x"), OSError("could not get source code")]
 )
 def test_bugs_show_where(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
