@@ -4,17 +4,17 @@ import csv
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
+from gessl.data.own.embedded import ROWS, Embedded, open_parquet
 from gessl.data.own.folder import MOST_BYTES
 from gessl.data.own.found import SPLIT_WORDS, Found, Trove, class_name
 from gessl.errors import UserError
 from gessl.files import TABLE_BYTES, open_regular, parse_json, read_bounded
 
-ROWS = 64  # of a Parquet file at a time
 LINE = 1 << 20  # most signs of a line of a CSV file
 NAMED = 20  # columns in a message
 SHOWN = 100  # signs of a value in one
@@ -73,6 +73,7 @@ class _Row(NamedTuple):
     label: str
     split: str
     group: str
+    read: Callable[[], bytes] | None = None  # reads the picture again, if the row has its bytes
 
 
 def _rows(path: Path, columns: Columns) -> Iterator[_Row]:
@@ -86,7 +87,8 @@ def _rows(path: Path, columns: Columns) -> Iterator[_Row]:
         table = csv.DictReader(_lines(text), delimiter="\t" if path.suffix.lower() == ".tsv" else ",", restval="")
         chosen = _chosen(path, list(table.fieldnames or ()), columns)
         for row in table:
-            yield _Row(*(row[name] if name else "" for name in chosen))
+            image, label, split, group = (row[name] if name else "" for name in chosen)
+            yield _Row(image, label, split, group)
 
 
 def _lines(text: TextIO) -> Iterator[str]:
@@ -98,20 +100,14 @@ def _lines(text: TextIO) -> Iterator[str]:
 
 
 def _parquet(path: Path, columns: Columns) -> Iterator[_Row]:
-    from pyarrow import ArrowException, parquet  # a second, and comes with MLflow
-
-    try:
-        with open_regular(path) as source, parquet.ParquetFile(source) as file:
-            chosen = _chosen(path, file.schema_arrow.names, columns)
-            names = _class_names(file.schema_arrow, chosen[1])
-            for batch in file.iter_batches(ROWS, columns=[name for name in chosen if name]):
-                for row in batch.to_pylist():
-                    image, *rest = (row[name] if name else None for name in chosen)
-                    label, split, group = (_text(path, value) for value in rest)
-                    yield _Row(image, names.get(label, label), split, group)
-    except (ArrowException, OSError) as error:
-        why = " ".join(str(error).split())
-        raise UserError(f"{path}: no Parquet file that can be read ({why}); save the table anew") from None
+    with open_parquet(path) as file:
+        chosen = _chosen(path, file.schema_arrow.names, columns)
+        names, embedded = _class_names(file.schema_arrow, chosen[1]), Embedded(path, str(chosen[0]))
+        batches = file.iter_batches(ROWS, columns=[name for name in chosen if name])
+        for number, row in enumerate(row for batch in batches for row in batch.to_pylist()):
+            image, *rest = (row[name] if name else None for name in chosen)
+            label, split, group = (_text(path, value) for value in rest)
+            yield _Row(image, names.get(label, label), split, group, partial(embedded.read, number))
 
 
 def _class_names(schema: Any, column: str | None) -> dict[str, str]:
@@ -165,9 +161,9 @@ def _found(path: Path, number: int, row: _Row) -> Found:
     if row.split and not split:
         raise UserError(f"{where}: split {_short(row.split)} is none of {', '.join(dict.fromkeys(SPLIT_WORDS))}")
     label = class_name(row.label.strip())
-    if data is not None:
+    if data is not None and row.read is not None:
         name = f"{number:07d}-{Path(image).name}" if image else f"{number:07d}"
-        return Found(name, lambda: data, None, label, split, row.group)
+        return Found(name, row.read, None, label, split, row.group)
     if not image:
         raise UserError(f"{where}: names no picture; fill in the column, or take the row out")
     if not image.isprintable():

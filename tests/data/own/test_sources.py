@@ -1,21 +1,27 @@
 """What `gessl data add` finds in folders, tables, arrays and archives, and what it refuses."""
 
 import io
+import json
 import os
 import tarfile
+import tracemalloc
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from PIL import Image
+from pyarrow import parquet
 from torchvision.datasets import ImageFolder
 
 from gessl.data.own.archive import contents, unpack
 from gessl.data.own.arrays import read_arrays
+from gessl.data.own.embedded import KEPT
 from gessl.data.own.facts import examine
 from gessl.data.own.folder import read_folder
 from gessl.data.own.table import Columns, read_pictures
@@ -130,11 +136,6 @@ def test_a_table_names_pictures_labels_splits_and_groups(tmp_path: Path) -> None
 
 def test_hugging_faces_parquet_holds_the_pictures_and_the_classes_names(tmp_path: Path) -> None:
     datasets = {"info": {"features": {"label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}}}
-    import json
-
-    import pyarrow as pa
-    from pyarrow import parquet
-
     images = [{"bytes": png(number), "path": f"{number}.png"} for number in range(3)]
     table = pa.table({"image": images, "label": [0, 1, None]})
     parquet.write_table(table.replace_schema_metadata({"huggingface": json.dumps(datasets)}), tmp_path / "0.parquet")
@@ -142,6 +143,48 @@ def test_hugging_faces_parquet_holds_the_pictures_and_the_classes_names(tmp_path
     assert [picture.label for picture in trove.pictures] == ["cat", "dog", ""]
     assert [picture.data() for picture in trove.pictures] == [png(number) for number in range(3)]
     assert len({picture.name for picture in trove.pictures}) == 3
+
+
+def many(path: Path, pictures: list[bytes | None], group: int) -> Path:
+    images = [{"bytes": data, "path": f"{number}.png"} for number, data in enumerate(pictures)]
+    parquet.write_table(pa.table({"image": images}), path, row_group_size=group)
+    return path
+
+
+@pytest.mark.parametrize("group", [7, 100, 1000])
+def test_pictures_in_parquet_are_read_again_in_any_order(tmp_path: Path, group: int) -> None:
+    pictures = [None if number % 9 == 4 else bytes([number % 256, number // 256]) * 30 for number in range(700)]
+    found = read_pictures(many(tmp_path / "t.parquet", pictures, group), ALL).pictures
+    rng = numpy_generator(0, "order")
+    for row in [*range(700), *rng.permutation(700)[:60].tolist(), 699, 0, 699]:
+        if pictures[row] is not None:
+            assert found[row].data() == pictures[row]
+    with ThreadPoolExecutor(8) as pool:
+        embedded = [row for row in range(700) if pictures[row] is not None]
+        assert list(pool.map(lambda row: found[row].data(), embedded)) == [pictures[row] for row in embedded]
+
+
+def test_pictures_in_parquet_are_not_all_in_memory(tmp_path: Path) -> None:
+    rng, size, count = np.random.default_rng(0), 5_000, 6000
+    path = many(tmp_path / "t.parquet", [rng.bytes(size) for _ in range(count)], 1000)
+    tracemalloc.start()
+    trove = read_pictures(path, ALL)
+    total = sum(len(picture.data()) for picture in trove.pictures)
+    held, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert total == size * count and held <= most < KEPT * size + total / 2
+
+
+def test_parquet_that_changes_meanwhile_is_named(tmp_path: Path) -> None:
+    path = many(tmp_path / "t.parquet", [png(number) for number in range(5)], 5)
+    found = read_pictures(path, ALL).pictures
+    many(path, [png(0), None], 5)
+    for picture in (found[1], found[4]):
+        with pytest.raises(UserError, match=r"t\.parquet: changed while it was read"):
+            picture.data()
+    path.write_bytes(b"PAR1")
+    with pytest.raises(UserError, match=r"t\.parquet: no Parquet file that can be read"):
+        read_pictures(path, ALL)
 
 
 def test_a_parquet_table_of_paths_and_missing_values(tmp_path: Path) -> None:
