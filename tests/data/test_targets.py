@@ -16,7 +16,7 @@ from gessl.data.readers._raw import Picture
 from gessl.data.registry import dataset
 from gessl.errors import UserError
 from tests.data.fixtures import chestx, isic2018, plantae
-from tests.data.fixtures.build import Small, packed, text
+from tests.data.fixtures.build import Small, packed, picture, text
 
 Put = Callable[..., None]
 
@@ -125,3 +125,31 @@ def test_lists_that_contradict_each_other(content: bytes, put: Put) -> None:
     with pytest.raises(UserError, match=r"^data/raw/mine/val\.json: its lists are not as published") as caught:
         open_raw(dataset("mine"))
     assert len(caught.value.args) == 1
+
+
+def test_omniglots_small_sets_are_read_by_their_names(place_files: Callable[..., Path]) -> None:
+    """A character of both sets is one class; one that no list names is passed over."""
+    sets = {"background_small1": ("Greek/character01", "Latin/character01"), "background_small2": ("Latin/character01",
+            "Latin/character02", "Sanskrit/character01")}  # fmt: skip
+    archives = {
+        f"images_{name}.zip": {
+            f"images_{name}/{kind}/{n}{m}.png": picture(10 * n + m, "PNG", "1")
+            for n, kind in enumerate((*kinds, "Latin/character09"))
+            for m in (1, 2)
+        }
+        for name, kinds in sets.items()
+    }
+    lists = {
+        "train": {"background_small1": {"Greek": ["character01"], "Latin": ["character01"]},
+                  "background_small2": {"Latin": ["character01"]}},
+        "val": {"background_small2": {"Latin": ["character02"]}},
+        "test": {"background_small2": {"Sanskrit": ["character01"]}},
+    }  # fmt: skip
+    files = {name: packed(name, members) for name, members in archives.items()}
+    files |= {f"{part}.json": json.dumps(content).encode() for part, content in lists.items()}
+    place_files("mine", "omniglot", files, parts={"train": 6, "val": 2, "test": 2}, classes=4, size=[8, 8])
+    found = {(picture.part, picture.name.split("/", 1)[1].rpartition("/")[0], picture.label) for picture in pictures()}
+    assert found == {
+        ("train", "Greek/character01", 0), ("train", "Latin/character01", 1), ("val", "Latin/character02", 2),
+        ("test", "Sanskrit/character01", 3),
+    }  # fmt: skip
