@@ -40,7 +40,19 @@ def read_folder(folder: Path, *, labelled: bool = True) -> Trove:
         place = folder / name
         trove.pictures.append(Found(name, partial(read_bounded, place, MOST_BYTES), place, label, split))
     _require_sense(folder, trove, labelled=labelled)
+    deeper = sorted({PurePosixPath(picture.name).parent.as_posix() for picture in trove.pictures if _is_deep(picture)})
+    if deeper:
+        trove.notes.append(
+            f"{len(deeper)} folders within class folders are no classes of their own, such as {deeper[0]}; where they"
+            " should be, give a --table"
+        )
     return trove
+
+
+def _is_deep(picture: Found) -> bool:
+    """Whether there are more folders above a picture with a label than its class and perhaps its split."""
+    folders = PurePosixPath(picture.name).parts[:-1]
+    return bool(picture.label) and len(folders) > 1 + (folders[0].lower() in SPLIT_WORDS and bool(picture.split))
 
 
 def _files(folder: Path, trove: Trove) -> Iterator[str]:

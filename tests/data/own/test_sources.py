@@ -68,6 +68,21 @@ def test_a_folder_without_classes_has_no_labels(photos: Callable[..., Path]) -> 
     assert {picture.label for picture in read_folder(nested, labelled=False).pictures} == {""}
 
 
+def test_folders_within_class_folders_are_pointed_out(photos: Callable[..., Path]) -> None:
+    folder = photos({"Greek/alpha": 2, "Greek/beta": 1, "Latin": 2})
+    (note,) = read_folder(folder).notes
+    assert note.startswith("2 folders within class folders are no classes of their own, such as Greek/alpha;")
+    assert not read_folder(folder, labelled=False).notes
+
+
+def test_folders_within_splits_are_classes_and_no_more_is_said(photos: Callable[..., Path]) -> None:
+    photos({"cat": 1, "dog": 1}, "train")
+    folder = photos({"cat": 1, "dog": 1}, "test")
+    assert not read_folder(folder).notes
+    (note,) = read_folder(photos({"dog/may": 1}, "test")).notes
+    assert "test/dog/may" in note
+
+
 def test_unlabelled_pictures_may_stand_next_to_splits(photos: Callable[..., Path]) -> None:
     photos({"cat": 2, "dog": 2}, "train")
     folder = photos({"x": 3}, "unlabeled")
