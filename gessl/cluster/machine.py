@@ -52,5 +52,5 @@ def set_up(efficiency: Efficiency) -> torch.device:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with a fixed workspace
     torch.use_deterministic_algorithms(True)  # takes seconds: it imports the compiler
     torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))  # torchrun's word for the process's number here
-    join("nccl")
+    join("cpu:gloo,cuda:nccl")
     return torch.device("cuda")

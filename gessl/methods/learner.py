@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from gessl.cluster.device import to_device
 from gessl.errors import UserError
 from gessl.methods._guided import Guided
 from gessl.methods.base import Batch, Clock, Method, Seen, Tensors
@@ -107,7 +108,7 @@ class Learner:
     def draw(self, batch: Batch, generator: torch.Generator) -> Batch:
         """The batch with the method's further random draws, on the device of its views."""
         draws = tensors_of(self.method.draw(batch, self._images, generator), f"{type(self.method).__name__}: draw")
-        return batch._replace(draws={name: tensor.to(batch.views.device) for name, tensor in draws.items()})
+        return batch._replace(draws={name: to_device(tensor, batch.views.device) for name, tensor in draws.items()})
 
     def encode(
         self, params: Tensors, buffers: Tensors, batch: Batch, *, exact: bool = False

@@ -33,10 +33,13 @@ def wait() -> None:
 
 
 def anywhere(flag: bool) -> bool:
-    """Whether `flag` is set in any process, the same answer in all of them."""
+    """Whether `flag` is set in any process, the same answer in all of them.
+
+    They tell each other from CPU to CPU, so that nobody waits for a device.
+    """
     if processes() == 1:
         return flag
-    told = torch.tensor(float(flag), device="cuda" if dist.get_backend() == "nccl" else "cpu")
+    told = torch.tensor(float(flag))
     dist.all_reduce(told)
     return told.item() > 0
 
