@@ -85,7 +85,8 @@ bench-methods: env
 
 # on a machine with a GPU, which needs no more than torch, torchvision and pytest (PYTHON: that machine's interpreter)
 gpu-check:
-	"$$PYTHON" -m pytest -o addopts= -q -m gpu tests/bilevel tests/nets tests/methods/test_learner.py tests/data/test_views.py
+	"$$PYTHON" -m pytest -o addopts= -q -m gpu tests/bilevel tests/nets tests/methods/test_learner.py tests/data/test_views.py \
+	  tests/data/test_feed.py
 	"$$PYTHON" -m benchmarks.bilevel
 	"$$PYTHON" -m benchmarks.throughput
 

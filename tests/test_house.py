@@ -102,6 +102,7 @@ for name in ("yaml", "safetensors", "tqdm", "pandas", "pydantic", "hypothesis", 
 import pytest
 import benchmarks.bilevel, benchmarks.throughput
 files = ["tests/bilevel", "tests/nets", "tests/methods/test_learner.py", "tests/data/test_views.py"]
+files += ["tests/data/test_feed.py"]
 sys.exit(pytest.main(["-o", "addopts=", "-m", "gpu", "--collect-only", "-q", *files]))
 """
     environment = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}

@@ -35,6 +35,18 @@ class Efficiency(Settings):
     embed_batch: Annotated[int, Range(ge=1, le=65_536)] = 512
 
 
+def can_read_ahead(device: torch.device) -> bool:
+    """Whether threads can read while the device computes, and take nothing from it.
+
+    On a CPU that needs as many cores again as there are computing threads, of all processes here: threads that wait
+    for each other at the end of each operation lose more to a reader than it gains.
+    """
+    if device.type == "cuda":
+        return True
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores >= 2 * torch.get_num_threads() * int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # torchrun's word
+
+
 def set_up(efficiency: Efficiency) -> torch.device:
     """Choose the device and make computation deterministic.
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
 from gessl.data.pictures import BadPictureError, decode, decoders, fitted
-from gessl.data.views import Drawn, Part, ViewPolicy, Views, draw_views, finish_views
+from gessl.data.views import Drawn, Loaded, Part, ViewPolicy, Views, draw_views, finish_views
 from gessl.errors import UserError
 from gessl.files import open_regular
 
@@ -120,15 +120,19 @@ class EncodedStore:
         list(self._pool.map(cut, range(len(positions))))
         return results
 
-    def views(
+    @property
+    def slow(self) -> bool:
+        """Yes: a millisecond or more per picture."""
+        return True
+
+    def load(
         self,
         positions: NDArray[np.int64],
         policies: tuple[ViewPolicy, ...],
         generators: Sequence[torch.Generator],
-        device: torch.device,
         part: Part | None = None,
-    ) -> list[Views]:
-        """Views of the pictures at `positions`, as `gessl.data.stores.Store` has it."""
+    ) -> Loaded:
+        """What the views of the pictures at `positions` are made of, as `gessl.data.stores.Store` has it."""
         columns = self._columns[positions]
         sizes = torch.from_numpy(np.stack([columns["height"], columns["width"]], 1))
         drawn = [draw_views(policies, len(positions), sizes, generator) for generator in generators]
@@ -140,10 +144,18 @@ class EncodedStore:
             [self._size_of(each, small=group is each.crops) for each, group in groups],
         )
         of_one = len(groups) // len(drawn)  # full views, or those and small crops
-        return [
-            finish_views(cut[place * of_one : (place + 1) * of_one], each, device, part)
-            for place, each in enumerate(drawn)
-        ]
+
+        def make(pictures: Sequence[Tensor]) -> list[Views]:
+            return [
+                finish_views(pictures[place * of_one : (place + 1) * of_one], each, part)
+                for place, each in enumerate(drawn)
+            ]
+
+        return Loaded(positions, cut, make)
+
+    def close(self) -> None:
+        """As of `gessl.data.stores.Store`; waits for the pictures that are being decoded."""
+        self._pool.shutdown(cancel_futures=True)
 
     def _size_of(self, drawn: Drawn, *, small: bool) -> tuple[int, int]:
         return (drawn.size, drawn.size) if small and drawn.size else self.shape[2:]

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -88,7 +87,7 @@ def _views(
     """One draw of each policy, uint8 [n, C, h, w] each."""
     if not policies:
         return []
-    (made,) = store.views(positions, policies, [generator(0, "show", key)], torch.device("cpu"))
+    (made,) = store.load(positions, policies, [generator(0, "show", key)]).views()
     return [_bytes(view) for group in (made.views, made.crops) if group is not None for view in group]
 
 

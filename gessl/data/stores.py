@@ -11,10 +11,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch import Tensor
 
 from gessl.data.arrays import BLOB, is_encoded, open_images, read_card, read_columns
 from gessl.data.node_cache import node_copy
-from gessl.data.views import Part, ViewPolicy, Views, make_views
+from gessl.data.views import Loaded, Part, ViewPolicy, Views, make_views
 from gessl.errors import UserError
 from gessl.layout import data_dir
 
@@ -44,22 +45,30 @@ class Store(Images, Protocol):
     def resized(self, channels: int, size: tuple[int, int]) -> Images:
         """The images in another size; grey ones as colour, if asked."""
 
-    def views(
+    @property
+    def slow(self) -> bool:
+        """Whether it takes long to read a mini-batch, so that threads should do it ahead (`gessl.data.feed`)."""
+
+    def load(
         self,
         positions: NDArray[np.int64],
         policies: tuple[ViewPolicy, ...],
         generators: Sequence[torch.Generator],
-        device: torch.device,
         part: Part | None = None,
-    ) -> list[Views]:
-        """Draw one view per policy of every image, for each of `generators`.
+    ) -> Loaded:
+        """Read what it takes to draw one view per policy of every image, for each of `generators`.
 
         Args:
             positions: of the images of a mini-batch, `[N]`.
             policies, part: as of `gessl.data.views.make_views`. Only the images of `part` are read.
             generators: each determines a set of views.
-            device: where the views are made.
+
+        Raises:
+            UserError: a picture is damaged.
         """
+
+    def close(self) -> None:
+        """End its threads, at once; nothing can be loaded any more."""
 
 
 class ArrayStore:
@@ -94,18 +103,29 @@ class ArrayStore:
             resized[start : start + BLOCK] = block.byte().expand(-1, channels, -1, -1).numpy()
         return resized
 
-    def views(
+    @property
+    def slow(self) -> bool:
+        """No: to copy a mini-batch out of an array takes about as long as to hand it from thread to thread."""
+        return False
+
+    def load(
         self,
         positions: NDArray[np.int64],
         policies: tuple[ViewPolicy, ...],
         generators: Sequence[torch.Generator],
-        device: torch.device,
         part: Part | None = None,
-    ) -> list[Views]:
+    ) -> Loaded:
         """As of `Store`."""
         own = positions if part is None else positions[part.rows.numpy()]
-        images = torch.from_numpy(np.ascontiguousarray(self.images[own])).to(device, non_blocking=True)
-        return [make_views(images, policies, generator, part) for generator in generators]
+        images = torch.from_numpy(np.ascontiguousarray(self.images[own]))
+
+        def make(pictures: Sequence[Tensor]) -> list[Views]:
+            return [make_views(pictures[0], policies, generator, part) for generator in generators]
+
+        return Loaded(positions, [images], make)
+
+    def close(self) -> None:
+        """As of `Store`: there are none."""
 
 
 def open_store(dataset: str) -> Store:

@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -75,12 +76,12 @@ def lead(run_id: str, science: Science, efficiency: Efficiency, notice: Notice, 
         work, owner = work_dir(run_id), owner_of(run_id, science)
         checkpoint = load_checkpoint(work, owner, device)
         wait()  # until the others have read it, too
-        run = Run(science, device, checkpoint, compiled=efficiency.compile)
-        _try_out(run)
-        step.notes |= {"resumed_from_step": run.step, "processes": processes(), "compiled": efficiency.compile}
-        step.notes |= run.store.facts
-        train(run, owner, work, efficiency, told=lambda: notice.given, before_write=lease.require)
-        publish(run, step, work, described)
+        with closing(Run(science, device, checkpoint, compiled=efficiency.compile)) as run:
+            _try_out(run)
+            step.notes |= {"resumed_from_step": run.step, "processes": processes(), "compiled": efficiency.compile}
+            step.notes |= run.store.facts
+            train(run, owner, work, efficiency, told=lambda: notice.given, before_write=lease.require)
+            publish(run, step, work, described)
         lease.require()
     lease.require()
     (work / POINTER).unlink()  # first: nobody may go on from a checkpoint whose metrics are gone already
@@ -114,12 +115,12 @@ def follow(run_id: str, science: Science, device: torch.device, notice: Notice) 
     """Another process of the same run: every step of it, nothing written."""
     checkpoint = load_checkpoint(work_dir(run_id), owner_of(run_id, science), device)
     wait()
-    run = Run(science, device, checkpoint)
-    _try_out(run)
-    while run.step < science.train.steps:
-        run.advance(None)
-        if anywhere(bool(notice.given)) and run.step < science.train.steps:
-            raise stopped(run_id, run, notice.given)
+    with closing(Run(science, device, checkpoint)) as run:
+        _try_out(run)
+        while run.step < science.train.steps:
+            run.advance(None)
+            if anywhere(bool(notice.given)) and run.step < science.train.steps:
+                raise stopped(run_id, run, notice.given)
 
 
 def stopped(run_id: str, run: Run, by: str) -> Unfinished:

@@ -1,6 +1,8 @@
 """One pretraining run in memory: what an outer step is, and the state between two of them."""
 
 import copy
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -8,10 +10,13 @@ import torch
 from gessl.bilevel.field import halves
 from gessl.bilevel.inner import initial_rates, split_rates
 from gessl.bilevel.vectors import norm
+from gessl.cluster.device import moment, to_device
+from gessl.cluster.machine import can_read_ahead
 from gessl.data.arrays import read_card, train_positions
+from gessl.data.feed import Feed
 from gessl.data.order import Order
 from gessl.data.stores import open_store
-from gessl.data.views import Part
+from gessl.data.views import Loaded, Part
 from gessl.methods._guided import Guided
 from gessl.methods.base import Batch, Clock
 from gessl.methods.learner import Learner, Variables, channels_last, seeded_init
@@ -26,6 +31,13 @@ from gessl.training.settings import Science
 from gessl.training.step import outer_gradient
 from gessl.training.trial import Trial, try_out
 
+STEPS_AHEAD = 2
+"""How many steps' pictures are read ahead, so that one slow read is made up for.
+
+A step of M tasks of N images takes M · N · 3 · side² bytes for each view, on the device or in memory before that: 77 MB
+for two views of 256 images of 224 pixels.
+"""
+
 
 class Run:
     """One pretraining run in memory: data, learner, variables, optimiser, and the step it has reached.
@@ -37,6 +49,7 @@ class Run:
         self, science: Science, device: torch.device, checkpoint: Checkpoint | None = None, *, compiled: bool = False
     ) -> None:
         self.science, self.device = science, device
+        self._now = partial(moment, device)
         card = read_card(science.dataset)
         self.store = open_store(science.dataset)
         self._order = Order(train_positions(science.dataset), science.seed, science.train.batch)
@@ -65,6 +78,19 @@ class Run:
         if checkpoint:
             self.optimizer.restore(checkpoint.optimizer)
             self.step = checkpoint.step
+        self._feed = self._fed()
+
+    def _fed(self) -> Feed:
+        """The mini-batches of the steps that are left."""
+        tasks, ahead = self.tasks_per_step, self.store.slow and can_read_ahead(self.device)
+        return Feed(
+            lambda number: self._loading(*divmod(number, tasks)),
+            self.step * tasks,
+            self.science.train.steps * tasks,
+            ahead=STEPS_AHEAD * tasks if ahead else 0,
+            device=self.device,
+            now=self._now,
+        )
 
     def _fresh(self) -> Variables:
         variables, gessl = self.learner.init(), self.science.gessl
@@ -82,15 +108,24 @@ class Run:
 
         Where processes share the mini-batch, each makes the views of its own images, and all of them only if `whole`.
         """
-        science = self.science
+        return self._drawn(step, task, self._loading(step, task, whole=whole)().moved(self.device))
+
+    def _loading(self, step: int, task: int, *, whole: bool = False) -> Callable[[], Loaded]:
+        """What reads the pictures of a task, in any thread."""
         positions = self._order.positions(step * self.tasks_per_step + task)
-        index = torch.from_numpy(np.searchsorted(self._order.train, positions)).to(self.device, non_blocking=True)
-        sets = range(science.gessl.view_sets if science.gessl else 1)
-        views, draws = (
-            [generator(science.seed, purpose, step, task, s) for s in sets] for purpose in ("views", "draws")
-        )
-        made = self.store.views(positions, science.policies, views, self.device, None if whole else self._part())
-        return [self.learner.draw(Batch(*each, index=index), drawn) for each, drawn in zip(made, draws, strict=True)]
+        generators, part = self._generators("views", step, task), None if whole else self._part()
+        return lambda: self.store.load(positions, self.science.policies, generators, part)
+
+    def _drawn(self, step: int, task: int, loaded: Loaded) -> list[Batch]:
+        """The sets of views of a task whose pictures are on the device."""
+        index = to_device(torch.from_numpy(np.searchsorted(self._order.train, loaded.positions)), self.device)
+        draws = self._generators("draws", step, task)
+        return [self.learner.draw(Batch(*v, index=index), d) for v, d in zip(loaded.views(), draws, strict=True)]
+
+    def _generators(self, purpose: str, step: int, task: int) -> list[torch.Generator]:
+        """One for each set of views of a task."""
+        sets = range(self.science.gessl.view_sets if self.science.gessl else 1)
+        return [generator(self.science.seed, purpose, step, task, s) for s in sets]
 
     def _part(self) -> Part | None:
         """The images of a mini-batch that this process passes through the network; None for all of them."""
@@ -114,7 +149,7 @@ class Run:
     def advance(self, metrics: Metrics | None) -> None:
         """One outer step, told to `metrics` if this process keeps any."""
         science, step = self.science, self.step
-        tasks = [self.task(step, task) for task in range(self.tasks_per_step)]
+        tasks = [self._drawn(step, task, self._feed.take()) for task in range(self.tasks_per_step)]
         outer = outer_gradient(self.learner, self.variables, tasks, science.gessl)
         lr = learning_rate(step, science.train)
         self.optimizer.step(outer.gradient, lr)
@@ -128,6 +163,11 @@ class Run:
         logs = {**outer.logs, "grad_norm": norm(outer.gradient)}
         features = outer.seen[0].outputs["h"].flatten(0, 1)
         metrics.add({"step": step, "images": images, "lr": lr}, logs, features, (outer.losses, outer.norms))
+
+    def close(self) -> None:
+        """End its threads."""
+        self.store.close()
+        self._feed.close()
 
     def trained(self) -> Encoder:
         """A copy of the encoder as it is now, on the CPU, in eval mode; the run can go on."""

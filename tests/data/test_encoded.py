@@ -2,7 +2,9 @@
 
 import io
 import os
+import threading
 from collections.abc import Callable
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +26,6 @@ from tests.support.photos import encoded, photo
 from tests.support.policies import shipped
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")  # of torchvision
-CPU = torch.device("cpu")
 MULTI = (ViewPolicy(flip=0.5), ViewPolicy(crop_scale=(0.3, 1.0)), ViewPolicy(crop_scale=(0.05, 0.3), size=10))
 TURNED = Image.Exif()
 TURNED[274] = 6
@@ -137,7 +138,7 @@ def test_views_of_pictures_of_one_size_are_those_of_an_array(open_store: Open, n
     whole = tuple(replace(policy, crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip=0.5) for policy in shipped()[name])
     positions = np.array([5, 3, 9])
     ours, theirs = (
-        store.views(positions, whole, [seeded(1), seeded(2)], CPU)
+        store.load(positions, whole, [seeded(1), seeded(2)]).views()
         for store in (open_store(files, (24, 24)), ArrayStore(images))
     )
     for one, other in zip(ours, theirs, strict=True):
@@ -148,7 +149,7 @@ def test_views_of_pictures_of_one_size_are_those_of_an_array(open_store: Open, n
 
 def test_views_are_cut_where_the_boxes_say_and_flipped(open_store: Open) -> None:
     files = [encoded(picture) for picture in photos(5)]
-    (drawn,) = open_store(files).views(np.arange(5), MULTI, [seeded()], CPU)
+    (drawn,) = open_store(files).load(np.arange(5), MULTI, [seeded()]).views()
     assert drawn.views.shape == (2, 5, 3, 20, 24)
     assert drawn.crops is not None and drawn.crops.shape == (1, 5, 3, 10, 10)
     assert drawn.flips[0].any() and not drawn.flips[0].all()
@@ -170,7 +171,7 @@ def test_the_number_of_threads_changes_no_bit(open_store: Open) -> None:
             store = open_store(files)
             torch.set_num_threads(before)
             assert store._pool._max_workers == threads
-            (drawn,) = store.views(np.arange(9), MULTI, [seeded()], CPU)
+            (drawn,) = store.load(np.arange(9), MULTI, [seeded()]).views()
             found.append((drawn.views, drawn.crops, torch.from_numpy(store[np.arange(9)])))
     finally:
         torch.set_num_threads(before)
@@ -178,20 +179,41 @@ def test_the_number_of_threads_changes_no_bit(open_store: Open) -> None:
         assert torch.equal(one, other)
 
 
+def test_a_closed_store_ends_its_threads_within_a_picture(open_store: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, read, calls = open_store([encoded(picture) for picture in photos(3)]), os.pread, []
+    started, go = threading.Event(), threading.Event()
+
+    def slow(file: int, length: int, start: int) -> bytes:
+        calls.append(start)
+        started.set()
+        assert go.wait(30)
+        return read(file, length, start)
+
+    monkeypatch.setattr(os, "pread", slow)
+    reader = ThreadPoolExecutor(1)
+    loading = reader.submit(store.load, np.zeros(200, np.int64), MULTI, [seeded()])
+    assert started.wait(30)
+    threading.Timer(0.05, go.set).start()
+    store.close()
+    assert len(calls) <= store._pool._max_workers
+    assert isinstance(loading.exception(30), CancelledError | RuntimeError)  # or it was still asking for more
+    reader.shutdown()
+
+
 def test_a_picture_is_read_once_for_all_of_its_views(open_store: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     store, read, calls = open_store([encoded(picture) for picture in photos(6)]), os.pread, []
     monkeypatch.setattr(os, "pread", lambda file, length, start: calls.append(start) or read(file, length, start))
-    store.views(np.array([4, 1, 2]), MULTI, [seeded(1), seeded(2)], CPU)
+    store.load(np.array([4, 1, 2]), MULTI, [seeded(1), seeded(2)]).views()
     assert len(calls) == 3
 
 
 def test_a_part_has_the_views_that_it_has_in_the_whole(open_store: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     store = open_store([encoded(picture) for picture in photos(8)])
     positions, rows = np.array([7, 0, 3, 2, 5]), torch.tensor([1, 4])
-    (whole,) = store.views(positions, MULTI, [seeded()], CPU)
+    (whole,) = store.load(positions, MULTI, [seeded()]).views()
     read, calls = os.pread, []
     monkeypatch.setattr(os, "pread", lambda file, length, start: calls.append(start) or read(file, length, start))
-    (part,) = store.views(positions, MULTI, [seeded()], CPU, Part(rows, 5))
+    (part,) = store.load(positions, MULTI, [seeded()], Part(rows, 5)).views()
     assert len(calls) == 2
     assert torch.equal(part.boxes, whole.boxes) and torch.equal(part.flips, whole.flips)
     for ours, theirs in ((part.views, whole.views), (part.crops, whole.crops)):
@@ -209,13 +231,13 @@ def test_damaged_pictures_are_named(open_store: Open) -> None:
         (good + other[: len(other) // 2], "is cut short"),
     ):
         blob.write_bytes(content)
-        for use in (lambda: store[np.arange(2)], lambda: store.views(np.arange(2), MULTI, [seeded()], CPU)):
+        for use in (lambda: store[np.arange(2)], lambda: store.load(np.arange(2), MULTI, [seeded()]).views()):
             with pytest.raises(UserError, match=f"^picture 1: {why}"):
                 use()
     blob.write_bytes(good + other)
     store._columns["height"][1] += 1
     with pytest.raises(UserError, match=r"^picture 1: is of \(\d+, \d+\) pixels, where its header says"):
-        store.views(np.arange(2), MULTI, [seeded()], CPU)
+        store.load(np.arange(2), MULTI, [seeded()]).views()
 
 
 def test_columns_that_no_data_set_has_are_refused(tmp_path: Path) -> None:

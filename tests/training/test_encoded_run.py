@@ -3,6 +3,8 @@
 import os
 import random
 import shutil
+import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from torchvision.transforms import v2
 
 from gessl.cli import main
 from gessl.data.arrays import read_card, read_columns, read_index
+from gessl.data.encoded import EncodedStore
 from gessl.data.views import ViewPolicy
 from gessl.grid.cells import PlannedScience
 from gessl.grid.experiment import Experiment
@@ -25,7 +28,7 @@ from gessl.records.record import read_record
 from gessl.records.step import Step
 from gessl.tables.metrics import read_metrics
 from gessl.tables.scores import read_scores
-from gessl.training.run import Run
+from gessl.training.run import STEPS_AHEAD, Run
 from tests.conftest import SMALL, copy_project
 from tests.support.photos import encoded, photo
 from tests.training.test_pretrain import pretrain_and_die, result_hashes
@@ -84,12 +87,22 @@ def test_a_folder_of_photographs_of_many_sizes_is_kept_as_it_is(project: Path, p
             assert found.size == (column["width"], column["height"])
 
 
+def read_ahead(monkeypatch: pytest.MonkeyPatch, ahead: bool) -> None:
+    """Whatever the number of cores here."""
+    monkeypatch.setattr("gessl.training.run.can_read_ahead", lambda device: ahead)
+
+
 @pytest.mark.parametrize("variant", ["base", "gessl"])
-def test_a_killed_run_on_photographs_ends_in_the_same_bits(project: Path, variant: str) -> None:
+def test_a_killed_run_on_photographs_ends_in_the_same_bits(
+    project: Path, variant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In those of a run that reads nothing ahead, too."""
     run = cell_of(variant).id
+    read_ahead(monkeypatch, False)
     assert main(["pretrain", run]) == 0
     whole, folder = result_hashes(run), Path("results/runs") / run
     shutil.rmtree(folder)
+    read_ahead(monkeypatch, True)
     for at_step in sorted(random.Random(run).sample(range(2, 14), 2)):
         pretrain_and_die(run, at_step)
     assert main(["pretrain", run]) == 0
@@ -119,6 +132,50 @@ def test_every_view_shows_a_box_of_its_original(project: Path, photographed: Pat
         assert torch.equal(batch.views[number, row], view.flip(2) if batch.flips[number, row] else view)
 
 
+@pytest.mark.parametrize("variant", ["base", "gessl"])
+def test_reading_ahead_changes_no_bit(project: Path, variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the number of threads that read, and of steps ahead; over an epoch's end, too."""
+    science, before, found = cell_of(variant).science, torch.get_num_threads(), []
+    for ahead, steps, threads in ((False, 0, 1), (True, 1, 1), (True, 2, 3), (True, 50, 2)):
+        read_ahead(monkeypatch, ahead)
+        monkeypatch.setattr("gessl.training.run.STEPS_AHEAD", steps)
+        torch.set_num_threads(threads)
+        run = Run(science, CPU)
+        torch.set_num_threads(before)
+        for _ in range(8):
+            run.advance(None)
+        found.append({**run.variables.params, **run.variables.buffers})
+        run.close()
+    assert run._order.batches < 8
+    for other in found[1:]:
+        assert all(torch.equal(other[name], tensor) for name, tensor in found[0].items())
+
+
+def test_a_damaged_picture_ends_the_run_in_one_line(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same one whether it is met ahead or not, and no thread goes on."""
+    cell, lines = cell_of("base"), []
+    row = int(Run(cell.science, CPU)._order.positions(3)[5])  # of the fourth step
+    read = EncodedStore._read
+
+    def broken(store: EncodedStore, picture: int, use: Callable) -> object:
+        if picture == row:
+            raise store._blame(row, "is cut short")
+        return read(store, picture, use)
+
+    monkeypatch.setattr(EncodedStore, "_read", broken)
+    for ahead in (False, True):
+        read_ahead(monkeypatch, ahead)
+        before = set(threading.enumerate())
+        assert main(["pretrain", cell.id]) == 2
+        left = {each.name for each in set(threading.enumerate()) - before}
+        assert not any(name.startswith(("feed", "ThreadPool")) for name in left)
+        lines.append(capsys.readouterr().err.splitlines()[-1])
+    assert f"picture {row} (line {row + 2} of index.csv): is cut short; get its file again" in lines[0]
+    assert lines[0] == lines[1]
+
+
 class CountedReads:
     """`os.pread`, counted."""
 
@@ -143,7 +200,14 @@ def test_processes_read_their_own_pictures_only(project: Path, monkeypatch: pyte
             read = CountedReads()
             patch.setattr(os, "pread", read)
             (part,) = run.task(0, 0)
-        assert read.calls == 4
+            assert read.calls == 4
+            read_ahead(patch, True)
+            fed = Run(science, CPU)
+            fed._feed.take()
+            for begun in fed._feed._begun:
+                begun.result()
+            fed.close()
+            assert read.calls == 4 * (2 + STEPS_AHEAD)
         joined += part.views.nan_to_num(0.0)
     assert torch.equal(joined, whole.views)
 

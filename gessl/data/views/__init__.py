@@ -7,12 +7,15 @@ with bicubic interpolation or blur with Pillow's or OpenCV's Gaussian of another
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from gessl.cluster.device import to_device
 from gessl.data.views import ops
 from gessl.data.views.parameters import (
     NEUTRAL,
@@ -26,7 +29,9 @@ from gessl.data.views.parameters import (
 )
 from gessl.data.views.policy import ViewPolicy
 
-__all__ = ["Drawn", "Part", "ViewPolicy", "Views", "apply_parameters", "draw_views", "finish_views", "make_views"]
+__all__ = [
+    "Drawn", "Loaded", "Part", "ViewPolicy", "Views", "apply_parameters", "draw_views", "finish_views", "make_views",
+]  # fmt: skip
 
 _JITTER = (ops.brightness, ops.contrast, ops.saturation, ops.hue)
 
@@ -45,6 +50,28 @@ class Views(NamedTuple):
     crops: Tensor | None
     boxes: Tensor
     flips: Tensor
+
+
+class Loaded(NamedTuple):
+    """What was read of the images of a mini-batch, before there are views of them.
+
+    Attributes:
+        positions: of all images of the mini-batch, `[N]`.
+        pictures: uint8, on one device.
+        make: makes the views of them there, a set for each generator that they were loaded for; to be called once.
+    """
+
+    positions: NDArray[np.int64]
+    pictures: Sequence[Tensor]
+    make: Callable[[Sequence[Tensor]], list[Views]]
+
+    def moved(self, device: torch.device) -> "Loaded":
+        """The same on another device; does not wait for it."""
+        return self._replace(pictures=[to_device(each, device) for each in self.pictures])
+
+    def views(self) -> list[Views]:
+        """The views."""
+        return self.make(self.pictures)
 
 
 class Part(NamedTuple):
@@ -71,7 +98,7 @@ class Drawn(NamedTuple):
         """Boxes and flips, as of `Views`."""
         each = [*self.views, *self.crops]
         every, shape = concatenate(each), (len(each), len(each[0].flip))
-        return _to(every.box, device).unflatten(0, shape), _to(every.flip, device).unflatten(0, shape)
+        return to_device(every.box, device).unflatten(0, shape), to_device(every.flip, device).unflatten(0, shape)
 
 
 def draw_views(policies: tuple[ViewPolicy, ...], count: int, size: Sizes, generator: torch.Generator) -> Drawn:
@@ -124,19 +151,18 @@ def _apply_each(images: Tensor, drawn: list[ViewParameters], part: Part | None, 
     return _placed(views.unflatten(0, (len(drawn), len(images))), part)
 
 
-def finish_views(cut: Sequence[Tensor], drawn: Drawn, device: torch.device, part: Part | None = None) -> Views:
+def finish_views(cut: Sequence[Tensor], drawn: Drawn, part: Part | None = None) -> Views:
     """The views of images of which the boxes have been cut out and resized already (`gessl.data.stores`).
 
     Args:
-        cut: uint8 `[V, N, C, H, W]`, and `[v, N, C, h, w]` where small crops were drawn, on the CPU.
+        cut: uint8 `[V, N, C, H, W]`, and `[v, N, C, h, w]` where small crops were drawn, on any device.
         drawn: for them, or for the whole mini-batch.
-        device: where to make the views.
         part: as of `make_views`.
     """
-    made = []
+    made, device = [], cut[0].device
     for images, each in zip(cut, (drawn.views, drawn.crops), strict=False):
         parameters = _together(each, part)
-        there = _to(images.flatten(0, 1), device)
+        there = images.flatten(0, 1)
         flipped = torch.where(_mask(parameters.flip, device), there.flip(3), there)
         views = _coloured(flipped.float().div_(255), parameters)
         made.append(_placed(views.unflatten(0, images.shape[:2]), part))
@@ -153,7 +179,7 @@ def _placed(views: Tensor, part: Part | None) -> Tensor:
     if part is None:
         return views
     whole = views.new_full((len(views), part.of, *views.shape[2:]), math.nan)
-    return whole.index_copy_(1, _to(part.rows, views.device), views)
+    return whole.index_copy_(1, to_device(part.rows, views.device), views)
 
 
 def apply_parameters(images: Tensor, parameters: ViewParameters, size: int | None = None) -> Tensor:
@@ -170,7 +196,7 @@ def apply_parameters(images: Tensor, parameters: ViewParameters, size: int | Non
         float32 `[B, C, H, W]` in [0, 1], or `[B, C, size, size]`.
     """
     device = images.device
-    box, flip = _to(parameters.box, device), _to(parameters.flip, device)
+    box, flip = to_device(parameters.box, device), to_device(parameters.flip, device)
     if size is None:  # always enlarged, which needs no resampling matrices
         views = ops.resized_crop(images, box, flip)
     else:
@@ -185,7 +211,7 @@ def _coloured(views: Tensor, parameters: ViewParameters) -> Tensor:
     if colour and parameters.gray.any():
         views = torch.where(_mask(parameters.gray, device), ops.grayscale(views), views)
     if parameters.sigma.any():
-        views = ops.blur(views, _to(blur_kernels(parameters.sigma, blur_width(views.shape[2:])), device))
+        views = ops.blur(views, to_device(blur_kernels(parameters.sigma, blur_width(views.shape[2:])), device))
     if parameters.solarize.any():
         views = torch.where(_mask(parameters.solarize, device), ops.solarize(views), views)
     return views
@@ -210,18 +236,11 @@ def _jitter(views: Tensor, parameters: ViewParameters) -> None:
     rows = torch.cat([rows for _, rows in groups])
     factors = torch.cat([parameters.factors[rows, kind] for kind, rows in groups])
     sizes = [len(rows) for _, rows in groups]
-    rows_there = _to(rows, views.device).split_with_sizes(sizes)
-    factors_there = _to(factors, views.device).view(-1, 1, 1, 1).split_with_sizes(sizes)
+    rows_there = to_device(rows, views.device).split_with_sizes(sizes)
+    factors_there = to_device(factors, views.device).view(-1, 1, 1, 1).split_with_sizes(sizes)
     for (kind, _), chosen, factor in zip(groups, rows_there, factors_there, strict=True):
         views.index_copy_(0, chosen, _JITTER[kind](views.index_select(0, chosen), factor))
 
 
 def _mask(flags: Tensor, device: torch.device) -> Tensor:
-    return _to(flags, device).view(-1, 1, 1, 1)
-
-
-def _to(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy a CPU tensor to the device without waiting: from pinned memory, as a copy from elsewhere would wait."""
-    if device.type == "cuda":
-        tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
+    return to_device(flags, device).view(-1, 1, 1, 1)
