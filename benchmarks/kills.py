@@ -41,7 +41,7 @@ from gessl.training import pretrain  # noqa: F401 (imported before the processes
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = Path("config/config.yaml")
-CLOCKS = ("seconds", "images_per_second")
+CLOCKS = ("seconds", "images_per_second", "data_wait")
 FORK = multiprocessing.get_context("fork")
 
 

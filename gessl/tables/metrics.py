@@ -9,7 +9,8 @@ from typing import Any
 from gessl.files import TABLE_BYTES, atomic_text, open_regular, parse_json, read_bounded
 
 METRICS = "metrics.jsonl"
-CLOCKS = frozenset({"seconds", "images_per_second"})
+DATA_WAIT = "data_wait"  # the share of its time that a step waited for data
+CLOCKS = frozenset({"seconds", "images_per_second", DATA_WAIT})
 """Columns that are measured, and so never the same twice."""
 TAIL = 4096  # bytes: more than a row
 

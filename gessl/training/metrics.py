@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from gessl.cluster.device import Moment, seconds_between
 from gessl.methods.base import Tensors
-from gessl.tables.metrics import append_rows, keep_rows
+from gessl.tables.metrics import DATA_WAIT, append_rows, keep_rows
 from gessl.training.diagnostics import effective_rank, feature_covariance, feature_std
 
 
@@ -20,6 +21,19 @@ class Broken(NamedTuple):
     step: int
     losses: list[list[float]]
     norms: list[float]
+
+
+class StepTime(NamedTuple):
+    """When a step began and ended, and between which moments it waited for data."""
+
+    began: Moment
+    waits: list[tuple[Moment, Moment]]
+    ended: Moment
+
+    def data_wait(self) -> float:
+        """The share of its time that it waited, in [0, 1]; all of it must have passed."""
+        whole = seconds_between(self.began, self.ended)
+        return min(1.0, sum(seconds_between(*wait) for wait in self.waits) / whole) if whole else 0.0
 
 
 class Metrics:
@@ -40,9 +54,12 @@ class Metrics:
         self._scalars: list[Tensors] = []
         self._covariances: list[Tensor] = []
         self._tasks: list[tuple[Tensor, Tensor]] = []
+        self._times: list[StepTime] = []
         self._since = time.perf_counter()
 
-    def add(self, row: dict[str, Any], scalars: Tensors, features: Tensor, tasks: tuple[Tensor, Tensor]) -> None:
+    def add(
+        self, row: dict[str, Any], scalars: Tensors, features: Tensor, tasks: tuple[Tensor, Tensor], timed: StepTime
+    ) -> None:
         """One step: `row` holds `step`, `images` (drawn so far) and `lr`; the rest stays on the device.
 
         `tasks` are the tasks' losses along their paths `[M, ·]` and gradient norms `[M]`, read if the step is broken.
@@ -51,6 +68,7 @@ class Metrics:
         self._scalars.append(scalars)
         self._covariances.append(feature_covariance(features))
         self._tasks.append(tasks)
+        self._times.append(timed)
 
     def flush(self) -> Broken | None:
         """Write the waiting rows; the first step whose loss or gradient is not finite, if any (its row is last)."""
@@ -69,6 +87,7 @@ class Metrics:
             scalars = {name: column[index] for name, column in values.items()}
             row["seconds"] = round(self._seconds + elapsed * (index + 1) / len(self._rows), 4)
             row["images_per_second"] = round(images / elapsed, 1)
+            row[DATA_WAIT] = round(self._times[index].data_wait(), 4)
             row |= {name: value if math.isfinite(value) else None for name, value in scalars.items()}
             self._see(row)
             rows.append(row)
@@ -78,5 +97,5 @@ class Metrics:
                 break
         append_rows(self._path, rows)
         self._seconds, self._since, self._images = self._seconds + elapsed, now, self._rows[-1]["images"]
-        self._rows, self._scalars, self._covariances, self._tasks = [], [], [], []
+        self._rows, self._scalars, self._covariances, self._tasks, self._times = [], [], [], [], []
         return broken

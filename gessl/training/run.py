@@ -25,7 +25,7 @@ from gessl.nets.parallel import processes, share
 from gessl.optimizer import Optimizer
 from gessl.rng import generator
 from gessl.training.checkpoint import Checkpoint
-from gessl.training.metrics import Metrics
+from gessl.training.metrics import Metrics, StepTime
 from gessl.training.schedule import learning_rate
 from gessl.training.settings import Science
 from gessl.training.step import outer_gradient
@@ -148,7 +148,7 @@ class Run:
 
     def advance(self, metrics: Metrics | None) -> None:
         """One outer step, told to `metrics` if this process keeps any."""
-        science, step = self.science, self.step
+        science, step, began = self.science, self.step, self._now()
         tasks = [self._drawn(step, task, self._feed.take()) for task in range(self.tasks_per_step)]
         outer = outer_gradient(self.learner, self.variables, tasks, science.gessl)
         lr = learning_rate(step, science.train)
@@ -157,12 +157,13 @@ class Run:
         clock = Clock(self.step, science.train.steps, self._epoch)
         state = self.learner.commit(self.variables.state, self.variables.params, outer.seen, clock)
         self.variables = self.variables._replace(buffers=outer.buffers, state=state)
+        timed = StepTime(began, self._feed.waits(), self._now())
         if metrics is None:
             return
         images = self.step * self.tasks_per_step * science.train.batch
         logs = {**outer.logs, "grad_norm": norm(outer.gradient)}
         features = outer.seen[0].outputs["h"].flatten(0, 1)
-        metrics.add({"step": step, "images": images, "lr": lr}, logs, features, (outer.losses, outer.norms))
+        metrics.add({"step": step, "images": images, "lr": lr}, logs, features, (outer.losses, outer.norms), timed)
 
     def close(self) -> None:
         """End its threads."""

@@ -184,13 +184,13 @@ def test_json_is_told_by_field(pair: Callable[[str], Pair]) -> None:
     assert gap.what == "8 bytes -> 7 bytes"
 
 
-METRICS = '{"step": 0, "loss": 1.5, "seconds": 0.25, "images_per_second": 100.0}\n'
+METRICS = '{"step": 0, "loss": 1.5, "seconds": 0.25, "images_per_second": 100.0, "data_wait": 0.125}\n'
 
 
 @pytest.mark.parametrize(
     ("new", "parts"),
     [
-        (METRICS.replace("0.25", "1e-05").replace("100.0", "7"), []),
+        (METRICS.replace("0.25", "1e-05").replace("100.0", "7").replace("0.125", "1.0"), []),
         (METRICS.replace("1.5", "2.5").replace("0.25", "9.0"), ["loss"]),
         (METRICS.replace('"loss": 1.5', '"loss": 9.0, "loss": 1.5'), [""]),  # which readers take for the same
         (METRICS.replace('"loss": 1.5, ', ""), ["loss"]),

@@ -109,7 +109,10 @@ def test_the_same_code_gives_the_same_bits(home: Path) -> None:
     assert second.startswith(f"with the code of commit {git(home, 'rev-parse', 'HEAD')[:12]}, the present environment")
     assert second.endswith(" installed files are as they were installed")
     assert f"same: {run_dir(run)}/model.safetensors" in lines
-    assert f"same but for clocks: {run_dir(run)}/metrics.jsonl (not compared: images_per_second, seconds)" in lines
+    assert (
+        f"same but for clocks: {run_dir(run)}/metrics.jsonl (not compared: data_wait, images_per_second, seconds)"
+        in lines
+    )
     assert "3/3" in replayed.stderr, "its progress is shown"
     assert sha256_file(run_dir(run) / "encoder.safetensors") == weights
     assert git(home, "status", "--porcelain") == state

@@ -9,7 +9,7 @@ from typing import Any
 from gessl.files import sha256_file
 from gessl.records.record import parse_record
 
-CLOCKS = {"seconds", "images_per_second"}  # of a row of the metrics, or of a table of the report
+CLOCKS = {"seconds", "images_per_second", "data_wait"}  # of a row of the metrics, or of a table of the report
 SCIENCE = ("schema", "step", "name", "config", "seed", "environment")  # of a record, besides inputs and outputs
 TELL_TIME = ("metrics.jsonl", "record.json", "sigma-report.html", "results/report/*/*/*")  # by their bytes
 

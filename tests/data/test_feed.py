@@ -14,6 +14,7 @@ from gessl.data.stores import ArrayStore
 from gessl.data.views import Loaded, ViewPolicy
 from gessl.errors import UserError
 from gessl.rng import generator
+from gessl.training.metrics import StepTime
 
 CPU = torch.device("cpu")
 COUNT, BATCH = 9, 4
@@ -138,6 +139,51 @@ def test_closed_it_reads_nothing_more(feed: Callable[..., Feed]) -> None:
     assert read == [0, 1] and not feed_threads()
 
 
+class Hand:
+    """A clock that is moved by hand; it says when it was read to begin a wait."""
+
+    def __init__(self) -> None:
+        self.time, self.reads, self.waiting = 0.0, 0, threading.Event()
+
+    def __call__(self) -> float:
+        self.reads += 1
+        if self.reads % 2:
+            self.waiting.set()
+        return self.time
+
+
+@pytest.mark.parametrize("ahead", [0, 2])
+@pytest.mark.parametrize(("reading", "share"), [(0.0, 0.0), (99.0, 0.99), (1.0, 0.5)])
+def test_the_wait_is_what_passes_before_the_images_are_there(
+    feed: Callable[..., Feed], ahead: int, reading: float, share: float
+) -> None:
+    """Each read takes so long after the step has begun to wait for it; then the step computes for a second."""
+    clock = Hand()
+
+    def slow(number: int) -> Load:
+        def load() -> Loaded:
+            assert clock.waiting.wait(30)
+            clock.waiting.clear()
+            clock.time += reading
+            return begin(number)()
+
+        return load
+
+    ours = feed(slow, ahead, now=clock)
+    for _ in range(COUNT):
+        began = clock.time
+        ours.take()
+        clock.time += 1
+        timed = StepTime(began, ours.waits(), clock.time)
+        assert timed.data_wait() == pytest.approx(share)
+        assert not ours.waits()
+
+
+def test_a_step_of_no_time_waits_for_nothing() -> None:
+    assert StepTime(2.0, [(2.0, 2.0)], 2.0).data_wait() == 0
+    assert StepTime(0.0, [(0.0, 1.0), (1.5, 2.5)], 4.0).data_wait() == 0.5
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("ahead", [0, 2])
 def test_on_a_gpu_the_views_are_there_without_a_wait(feed: Callable[..., Feed], ahead: int) -> None:
@@ -157,3 +203,5 @@ def test_on_a_gpu_the_views_are_there_without_a_wait(feed: Callable[..., Feed], 
         torch.cuda.set_sync_debug_mode("default")
     for one, other in zip(found, plain, strict=True):
         assert all(torch.equal(a.cpu(), b) for a, b in zip(one, other, strict=True))
+    waits = ours.waits()
+    assert len(waits) == COUNT and 0 <= StepTime(waits[0][0], waits, waits[-1][1]).data_wait() <= 1

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from torchvision.transforms import v2
 from gessl.cli import main
 from gessl.data.arrays import read_card, read_columns, read_index
 from gessl.data.encoded import EncodedStore
-from gessl.data.views import ViewPolicy
+from gessl.data.views import Loaded, ViewPolicy
 from gessl.grid.cells import PlannedScience
 from gessl.grid.experiment import Experiment
 from gessl.nets import parallel
@@ -29,6 +30,7 @@ from gessl.records.step import Step
 from gessl.tables.metrics import read_metrics
 from gessl.tables.scores import read_scores
 from gessl.training.run import STEPS_AHEAD, Run
+from gessl.training.step import OuterGradient, outer_gradient
 from tests.conftest import SMALL, copy_project
 from tests.support.photos import encoded, photo
 from tests.training.test_pretrain import pretrain_and_die, result_hashes
@@ -174,6 +176,32 @@ def test_a_damaged_picture_ends_the_run_in_one_line(
         lines.append(capsys.readouterr().err.splitlines()[-1])
     assert f"picture {row} (line {row + 2} of index.csv): is cut short; get its file again" in lines[0]
     assert lines[0] == lines[1]
+
+
+@pytest.mark.parametrize("variant", ["base", "gessl"])
+def test_metrics_hold_the_share_of_a_step_that_waited(
+    project: Path, variant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that only loading and computing move: nine seconds for a mini-batch of each task, one for a step."""
+    cell, clock = cell_of(variant), [0.0]
+    read_ahead(monkeypatch, False)
+    monkeypatch.setattr("gessl.training.run.moment", lambda device: clock[0])
+    load, compute = EncodedStore.load, outer_gradient
+
+    def slow(*arguments: Any) -> Loaded:
+        clock[0] += 9
+        return load(*arguments)
+
+    def computed(*arguments: Any) -> OuterGradient:
+        clock[0] += 1
+        return compute(*arguments)
+
+    monkeypatch.setattr(EncodedStore, "load", slow)
+    monkeypatch.setattr("gessl.training.run.outer_gradient", computed)
+    assert main(["pretrain", cell.id]) == 0
+    rows = read_metrics(Path("results/runs") / cell.id / "metrics.jsonl")
+    tasks = cell.science.gessl.tasks if cell.science.gessl else 1
+    assert [row["data_wait"] for row in rows] == [pytest.approx(9 * tasks / (9 * tasks + 1), abs=1e-4)] * 16
 
 
 class CountedReads:

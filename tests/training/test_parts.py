@@ -22,7 +22,7 @@ from gessl.rng import generator
 from gessl.tables.metrics import read_metrics
 from gessl.training.checkpoint import Checkpoint, Owner, load_checkpoint, save_checkpoint
 from gessl.training.diagnostics import effective_rank, feature_covariance, feature_std
-from gessl.training.metrics import Metrics
+from gessl.training.metrics import Metrics, StepTime
 from gessl.training.schedule import learning_rate
 from gessl.training.settings import Constant, Cosine, Drops, TrainSettings
 
@@ -83,6 +83,7 @@ def test_diagnostics_at_collapse_and_at_full_spread() -> None:
 
 
 TASKS = (torch.tensor([[2.0, 3.0]]), torch.tensor([1.5]))
+TIMED = StepTime(1.0, [(1.0, 2.0)], 5.0)
 
 
 def row(step: int) -> dict:
@@ -93,12 +94,12 @@ def test_metrics_drop_what_a_later_checkpoint_does_not_know(tmp_path: Path) -> N
     path, scalars = tmp_path / "metrics.jsonl", {"loss": torch.tensor(1.0), "grad_norm": torch.tensor(2.0)}
     metrics = Metrics(path, 0)
     for step in range(4):
-        metrics.add(row(step), scalars, torch.randn(6, 3, generator=generator(step)), TASKS)
+        metrics.add(row(step), scalars, torch.randn(6, 3, generator=generator(step)), TASKS, TIMED)
     assert metrics.flush() is None
     with open(path, "a", encoding="utf-8") as file:
         file.write('{"step": 4, "cut')  # a kill in the midst of a line
     again = Metrics(path, 2)
-    again.add(row(2), scalars, torch.randn(6, 3), TASKS)
+    again.add(row(2), scalars, torch.randn(6, 3), TASKS, TIMED)
     again.flush()
     rows = read_metrics(path)
     assert [entry["step"] for entry in rows] == [0, 1, 2]
@@ -110,7 +111,7 @@ def test_metrics_name_the_first_broken_step(tmp_path: Path) -> None:
     metrics = Metrics(tmp_path / "metrics.jsonl", 0)
     for step, loss in enumerate((1.0, math.nan, math.inf)):
         scalars = {"loss": torch.tensor(loss), "grad_norm": torch.tensor(1.0)}
-        metrics.add(row(step), scalars, torch.full((4, 3), loss), TASKS)
+        metrics.add(row(step), scalars, torch.full((4, 3), loss), TASKS, TIMED)
     broken = metrics.flush()
     assert broken == (1, [[2.0, 3.0]], [1.5])
     assert [entry["loss"] for entry in read_metrics(tmp_path / "metrics.jsonl")] == [1.0, None]
