@@ -22,7 +22,7 @@ from gessl.report.contradictions import refuse_contradictions, require_encoder
 from gessl.report.items import resolution
 from gessl.report.plan import PlannedRun, ReportPlan
 from gessl.report.states import FAILED, FINISHED, run_state, score_folders
-from gessl.tables.metrics import METRICS, read_metrics
+from gessl.tables.metrics import DATA_WAIT, METRICS, read_metrics
 from gessl.tables.scores import CARDS, COLUMNS, OUTCOMES, SCORES, Card, per_item, read_cards, read_outcomes, read_scores
 from gessl.training.climb import CLIMBS
 
@@ -44,10 +44,10 @@ NOTES = ("feature", "selection", "ci_kind", "data_version")
 NUMBERS = ("seed", "value", "n")
 FORMULA = tuple("=+-@")  # how a cell begins that spreadsheets carry out
 ITEMS = ("items", "resolution")
-ROW = ("id", "dataset", "method", "variant", "seed", "state", "detail", "seconds", "images", "climbs")
+ROW = ("id", "dataset", "method", "variant", "seed", "state", "detail", "seconds", "images", DATA_WAIT, "climbs")
 CURVES = (
     "step", "images", "seconds", "loss", "ssl_loss", "divergence", "feature_std", "effective_rank", "pi_entropy",
-    CLIMBS,
+    DATA_WAIT, CLIMBS,
 )  # fmt: skip
 
 
@@ -57,7 +57,8 @@ class Collected:
 
     Attributes:
         runs: one row per planned run: `id`, `dataset`, `method`, `variant`, `seed`, `state`, `detail` (why it failed),
-            `seconds` (training, as logged), `images` (drawn), `climbs` (its inner loop was found to raise the loss).
+            `seconds` (training, as logged), `images` (drawn), `data_wait` (the median share of a step that waited for
+            data), `climbs` (its inner loop was found to raise the loss).
         scores: the rows of all `scores.csv` of finished runs, each with the id of the `record` that made it, its
             `items` (`gessl.tables.scores.per_item`) and the `resolution` of its test images.
         curves: the rows of all `metrics.jsonl` of finished runs, with the columns of the run.
@@ -117,6 +118,7 @@ class _Reader:
             "climbs": False,
             "seconds": np.nan,
             "images": np.nan,
+            DATA_WAIT: np.nan,
         }
         self._rows.append(row)
         if row["state"] == FAILED:
@@ -138,7 +140,8 @@ class _Reader:
         require_science(run.id, run.science)
         if (run.dataset, run.method) not in self._views:
             self._views[run.dataset, run.method] = _parse(folder / "views.npy", _array)
-        return {**curve[["seconds", "images"]].iloc[-1].to_dict(), "climbs": bool(curve[CLIMBS].gt(0).any())}
+        found = curve[["seconds", "images"]].iloc[-1].to_dict() | {"climbs": bool(curve[CLIMBS].gt(0).any())}
+        return {**found, DATA_WAIT: curve[DATA_WAIT].median()}
 
     def _score(self, run: PlannedRun, target: str, folder: Path) -> None:
         """What one protocol left of one target."""

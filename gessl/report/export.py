@@ -21,7 +21,7 @@ def to_csv(table: Table) -> str:
         name: getattr(table, name) for name in ("dataset", "target", "protocol", "metric", "unit", "better", "split")
     }
     names = ("column", "kind", "mean", "lo", "hi", "n", "planned", "lost", "p", "min_p", "p_holm", "seconds", "images",
-             "text", "id")  # fmt: skip
+             "data_wait", "text", "id")  # fmt: skip
     quotes = [
         {**head, "task": row.task, "method": row.method, "column": PUBLISHED, "kind": "quoted", "mean": quote.value,
          "text": number(quote.value, table.unit), "source": f"{quote.origin}, {quote.address}"}

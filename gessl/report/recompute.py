@@ -10,6 +10,7 @@ from gessl.report.collect import Collected, read_data_cards, read_run_scores
 from gessl.report.plan import Comparison, PlannedRun, ReportPlan
 from gessl.report.states import FINISHED
 from gessl.report.tables import build_tables, ids
+from gessl.tables.metrics import DATA_WAIT
 
 
 def recompute(config: Mapping[str, Any], tables: Set[str], wanted: Set[str]) -> dict[str, dict[str, Any]]:
@@ -42,10 +43,8 @@ def recompute(config: Mapping[str, Any], tables: Set[str], wanted: Set[str]) -> 
     if not read:
         return {}
     found = [rows[rows["id"].isin(wanted)] for rows in read]
-    rows = [
-        {**vars(run), "state": FINISHED, "detail": "", "seconds": math.nan, "images": math.nan, "climbs": False}
-        for run in runs
-    ]
+    costs = dict.fromkeys(("seconds", "images", DATA_WAIT), math.nan)
+    rows = [{**vars(run), "state": FINISHED, "detail": "", **costs, "climbs": False} for run in runs]
     nothing = pd.DataFrame()
     return ids(
         build_tables(plan, Collected(pd.DataFrame(rows), pd.concat(found), nothing, nothing, {}, {}, {}, {}, {}))

@@ -16,6 +16,7 @@ from gessl.report.reference import Reference
 from gessl.report.states import FINISHED
 from gessl.report.verdict import UNJUDGED, verdict
 from gessl.statistics import holm, item_half_width, paired_difference, seed_interval
+from gessl.tables.metrics import DATA_WAIT
 from gessl.tables.scores import Card
 
 NO_CARD = Card("no description", "")
@@ -31,14 +32,13 @@ class Cell:
         kind: `mean` over seeds of a variant, or `difference` of two variants paired by seed.
         id: what `gessl trace` takes; empty where there is no number.
         text: the number as displayed.
-        mean, lo, hi: the number and its 95 % interval over seeds, no narrower than what the test items allow (None
-            without at least two seeds).
+        mean, lo, hi: the number and its 95 % interval over seeds (None for one), no narrower than the test items allow.
         n, planned: seeds averaged, and seeds promised by the plan.
         lost: seeds whose score is not a finite number; they are left out of the mean and shown.
         verdict: of a difference, by `gessl.report.verdict`; `unjudged` too where its table does not count.
-        p, min_p: sign-flip test of a difference, and the least p that its n can give.
-        p_holm: p adjusted over all differences of the report.
+        p, min_p, p_holm: sign-flip test of a difference, least p that its n can give, and adjusted over the report.
         seconds, images: per run of the variant; for a difference treatment ÷ control. None where unknown.
+        data_wait: of a mean, the share of a step that waited for data: the median over its runs of each one's median.
         climbing: how many of its runs have an inner loop that was found to raise the loss.
         scores: ids of the score rows behind the number, sorted.
     """
@@ -59,6 +59,7 @@ class Cell:
     p_holm: float | None = None
     seconds: float | None = None
     images: float | None = None
+    data_wait: float | None = None
     climbing: int = 0
     scores: tuple[str, ...] = ()
 
@@ -195,8 +196,8 @@ def _mean_cell(variant: str, scores: pd.DataFrame, runs: pd.DataFrame, unit: str
     used = scores[scores["value"].map(math.isfinite)]
     cell = Cell(
         variant, "mean", planned=len(runs), lost=len(scores) - len(used),
-        seconds=_finite_mean(finished["seconds"]), images=_finite_mean(finished["images"]),
-        climbing=int(finished["climbs"].sum()),
+        seconds=_finite(finished["seconds"].mean()), images=_finite(finished["images"].mean()),
+        climbing=int(finished["climbs"].sum()), data_wait=_finite(finished[DATA_WAIT].median()),
     )  # fmt: skip
     if used.empty:
         return cell
@@ -291,9 +292,8 @@ def _half_width(mean: float, lo: float | None, hi: float | None, unit: str) -> s
     return "" if lo is None or hi is None else f" ± {number((hi - lo) / 2, unit, scale=mean)}"
 
 
-def _finite_mean(values: pd.Series) -> float | None:
-    mean = float(values.mean()) if len(values) else math.nan
-    return mean if math.isfinite(mean) else None
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
 
 
 def _ratio(above: float | None, below: float | None) -> float | None:

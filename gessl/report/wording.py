@@ -32,7 +32,7 @@ def count(number: float | None) -> str:
 
 
 def cost(cell: Cell) -> str:
-    """What a cell's number rests on: seeds, seconds and images per run; for a difference the ratio of both."""
+    """What a cell's number rests on: seeds, seconds, images and waiting per run; for a difference ratios."""
     parts = [f"n {cell.n}" if cell.n == cell.planned else f"n {cell.n} of {cell.planned}"]
     if cell.lost:
         parts.append(f"{cell.lost} not finite")
@@ -40,6 +40,7 @@ def cost(cell: Cell) -> str:
         parts.append(f"⚠ {cell.climbing} with a climbing inner loop")
     if cell.kind == "mean":
         parts += [duration(cell.seconds), f"{count(cell.images)} img"] if cell.seconds is not None else []
+        parts += [f"{100 * cell.data_wait:.0f} % waiting for data"] if cell.data_wait is not None else []
     else:
         parts += [f"{ratio:.2g}× {what}" for ratio, what in ((cell.seconds, "time"), (cell.images, "img")) if ratio]
     return " · ".join(parts)

@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import re
+import statistics
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from gessl.report.plan import ReportPlan
 from gessl.report.states import input_files
 from gessl.report.step import report
 from gessl.report.tables import build_tables, cell_id, file_name, number
+from gessl.report.wording import cost
 
 
 def tables_of(tree):
@@ -186,6 +188,16 @@ def test_cost_stands_beside_each_number(project):
     assert cell(table, "all", "simclr", "gessl").images == 99 * 1024
     ratio = cell(table, "all", "simclr", "Δ gessl − base")
     assert (ratio.seconds, ratio.images) == pytest.approx((4.0, 4.0))
+
+
+def test_the_share_that_waited_for_data_stands_there_where_it_is_known(project):
+    """Of each run the median over its steps, of them the median: neither heeds the first step."""
+    table = tables_of(Tree())["linear/wmse-v1", "accuracy"]
+    base, gessl, difference = (cell(table, "all", "simclr", name) for name in ("base", "gessl", "Δ gessl − base"))
+    assert base.data_wait == pytest.approx(0.25 + 0.01 * statistics.median(seeds_of("simclr", "base")))
+    assert cost(base).endswith(f" img · {100 * base.data_wait:.0f} % waiting for data")
+    assert gessl.data_wait is difference.data_wait is None
+    assert "waiting" not in cost(gessl) + cost(difference)
 
 
 def test_a_single_seed_has_no_interval(project):

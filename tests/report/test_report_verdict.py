@@ -43,7 +43,16 @@ def compared(base, gessl, protocol=LINEAR, unit="%", better="higher", cards=None
                  "resolution": resolution(unit, "test", items, {})}
             )  # fmt: skip
     rows = [
-        {**vars(run), "state": "finished", "detail": "", "seconds": 1.0, "images": 1.0, "climbs": False} for run in runs
+        {
+            **vars(run),
+            "state": "finished",
+            "detail": "",
+            "seconds": 1.0,
+            "images": 1.0,
+            "data_wait": 0.5,
+            "climbs": False,
+        }
+        for run in runs
     ]
     collected = Collected(pd.DataFrame(rows), pd.DataFrame(scores), *[pd.DataFrame()] * 2, {}, {}, {}, cards or {}, {})
     plan = ReportPlan("grid", "title", tuple(runs), (PAIR,))

@@ -214,6 +214,8 @@ def _write_training(step: Step, run: PlannedRun, place: int) -> None:
                    "lr": 0.003}  # fmt: skip
             if gessl:
                 row |= {"divergence": 0.4 * fall, "pi_entropy": 2 + fall, "ssl_loss_adapted": 1.8 + 3 * fall}
+            if run.variant == "base":  # the others are as earlier versions wrote them
+                row["data_wait"] = 1.0 if i == 0 else 0.25 + 0.01 * run.seed
             if (run.method, run.variant, run.seed) == CLIMBING and i > 18:
                 row |= {"inner_rises": 0.5, "inner_loop_climbs": 1}
             if i == 6:
