@@ -1,6 +1,7 @@
 """The device that computes, without a wait for it: copies to it, and moments of its own time."""
 
 import time
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,3 +31,16 @@ def seconds_between(earlier: Moment, later: Moment) -> float:
         return earlier.elapsed_time(later) / 1000
     assert isinstance(earlier, float) and isinstance(later, float)
     return later - earlier
+
+
+class StepTime(NamedTuple):
+    """When a step began and ended, and between which moments it waited for data."""
+
+    began: Moment
+    waits: list[tuple[Moment, Moment]]
+    ended: Moment
+
+    def data_wait(self) -> float:
+        """The share of its time that it waited, in [0, 1]; all of it must have passed."""
+        whole = seconds_between(self.began, self.ended)
+        return min(1.0, sum(seconds_between(*wait) for wait in self.waits) / whole) if whole else 0.0

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from gessl.cluster.device import Moment, seconds_between
+from gessl.cluster.device import StepTime
 from gessl.methods.base import Tensors
 from gessl.tables.metrics import DATA_WAIT, append_rows, keep_rows
 from gessl.training.diagnostics import effective_rank, feature_covariance, feature_std
@@ -21,19 +21,6 @@ class Broken(NamedTuple):
     step: int
     losses: list[list[float]]
     norms: list[float]
-
-
-class StepTime(NamedTuple):
-    """When a step began and ended, and between which moments it waited for data."""
-
-    began: Moment
-    waits: list[tuple[Moment, Moment]]
-    ended: Moment
-
-    def data_wait(self) -> float:
-        """The share of its time that it waited, in [0, 1]; all of it must have passed."""
-        whole = seconds_between(self.began, self.ended)
-        return min(1.0, sum(seconds_between(*wait) for wait in self.waits) / whole) if whole else 0.0
 
 
 class Metrics:

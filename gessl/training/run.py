@@ -10,7 +10,7 @@ import torch
 from gessl.bilevel.field import halves
 from gessl.bilevel.inner import initial_rates, split_rates
 from gessl.bilevel.vectors import norm
-from gessl.cluster.device import moment, to_device
+from gessl.cluster.device import StepTime, moment, to_device
 from gessl.cluster.machine import can_read_ahead
 from gessl.data.arrays import read_card, train_positions
 from gessl.data.feed import Feed
@@ -25,7 +25,7 @@ from gessl.nets.parallel import processes, share
 from gessl.optimizer import Optimizer
 from gessl.rng import generator
 from gessl.training.checkpoint import Checkpoint
-from gessl.training.metrics import Metrics, StepTime
+from gessl.training.metrics import Metrics
 from gessl.training.schedule import learning_rate
 from gessl.training.settings import Science
 from gessl.training.step import outer_gradient

@@ -8,13 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from gessl.cluster.device import moment
+from gessl.cluster.device import StepTime, moment
 from gessl.data.feed import Feed
-from gessl.data.stores import ArrayStore
-from gessl.data.views import Loaded, ViewPolicy
+from gessl.data.views import Loaded, ViewPolicy, make_views
 from gessl.errors import UserError
 from gessl.rng import generator
-from gessl.training.metrics import StepTime
 
 CPU = torch.device("cpu")
 COUNT, BATCH = 9, 4
@@ -27,7 +25,11 @@ def begin(number: int) -> Load:
     """Mini-batch `number`, of two sets of views."""
     positions = (np.arange(BATCH) + BATCH * number) % len(IMAGES)
     generators = [generator(0, "views", number, s) for s in range(2)]
-    return lambda: ArrayStore(IMAGES).load(positions, POLICIES, generators)
+    return lambda: Loaded(
+        positions,
+        [torch.from_numpy(IMAGES[positions])],
+        lambda pictures: [make_views(pictures[0], POLICIES, one) for one in generators],
+    )
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from gessl.bilevel.vectors import norm
+from gessl.cluster.device import StepTime
 from gessl.cluster.machine import Efficiency
 from gessl.errors import UserError
 from gessl.methods.learner import Variables
@@ -22,7 +23,7 @@ from gessl.rng import generator
 from gessl.tables.metrics import read_metrics
 from gessl.training.checkpoint import Checkpoint, Owner, load_checkpoint, save_checkpoint
 from gessl.training.diagnostics import effective_rank, feature_covariance, feature_std
-from gessl.training.metrics import Metrics, StepTime
+from gessl.training.metrics import Metrics
 from gessl.training.schedule import learning_rate
 from gessl.training.settings import Constant, Cosine, Drops, TrainSettings
 
