@@ -99,8 +99,8 @@ class EncodedStore:
             UserError: a picture is damaged.
         """
         channels = 1 if self._grey else 3
-        results = [
-            torch.empty(len(each), len(positions), channels, *size, dtype=torch.uint8)
+        results = [  # of NumPy, as torch fills what is to be empty where it is to be deterministic
+            torch.from_numpy(np.empty((len(each), len(positions), channels, *size), np.uint8))
             for each, size in zip(boxes, sizes, strict=True)
         ]
 
