@@ -7,6 +7,8 @@ from gessl.errors import printable
 from gessl.grid.status import DONE, RUNNING, STATES
 from gessl.training.climb import MEANING
 
+SHOWN = 0.05  # share of a step that waits for data
+
 
 def format_status(found: Mapping[str, Any], most: int = 8) -> str:
     """One screen."""
@@ -20,14 +22,19 @@ def format_status(found: Mapping[str, Any], most: int = 8) -> str:
     if total["unknown"]:
         lines.append(f"not in `left`: {total['unknown']} runs of methods of which none has made a step yet")
     lines += [f"note: {found['earlier']}"] if found["earlier"] else []
-    lines += _some(
-        "running", [f"{run}: step {step} of {steps}" for run, (step, steps) in found["running"].items()], most
-    )
+    lines += _some("running", list(_running(found)), most)
     lines += _some("failed", [f"{run}: {note}" for run, note in found["failed"].items()], most)
     lines += _some("stopped", [f"{run}: see logs/pretrain/{run}.log" for run in found["stopped"]], most)
     if found["climbing"]:
         lines += _some(f"warning, of {len(found['climbing'])} runs: {MEANING}", found["climbing"], most)
     return "\n".join(map(printable, lines))
+
+
+def _running(found: Mapping[str, Any]) -> Iterable[str]:
+    for run, (step, steps) in found["running"].items():
+        share = found["data_wait"][run]
+        waits = f", {share:.0%} of it waiting for data" if share >= SHOWN else ""
+        yield f"{run}: step {step} of {steps}{waits}"
 
 
 def _cells(one: Mapping[str, Any]) -> Iterable[str]:

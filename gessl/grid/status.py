@@ -20,7 +20,7 @@ from gessl.errors import UserError
 from gessl.files import JSON_BYTES, atomic_json, read_bounded, read_json, sha256_json
 from gessl.identity import DIGITS, earlier_runs, found_science
 from gessl.layout import RECORD, WORK, lease_dir, run_dir, scores_dir, work_dir
-from gessl.tables.metrics import METRICS, last_row
+from gessl.tables.metrics import DATA_WAIT, METRICS, last_row
 from gessl.training.climb import CLIMBS
 
 GRIDS = WORK / "grids"
@@ -62,6 +62,7 @@ class Standing:
         finished: time stamp of the scores, or 0.
         note: why it failed.
         climbs: its inner loop was found to raise the loss (`gessl.training.climb`).
+        data_wait: the share of its last logged step that waited for data.
     """
 
     state: str
@@ -71,6 +72,7 @@ class Standing:
     finished: float = 0.0
     note: str = ""
     climbs: bool = False
+    data_wait: float = 0.0
 
 
 def note_grid(source: str, listing: Mapping[str, Any]) -> None:
@@ -148,7 +150,7 @@ def _look(run: str, facts: Listed, now: float) -> Standing:
     step, seconds = min(int(_number("step", row)) + 1, facts.steps) if row else 0, _number("seconds", row)
     climbs = bool(_number(CLIMBS, row))
     if _held(lease_dir(run), now):
-        return Standing(RUNNING, step, seconds, climbs=climbs)
+        return Standing(RUNNING, step, seconds, climbs=climbs, data_wait=_number(DATA_WAIT, row))
     note = read_failure(run)
     if note is not None:
         return Standing(FAILED, step, seconds, note=note, climbs=climbs)
@@ -246,6 +248,7 @@ def status(config: Path | None) -> dict[str, Any]:
         "runs_last_hour": sum(one.finished > now - HOUR for one in seen.values()),
         "eta_seconds": 0.0 if not unscored else left / total[RUNNING] if known else None,
         "running": {run: [one.step, runs[run].steps] for run, one in seen.items() if one.state == RUNNING},
+        "data_wait": {run: one.data_wait for run, one in seen.items() if one.state == RUNNING},
         "failed": {run: one.note for run, one in seen.items() if one.state == FAILED},
         "earlier": earlier_runs(),
         "climbing": [run for run, one in seen.items() if one.climbs],

@@ -49,6 +49,17 @@ def grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.parametrize(("share", "shown"), [(0.374, ", 37% of it waiting for data"), (0.01, "")])
+def test_a_run_that_waits_for_its_data_says_so(grid: Path, share: float, shown: str) -> None:
+    """Metrics of earlier versions do not."""
+    assert status(None)["data_wait"] == {RUNNING: 0.0} and "waiting for data" not in format_status(status(None))
+    with open(grid / "work" / RUNNING / "metrics.jsonl", "a", encoding="utf-8") as file:
+        file.write(json.dumps({"step": 40, "seconds": 20.5, "data_wait": share}) + "\n")
+    found = status(None)
+    assert found["data_wait"] == {RUNNING: share}
+    assert f"{RUNNING}: step 41 of 100{shown}\n" in format_status(found) + "\n"
+
+
 def test_an_inner_loop_that_climbs_is_shown_whatever_the_run_does(grid: Path) -> None:
     assert status(None)["climbing"] == []
     for path in (*grid.glob("results/runs/*/metrics.jsonl"), *grid.glob("work/*/metrics.jsonl")):
