@@ -58,7 +58,7 @@ PLACES = {
     "evaluate": ("gessl.evaluation.step.embed", "evaluation: out of memory (", "lower efficiency.embed_batch"),
     "prepare": ("gessl.data.prepare._write_images", "digits: preparing: out of memory (", "free memory"),
     "tasks": (
-        "gessl.protocols.fewshot__proto_v1.draw_episodes",
+        "gessl.protocols._episodic.draw_episodes",
         "digits-s0: drawing tasks: out of memory (",
         "lower the number of tasks",
     ),

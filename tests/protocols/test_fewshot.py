@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.neighbors import NearestCentroid
 
-from gessl.protocols import fewshot__proto_v1 as fewshot
+from gessl.protocols import _heads as heads
 from gessl.protocols._episodes import Episodes
+from gessl.protocols._intervals import episodes_normal
 from tests.support.scored import protocol, scored
 
 PROTOTYPES = protocol("fewshot/proto-v1")
@@ -30,7 +31,7 @@ def draw(episodes=7, way=5, shot=3, queries=4, images=400, seed=0):
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # scikit-learn: spread of one example
 @pytest.mark.parametrize("shot", [1, 3])
 def test_agrees_with_scikit_learn_per_episode(shot, monkeypatch):
-    monkeypatch.setattr(fewshot, "BLOCK", 3 * 5 * max(shot * 6, 20))  # three episodes
+    monkeypatch.setattr(heads, "BLOCK", 3 * 5 * max(shot * 6, 20))  # three episodes
     features, episodes = draw(shot=shot)
     found = PROTOTYPES.accuracies(features, episodes)
     data = features.double().numpy()
@@ -42,13 +43,13 @@ def test_agrees_with_scikit_learn_per_episode(shot, monkeypatch):
 
 
 def predict(support, queries):
-    """`prototype_predict` of support [E, way, shot, F] and queries [E, q, F], each at a position of its own."""
+    """`nearest_means` of support [E, way, shot, F] and queries [E, q, F], each at a position of its own."""
     features = torch.cat([support.flatten(0, -2), queries.flatten(0, -2)])
-    places = torch.arange(len(features))
+    places = np.arange(len(features))
     count = support[..., 0].numel()
-    norms = torch.linalg.vector_norm(features, dim=-1)
-    shapes = support.shape[:-1], queries.shape[:-1]
-    return fewshot.prototype_predict(features, norms, places[:count].view(shapes[0]), places[count:].view(shapes[1]))
+    shapes = support.shape[:-1], (*queries.shape[:-1], 1)
+    episodes = Episodes(places[:0], places[:count].reshape(shapes[0]), places[count:].reshape(shapes[1]))
+    return heads.nearest_means(features, episodes)[..., 0]
 
 
 def test_prediction_is_the_least_squared_distance_to_the_class_mean():
@@ -92,11 +93,11 @@ def test_order_of_classes_does_not_matter():
 
 
 def test_interval_by_hand():
-    found = fewshot.episodes_normal(torch.tensor([0.2, 0.4, 0.9], dtype=torch.float64))
+    found = episodes_normal(torch.tensor([0.2, 0.4, 0.9], dtype=torch.float64))
     deviation = math.sqrt(((0.2 - 0.5) ** 2 + (0.4 - 0.5) ** 2 + (0.9 - 0.5) ** 2) / 2)
     assert found[:3] == pytest.approx((0.5, 0.5 - 1.96 * deviation / 3**0.5, 0.5 + 1.96 * deviation / 3**0.5))
     assert found[3:] == (3, "episodes-normal")
-    assert fewshot.episodes_normal(torch.tensor([0.2]))[1:] == (None, None, 1, "")
+    assert episodes_normal(torch.tensor([0.2]))[1:] == (None, None, 1, "")
 
 
 def test_scores_name_their_setting():
