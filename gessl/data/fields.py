@@ -8,7 +8,9 @@ from typing import Annotated, Any, Literal, get_args
 
 from gessl.settings import Misfit, Range, Settings, Share
 
-Rule = Literal["stratified", "groups", "published", "given", "classes"]
+Rule = Literal["stratified", "groups", "published", "given", "novel", "runs", "classes"]
+KEPT = ("given", "novel", "runs")
+"""The rules that keep the parts as they are."""
 Whole = Annotated[int, Range(ge=0, le=2**53 - 1)]
 Unit = Annotated[float, Range(ge=0, le=1)]
 
@@ -56,8 +58,9 @@ class Split(Settings):
     Attributes:
         rule: `stratified` draws all three per class; `groups` draws whole groups (patients, say), so that no two of
             the three share one; `published` keeps the published test images and draws val out of the published
-            training images, per class; `given` keeps the parts as they are; `classes` draws whole classes, so that no
-            two of the three share one.
+            training images, per class; `given` keeps the parts as they are; `novel` does, too, and no class is in two
+            of them; so does `runs`, and the groups are published tasks, each of classes of its own with images to learn
+            from (in train) and to test on; `classes` draws whole classes, so that no two of the three share one.
         val: share of each class that becomes val (of all images, or of the published training images), or of the
             images, or of the classes; null where it is given.
         test: share that becomes test, in the same way; null where test is published or given.
@@ -72,9 +75,11 @@ class Split(Settings):
     def contradictions(self) -> Iterator[Misfit]:
         """Shares that the rule has no use for, or that leave nothing."""
         yield from unless(self.rule in get_args(Rule), "rule", f"must be one of {', '.join(get_args(Rule))}")
-        drawn = self.rule != "given"
-        yield from unless((self.val is not None) == drawn, "val", "must be a share, or null with rule given")
-        if self.rule in ("published", "given"):
+        drawn = self.rule not in KEPT
+        yield from unless(
+            (self.val is not None) == drawn, "val", f"must be a share, or null with rule {', '.join(KEPT)}"
+        )
+        if self.rule in ("published", *KEPT):
             yield from unless(self.test is None, "test", "must be null where the test images are published or given")
         else:
             yield from unless(self.test is not None, "test", "must be a share, as no test images are published")

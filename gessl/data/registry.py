@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from gessl.data.fields import Glyphs, RawFile, Rule, Split, unless
+from gessl.data.fields import KEPT, Glyphs, RawFile, Rule, Split, unless
 from gessl.data.reading import Reading, nearest
 from gessl.documents import names_in, read_document
 from gessl.errors import UserError
@@ -32,8 +32,8 @@ class Dataset(Settings):
         title: name for people.
         reader: the on-disk format; one of `reader_names`.
         files: the published files; none where access is local.
-        parts: images per part: `all`, or `train` and `test`, or with rule given any of `train`, `val` and `test`; and
-            perhaps `unlabelled`, which is trained on.
+        parts: images per part: `all`, or `train` and `test`, or with rule given (novel, runs) any of `train`, `val` and
+            `test`; and perhaps `unlabelled`, which is trained on.
         classes: number of classes; 0 for images without labels.
         size: image height and width in pixels; with store `encoded`, of whole views and of pictures that are scored.
         channels: 1 (grey) or 3 (RGB).
@@ -88,7 +88,7 @@ class Dataset(Settings):
         yield from unless(isinstance(self.flip, bool), "flip", "must be true or false")
         yield from unless(self.store in get_args(Store), "store", f"must be {' or '.join(get_args(Store))}")
         yield from unless(self.access in get_args(Access), "access", f"must be one of {', '.join(get_args(Access))}")
-        if counted and fit and self.split.rule != "given":
+        if counted and fit and self.split.rule not in KEPT:
             least = min(images for part, images in self.parts.items() if part != "unlabelled")
             yield from unless(self.classes <= least, "classes", f"{self.classes} are more than the {least} images")
         drawn = self.reader == "glyphs"
@@ -98,7 +98,7 @@ class Dataset(Settings):
 
     def _parts_fit(self) -> bool:
         labelled = set(self.parts) - {"unlabelled"}
-        if self.split.rule == "given":
+        if self.split.rule in KEPT:
             return labelled <= {"train", "val", "test"} and bool(set(self.parts) & {"train", "unlabelled"})
         return labelled == ({"train", "test"} if self.split.rule == "published" else {"all"})
 
@@ -169,5 +169,5 @@ class _Reading(Reading):
 
 _NEEDED = dict.fromkeys(get_args(Rule), "part all") | {
     "published": "parts train and test",
-    "given": "part train or unlabelled, and no others but val and test",
+    **dict.fromkeys(KEPT, "part train or unlabelled, and no others but val and test"),
 }

@@ -26,7 +26,7 @@ def draw_split(entry: Dataset, catalogue: pd.DataFrame) -> pd.DataFrame:
     what is drawn for val and test is distinct. Where the test set is published it stays as it is: a training image that
     is also in it is left out (split ""), since training on it would leak and moving it would change the test set.
     Unlabelled images are for training only, so those that are also in val or test are left out too. Where whole classes
-    or groups are drawn, or the split is given, an image whose twin is in val or test is left out of what comes before
+    or groups are drawn, or the parts are kept, an image whose twin is in val or test is left out of what comes before
     that.
 
     Args:
@@ -92,7 +92,30 @@ def _as_given(entry: Dataset, catalogue: pd.DataFrame) -> NDArray[np.int64]:
     return catalogue["part"].map({part: place for place, part in enumerate(SPLITS)} | {"unlabelled": 0}).to_numpy()
 
 
-_PLACES = {"classes": _of_classes, "groups": _of_groups, "given": _as_given}
+def _as_novel(entry: Dataset, catalogue: pd.DataFrame) -> NDArray[np.int64]:
+    """Those of the parts, of which no two may share a class."""
+    torn = catalogue[catalogue["label"] >= 0].groupby("class")["part"].nunique() > 1
+    if torn.any():
+        raise UserError(f"{entry.name}: class {torn.idxmax()} is in two parts; with rule given it may be")
+    return _as_given(entry, catalogue)
+
+
+def _as_runs(entry: Dataset, catalogue: pd.DataFrame) -> NDArray[np.int64]:
+    """Those of the parts; each class is in one group, with images of train and of test."""
+    classes = catalogue.groupby("class").agg({"group": "unique", "part": set})
+    for name, (groups, parts) in classes.iterrows():
+        if len(groups) != 1 or not groups[0] or parts != {"train", "test"}:
+            raise UserError(f"{entry.name}: class {name} must be in one run, in train and in test; with rule given not")
+    return _as_given(entry, catalogue)
+
+
+_PLACES = {
+    "classes": _of_classes,
+    "groups": _of_groups,
+    "given": _as_given,
+    "novel": _as_novel,
+    "runs": _as_runs,
+}
 
 
 def _within_classes(entry: Dataset, catalogue: pd.DataFrame) -> pd.Series:

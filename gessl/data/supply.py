@@ -3,8 +3,9 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
+from gessl.data.fields import KEPT
 from gessl.data.pin import data_version
 from gessl.data.registry import SPLITS, Dataset
 from gessl.errors import UserError
@@ -22,12 +23,14 @@ class Supply:
         classes: images of each class that has any, by split.
         shared: whether a class may have images in train and in test.
         counted: whether a card counted them.
+        runs: whether they make up published tasks.
     """
 
     train: int
     classes: Mapping[str, tuple[int, ...]]
     shared: bool
     counted: bool
+    runs: bool = False
 
     def classes_with(self, split: str, images: int) -> int:
         """How many classes of a split have at least that many images."""
@@ -36,7 +39,7 @@ class Supply:
 
 def supply(entry: Dataset) -> Supply:
     """What `entry` gives."""
-    return _counted(entry) or _expected(entry)
+    return replace(_counted(entry) or _expected(entry), runs=entry.split.rule == "runs")
 
 
 def _counted(entry: Dataset) -> Supply | None:
@@ -63,9 +66,10 @@ def _expected(entry: Dataset) -> Supply:
     """By the registry: classes of about the same size, shared out by the rule."""
     rule, parts, count = entry.split, entry.parts, entry.classes
     extra = parts.get("unlabelled", 0)
-    if rule.rule == "given":
-        sizes = {split: (_above(parts.get(split, 0) / max(1, count)),) * count for split in SPLITS}
-        return Supply(parts.get("train", 0) + extra, sizes, bool(count), False)
+    if rule.rule in KEPT:
+        novel, labelled = rule.rule == "novel", sum(parts.get(split, 0) for split in SPLITS)
+        sizes = {split: _kept(parts.get(split, 0), labelled if novel else 0, count) for split in SPLITS}
+        return Supply(parts.get("train", 0) + extra, sizes, bool(count) and not novel, False)
     if rule.rule == "classes":
         test, val = (max(1, round((share or 0.0) * count)) for share in (rule.test, rule.val))
         classes, each = {"train": max(0, count - test - val), "val": val, "test": test}, parts["all"] / count
@@ -83,6 +87,12 @@ def _expected(entry: Dataset) -> Supply:
         True,
         False,
     )
+
+
+def _kept(images: int, labelled: int, classes: int) -> tuple[int, ...]:
+    """Images of each class of a part: of all classes, or, of `labelled` images in all, of classes of its own."""
+    each = labelled / classes if labelled else images / max(1, classes)
+    return (_above(each),) * (round(images / each) if labelled else classes)
 
 
 def _above(images: float) -> int:

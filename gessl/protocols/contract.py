@@ -19,10 +19,11 @@ from gessl.settings import Misfit, Settings
 from gessl.tables.scores import Card, Score
 
 Arrays = Mapping[str, NDArray[Any]]
-Want = Literal["labels", "shared classes", "encoder"]
+Want = Literal["labels", "shared classes", "runs", "encoder"]
 LACKS = {
     "labels": "its test split has no labelled images",
     "shared classes": "no class of its test split has labelled training images",
+    "runs": "it holds no published tasks (split rule runs)",
 }
 
 
@@ -71,8 +72,8 @@ class Protocol(Settings):
     """How an encoder is scored. Its fields are its settings, with the values of its yaml.
 
     Attributes:
-        wants: what it takes of the target (labels in the test split; classes that train and test share) and of the
-            subject (an encoder to be fine-tuned, features where nothing is said).
+        wants: what it takes of the target (labels in the test split; classes that train and test share; published
+            tasks) and of the subject (an encoder to be fine-tuned, features where nothing is said).
         free: the fields that an experiment may set. The others are what the id stands for: other values are another
             protocol, with a file and a yaml of its own.
         heavy: whether it is a job of its own, for which `resources.heavy` is reserved: one that trains, say. The others
@@ -98,6 +99,8 @@ class Protocol(Settings):
             yield Misfit((), LACKS["labels"])
         elif "shared classes" in self.wants and not given.shared:
             yield Misfit((), LACKS["shared classes"])
+        if "runs" in self.wants and not given.runs:
+            yield Misfit((), LACKS["runs"])
 
     def draw(self, pools: Mapping[str, Pool], seed: int) -> Tasks | None:
         """Tasks of a data set under a seed, the same for all subjects; None for a protocol without any.

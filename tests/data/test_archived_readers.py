@@ -41,6 +41,7 @@ FORMATS = (
     "cub200_classes",
     "cars_classes",
     "places365_classes",
+    "omniglot_runs",
 )
 PEERS = {
     "eurosat": "eurosat",
@@ -223,14 +224,16 @@ def test_a_damaged_picture_is_named(name: str, put: Put) -> None:
 @pytest.mark.parametrize("name", FORMATS)
 def test_it_is_prepared(name: str, put: Put) -> None:
     small = of(name).small()
-    put(small, split={"rule": "given"} if "val" in small.parts else PREPARED[dataset(small.like).split.rule])
+    rule = dataset(small.like).split.rule
+    put(small, split=PREPARED.get(rule, {"rule": rule}))
     prepare("mine")
     index, images, card = read_index("mine"), open_store("mine"), read_card("mine")
     rows = {name: (label, pixels) for part in read().values() for name, label, pixels in part}
     assert len(index["id"]) == len(images) == len(rows) == card["images"]
     for place, (name, label) in enumerate(zip(index["id"], index["label"], strict=True)):
         assert rows[name] == (label, images[np.array([place])].tobytes())
-    assert set(index["split"]) == {"train", "val", "test"} and card["classes"] == list(small.classes)
+    splits = {"train", "test"} if rule == "runs" else {"train", "val", "test"}
+    assert set(index["split"]) == splits and card["classes"] == list(small.classes)
 
 
 PREPARED = {

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gessl.data.fields import KEPT
 from gessl.data.readers._raw import UNLABELLED, Chunk, Picture, RawImages
 from gessl.data.registry import Dataset
 from gessl.errors import UserError, blamed
@@ -76,7 +77,7 @@ class _Tally:
             raise UserError(f"{self.path}: holds {dict(self.counts)} images; the registry says {self.entry.parts}")
         for part, labels in self.seen.items():
             absent = sorted(set(range(self.entry.classes)) - labels)
-            if absent and part != "unlabelled" and self.entry.split.rule != "given":
+            if absent and part != "unlabelled" and self.entry.split.rule not in KEPT:
                 raise UserError(f"{self.path}: no image of class {absent[0]} in part {part!r}; the file is incomplete")
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from gessl.data.fields import KEPT
 from gessl.data.listing import Listed, read_listing
 from gessl.data.readers._pictures import raw_pictures
 from gessl.data.readers._raw import UNLABELLED, Picture, RawImages
@@ -23,7 +24,7 @@ def part_of(row: Listed, rule: str) -> str:
     """The part of a picture: as given, or all of them, but for those without a label."""
     if row.split == "unlabelled" or (not row.label and row.split in ("", "train")):
         return "unlabelled"
-    return row.split if rule in ("given", "published") else "all"
+    return row.split if rule in ("published", *KEPT) else "all"
 
 
 def read(entry: Dataset, folder: Path) -> RawImages:
