@@ -351,9 +351,6 @@ def test_the_default_experiment_is_what_the_readme_says() -> None:
 
 # tables of the paper that cannot be made yet, and what the one line about each must name
 MISSING = {
-    "few-shot-cross-domain.yaml": ("fewshot/cross-domain-psco",),
-    "few-shot-in-domain.yaml": ("fewshot/psco-2000",),
-    "few-shot-omniglot.yaml": ("fewshot/psco-2000",),
     "semi-supervised.yaml": ("semi/simclr-subset-1pct", "semi/simclr-subset-10pct"),
     "transfer-detection.yaml": ("det/voc0712-c4-24k", "det/coco-c4-90k"),
     "unsupervised-imagenet.yaml": ("linear/gessl-imagenet",),
