@@ -162,7 +162,7 @@ def _read_references(document: Document, found: dict[tuple[Any, ...], Reference]
         findings.extend(faults, *layers)
         if faults or quote is None:
             continue
-        if quote.method not in method_names():
+        if quote.names_method and quote.method not in method_names():
             findings.extend([Fault((("method",),), unknown("method", quote.method, method_names()))], *layers)
         same = tuple(getattr(quote, key) for key in IDENTITY)
         if same in found:

@@ -20,7 +20,7 @@ class Reference(Settings):
         certainty: "confirmed" was read in the source itself, "secondary" where others repeat it, "memory" nowhere yet.
         protocol: our protocol id where that is how it was measured; else an id of its own, under which nothing of ours
             is ever shown.
-        dataset, method: as we name them.
+        dataset, method: as we name them; in words that begin with a capital where it is no method of ours.
         backbone: as we name it, or the source's words where we have none such.
         value: in percent unless `metric` says otherwise.
         epochs: of pretraining; None where the source does not say.
@@ -50,6 +50,11 @@ class Reference(Settings):
         for name in ("source", "address", "protocol", "dataset", "method", "backbone", "task", "metric"):
             if not getattr(self, name):
                 yield Misfit((name,), "must not be empty")
+
+    @property
+    def names_method(self) -> bool:
+        """Whether it is of a base method of ours."""
+        return not self.method[:1].isupper()
 
     @property
     def origin(self) -> str:
