@@ -28,10 +28,11 @@ Asked = str | Tree
 
 
 class Evaluation(NamedTuple):
-    """A protocol and the data sets that runs are scored on."""
+    """A protocol, the data sets that runs are scored on, and its place in the experiment's list."""
 
     protocol: Protocol
     on: tuple[str, ...]
+    place: int
 
     def targets(self, own: str) -> tuple[str, ...]:
         """The data sets for runs that were trained on `own`."""
@@ -79,14 +80,15 @@ def _evaluation(entry: Asked, base: tuple[str | int, ...], findings: Findings) -
     if wrong := [name for name in on if name not in known]:
         findings.add((*base, "on"), unknown("data set", str(wrong[0]), known))
         return None
-    return Evaluation(protocol, tuple(on)) if protocol is not None else None
+    return Evaluation(protocol, tuple(on), int(base[-1])) if protocol is not None else None
 
 
 def check_evaluations(found: Sequence[Evaluation], own: Sequence[Dataset], findings: Findings) -> None:
     """Note what the data cannot give that runs are to be scored on."""
-    for place, evaluation in enumerate(found):
+    for evaluation in found:
+        where = ("evaluation", evaluation.place)
         for fault in dict.fromkeys(_faults(evaluation, own)):
-            findings.misfit(fault, Layer(("evaluation", place)), otherwise=("evaluation", place))
+            findings.misfit(fault, Layer(where), otherwise=where)
 
 
 def _faults(evaluation: Evaluation, own: Sequence[Dataset]) -> Iterator[Fault]:

@@ -611,6 +611,15 @@ ONE = {"source": "s", "address": "https://a", "certainty": "memory", "backbone":
 VALUE = {"dataset": "digits", "method": "simclr", "value": 1.5}
 
 
+def test_what_data_lack_is_told_where_the_protocol_is_named_whatever_is_wrong_before() -> None:
+    asked = ["no/such", "fewshot/lake-oneshot", {"protocol": "fewshot/psco-2000", "ways": [20]}]
+    with pytest.raises(UserError) as refused:
+        Experiment.parse(changed("evaluation", to=asked), "here")
+    lines = refused.value.args
+    assert [re.search(r"evaluation\.\d", line)[0] for line in lines] == [f"evaluation.{place}" for place in range(3)]
+    assert "published tasks" in lines[1] and "too few for 20w1s, 20w5s" in lines[2]
+
+
 @pytest.mark.parametrize(
     ("tree", "complaint"),
     [
