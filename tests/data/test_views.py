@@ -9,6 +9,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as reference
 
+from gessl.data import views as views_module
 from gessl.data.views import Part, ViewPolicy, apply_parameters, make_views
 from gessl.data.views.parameters import NEUTRAL, ViewParameters, draw_parameters
 from tests.support.policies import shipped
@@ -250,3 +251,25 @@ def test_images_of_another_kind_are_refused(images: Tensor) -> None:
 def test_policies_in_another_order_are_refused(sizes: tuple[int | None, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make_views(pictures(2), tuple(ViewPolicy(size=size) for size in sizes), seeded())
+
+
+@pytest.mark.parametrize("size", [None, 96])
+def test_neither_blocks_nor_threads_change_a_bit(size: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of images so large that torch shares out what is summed up of one."""
+    images = pictures(6, size=(224, 224))
+    policies = (
+        POLICIES["imagenet-strong"][0],
+        *([dataclasses.replace(POLICIES["imagenet-strong"][0], size=size)] if size else []),
+    )
+    found, before = [], torch.get_num_threads()
+    try:
+        for threads in (1, 2, 4):
+            for block in (1, 2 * images[0].numel(), 1 << 40):
+                torch.set_num_threads(threads)
+                monkeypatch.setattr(views_module, "BLOCK", block)
+                drawn = make_views(images, policies, seeded(4))
+                found.append([each for each in drawn if each is not None])
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        assert all(torch.equal(one, same) for one, same in zip(found[0], other, strict=True))

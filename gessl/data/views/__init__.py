@@ -8,7 +8,7 @@ with bicubic interpolation or blur with Pillow's or OpenCV's Gaussian of another
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -32,6 +32,9 @@ from gessl.data.views.policy import ViewPolicy
 __all__ = [
     "Drawn", "Loaded", "Part", "ViewPolicy", "Views", "apply_parameters", "draw_views", "finish_views", "make_views",
 ]  # fmt: skip
+
+BLOCK = 1 << 19
+"""Numbers in the images that are worked on at once on a CPU."""
 
 _JITTER = (ops.brightness, ops.contrast, ops.saturation, ops.hue)
 
@@ -147,8 +150,17 @@ def make_views(
 def _apply_each(images: Tensor, drawn: list[ViewParameters], part: Part | None, size: int | None = None) -> Tensor:
     """One view per element of `drawn` of every image, `[len(drawn), N, …]`."""
     repeated = images.repeat(len(drawn), 1, 1, 1)
-    views = apply_parameters(repeated, _together(drawn, part), size)
+    views = _in_blocks(apply_parameters, repeated, _together(drawn, part), size)
     return _placed(views.unflatten(0, (len(drawn), len(images))), part)
+
+
+def _in_blocks(make: Callable[..., Tensor], images: Tensor, parameters: ViewParameters, *more: Any) -> Tensor:
+    """What `make` gives of all images; on the CPU of so few at once that they stay in its cache between operations."""
+    block = max(1, BLOCK // images[0].numel()) if len(images) else 1
+    if images.device.type != "cpu" or len(images) <= block:
+        return make(images, parameters, *more)
+    rows = torch.arange(len(images)).split(block)
+    return torch.cat([make(images[each[0] : each[-1] + 1], picked(parameters, each), *more) for each in rows])
 
 
 def finish_views(cut: Sequence[Tensor], drawn: Drawn, part: Part | None = None) -> Views:
@@ -162,11 +174,15 @@ def finish_views(cut: Sequence[Tensor], drawn: Drawn, part: Part | None = None) 
     made, device = [], cut[0].device
     for images, each in zip(cut, (drawn.views, drawn.crops), strict=False):
         parameters = _together(each, part)
-        there = images.flatten(0, 1)
-        flipped = torch.where(_mask(parameters.flip, device), there.flip(3), there)
-        views = _coloured(flipped.float().div_(255), parameters)
+        views = _in_blocks(_finished, images.flatten(0, 1), parameters)
         made.append(_placed(views.unflatten(0, images.shape[:2]), part))
     return Views(made[0], made[1] if drawn.crops else None, *drawn.places(device))
+
+
+def _finished(images: Tensor, parameters: ViewParameters) -> Tensor:
+    """Flip and colour uint8 images that have been cut out already."""
+    flipped = torch.where(_mask(parameters.flip, images.device), images.flip(3), images)
+    return _coloured(flipped.float().div_(255), parameters)
 
 
 def _together(drawn: list[ViewParameters], part: Part | None) -> ViewParameters:
@@ -211,7 +227,9 @@ def _coloured(views: Tensor, parameters: ViewParameters) -> Tensor:
     if colour and parameters.gray.any():
         views = torch.where(_mask(parameters.gray, device), ops.grayscale(views), views)
     if parameters.sigma.any():
-        views = ops.blur(views, to_device(blur_kernels(parameters.sigma, blur_width(views.shape[2:])), device))
+        rows = parameters.sigma.nonzero().squeeze(1)  # half of them, mostly; of the others the blur is the identity
+        kernels, chosen = blur_kernels(parameters.sigma[rows], blur_width(views.shape[2:])), to_device(rows, device)
+        views.index_copy_(0, chosen, ops.blur(views.index_select(0, chosen), to_device(kernels, device)))
     if parameters.solarize.any():
         views = torch.where(_mask(parameters.solarize, device), ops.solarize(views), views)
     return views
