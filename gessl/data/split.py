@@ -96,7 +96,9 @@ def _as_novel(entry: Dataset, catalogue: pd.DataFrame) -> NDArray[np.int64]:
     """Those of the parts, of which no two may share a class."""
     torn = catalogue[catalogue["label"] >= 0].groupby("class")["part"].nunique() > 1
     if torn.any():
-        raise UserError(f"{entry.name}: class {torn.idxmax()} is in two parts; with rule given it may be")
+        raise UserError(
+            f"{entry.name}: class {torn.idxmax()} is in two parts; correct the lists, or give the split the rule `given`"
+        )
     return _as_given(entry, catalogue)
 
 
@@ -105,7 +107,10 @@ def _as_runs(entry: Dataset, catalogue: pd.DataFrame) -> NDArray[np.int64]:
     classes = catalogue.groupby("class").agg({"group": "unique", "part": set})
     for name, (groups, parts) in classes.iterrows():
         if len(groups) != 1 or not groups[0] or parts != {"train", "test"}:
-            raise UserError(f"{entry.name}: class {name} must be in one run, in train and in test; with rule given not")
+            raise UserError(
+                f"{entry.name}: class {name} must be in one run, in train and in test; correct the data, or give the split"
+                " the rule `given`"
+            )
     return _as_given(entry, catalogue)
 
 
