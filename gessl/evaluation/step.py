@@ -11,14 +11,16 @@ from torch import nn
 
 from gessl.cluster.failed import failures_noted
 from gessl.data.arrays import data_files, read_card, read_index
+from gessl.data.registry import SPLITS
 from gessl.data.stores import Images, open_store
 from gessl.errors import UserError
+from gessl.evaluation.choice import CHOICE, freeze, read_choice
 from gessl.evaluation.spec import EvaluateSpec, protocol_settings
 from gessl.evaluation.subjects import SubjectSpec
 from gessl.evaluation.tasks import damaged, load_tasks, tasks_file
 from gessl.layout import RESULTS, scores_dir
 from gessl.nets.encoder import Encoder
-from gessl.protocols.contract import LACKS, OddTasksError, Protocol, Subject, Target, draws_tasks, file_stem
+from gessl.protocols.contract import LACKS, OddTasksError, Protocol, Subject, Target, chooses, draws_tasks, file_stem
 from gessl.protocols.embed import embed, fitted, frozen, position_tensor
 from gessl.records.bundle import bundle
 from gessl.records.current import is_current
@@ -85,13 +87,14 @@ def _evaluate(spec: EvaluateSpec, todo: Sequence[tuple[Protocol, Step]], device:
         for protocol, opened in todo:
             with opened as step:
                 step.notes |= {"batch": batch, "heavy": protocol.heavy, **subject.facts}
-                scores = _scores(protocol, Subject(encoder, features), target, name, subject.seed)
+                scores = _scores(protocol, Subject(encoder, features), target, subject.seed, step.path(CHOICE))
                 write_scores(
                     step.path(SCORES),
                     scores,
                     {
                         "run": subject.id, "dataset": subject.dataset, "target": name, "method": subject.method,
-                        "seed": subject.seed, "split": "test", "feature": "backbone", "selection": "last",
+                        "seed": subject.seed, "split": "test", "feature": "backbone",
+                        "selection": "val" if chooses(protocol) else "last",
                         "data_version": version,
                     },
                 )  # fmt: skip
@@ -112,14 +115,15 @@ def _target(encoder: nn.Module, name: str, device: torch.device) -> Target:
     """A data set, its images as the encoder takes them."""
     index = read_index(name, "label", "split")
     labelled = index["label"] >= 0  # a data set may have unlabelled train images
-    train, test = (
-        position_tensor(np.flatnonzero(labelled & (index["split"] == split)), device) for split in ("train", "test")
+    train, val, test = (
+        position_tensor(np.flatnonzero(labelled & (index["split"] == split)), device) for split in SPLITS
     )
     store = open_store(name)
     images: Images = store
     if isinstance(encoder, Encoder):  # one from elsewhere takes images of any size
         images = fitted(store, channels=encoder.mean.numel(), size=encoder.size, where=name)
-    return Target(images, position_tensor(index["label"], device), train, test, len(read_card(name)["classes"]))
+    classes = len(read_card(name)["classes"])
+    return Target(images, position_tensor(index["label"], device), train, val, test, classes, name)
 
 
 def _require_fit(protocols: Sequence[Protocol], target: Target, name: str) -> None:
@@ -131,9 +135,14 @@ def _require_fit(protocols: Sequence[Protocol], target: Target, name: str) -> No
         raise UserError(f"{name}: {LACKS['shared classes']}, so {listed} cannot be scored; take it out of evaluation")
 
 
-def _scores(protocol: Protocol, subject: Subject, target: Target, name: str, seed: int) -> list[Score]:
+def _scores(protocol: Protocol, subject: Subject, target: Target, seed: int, choice: Path) -> list[Score]:
+    """What a protocol makes of a subject; what it chooses on val is in the file `choice` before test is opened."""
+    name = target.name
     try:
         tasks = load_tasks(name, seed, protocol.id) if draws_tasks(protocol) else {}
+        if chooses(protocol):
+            freeze(choice, protocol, subject, target, seed)
+            tasks = {**tasks, **read_choice(choice)}
         scores = protocol.score(subject, target, tasks, seed)
     except OddTasksError as error:
         raise damaged(tasks_file(name, seed, protocol.id), error) from None

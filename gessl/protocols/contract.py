@@ -5,7 +5,7 @@ values and where they come from; its id is `<family>/<name>`, with hyphens for t
 Nothing else needs to know of a new protocol.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -20,6 +20,7 @@ from gessl.tables.scores import Card, Score
 
 Arrays = Mapping[str, NDArray[Any]]
 Want = Literal["labels", "shared classes", "runs", "encoder"]
+Choice = Mapping[str, float | Sequence[float]]
 LACKS = {
     "labels": "its test split has no labelled images",
     "shared classes": "no class of its test split has labelled training images",
@@ -56,15 +57,18 @@ class Target(NamedTuple):
     Attributes:
         images: of all splits, as large as the encoder takes them; read when they are asked for.
         labels: class numbers [n]; -1 where there is none.
-        train, test: positions of the labelled images of a split.
+        train, val, test: positions of the labelled images of a split.
         classes: how many classes the data set has.
+        name: of the data set.
     """
 
     images: Images
     labels: Tensor
     train: Tensor
+    val: Tensor
     test: Tensor
     classes: int
+    name: str
 
 
 @dataclass(frozen=True)
@@ -114,13 +118,31 @@ class Protocol(Settings):
         """
         return None
 
+    def choose(self, subject: Subject, target: Target, seed: int) -> Choice | None:
+        """Choose settings on the val split; None for a protocol that chooses nothing.
+
+        The test split is closed to it: no position, features of NaN, labels of -1, images that cannot be read. What it
+        chose is in a file before `score` opens the test split.
+
+        Args:
+            subject, target: as of `score`, but of labelled train and val images alone.
+            seed: as of `score`.
+
+        Returns:
+            finite numbers by name, of which one or more say what was chosen, and others why.
+
+        Raises:
+            UserError: there is too little to choose on.
+        """
+        return None
+
     def score(self, subject: Subject, target: Target, tasks: Arrays, seed: int) -> list[Score]:
         """Score a subject on a target.
 
         Args:
             subject: what is scored.
             target: what it is scored on.
-            tasks: what `draw` drew.
+            tasks: what `draw` drew, and what `choose` chose.
             seed: of the subject; for whatever is drawn while scoring.
 
         Raises:
@@ -132,6 +154,11 @@ class Protocol(Settings):
 def draws_tasks(protocol: Protocol) -> bool:
     """Whether a protocol draws tasks."""
     return type(protocol).draw is not Protocol.draw
+
+
+def chooses(protocol: Protocol) -> bool:
+    """Whether a protocol chooses settings on val."""
+    return type(protocol).choose is not Protocol.choose
 
 
 def protocol_id(stem: str) -> str:

@@ -62,12 +62,11 @@ def scored(
     one: Protocol, features, *, tasks=None, encoder=None, images=None, labels=None, train=None, test=None, classes=0
 ):
     """Score features by a protocol, with what it takes of a target."""
-    nothing = torch.arange(0)
-    target = Target(
-        images,
-        nothing if labels is None else labels,
-        nothing if train is None else train,
-        nothing if test is None else test,
-        classes,
-    )
+    target = target_of(images=images, labels=labels, train=train, test=test, classes=classes)
     return one.score(Subject(encoder, features), target, tasks or {}, 0)
+
+
+def target_of(*, images=None, labels=None, train=None, val=None, test=None, classes=0, name="toy"):
+    """A target of which nothing need be there."""
+    parts = (torch.arange(0) if part is None else part for part in (labels, train, val, test))
+    return Target(images, *parts, classes, name)

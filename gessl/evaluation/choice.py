@@ -1,0 +1,72 @@
+"""What a protocol chooses on val, in a file before the test split is opened."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gessl.data.stores import Images
+from gessl.files import JSON_BYTES, atomic_json, parse_json, read_bounded
+from gessl.protocols.contract import Protocol, Subject, Target
+
+CHOICE = "choice.json"
+
+
+class Closed:
+    """Images of which some cannot be read.
+
+    Args:
+        images: all of them.
+        opened: bool [n], those that can.
+    """
+
+    def __init__(self, images: Images, opened: NDArray[np.bool_]) -> None:
+        self._images, self._opened, self.shape = images, opened, images.shape
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, positions: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """As of `Images`.
+
+        Raises:
+            RuntimeError: one of them is closed.
+        """
+        if not self._opened[positions].all():
+            raise RuntimeError("a protocol asked for images of the test split before its choice was in a file")
+        return self._images[positions]
+
+
+def closed(subject: Subject, target: Target) -> tuple[Subject, Target]:
+    """Both with labelled train and val images alone: of others there is no label, no feature and no image."""
+    opened = torch.zeros(len(target.labels), dtype=torch.bool, device=target.labels.device)
+    opened[torch.cat([target.train, target.val])] = True
+    labels: Tensor = target.labels.where(opened, -1)
+    features = subject.features.where(opened[:, None], torch.nan)
+    images = Closed(target.images, opened.cpu().numpy())
+    return Subject(subject.encoder, features), target._replace(images=images, labels=labels, test=target.test[:0])
+
+
+def freeze(path: Path, protocol: Protocol, subject: Subject, target: Target, seed: int) -> None:
+    """Write what a protocol chooses, with the test split closed, to `path`.
+
+    Raises:
+        UserError: there is too little to choose on.
+        RuntimeError: it asked for test images, or its choice holds what is no finite number.
+    """
+    choice = protocol.choose(*closed(subject, target), seed)
+    assert choice, f"{protocol.id} chose nothing"
+    odd = [name for name, value in choice.items() if not np.isfinite(value).all()]
+    if odd:
+        raise RuntimeError(f"{protocol.id}: {odd[0]} of its choice is not finite; test features are NaN to it")
+    atomic_json(path, dict(choice))
+
+
+def read_choice(path: Path) -> dict[str, NDArray[Any]]:
+    """What is in the file: numbers [] or [k] by name."""
+    found: Mapping[str, Any] = parse_json(read_bounded(path, JSON_BYTES))
+    return {name: np.asarray(value) for name, value in found.items()}
