@@ -183,6 +183,29 @@ def bootstrap_mean(values: ArrayLike, *, seed: int = 0, resamples: int = 9999) -
     return Interval(mean, lo, hi, n, "bootstrap-bca")
 
 
+def mean_of_shares(right: ArrayLike, images: ArrayLike, *, seed: int = 0, resamples: int = 9999) -> Interval:
+    """Mean over classes of the share of their images that is right, with a percentile bootstrap interval.
+
+    Images are resampled within each class (stratified bootstrap): where k of m are right, that draws Binomial(m, k/m).
+
+    Args:
+        right, images: of each class [C], 0 <= right <= images and images >= 1.
+        seed, resamples: of the bootstrap.
+
+    Raises:
+        ValueError: other counts, or no class.
+    """
+    k, m = (np.asarray(counts, dtype=np.int64) for counts in (right, images))
+    if k.shape != m.shape or k.ndim != 1 or not k.size or (k < 0).any() or (k > m).any() or (m < 1).any():
+        raise ValueError("right, images: need counts 0 <= right <= images, images >= 1, of the same classes")
+    rng, batch = np.random.default_rng(seed), max(1, 10**6 // k.size)  # bounds the memory
+    sizes = [min(batch, resamples - start) for start in range(0, resamples, batch)]
+    means = np.concatenate([(rng.binomial(m, k / m, (size, k.size)) / m).mean(1) for size in sizes])
+    lo, hi = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    mean = float((k / m).mean())
+    return Interval(mean, min(float(lo), mean), max(float(hi), mean), int(m.sum()), "bootstrap-stratified")
+
+
 def rank_correlation(a: ArrayLike, b: ArrayLike) -> float | None:
     """Spearman's ρ of pairs, equal values (but for rounding) sharing their mean rank; None below three distinct values.
 

@@ -17,6 +17,7 @@ from gessl.statistics import (
     holm,
     item_half_width,
     least_p,
+    mean_of_shares,
     paired_difference,
     rank_correlation,
     seed_interval,
@@ -188,6 +189,40 @@ def test_wilson_agrees_with_its_formula(counts):
 def test_impossible_shares_are_refused(k, n):
     with pytest.raises(ValueError, match="is no share"):
         wilson(k, n)
+
+
+def all_class_means(right, images):
+    """The mean over classes of every resample within classes."""
+    classes = [[1] * k + [0] * (m - k) for k, m in zip(right, images, strict=True)]
+    drawn = [[sum(one) / len(one) for one in itertools.product(values, repeat=len(values))] for values in classes]
+    return np.array([np.mean(shares) for shares in itertools.product(*drawn)])
+
+
+@pytest.mark.parametrize(("right", "images"), [([2, 1], [3, 3]), ([1, 3, 0], [2, 4, 2]), ([3], [5])])
+def test_the_interval_of_a_mean_over_classes_agrees_with_all_resamples(right, images):
+    found, every = mean_of_shares(right, images, resamples=200_000), all_class_means(right, images)
+    assert found.mean == pytest.approx(np.mean([k / m for k, m in zip(right, images, strict=True)]))
+    for end, share in ((found.lo, 0.025), (found.hi, 0.975)):
+        near = 0.005  # the share of all resamples that lie below may miss by what drawing costs
+        assert (every < end - 1e-9).mean() <= share + near
+        assert (every <= end + 1e-9).mean() >= share - near
+    assert (found.n, found.kind) == (sum(images), "bootstrap-stratified")
+
+
+def test_a_mean_over_classes_that_are_all_right_has_no_width():
+    assert mean_of_shares([4, 9], [4, 9]) == Interval(1.0, 1.0, 1.0, 13, "bootstrap-stratified")
+
+
+def test_many_classes_are_drawn_in_batches():
+    right, images = np.full(3000, 4), np.full(3000, 10)
+    found = mean_of_shares(right, images)
+    assert found.hi - found.lo == pytest.approx(2 * 1.96 * math.sqrt(0.24 / 10 / 3000), rel=0.05)
+
+
+@pytest.mark.parametrize(("right", "images"), [([], []), ([1], [0]), ([3], [2]), ([-1], [2]), ([1, 1], [2])])
+def test_impossible_counts_of_classes_are_refused(right, images):
+    with pytest.raises(ValueError, match="need counts"):
+        mean_of_shares(right, images)
 
 
 def test_bootstrap_agrees_with_the_t_interval_on_a_large_normal_sample():

@@ -1,9 +1,10 @@
-"""What several protocols need: a refusal of too little, and an accuracy over test images."""
+"""What several protocols need: a refusal of too little, and accuracies over test images."""
 
+import torch
 from torch import Tensor
 
 from gessl.errors import UserError
-from gessl.statistics import wilson
+from gessl.statistics import mean_of_shares, wilson
 from gessl.tables.scores import Score
 
 TRAINED, TESTED = "labelled images in split 'train'", "labelled images in split 'test'"
@@ -42,3 +43,38 @@ def accuracy_score(protocol: str, task: str, correct: Tensor) -> Score:
     require(protocol, TESTED, correct.numel(), 1)
     share = wilson(int(correct.sum()), correct.numel())
     return Score(protocol, task, "accuracy", "%", "higher", share.scaled(100), correct.cpu().numpy())
+
+
+def class_mean(correct: Tensor, labels: Tensor) -> float:
+    """Mean over the classes of `labels` [n] of the share that is `correct`, bool [n]."""
+    _, right, images = _by_class(correct, labels)
+    return float((right / images).mean())
+
+
+def class_mean_score(protocol: str, task: str, correct: Tensor, labels: Tensor) -> Score:
+    """Accuracy as the mean over classes, with an interval that resamples the test images of each class.
+
+    Its outcomes [n, 2] have, in column 0, mean + n / (classes · images of the class) · (correct - share of the class):
+    their mean is the score, and their spread that within classes. Column 1 says which images are correct.
+
+    Args:
+        protocol, task: of the score.
+        correct: bool [n], one per test image.
+        labels: class numbers of these images [n].
+
+    Raises:
+        UserError: there is no test image.
+    """
+    require(protocol, TESTED, correct.numel(), 1)
+    places, right, images = _by_class(correct, labels)
+    interval = mean_of_shares(right.numpy(), images.numpy())
+    shares, each = right / images, len(places) / (len(images) * images)
+    added = interval.mean + each[places] * (correct.cpu().double() - shares[places])
+    outcomes = torch.stack([added, correct.cpu().double()], 1).numpy()
+    return Score(protocol, task, "accuracy_per_class", "%", "higher", interval.scaled(100), outcomes, "column 0")
+
+
+def _by_class(correct: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The place of each image's class among those of `labels` [n], and of each class how many are right, and are."""
+    _, places, images = labels.cpu().unique(return_inverse=True, return_counts=True)
+    return places, places.bincount(correct.cpu().double(), len(images)), images
