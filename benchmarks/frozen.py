@@ -1,17 +1,20 @@
-"""Protocols on frozen features against others, in one run: neighbours, episodes, and the linear probe's time.
+"""Protocols on frozen features against others, in one run: neighbours, episodes, a grid of penalties, a probe's time.
 
     python -m benchmarks.frozen [--images 60000] [--test 10000] [--features 512] [--rounds 3] [--threads 2]
 
 Neighbours are held against scikit-learn's brute force, episodes against a loop that takes them one by one with torch's
-own `cdist`, as easyfsl's prototypical networks do with features. Each pair runs in turns on the same features: ten
-classes, rectified noise with a common mean. The probe, which is trained once, has no rival. The table has medians, and
-what share of the results is the same. Prints Markdown; with one thread, seconds are processor time.
+own `cdist`, as easyfsl's prototypical networks do with features. The choice of a penalty, for `--fitted` images and on
+as many of val, is held against scikit-learn's LogisticRegression, which starts each time from where it stands. Each
+pair runs in turns on the same features: ten classes, rectified noise with a common mean. The probe, which is trained
+once, has no rival. The table has medians, and what share of the results is the same. Prints Markdown; with one thread,
+seconds are processor time.
 """
 
 import argparse
 import os
 import platform
 import statistics
+import warnings
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -19,6 +22,8 @@ import numpy as np
 import sklearn
 import torch
 import torch.nn.functional as F
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 from threadpoolctl import threadpool_limits
 from torch import Tensor
@@ -28,10 +33,12 @@ from benchmarks.tables import table
 from gessl.grid.values import load_protocol
 from gessl.protocols._episodes import Episodes
 from gessl.protocols._neighbours import nearest
+from gessl.protocols.contract import Subject, Target
 from gessl.protocols.embed import position_tensor
 from gessl.protocols.fewshot__proto_v1 import Prototypes
 from gessl.protocols.knn__instdisc_200 import WeightedNeighbours
 from gessl.protocols.linear__wmse_v1 import LinearProbe
+from gessl.protocols.transfer__kornblith_linear import KornblithLinear
 from gessl.rng import generator, numpy_generator
 
 NEIGHBOURS = 5
@@ -99,6 +106,26 @@ def weighted_votes(bank: Tensor, labels: Tensor, queries: Tensor, like: Weighted
     return torch.from_numpy(votes.fit(bank.numpy(), labels.numpy()).predict(queries.numpy()))
 
 
+def plain_grid(given: Problem, fitted: int, like: KornblithLinear) -> Tensor:
+    """Accuracy in percent on the images after the first `fitted` ones, by penalty; last comes the best penalty."""
+    features, labels = given.features.double().numpy(), given.labels.numpy()
+    model = LogisticRegression(warm_start=True, max_iter=like.iterations, tol=like.tolerance)
+    penalties, found = np.geomspace(like.least, like.most, like.penalties), []
+    for penalty in penalties:
+        with warnings.catch_warnings(category=ConvergenceWarning, action="ignore"):
+            model.set_params(C=1 / penalty).fit(features[:fitted], labels[:fitted])
+        found.append(100 * model.score(features[fitted : 2 * fitted], labels[fitted : 2 * fitted]))
+    return torch.tensor([*found, penalties[int(np.argmax(found))]], dtype=torch.float64).round(decimals=9)
+
+
+def chosen_of_grid(given: Problem, fitted: int, ours: KornblithLinear) -> Tensor:
+    """The same by the protocol."""
+    train, val, test = torch.arange(3 * fitted).split(fitted)
+    target = Target(np.empty(0, np.uint8), given.labels, train, val, test, CLASSES, "")
+    choice = ours.choose(Subject(torch.nn.Identity(), given.features), target, 0)
+    return torch.tensor([*choice["val"], choice["penalty"]], dtype=torch.float64).round(decimals=9)  # type: ignore[misc]
+
+
 def in_turns(ours: Callable[[], Tensor], other: Callable[[], Tensor], rounds: int) -> tuple[float, float, float, float]:
     """Median seconds of both, the median of their ratios, and the share of entries of their results that are equal."""
     pairs = []
@@ -110,8 +137,8 @@ def in_turns(ours: Callable[[], Tensor], other: Callable[[], Tensor], rounds: in
     return *times, statistics.median(first / second for first, second in pairs), float(same)
 
 
-def measured(given: Problem, rounds: int) -> Iterator[Row]:
-    """One row per protocol."""
+def measured(given: Problem, rounds: int, fitted: int) -> Iterator[Row]:
+    """One row per protocol; `fitted` images are fitted under each penalty."""
     bank, queries = given.features[: -given.test], given.features[-given.test :]
     prototypes, probe = load_protocol("fewshot/proto-v1"), load_protocol("linear/wmse-v1")
     weighted = load_protocol("knn/instdisc-200")
@@ -138,6 +165,12 @@ def measured(given: Problem, rounds: int) -> Iterator[Row]:
     )
     name = f"{len(given.episodes.classes)} episodes, {WAY}-way {SHOT}-shot"
     yield Row(name, ours, "plain loop", other, ratio, same)
+    grid = load_protocol("transfer/kornblith-linear")
+    assert isinstance(grid, KornblithLinear)
+    ours, other, ratio, same = in_turns(
+        lambda: chosen_of_grid(given, fitted, grid), lambda: plain_grid(given, fitted, grid), rounds
+    )
+    yield Row(f"{grid.penalties} penalties", ours, f"scikit-learn {sklearn.__version__}", other, ratio, same)
     seconds, _ = timed(lambda: probe.fit(bank, given.labels[: -given.test], CLASSES, 0), "cpu")
     yield Row("linear", seconds)
 
@@ -161,6 +194,7 @@ def main(arguments: list[str] | None = None) -> None:
     options.add_argument("--test", type=int, default=10_000, help="how many of the images are tested")
     options.add_argument("--features", type=int, default=512)
     options.add_argument("--episodes", type=int, default=2000)
+    options.add_argument("--fitted", type=int, default=5000, help="images that are fitted under each penalty")
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--threads", type=int, default=2)
     chosen = options.parse_args(arguments)
@@ -168,7 +202,7 @@ def main(arguments: list[str] | None = None) -> None:
     load = os.getloadavg()[0]
     given = problem(chosen.images, chosen.test, chosen.features, chosen.episodes)
     with threadpool_limits(chosen.threads):
-        rows = list(measured(given, chosen.rounds))
+        rows = list(measured(given, chosen.rounds, chosen.fitted))
     print(
         f"{platform.machine()}, {chosen.threads} CPU thread(s), load {load:.1f} before, torch {torch.__version__}; "
         f"{chosen.test} tested of {chosen.images} x {chosen.features} features, {chosen.rounds} rounds\n"

@@ -9,14 +9,15 @@ def test_what_is_timed_gives_the_same_results(capsys, monkeypatch):
     monkeypatch.setattr(
         frozen.LinearProbe, "fit", lambda probe, features, labels, classes, seed: features
     )  # tested elsewhere
-    words = f"--images 1500 --test 500 --features 16 --episodes 20 --rounds 1 --threads {torch.get_num_threads()}"
-    frozen.main(words.split())
+    words = "--images 1500 --test 500 --features 16 --episodes 20 --rounds 1 --fitted 100 --threads"
+    frozen.main([*words.split(), str(torch.get_num_threads())])
     _, table = capsys.readouterr().out.split("\n\n")
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
     assert [(row[0], row[-1]) for row in rows] == [
         ("5-nn", "100.00%"),
         ("200-nn, weighted", "100.00%"),
         ("20 episodes, 5-way 5-shot", "100.00%"),
+        ("45 penalties", "100.00%"),
         ("linear", "–"),
         ("all", "–"),
     ]
