@@ -11,6 +11,7 @@ from gessl.records.chain import chain
 from gessl.report import facts, wording
 from gessl.report.collect import Collected
 from gessl.report.lineage import origins
+from gessl.report.overall import overall
 from gessl.report.paper import PaperTable
 from gessl.report.plan import ReportPlan
 from gessl.report.style import CONTROLS, THEME, TREATMENTS, Drawing, inline
@@ -52,6 +53,7 @@ def render(
             testing=wording.testing(tables),
             rule=RULE,
             comparisons=[(heading(pair), pair) for pair in plan.comparisons],
+            overall=overall(plan, collected, tables),
             tables=tables,
             paper=paper,
             figures=inlined,

@@ -8,6 +8,7 @@ from gessl.records.step import Step
 from gessl.report.collect import collect
 from gessl.report.export import paper_csv, paper_latex, to_csv, to_latex
 from gessl.report.figures import draw_all
+from gessl.report.overall import draw_profile
 from gessl.report.page import render
 from gessl.report.paper import paper_table
 from gessl.report.plan import ReportPlan
@@ -26,7 +27,7 @@ def report(plan: ReportPlan) -> None:
     with Step("report", plan.grid, out, inputs=input_files(plan), config=dataclasses.asdict(plan)) as step:
         collected = collect(plan)
         tables = build_tables(plan, collected)
-        drawings = draw_all(plan, collected, tables)
+        drawings = [*draw_all(plan, collected, tables), *draw_profile(plan, collected, tables)]
         paper = paper_table(plan, tables)
         if paper:
             step.path("tables/paper.csv").write_text(paper_csv(paper), encoding="utf-8")

@@ -95,7 +95,7 @@ def test_nothing_is_loaded_from_elsewhere(demo):
 
 def test_figures_are_xml_without_a_date(demo):
     paths = sorted(demo.glob("figures/*.svg"))
-    assert {path.name.split("--")[0] for path in paths} == {"headline", "sigma", "scatter", "curves"}
+    assert {path.name.split("--")[0] for path in paths} == {"headline", "sigma", "scatter", "curves", "profile.svg"}
     for path in paths:
         root = ElementTree.fromstring(path.read_bytes())
         assert root.tag.endswith("svg") and not re.search(
