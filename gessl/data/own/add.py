@@ -9,13 +9,14 @@ import shutil
 from pathlib import Path
 from typing import Literal
 
-from tqdm import tqdm
-
 from gessl.advice import move_away
 from gessl.data.listing import write_listing
 from gessl.data.own.plan import Plan, file_of
 from gessl.data.pin import write_pin
+from gessl.data.progress import Progress
 from gessl.data.registry import Dataset, dataset
+from gessl.data.room import require_room
+from gessl.data.threads import in_order
 from gessl.errors import UserError
 from gessl.files import atomic_text, has_content, named_errors
 from gessl.layout import DATASETS, LISTING, raw_dir
@@ -81,19 +82,14 @@ def _is_made(folder: Path, staging: Path, planned: Plan) -> bool:
 
 def _require_room(planned: Plan, staging: Path, how: How) -> None:
     sizes = {facts.sha256: facts.bytes for facts in planned.pictures if how == "copy" or facts.found.place is None}
-    needed, free = sum(sizes.values()), shutil.disk_usage(staging).free
-    if needed > free:
-        raise UserError(
-            f"{staging.parent}: {needed / 2**20:.1f} MiB are needed and {free / 2**20:.1f} free; make room, or"
-            " give --how link"
-        )
+    require_room(staging.parent, sum(sizes.values()), "make room, or give --how link")
 
 
 def _gather(planned: Plan, staging: Path, how: How) -> None:
-    for facts in tqdm(planned.pictures, unit="picture", desc=how, disable=None, leave=False):
-        path = staging / file_of(facts)
-        if path.exists():  # twins
-            continue
+    files = {file_of(facts): facts for facts in reversed(planned.pictures)}  # one of twins, the first
+
+    def put(file: str) -> None:
+        facts, path = files[file], staging / file
         path.parent.mkdir(parents=True, exist_ok=True)
         place = facts.found.place
         if how == "copy" or place is None or not _linked(place, path):
@@ -101,6 +97,10 @@ def _gather(planned: Plan, staging: Path, how: How) -> None:
                 path.write_bytes(facts.found.data())
         if not has_content(path, facts.bytes, facts.sha256):
             raise UserError(f"{facts.found.name}: changed while it was read; start again when nothing writes to it")
+
+    with Progress(f"{planned.entry.name}: files made", len(files), "pictures") as progress:
+        for _ in in_order(put, list(reversed(files))):
+            progress.add(1)
 
 
 def _linked(place: Path, path: Path) -> bool:

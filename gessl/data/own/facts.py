@@ -1,21 +1,17 @@
 """What there is to know about pictures before they become a data set: each is read and decoded once."""
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-from tqdm import tqdm
-
 from gessl.data.own.found import Found, Trove
 from gessl.data.pictures import SUFFIXES, BadPictureError, decode
+from gessl.data.progress import Progress
+from gessl.data.threads import in_order
 from gessl.files import reason
 
-AHEAD = 64  # pictures that are read before their turn
 SHOWN = 5  # examples in a line
 
 
@@ -45,18 +41,13 @@ class Facts(NamedTuple):
 def examine(trove: Trove) -> list[Facts]:
     """Read and decode every picture, by as many threads as there are cores; those that are bad go to the trove."""
     found: list[Facts] = []
-    waiting = iter(trove.pictures)
-    with (
-        ThreadPoolExecutor(os.cpu_count()) as pool,
-        tqdm(total=len(trove.pictures), unit="picture", desc="reading", disable=None, leave=False) as bar,
-    ):
-        while batch := list(islice(waiting, AHEAD)):
-            for picture, facts in zip(batch, pool.map(_facts, batch), strict=True):
-                if isinstance(facts, str):
-                    trove.bad[picture.name] = facts
-                else:
-                    found.append(facts)
-            bar.update(len(batch))
+    with Progress("read", len(trove.pictures), "pictures") as progress:
+        for picture, facts in zip(trove.pictures, in_order(_facts, trove.pictures), strict=True):
+            if isinstance(facts, str):
+                trove.bad[picture.name] = facts
+            else:
+                found.append(facts)
+            progress.add(1)
     return found
 
 
