@@ -59,17 +59,17 @@ def read_bounded(path: Path | str, limit: int) -> bytes:
     raise OSError(errno.EFBIG, f"larger than {limit} bytes", str(path))
 
 
-def parse_json(text: str | bytes) -> Any:
+def parse_json(text: str | bytes, marks: int = MARKS) -> Any:
     """The JSON value in `text`, within bounds that what we write never comes near.
 
     Raises:
-        ValueError: no JSON; a number that is not finite; nested more than `DEPTH` deep; more than `MARKS` values.
+        ValueError: no JSON; a number that is not finite; nested more than `DEPTH` deep; more than `marks` values.
     """
     if isinstance(text, bytes):
         text = text.decode("utf-8-sig" if text.startswith(codecs.BOM_UTF8) else "utf-8")
     opening = text.count("[") + text.count("{")
-    if opening + text.count(",") > MARKS:
-        raise ValueError(f"more than {MARKS} values")
+    if opening + text.count(",") > marks:
+        raise ValueError(f"more than {marks} values")
     try:
         value = _DECODER.decode(text)
     except RecursionError:
@@ -79,14 +79,14 @@ def parse_json(text: str | bytes) -> Any:
     return value
 
 
-def read_json(path: Path | str, limit: int = JSON_BYTES) -> Any:
-    """The JSON value in a plain file of at most `limit` bytes, as `parse_json` reads it.
+def read_json(path: Path | str, limit: int = JSON_BYTES, marks: int = MARKS) -> Any:
+    """The JSON value in a plain file of at most `limit` bytes and `marks` values, as `parse_json` reads it.
 
     Raises:
         OSError: it cannot be read, is no plain file or is larger; names it.
         ValueError: as `parse_json`.
     """
-    return parse_json(read_bounded(path, limit))
+    return parse_json(read_bounded(path, limit), marks)
 
 
 def read_table(path: Path | str, *, missing: str = "", errors: str = "strict") -> "csv.DictReader[str]":

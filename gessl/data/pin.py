@@ -8,17 +8,21 @@ import hashlib
 import itertools
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gessl.advice import move_away, refetch
+from gessl.data.listing import PICTURES
+from gessl.data.threads import in_order
 from gessl.documents import read_document
 from gessl.errors import UserError
-from gessl.files import atomic_text, open_regular, read_json
+from gessl.files import JSON_BYTES, MARKS, TABLE_BYTES, atomic_text, open_regular, read_json
 from gessl.layout import manifest_dir, pin, raw_dir
 
 SLACK = 1 << 20  # bytes that are read in any case
+LISTED, FACTS = 512, 8  # most bytes and values of a picture in a manifest
 
 
 @dataclass(frozen=True)
@@ -60,12 +64,28 @@ def md5_file(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
-def folder_hashes(folder: Path, pinned: Pin | None = None) -> dict[str, str]:
-    """MD5 of every file below `folder` by relative POSIX path, sorted; "" of what `within_pin` leaves out."""
+def folder_hashes(
+    folder: Path, pinned: Pin | None = None, known: Mapping[str, tuple[int, str]] | None = None
+) -> dict[str, str]:
+    """MD5 of every file below `folder` by relative POSIX path, sorted; "" of what `within_pin` leaves out.
+
+    Args:
+        folder: where to look.
+        pinned: what the files are to be held against.
+        known: size and MD5 of files, by path, that are not read if they have that size.
+    """
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     sizes = {str(path): path.stat().st_size for path in files}
     read = sizes if pinned is None else within_pin(sizes, pinned)
-    return {path.relative_to(folder).as_posix(): md5_file(path) if str(path) in read else "" for path in files}
+
+    def hashed(path: Path) -> str:
+        size, md5 = (known or {}).get(path.relative_to(folder).as_posix(), (-1, ""))
+        if size == sizes[str(path)]:
+            return md5
+        return md5_file(path) if str(path) in read else ""
+
+    names = (path.relative_to(folder).as_posix() for path in files)
+    return dict(zip(names, in_order(hashed, files), strict=True))
 
 
 def within_pin(sizes: dict[str, int], pinned: Pin) -> set[str]:
@@ -112,20 +132,26 @@ def write_pin(name: str) -> None:
 def read_manifest(name: str) -> dict[str, Any] | None:
     """The manifest that `gessl fetch` wrote, or None where it is missing or does not add up to the pin."""
     path = manifest_dir(name) / "manifest.json"
+    if not path.is_file():
+        return None
+    pinned = read_pin(pin(name))  # says how much there is to be read
+    limit, marks = JSON_BYTES + pinned.nfiles * LISTED, MARKS + pinned.nfiles * FACTS
     try:
-        manifest: dict[str, Any] = read_json(path)
+        manifest: dict[str, Any] = read_json(path, min(limit, TABLE_BYTES), min(marks, TABLE_BYTES // LISTED * FACTS))
         whole = folder_md5({entry["path"]: entry["md5"] for entry in manifest["files"]})
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return manifest if whole == manifest.get("data_version") == data_version(name) else None
+    return manifest if whole == manifest.get("data_version") == pinned.md5 else None
 
 
-def verify_raw(name: str, *, partial: bool = False) -> None:
+def verify_raw(name: str, *, partial: bool = False, pictures: bool = True) -> None:
     """Check that `data/raw/<name>` holds exactly the bytes that its pin names.
 
     Args:
         name: the data set's.
         partial: files may be missing, so that one that was altered or added is named only where the manifest tells.
+        pictures: whether to read pictures that a list names by their hashes; else their sizes must do, as their reader
+            holds each against its hash.
 
     Raises:
         UserError: the folder or the pin is missing, or a file was altered, removed or added; names the file.
@@ -134,10 +160,10 @@ def verify_raw(name: str, *, partial: bool = False) -> None:
     pinned = read_pin(pin(name))
     if not folder.is_dir():
         raise UserError(f"{folder}: no raw data; run `gessl fetch {name}`")
-    found = folder_hashes(folder, pinned)
+    manifest = read_manifest(name)
+    found = folder_hashes(folder, pinned, {} if pictures else _listed(manifest))
     if folder_md5(found) == pinned.md5:
         return
-    manifest = read_manifest(name)
     if manifest is None and partial:
         return
     if manifest is None:
@@ -156,6 +182,12 @@ def verify_raw(name: str, *, partial: bool = False) -> None:
     }[faults[first]]
     others = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
     raise UserError(f"{folder / first}: {faults[first]}{others}, differs from {pin(name)}; {fix}")
+
+
+def _listed(manifest: dict[str, Any] | None) -> dict[str, tuple[int, str]]:
+    """Size and MD5 of the pictures that `listing.csv` names by their hashes."""
+    files = manifest["files"] if manifest else []
+    return {file["path"]: (file["bytes"], file["md5"]) for file in files if file["path"].startswith(f"{PICTURES}/")}
 
 
 def check_untouched(name: str) -> None:
