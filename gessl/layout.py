@@ -69,6 +69,16 @@ def work_dir(run: str) -> Path:
     return WORK / run
 
 
+def fetch_dir(dataset: str) -> Path:
+    """Of downloads that are not whole yet."""
+    return WORK / "fetch" / dataset
+
+
+def prepare_dir(dataset: str) -> Path:
+    """Of the pictures of a data set whose preparation is not finished."""
+    return WORK / "prepare" / dataset
+
+
 def lease_dir(run: str) -> Path:
     """Who makes the run; outside `work_dir`, which goes when the run is made."""
     return WORK / "leases" / run

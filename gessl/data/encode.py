@@ -1,83 +1,117 @@
-"""Published pictures into one file, as they are, and what is known of each (`gessl.data.columns`)."""
+"""Published pictures into one file, and what is known of each (`gessl.data.columns`)."""
 
 import hashlib
 import os
+import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from gessl.advice import move_away
 from gessl.data.columns import DTYPE
 from gessl.data.encoded import EncodedStore
 from gessl.data.moments import Moments
-from gessl.data.pictures import BadPictureError, Header, read_header
+from gessl.data.partial import EVERY, PartialBlob, Row
+from gessl.data.pictures import BadPictureError, read_header
+from gessl.data.progress import Progress
 from gessl.data.readers import UNLABELLED, Picture, RawImages
 from gessl.data.registry import SPLITS, Dataset
-from gessl.data.split import LEFT_OUT, catalogue_of
+from gessl.data.room import require_room
+from gessl.data.split import COLUMNS, LEFT_OUT
+from gessl.data.threads import in_order
 from gessl.errors import UserError
-from gessl.layout import raw_dir
+from gessl.layout import data_dir, prepare_dir, raw_dir
+from gessl.notices import say
 
-AT_ONCE = 256  # pictures in memory
+AT_ONCE = 256  # pictures that are measured at once
+CAUTION = 0.9  # of what the first pictures let expect: the others may be smaller
+INDEX_ROW = 800  # bytes of a picture in the index and in what it is made of, about
 MEASURED = 20_000
 """Most pictures whose pixels give mean and spread: the first ones of the train split."""
 
 
-def write_blob(path: Path, entry: Dataset, raw: RawImages) -> tuple[pd.DataFrame, NDArray[Any]]:
-    """Write all pictures to `path`, one after the other.
+def write_blob(entry: Dataset, raw: RawImages, identity: str) -> PartialBlob:
+    """Write all pictures into one file, one after the other; an attempt that was killed is gone on with.
 
     Args:
-        path: the file.
         entry: the data set.
         raw: its pictures.
+        identity: of all that the file depends on.
+
+    Raises:
+        UserError: one of them is no picture, or damaged; the disk will not do.
+    """
+    assert raw.pictures is not None, "open_raw has seen to that"
+    total, folder = sum(entry.parts.values()), prepare_dir(entry.name)
+    known = raw.bytes
+    with PartialBlob(folder, identity) as blob:
+        if blob.count:
+            say(f"{entry.name}: {blob.count:,} pictures are there from an earlier attempt")
+        if known is not None:
+            _require_room(entry, known - blob.bytes, known)
+        rest = iter(()) if blob.whole else islice(raw.pictures(), blob.count, None)
+        with Progress(f"{entry.name}: prepared", total, "pictures", blob.count) as progress:
+            for data, row in in_order(partial(_examined, entry), rest):
+                blob.add(data, row)
+                progress.add(1)
+                if known is None and blob.count == EVERY:
+                    whole = int(CAUTION * blob.bytes / blob.count * total)
+                    _require_room(entry, whole - blob.bytes, whole)
+    return blob
+
+
+def _require_room(entry: Dataset, left: int, whole: int) -> None:
+    """Refuse to go on if the disk has not `left` bytes, or where the results are on another one, not `whole` there."""
+    room, work, results = INDEX_ROW * sum(entry.parts.values()), prepare_dir(entry.name), data_dir(entry.name)
+    require_room(work, left + room)
+    if os.stat(work).st_dev != os.stat(results).st_dev:
+        require_room(results, whole + room)
+
+
+def _examined(entry: Dataset, picture: Picture) -> tuple[bytes, Row]:
+    """A picture as it is kept, and its row: what `catalogued` and `gessl.data.columns` say of it.
+
+    The hash is that of the file as it was published, or of its pixels.
+    """
+    try:
+        data = picture.contents()
+        header = read_header(data)
+        look = header.look
+        digest = picture.pixels or picture.sha256 or hashlib.sha256(data).hexdigest()
+    except BadPictureError as error:
+        raise _bad(entry, picture.name, str(error)) from None
+    facts = [picture.name, picture.part, picture.label, picture.group, digest, look]
+    return data, [*facts, len(data), *header.size, header.plain]
+
+
+def catalogued(blob: PartialBlob, classes: tuple[str, ...]) -> tuple[pd.DataFrame, NDArray[Any]]:
+    """What is known of the pictures of a whole file.
 
     Returns:
         What `draw_split` takes, a row per picture: `id` (the name of its file), `part`, `label`, `class`, `group`,
         `sha256` (of the pixels where the reader knows it, or of the bytes), `look`; and its columns, without the split.
-
-    Raises:
-        UserError: one of them is no picture, or damaged.
     """
-    rows: list[tuple[Any, ...]] = []
+    names: dict[str, list[Any]] = {name: [] for name in COLUMNS}
 
-    def written(file: BinaryIO) -> Iterator[tuple[Any, ...]]:
+    def columns() -> Iterator[tuple[Any, ...]]:
         start = 0
-        for picture, header, digest in _examined(entry, raw):
-            label, length = picture.label, file.write(picture.data)
-            name = "" if label == UNLABELLED else raw.classes[label]
-            rows.append((picture.name, picture.part, label, name, picture.group, digest, header.look))
-            yield start, length, *header.size, header.plain, label, 0, -1
+        for name, part, label, group, digest, look, length, height, width, plain in blob.rows():
+            kind = "" if label == UNLABELLED else classes[label]
+            # one string for all that are the same
+            values = (name, sys.intern(part), label, kind, sys.intern(group), digest, look)
+            for column, value in zip(names.values(), values, strict=True):
+                column.append(value)
+            yield start, length, height, width, plain, label, 0, -1
             start += length
 
-    with open(path, "wb") as file:
-        columns = np.fromiter(written(file), DTYPE)
-    return catalogue_of(rows), columns
-
-
-def _examined(entry: Dataset, raw: RawImages) -> Iterator[tuple[Picture, Header, str]]:
-    """Every picture with its header and the SHA-256 of its bytes; as many threads as there are cores."""
-    assert raw.pictures is not None, "open_raw has seen to that"
-    waiting = raw.pictures()
-    with (
-        ThreadPoolExecutor(os.cpu_count()) as pool,
-        tqdm(total=sum(entry.parts.values()), unit="image", desc=f"{entry.name}: write", disable=None) as bar,
-    ):
-        while batch := list(islice(waiting, AT_ONCE)):
-            yield from pool.map(lambda picture: (picture, *_examine(entry, picture)), batch)
-            bar.update(len(batch))
-
-
-def _examine(entry: Dataset, picture: Picture) -> tuple[Header, str]:
-    try:
-        return read_header(picture.data), picture.pixels or hashlib.sha256(picture.data).hexdigest()
-    except BadPictureError as error:
-        raise _bad(entry, picture.name, str(error)) from None
+    array = np.fromiter(columns(), DTYPE, blob.count)
+    return pd.DataFrame(names).astype({"look": np.uint64}), array
 
 
 def _bad(entry: Dataset, name: str, why: str) -> UserError:
@@ -118,9 +152,9 @@ def measure(blob: Path, entry: Dataset, columns: NDArray[Any], names: pd.Series)
     store = EncodedStore(blob, columns, entry.size, entry.channels, lambda row, why: _bad(entry, names.iloc[row], why))
     train = np.flatnonzero(columns["split"] == SPLITS.index("train"))[:MEASURED]
     moments = Moments.none(entry.channels)
-    with tqdm(total=len(train), unit="image", desc=f"{entry.name}: measure", disable=None) as bar:
+    with Progress(f"{entry.name}: measured", len(train), "pictures") as progress:
         for start in range(0, len(train), AT_ONCE):
             images = store[train[start : start + AT_ONCE]]
             moments.add(images)
-            bar.update(len(images))
+            progress.add(len(images))
     return moments, len(train)

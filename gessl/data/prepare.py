@@ -1,6 +1,7 @@
 """Raw files to arrays that memory-map: `results/data/<dataset>/` (docs/formats.md)."""
 
 import hashlib
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -10,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from gessl.data.arrays import BLOB, INDEX, save_array, stream_array
 from gessl.data.looks import looks_of
@@ -18,12 +18,14 @@ from gessl.data.moments import Moments, refuse_constant
 from gessl.data.overlap import LOOKS, OVERLAP, overlap_of
 from gessl.data.pictures import decoders
 from gessl.data.pin import data_version, read_manifest, verify_raw
+from gessl.data.progress import Progress
 from gessl.data.readers import UNLABELLED, Chunk, RawImages, open_raw
 from gessl.data.registry import Dataset, dataset
 from gessl.data.split import LEFT_OUT, catalogue_of, draw_split
 from gessl.errors import UserError, memory_for
-from gessl.files import atomic_json
-from gessl.layout import LISTING, data_dir, manifest_dir, pin, raw_dir
+from gessl.files import atomic_json, sha256_json
+from gessl.layout import LISTING, data_dir, manifest_dir, pin, prepare_dir, raw_dir
+from gessl.records.provenance import step_fingerprint
 from gessl.records.step import Step
 
 COLUMNS = ["id", "label", "class", "split", "group", "sha256"]
@@ -33,15 +35,16 @@ def prepare(name: str) -> None:
     """Write images, index and card of a fetched data set.
 
     Of an array, a first pass over the raw files hashes the images, from which the split is drawn, and a second writes
-    them. Encoded pictures are written while they are hashed; mean and spread then come of the first 20,000 pictures of
-    the train split, fitted into the data set's size. No more than a chunk of images is in memory, and the index, so the
-    size of a data set is bounded by the disk.
+    them. Encoded pictures are written while they are hashed, and what a killed attempt has written is kept
+    (`gessl.data.partial`); mean and spread then come of the first 20,000 pictures of the train split, fitted into the
+    data set's size. No more than a chunk of images is in memory, and the index, so the size of a data set is bounded by
+    the disk.
 
     Raises:
         UserError: unknown data set; raw files missing, altered, damaged or at odds with the registry.
     """
     entry = dataset(name)
-    verify_raw(name)
+    verify_raw(name, pictures=False)
     if read_manifest(name) is None:
         raise UserError(f"{manifest_dir(name)}: no list of the raw files, or another one; run `gessl fetch {name}`")
     names = [file.name for file in entry.files] or [LISTING]  # which leads to the others by their hashes
@@ -61,6 +64,7 @@ def prepare(name: str) -> None:
         save_array(step.path(LOOKS), index["look"].to_numpy())
         atomic_json(step.path(OVERLAP), overlap_of(index, len(catalogue) - len(index)))
         atomic_json(step.path("card.json"), _card(entry, raw.classes, catalogue, moments) | facts)
+    shutil.rmtree(prepare_dir(name), ignore_errors=True)
 
 
 Written = tuple[pd.DataFrame, Moments, dict[str, Any]]
@@ -76,22 +80,25 @@ def _write_encoded(step: Step, entry: Dataset, raw: RawImages) -> Written:
     from gessl.data import encode  # imports torchvision, for which arrays need not wait
 
     step.notes["decoders"] = decoders()
-    blob = step.path(BLOB)
-    catalogue, columns = encode.write_blob(blob, entry, raw)
+    code = step_fingerprint("prepare", step.config)
+    depends = [step.config, code, data_version(entry.name), decoders()]
+    blob = encode.write_blob(entry, raw, sha256_json(depends))
+    catalogue, columns = encode.catalogued(blob, raw.classes)
     catalogue = draw_split(entry, catalogue)
     columns = encode.with_split(columns, catalogue)
     save_array(step.path(INDEX), columns)
     names = catalogue.loc[catalogue["split"] != LEFT_OUT, "id"]
-    moments, measured = encode.measure(blob, entry, columns, names)
+    moments, measured = encode.measure(blob.path, entry, columns, names)
+    step.adopt(BLOB, blob.path, blob.sha256)
     return catalogue, moments, {"store": entry.store, "measured": measured}
 
 
 def _chunks(entry: Dataset, raw: RawImages, what: str) -> Iterator[Chunk]:
     total = sum(entry.parts.values())
-    with tqdm(total=total, unit="image", desc=f"{entry.name}: {what}", disable=None) as bar:
+    with Progress(f"{entry.name}: {what}", total, "images") as progress:
         for chunk in raw.chunks():
             yield chunk
-            bar.update(len(chunk.images))
+            progress.add(len(chunk.images))
 
 
 def _catalogue(entry: Dataset, raw: RawImages) -> pd.DataFrame:
@@ -101,7 +108,7 @@ def _catalogue(entry: Dataset, raw: RawImages) -> pd.DataFrame:
     """
     rows = []
     position: Counter[str] = Counter()
-    for chunk in _chunks(entry, raw, "hash"):
+    for chunk in _chunks(entry, raw, "hashed"):
         stem = entry.name if chunk.part == "all" else f"{entry.name}-{chunk.part}"
         groups = chunk.groups or [""] * len(chunk.images)
         looks = looks_of(chunk.images)
@@ -121,7 +128,7 @@ def _write_images(path: Path, entry: Dataset, raw: RawImages, split: NDArray[np.
 
     def kept() -> Iterator[NDArray[np.uint8]]:
         read = 0
-        for chunk in _chunks(entry, raw, "write"):
+        for chunk in _chunks(entry, raw, "wrote"):
             places = split[read : read + len(chunk.images)]
             moments.add(chunk.images[places == "train"])
             read += len(chunk.images)

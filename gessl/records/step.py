@@ -1,7 +1,9 @@
 """A step of the pipeline: all of its outputs and their record, or nothing at all."""
 
 import json
+import os
 import resource
+import shutil
 import socket
 import sys
 import time
@@ -68,6 +70,7 @@ class Step:
         self.kind, self.name, self.out = kind, name, project_path(out)
         self.config, self.seed = json.loads(json.dumps(config, allow_nan=False)), seed
         self.notes: dict[str, Any] = {}
+        self._hashes: dict[str, str] = {}
         # now: the sources may be edited while a long step runs
         self._code = code_state() | {"fingerprint": step_fingerprint(kind, self.config)}
         paths = list(dict.fromkeys(project_path(path) for path in inputs))
@@ -82,6 +85,21 @@ class Step:
             ValueError: `name` leads out of the folder or is the record's.
         """
         return self._staging.path(name)
+
+    def adopt(self, name: str, path: Path, sha256: str) -> None:
+        """Take a file for the output `name`, without a second copy where a link will do; `path` stays.
+
+        Args:
+            name: of the output.
+            path: the file, to which nobody writes any more.
+            sha256: of its bytes, which were hashed while they were written and are not read again for it.
+        """
+        staged = self.path(name)
+        try:
+            os.link(path, staged)
+            self._hashes[name] = sha256
+        except OSError:  # on another file system, or on one without links
+            shutil.copyfile(path, staged)
 
     def __enter__(self) -> Self:
         self._started, self._began = datetime.now(UTC), time.monotonic()
@@ -104,7 +122,8 @@ class Step:
         outputs: list[Output] = []
         for name, staged in self._staging.files().items():
             final = (self.out / name).as_posix()
-            outputs.append({"path": final, "bytes": staged.stat().st_size, "sha256": sha256_file(staged)})
+            digest = self._hashes.get(name) or sha256_file(staged)
+            outputs.append({"path": final, "bytes": staged.stat().st_size, "sha256": digest})
         self._check_inputs()
         before = self._before()
         if before:

@@ -1,5 +1,7 @@
 """A project in a scratch folder, and tiny data sets in the exact on-disk formats."""
 
+import csv
+import hashlib
 import importlib.util
 import io
 import pickle
@@ -86,6 +88,39 @@ def place_files(register: Callable[..., None], project: Path) -> Callable[..., P
             (folder / file).write_bytes(content)
         pin_and_list(name)
         return folder
+
+    return put
+
+
+@pytest.fixture
+def place_pictures(register: Callable[..., None], project: Path, formats: Any) -> Callable[..., dict[str, bytes]]:
+    """`place_pictures(files, splits, **changes)`: the data set `mine` of these files, as `gessl data add` leaves them.
+
+    `files` maps the names `<class>/<name>` to their bytes, `splits` the names to splits.
+    """
+
+    def put(files: dict[str, bytes], splits: dict[str, str] | None = None, **changes: Any) -> dict[str, bytes]:
+        classes = {name.split("/")[0] for name in files}
+        asked = {
+            "title": "mine", "reader": "listed", "files": [], "parts": {"all": len(files)}, "classes": len(classes),
+            "size": [16, 20], "channels": 3, "access": "local", "store": "encoded",
+            "split": {"rule": "stratified", "val": 0.2, "test": 0.2},
+        }  # fmt: skip
+        register("mine", "digits", **asked | changes)
+        folder = project / "data/raw/mine"
+        folder.mkdir(parents=True)
+        rows = [("name", "file", "label", "split", "group", "pixels")]
+        for name, data in files.items():
+            kind, split = name.split("/")[0], (splits or {}).get(name, "")
+            digest = hashlib.sha256(data).hexdigest()
+            path = folder / "pictures" / digest[:2] / f"{digest}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+            rows.append((name, path.relative_to(folder).as_posix(), kind, split, "", ""))
+        with open(folder / "listing.csv", "w", encoding="utf-8", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows(rows)
+        formats.pin_and_list("mine")
+        return files
 
     return put
 

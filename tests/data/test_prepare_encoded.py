@@ -1,6 +1,5 @@
 """Pictures that are kept as they are: what is written of them, and that it is the same as the files."""
 
-import csv
 import hashlib
 import io
 from collections.abc import Callable
@@ -23,58 +22,9 @@ from gessl.errors import UserError
 from gessl.files import sha256_file
 from gessl.protocols.pools import pools_of
 from gessl.records.record import read_record
-from tests.support.photos import encoded, photo
+from tests.support.photos import photos
 
-TURNED = Image.Exif()
-TURNED[274] = 6
 Place = Callable[..., dict[str, bytes]]
-
-
-@pytest.fixture
-def place_pictures(register: Callable[..., None], project: Path, formats: Any) -> Place:
-    """`place_pictures(files, splits, **changes)`: the data set `mine` of these files, as `gessl data add` leaves them.
-
-    `files` maps the names `<class>/<name>` to their bytes, `splits` the names to splits.
-    """
-
-    def put(files: dict[str, bytes], splits: dict[str, str] | None = None, **changes: Any) -> dict[str, bytes]:
-        classes = {name.split("/")[0] for name in files}
-        asked = {
-            "title": "mine", "reader": "listed", "files": [], "parts": {"all": len(files)}, "classes": len(classes),
-            "size": [16, 20], "channels": 3, "access": "local", "store": "encoded",
-            "split": {"rule": "stratified", "val": 0.2, "test": 0.2},
-        }  # fmt: skip
-        register("mine", "digits", **asked | changes)
-        folder = project / "data/raw/mine"
-        folder.mkdir(parents=True)
-        rows = [("name", "file", "label", "split", "group", "pixels")]
-        for name, data in files.items():
-            kind, split = name.split("/")[0], (splits or {}).get(name, "")
-            digest = hashlib.sha256(data).hexdigest()
-            path = folder / "pictures" / digest[:2] / f"{digest}.jpg"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
-            rows.append((name, path.relative_to(folder).as_posix(), kind, split, "", ""))
-        with open(folder / "listing.csv", "w", encoding="utf-8", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows(rows)
-        formats.pin_and_list("mine")
-        return files
-
-    return put
-
-
-def photos(each: int = 10, seed: int = 0) -> dict[str, bytes]:
-    """Two classes of pictures of many sizes, one of them turned by EXIF, one a PNG."""
-    rng = np.random.default_rng(seed)
-    files = {
-        f"{kind}/{n}.jpg": encoded(photo(rng, *rng.integers(20, 60, 2).tolist()))
-        for kind in ("ants", "bees")
-        for n in range(each)
-    }
-    return files | {
-        "ants/0.jpg": encoded(photo(rng, 24, 50), exif=TURNED),
-        "bees/1.jpg": encoded(photo(rng, 31, 17), "PNG"),
-    }
 
 
 def opened(data: bytes) -> Image.Image:

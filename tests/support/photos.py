@@ -8,6 +8,8 @@ from PIL import Image
 
 GRAIN = ((64, 60.0), (16, 30.0), (4, 20.0), (2, 8.0))
 """Sizes of the details in pixels, and how strong each are."""
+TURNED = Image.Exif()
+TURNED[274] = 6
 
 
 def photo(rng: np.random.Generator, height: int, width: int) -> Image.Image:
@@ -26,3 +28,17 @@ def encoded(picture: Image.Image, kind: str = "JPEG", **options: Any) -> bytes:
     file = io.BytesIO()
     picture.save(file, kind, **options)
     return file.getvalue()
+
+
+def photos(each: int = 10, seed: int = 0) -> dict[str, bytes]:
+    """Two classes of pictures of many sizes, one of them turned by EXIF, one a PNG."""
+    rng = np.random.default_rng(seed)
+    files = {
+        f"{kind}/{n}.jpg": encoded(photo(rng, *rng.integers(20, 60, 2).tolist()))
+        for kind in ("ants", "bees")
+        for n in range(each)
+    }
+    return files | {
+        "ants/0.jpg": encoded(photo(rng, 24, 50), exif=TURNED),
+        "bees/1.jpg": encoded(photo(rng, 31, 17), "PNG"),
+    }

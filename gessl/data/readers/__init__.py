@@ -132,7 +132,7 @@ def open_raw(entry: Dataset) -> RawImages:
         raise UserError(f"{path}: names a class {odd[0]!a}, which is no line of text; fetch it again")
     checked = _Checked(entry, path, raw)
     if raw.pictures is not None:
-        return RawImages(raw.classes, checked.chunks, checked.pictures)
+        return RawImages(raw.classes, checked.chunks, checked.pictures, raw.bytes)
     if entry.store == "encoded":
         raise UserError(
             f"{DATASETS / entry.name}.yaml: store: encoded keeps files of pictures, and reader {entry.reader} reads"

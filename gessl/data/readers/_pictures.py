@@ -1,6 +1,5 @@
 """What readers of pictures share: they yield the bytes of files, and get chunks of pixels of one size."""
 
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby, islice
@@ -13,6 +12,7 @@ from gessl.advice import move_away
 from gessl.data.pictures import BadPictureError, decode, fitted
 from gessl.data.readers._raw import Chunk, Picture, RawImages
 from gessl.data.registry import Dataset
+from gessl.data.threads import cores
 from gessl.errors import UserError
 
 AT_ONCE = 256  # pictures that are decoded at once
@@ -32,13 +32,13 @@ def raw_pictures(
 
     def pixels(picture: Picture) -> NDArray[np.uint8]:
         try:
-            return fitted(decode(picture.data).image, entry.size, entry.channels)
+            return fitted(decode(picture.contents()).image, entry.size, entry.channels)
         except BadPictureError as error:
             fix = move_away(path, "get it again")
             raise UserError(f"{path}: {picture.name}: {error}; {fix}") from None
 
     def chunks() -> Iterator[Chunk]:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes without the interpreter's lock
+        with ThreadPoolExecutor(cores()) as pool:  # Pillow decodes without the interpreter's lock
             waiting = pictures()
             while batch := list(islice(waiting, AT_ONCE)):
                 # decoded together, whatever their part, and then cut where the part changes

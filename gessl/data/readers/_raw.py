@@ -1,6 +1,7 @@
 """What every reader returns, and the one way in which files are unpacked: within bounds, their damage reported."""
 
 import gzip
+import hashlib
 import io
 import os
 import tarfile
@@ -16,9 +17,10 @@ from numpy.typing import NDArray
 
 from gessl.advice import move_away
 from gessl.errors import UserError
-from gessl.files import open_regular
+from gessl.files import open_regular, read_bounded
 
 UNLABELLED = -1  # label of images of the part "unlabelled"
+PICTURE_FILE = 1 << 30  # most bytes of a picture that is a file of its own
 PIECE = 32 << 20  # most bytes unpacked at a time
 SLACK = 16 << 20  # bytes of an archive that are no wanted file: headers, padding, the authors' notes
 MEMBERS = 100  # most files in an archive
@@ -52,17 +54,32 @@ class Picture(NamedTuple):
         part: as of a `Chunk`.
         label: class number, or `UNLABELLED`.
         name: of its file, as in its archive or folder; becomes the image's id.
-        data: the file's bytes.
+        data: the file's bytes, or where they are: then `contents` reads them, in any thread.
         group: what it shares with others, such as a patient; "" for nothing.
         pixels: hash of its pixels, where the reader knows it: the same in files of other bytes that show the same.
+        sha256: of the file's bytes, where the reader knows it.
     """
 
     part: str
     label: int
     name: str
-    data: bytes
+    data: bytes | Path
     group: str = ""
     pixels: str = ""
+    sha256: str = ""
+
+    def contents(self) -> bytes:
+        """The file's bytes.
+
+        Raises:
+            UserError: they are not the ones that the reader knows.
+        """
+        if isinstance(self.data, bytes):
+            return self.data
+        data = read_bounded(self.data, PICTURE_FILE)
+        if self.sha256 and hashlib.sha256(data).hexdigest() != self.sha256:
+            raise UserError(f"{self.data}: was altered; {move_away(self.data, 'get it again')}")
+        return data
 
 
 @dataclass(frozen=True)
@@ -73,11 +90,13 @@ class RawImages:
         classes: class names in the order of the labels.
         chunks: reads all images in published order; may be called again and then yields the same.
         pictures: the same images as the files that they come in; None where they come as pixels.
+        bytes: of these files together, where the reader knows that before it reads them.
     """
 
     classes: tuple[str, ...]
     chunks: Callable[[], Iterator[Chunk]]
     pictures: Callable[[], Iterator[Picture]] | None = None
+    bytes: int | None = None
 
 
 @contextmanager

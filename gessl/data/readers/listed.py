@@ -1,6 +1,7 @@
 """A user's own pictures, as `gessl data add` lists them (`gessl.data.listing`)."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from gessl.data.fields import KEPT
@@ -8,10 +9,7 @@ from gessl.data.listing import Listed, read_listing
 from gessl.data.readers._pictures import raw_pictures
 from gessl.data.readers._raw import UNLABELLED, Picture, RawImages
 from gessl.data.registry import Dataset
-from gessl.files import read_bounded
 from gessl.layout import LISTING
-
-MOST_BYTES = 1 << 30  # of a picture's file
 
 
 def class_names(labels: set[str]) -> tuple[str, ...]:
@@ -31,7 +29,7 @@ def read(entry: Dataset, folder: Path) -> RawImages:
     """Open the list and the pictures that it names.
 
     Raises:
-        UserError: the list or a picture is missing or damaged; of a picture it shows while the chunks are read.
+        UserError: the list or a picture is missing, altered or damaged; of a picture it shows while it is read.
     """
     rows = read_listing(folder / LISTING)
     classes = class_names({row.label for row in rows} - {""})
@@ -41,6 +39,8 @@ def read(entry: Dataset, folder: Path) -> RawImages:
         for row in rows:
             part = part_of(row, entry.split.rule)
             label = UNLABELLED if part == "unlabelled" else labels[row.label]
-            yield Picture(part, label, row.name, read_bounded(folder / row.file, MOST_BYTES), row.group, row.pixels)
+            path = folder / row.file
+            yield Picture(part, label, row.name, path, row.group, row.pixels, path.stem)  # it is named by its hash
 
-    return raw_pictures(entry, folder, classes, pictures)
+    size = sum((folder / row.file).stat().st_size for row in rows)
+    return replace(raw_pictures(entry, folder, classes, pictures), bytes=size)
