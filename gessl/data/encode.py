@@ -23,6 +23,7 @@ from gessl.data.progress import Progress
 from gessl.data.readers import UNLABELLED, Picture, RawImages
 from gessl.data.registry import SPLITS, Dataset
 from gessl.data.room import require_room
+from gessl.data.shrink import shrunk
 from gessl.data.split import COLUMNS, LEFT_OUT
 from gessl.data.threads import in_order
 from gessl.errors import UserError
@@ -49,7 +50,7 @@ def write_blob(entry: Dataset, raw: RawImages, identity: str) -> PartialBlob:
     """
     assert raw.pictures is not None, "open_raw has seen to that"
     total, folder = sum(entry.parts.values()), prepare_dir(entry.name)
-    known = raw.bytes
+    known = None if raw.bytes is None or entry.shorter_side else raw.bytes
     with PartialBlob(folder, identity) as blob:
         if blob.count:
             say(f"{entry.name}: {blob.count:,} pictures are there from an earlier attempt")
@@ -77,13 +78,17 @@ def _require_room(entry: Dataset, left: int, whole: int) -> None:
 def _examined(entry: Dataset, picture: Picture) -> tuple[bytes, Row]:
     """A picture as it is kept, and its row: what `catalogued` and `gessl.data.columns` say of it.
 
-    The hash is that of the file as it was published, or of its pixels.
+    The hash is that of the file as it was published, or of its pixels, whether it is shrunk or not: what is equal, and
+    so the split, does not depend on that.
     """
     try:
         data = picture.contents()
         header = read_header(data)
         look = header.look
         digest = picture.pixels or picture.sha256 or hashlib.sha256(data).hexdigest()
+        if entry.shorter_side and min(header.size) > entry.shorter_side:
+            data = shrunk(data, entry.shorter_side)
+            header = read_header(data)
     except BadPictureError as error:
         raise _bad(entry, picture.name, str(error)) from None
     facts = [picture.name, picture.part, picture.label, picture.group, digest, look]

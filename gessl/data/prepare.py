@@ -20,7 +20,7 @@ from gessl.data.pictures import decoders
 from gessl.data.pin import data_version, read_manifest, verify_raw
 from gessl.data.progress import Progress
 from gessl.data.readers import UNLABELLED, Chunk, RawImages, open_raw
-from gessl.data.registry import Dataset, dataset
+from gessl.data.registry import Dataset, dataset, recorded
 from gessl.data.split import LEFT_OUT, catalogue_of, draw_split
 from gessl.errors import UserError, memory_for
 from gessl.files import atomic_json, sha256_json
@@ -50,7 +50,7 @@ def prepare(name: str) -> None:
     names = [file.name for file in entry.files] or [LISTING]  # which leads to the others by their hashes
     raw_files = [raw_dir(name) / file for file in names]
     inputs = [*raw_files, pin(name), manifest_dir(name) / "manifest.json"]
-    config = {"dataset": asdict(entry)}
+    config = {"dataset": recorded(entry)}
     with (
         memory_for(f"{name}: preparing", "it holds one chunk of images and the index; free memory, or reserve more"),
         Step("prepare", name, data_dir(name), inputs=inputs, config=config, seed=entry.split.seed) as step,
@@ -78,10 +78,13 @@ def _write_array(step: Step, entry: Dataset, raw: RawImages) -> Written:
 
 def _write_encoded(step: Step, entry: Dataset, raw: RawImages) -> Written:
     from gessl.data import encode  # imports torchvision, for which arrays need not wait
+    from gessl.data.shrink import encoders
 
     step.notes["decoders"] = decoders()
+    if entry.shorter_side:
+        step.notes["encoders"] = encoders()
     code = step_fingerprint("prepare", step.config)
-    depends = [step.config, code, data_version(entry.name), decoders()]
+    depends = [step.config, code, data_version(entry.name), decoders(), encoders()]
     blob = encode.write_blob(entry, raw, sha256_json(depends))
     catalogue, columns = encode.catalogued(blob, raw.classes)
     catalogue = draw_split(entry, catalogue)

@@ -3,7 +3,7 @@
 import pkgutil
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -46,6 +46,8 @@ class Dataset(Settings):
         glyphs: how the images are drawn; only of reader `glyphs`, whose files are fonts.
         store: `array` keeps the images as pixels of one size; `encoded` keeps the published files, and cuts views out
             of pictures at their full size. Only of readers of pictures.
+        shorter_side: with store `encoded`, pictures with a longer one are made smaller, to this shorter side in pixels,
+            when they are prepared (`gessl.data.shrink`), and views are cut out of these; null keeps all as they are.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Dataset(Settings):
     split: Split
     glyphs: Glyphs | None = None
     store: Store = "array"
+    shorter_side: Pixels | None = None
 
     def contradictions(self) -> Iterator[Misfit]:
         """What is of another form, and what does not go with the reader or the rule."""
@@ -88,6 +91,10 @@ class Dataset(Settings):
         yield from unless(isinstance(self.flip, bool), "flip", "must be true or false")
         yield from unless(self.store in get_args(Store), "store", f"must be {' or '.join(get_args(Store))}")
         yield from unless(self.access in get_args(Access), "access", f"must be one of {', '.join(get_args(Access))}")
+        if self.shorter_side is not None:
+            yield from unless(self.store == "encoded", "shorter_side", "goes with store: encoded alone")
+            covers = self.shorter_side >= max(self.size, default=0)
+            yield from unless(covers, "shorter_side", "must not be smaller than the views (size)")
         if counted and fit and self.split.rule not in KEPT:
             least = min(images for part, images in self.parts.items() if part != "unlabelled")
             yield from unless(self.classes <= least, "classes", f"{self.classes} are more than the {least} images")
@@ -110,6 +117,14 @@ class Dataset(Settings):
         yield from unless(even, "parts", "must give every class as many images")
         yield from unless(len(set(self.size)) == 1, "size", "must be square")
         yield from unless(self.channels == 3, "channels", "must be 3")
+
+
+def recorded(entry: Dataset) -> dict[str, Any]:
+    """The entry as records have it: without keys that came later and do nothing in it, so that old records stand."""
+    values = asdict(entry)
+    if entry.shorter_side is None:
+        del values["shorter_side"]
+    return values
 
 
 def reader_names() -> list[str]:

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gessl.data.registry import dataset
+from gessl.data.registry import dataset, recorded
 from gessl.evaluation.spec import protocol_settings
 from gessl.evaluation.step import score_settings
 from gessl.grid.batch import ExperimentBatch
@@ -72,7 +72,7 @@ def _bundle(step: str, job: Path, configs: Mapping[str, Config], heavy: Containe
 
 
 def _entry(name: str) -> dict[str, Any]:
-    return {"dataset": asdict(dataset(name))}
+    return {"dataset": recorded(dataset(name))}
 
 
 def _plan(experiment: Experiment) -> dict[str, Any]:
