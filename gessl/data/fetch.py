@@ -3,31 +3,27 @@
 Raw files are never overwritten, and nothing is kept that differs from its checksum or from its pin.
 """
 
-import http.client
 import importlib.util
 import os
 import shutil
-import urllib.request
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
-
-from tqdm import tqdm
 
 from gessl.advice import move_away, refetch
 from gessl.data import dvc_store
+from gessl.data.download import NO_FILE, download
 from gessl.data.fields import RawFile
+from gessl.data.part import Mismatch
 from gessl.data.pin import data_version, folder_hashes, folder_md5, md5_file, read_manifest, verify_raw
-from gessl.data.registry import Dataset, dataset
+from gessl.data.registry import Dataset, dataset, recorded
+from gessl.data.room import require_room
 from gessl.errors import UserError
 from gessl.files import atomic_json, sha256_file
-from gessl.layout import manifest_dir, pin, raw_dir
+from gessl.layout import fetch_dir, manifest_dir, pin, raw_dir
 from gessl.notices import say
 from gessl.records.record import read_record
 from gessl.records.step import Step
 
-BLOCK = 1 << 20  # bytes read at a time
-TIMEOUT = 60  # seconds without an answer
 BUNDLES = {
     "sklearn": ("datasets/data", "scikit-learn>=1.7"),
     "matplotlib": ("mpl-data", "matplotlib>=3.10"),
@@ -74,8 +70,10 @@ def _fetch(entry: Dataset) -> None:
     lost = [file for file in entry.files if not (folder / file.name).is_file()]
     if lost:
         _bring(entry, lost)
+    for passed in (fetch_dir(name), _incoming(name)):  # the second of a process that was killed at its end
+        shutil.rmtree(passed, ignore_errors=True)
     if lost or not pinned:
-        _verify_files(entry, folder, entry.files)
+        _verify_files(entry, folder, [file for file in entry.files if file not in lost])
         _keep(name, pinned)
 
 
@@ -92,18 +90,16 @@ def _keep(name: str, pinned: bool) -> None:
 def _bring(entry: Dataset, lost: Sequence[RawFile]) -> None:
     """Add the files in `lost` to the raw folder, all verified, or none: from DVC, and what it lacks from the source."""
     folder = raw_dir(entry.name)
-    incoming = folder.with_name(f".{entry.name}.part")  # next to the goal: the renames stay within one file system
+    incoming = _incoming(entry.name)
     shutil.rmtree(incoming, ignore_errors=True)
     incoming.mkdir(parents=True)
     try:
         pinned = pin(entry.name).exists()
         troubles = dvc_store.restore(entry.name, [file.name for file in lost], incoming) if pinned else []
         missing = [file for file in lost if not (incoming / file.name).exists()]
-        if missing:
-            _obtain(entry, missing, incoming, troubles)
-        _verify_files(entry, incoming, lost)
-        there = folder_hashes(folder) | folder_hashes(incoming)
-        if pinned and folder_md5(there) != data_version(entry.name):
+        verified = _obtain(entry, missing, incoming, troubles) if missing else []
+        _verify_files(entry, incoming, [file for file in lost if file not in verified])
+        if pinned and folder_md5(folder_hashes(folder) | folder_hashes(incoming)) != data_version(entry.name):
             raise UserError(
                 f"{_listed(troubles)}{pin(entry.name)}: the bytes now published at {lost[0].source} are not the pinned"
                 f" ones; get those from where they were kept, or {move_away(pin(entry.name), 'accept the new ones')}"
@@ -117,37 +113,50 @@ def _bring(entry: Dataset, lost: Sequence[RawFile]) -> None:
         say(trouble)
 
 
+def _incoming(name: str) -> Path:
+    """Next to the raw folder: the renames stay within one file system."""
+    return raw_dir(name).with_name(f".{name}.part")
+
+
 def _listed(troubles: Sequence[str]) -> str:
     return "".join(f"{trouble}; " for trouble in troubles)
 
 
-def _obtain(entry: Dataset, files: Sequence[RawFile], incoming: Path, troubles: Sequence[str]) -> None:
-    """Bring `files` from where they are published; `troubles` are why DVC did not have them."""
+def _obtain(entry: Dataset, files: Sequence[RawFile], incoming: Path, troubles: Sequence[str]) -> list[RawFile]:
+    """Bring `files` from where they are published; `troubles` are why DVC did not have them.
+
+    Returns:
+        Those that were verified while they came.
+    """
     folder, before = raw_dir(entry.name), _listed(troubles)
     if entry.access != "open":
         wanted = ", ".join(f"{file.name} ({file.source})" for file in files)
         raise UserError(
             f"{before}{folder}: {entry.title} is not free to download; obtain {wanted} and place the files there"
         )
-    for file in files:
-        try:
-            _get(file, incoming / file.name, folder)
-        except UserError as error:
-            raise UserError(f"{before}{error}") from None
+    try:
+        return [file for file in files if _get(file, incoming / file.name, folder)]
+    except UserError as error:
+        raise UserError(f"{before}{error}") from None
 
 
-def _get(file: RawFile, path: Path, home: Path) -> None:
+def _get(file: RawFile, path: Path, home: Path) -> bool:
+    """Have the file at `path`; whether its bytes were verified."""
     scheme, _, bundled = file.source.partition(":")
     if scheme in (*BUNDLES, "raw"):
         _link(bundled, path) if scheme == "raw" else _copy_bundled(scheme, bundled, path)
-        return
+        return False
     try:
-        _download(file, path)
-    except (OSError, http.client.HTTPException, ValueError) as error:  # the last: of an address or a header
+        whole = download(file, fetch_dir(home.name))
+    except Mismatch as error:
+        what, found, published = error.args
+        raise _differs(file, home / file.name, what, found, published, refetch(home.name)) from None
+    except NO_FILE as error:
         raise UserError(
             f"{file.source}: cannot download ({getattr(error, 'reason', None) or error}); try again, or get the file"
             f" elsewhere and place it in {home}"
         ) from None
+    return _second_name(whole, path)  # what has come stays until all files have
 
 
 def _copy_bundled(package: str, bundled: str, path: Path) -> None:
@@ -165,23 +174,18 @@ def _link(shared: str, path: Path) -> None:
     there = raw_dir(name) / file
     if not there.is_file():
         raise UserError(f"{there}: no such file; run `gessl fetch {name}` first, which says how to get it")
+    _second_name(there.resolve(), path)
+
+
+def _second_name(there: Path, path: Path) -> bool:
+    """Give a file another name, or copy it where that cannot be; whether it is the same file."""
     try:
-        os.link(there.resolve(), path)
+        os.link(there, path)
     except OSError:  # on another file system, or on one without links
+        require_room(path.parent, there.stat().st_size)
         shutil.copyfile(there, path)
-
-
-def _download(file: RawFile, path: Path) -> None:
-    with urllib.request.urlopen(file.source, timeout=TIMEOUT) as answer, open(path, "wb") as out:
-        length = int(answer.headers.get("Content-Length") or 0) or file.bytes
-        with tqdm(total=length, unit="B", unit_scale=True, desc=file.name, disable=None) as bar:
-            while block := answer.read(BLOCK):
-                out.write(block)
-                bar.update(len(block))
-                if file.bytes and out.tell() > file.bytes:  # it may never end
-                    raise ConnectionError(f"more than the published {file.bytes} bytes")
-        if length and out.tell() < length:
-            raise ConnectionError(f"broke off after {out.tell()} of {length} bytes")
+        return False
+    return True
 
 
 def _refuse_strays(entry: Dataset, folder: Path) -> None:
@@ -197,10 +201,12 @@ def _verify_files(entry: Dataset, folder: Path, files: Sequence[RawFile]) -> Non
         for what, published, found in _facts(file, folder / file.name):
             if found != published:
                 path = raw_dir(entry.name) / file.name
-                raise UserError(
-                    f"{path}: {what} of the file from {file.source} is {found}, not the published {published};"
-                    f" {refetch(entry.name, path if folder == path.parent else None)}"
-                )
+                fix = refetch(entry.name, path if folder == path.parent else None)
+                raise _differs(file, path, what, found, published, fix)
+
+
+def _differs(file: RawFile, path: Path, what: str, found: int | str, published: int | str, fix: str) -> UserError:
+    return UserError(f"{path}: {what} of the file from {file.source} is {found}, not the published {published}; {fix}")
 
 
 def _facts(file: RawFile, path: Path) -> Iterator[tuple[str, int | str, int | str]]:
@@ -228,5 +234,5 @@ def _write_manifest(entry: Dataset) -> None:
     ]
     manifest = {"data_version": data_version(entry.name), "files": files}
     out = manifest_dir(entry.name)
-    with Step("fetch", entry.name, out, inputs=[pin(entry.name)], config={"dataset": asdict(entry)}) as step:
+    with Step("fetch", entry.name, out, inputs=[pin(entry.name)], config={"dataset": recorded(entry)}) as step:
         atomic_json(step.path("manifest.json"), manifest)

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
+from gessl.data import download
 from gessl.data import fetch as fetching
 from gessl.data.fetch import fetch
 from gessl.data.pin import data_version, folder_hashes, folder_md5, read_manifest, read_pin, verify_raw, write_pin
@@ -30,6 +31,11 @@ from gessl.records.record import read_record
 
 RAW = Path("data/raw/digits/digits.csv.gz")
 PIN = Path("data/raw/digits.dvc")
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "WAITS", (0, 0))
 
 
 def dvc(*arguments: str) -> str:
