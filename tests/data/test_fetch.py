@@ -20,6 +20,7 @@ import yaml
 
 from gessl.data import download
 from gessl.data import fetch as fetching
+from gessl.data import pin as pinning
 from gessl.data.fetch import fetch
 from gessl.data.pin import data_version, folder_hashes, folder_md5, read_manifest, read_pin, verify_raw, write_pin
 from gessl.data.prepare import prepare
@@ -491,3 +492,25 @@ def test_the_committed_pin_is_that_of_the_bundled_files(name: str, project: Path
         fetching._get(file, incoming / file.name, incoming)
     fetching._verify_files(dataset(name), incoming, dataset(name).files)
     assert read_pin(root / pin_of(name)).md5 == folder_md5(folder_hashes(incoming))
+
+
+def test_a_manifest_may_be_as_large_as_the_pin_has_files(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And no larger: of a million pictures it has more bytes and values than any other JSON file of ours."""
+    monkeypatch.setattr(pinning, "JSON_BYTES", 100)
+    monkeypatch.setattr(pinning, "MARKS", 10)
+    folder = project / "data/raw/mine"
+    hashes = {f"pictures/{n:02}/{'a' * 64}.jpeg": hashlib.md5(b"").hexdigest() for n in range(50)}
+    for name in hashes:
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).touch()
+    write_pin("mine")
+    files = [
+        {"path": name, "bytes": 10**9, "sha256": "b" * 64, "md5": md5, "source": None} for name, md5 in hashes.items()
+    ]
+    manifest = {"data_version": data_version("mine"), "files": files}
+    path = project / "results/raw/mine/manifest.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(manifest, indent=2), encoding="utf-8")
+    assert read_manifest("mine") == manifest
+    path.write_text(json.dumps(manifest | {"more": [0] * 500}), encoding="utf-8")
+    assert read_manifest("mine") is None
