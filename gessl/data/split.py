@@ -97,7 +97,7 @@ def _as_novel(entry: Dataset, catalogue: pd.DataFrame) -> NDArray[np.int64]:
     torn = catalogue[catalogue["label"] >= 0].groupby("class")["part"].nunique() > 1
     if torn.any():
         raise UserError(
-            f"{entry.name}: class {torn.idxmax()} is in two parts; correct the lists, or give the split the rule `given`"
+            f"{entry.name}: class {torn.idxmax()} is in two parts; correct the lists, or take the split rule given"
         )
     return _as_given(entry, catalogue)
 
@@ -108,8 +108,8 @@ def _as_runs(entry: Dataset, catalogue: pd.DataFrame) -> NDArray[np.int64]:
     for name, (groups, parts) in classes.iterrows():
         if len(groups) != 1 or not groups[0] or parts != {"train", "test"}:
             raise UserError(
-                f"{entry.name}: class {name} must be in one run, in train and in test; correct the data, or give the split"
-                " the rule `given`"
+                f"{entry.name}: class {name} must be in one run, in train and in test; correct the data, or take the"
+                " split rule given"
             )
     return _as_given(entry, catalogue)
 
