@@ -66,7 +66,9 @@ class _Header(tarfile.TarInfo):
 
 
 @contextmanager
-def open_archive(path: Path, file: IO[bytes] | None = None, most: int | None = None) -> Iterator[Iterator[Member]]:
+def open_archive(
+    path: Path, file: IO[bytes] | None = None, most: int | None = None, *, gaps: bool = False
+) -> Iterator[Iterator[Member]]:
     """The plain files of a zip or tar file (packed or not), in its order.
 
     Folders, links, devices and files with holes are passed over.
@@ -75,6 +77,7 @@ def open_archive(path: Path, file: IO[bytes] | None = None, most: int | None = N
         path: the archive; for messages alone, if `file` is given.
         file: an archive within another one, opened.
         most: bytes that its files have together, at most; None: as many as they like.
+        gaps: whether a tar file may go on after its end, as several one after the other do.
 
     Raises:
         UserError: no archive, damaged, encrypted, or with names that lead out of it; it may show only while members
@@ -87,7 +90,8 @@ def open_archive(path: Path, file: IO[bytes] | None = None, most: int | None = N
         else:
             if file is not None:
                 file.seek(0)
-            with tarfile.open(path if file is None else None, "r:*", fileobj=file, tarinfo=_Header) as tape:
+            name = path if file is None else None
+            with tarfile.open(name, "r:*", fileobj=file, tarinfo=_Header, ignore_zeros=gaps) as tape:
                 yield _checked(_taped(tape), most)
     except DAMAGE as error:
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # a full disk, say: no damage

@@ -69,7 +69,7 @@ def archived(
     entry: Dataset,
     folder: Path,
     classes: tuple[str, ...],
-    archives: Sequence[Path],
+    archives: Sequence[Path | tuple[Path, ...]],
     places: Places,
     lists: Path | None = None,
 ) -> RawImages:
@@ -79,14 +79,14 @@ def archived(
         entry: the data set.
         folder: that holds its files.
         classes: as of `RawImages`.
-        archives: each is read once, in this order.
+        archives: each is read once, in this order; of one that was cut into parts, these.
         places: of the pictures, in whichever of them each is.
         lists: the file that lists the pictures, for messages; None where an archive or several files do.
 
     Raises:
         UserError: not as many pictures as the registry says; that one is missing or damaged shows while they are read.
     """
-    where = archives[0] if len(archives) == 1 else folder
+    where = archives[0] if len(archives) == 1 and isinstance(archives[0], Path) else folder
     counts = Counter(place.part for place in places.values())
     if dict(counts) != entry.parts:
         file = lists or where
@@ -94,8 +94,8 @@ def archived(
 
     def pictures() -> Iterator[Picture]:
         wanted = set(places)
-        for path in archives:
-            with open_published(path) as members:
+        for archive in archives:
+            with open_published(*((archive,) if isinstance(archive, Path) else archive)) as members:
                 for member in members:
                     name = str(PurePosixPath(member.name))
                     if name in wanted:

@@ -1,13 +1,19 @@
 """What readers of archives share: which file is which, and the small files in an archive: lists, tables, labels."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import bisect
+import io
+import itertools
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from gessl.advice import move_away
 from gessl.data.archives import Member, open_archive
 from gessl.data.registry import Dataset
 from gessl.errors import UserError
+from gessl.files import open_regular
 from gessl.layout import DATASETS
 
 PICTURE = 64 << 20  # most bytes of a picture's file
@@ -36,10 +42,60 @@ def raw_files(entry: Dataset, folder: Path, *what: str) -> list[Path]:
 
 
 @contextmanager
-def open_published(path: Path) -> Iterator[Iterator[Member]]:
-    """The plain files of an archive of pictures, as `open_archive`, which together are not much larger than it is."""
-    with open_archive(path, most=UNPACKED * path.stat().st_size + SLACK) as members:
-        yield members
+def open_published(*parts: Path) -> Iterator[Iterator[Member]]:
+    """The plain files of an archive of pictures, as `open_archive`, which together are not much larger than it is.
+
+    Args:
+        parts: it, or the files that it was cut into, in their order. Those may be tar files of their own, as well.
+    """
+    most = UNPACKED * sum(part.stat().st_size for part in parts) + SLACK
+    if len(parts) == 1:
+        with open_archive(parts[0], most=most) as members:
+            yield members
+    else:
+        with Joined(parts) as file, open_archive(parts[0], io.BufferedReader(file), most, gaps=True) as members:
+            yield members
+
+
+class Joined(io.RawIOBase):
+    """Files as one, the next beginning where one ends."""
+
+    def __init__(self, parts: Sequence[Path]) -> None:
+        with ExitStack() as opened:
+            self._files = [opened.enter_context(open_regular(part)) for part in parts]
+            self._opened = opened.pop_all()
+        self._starts = [0, *itertools.accumulate(os.fstat(file.fileno()).st_size for file in self._files)]
+        self._place = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Up to the end of a file; 0 at the end of all."""
+        number = bisect.bisect_right(self._starts, self._place) - 1
+        if number >= len(self._files):
+            return 0
+        data = os.pread(self._files[number].fileno(), len(buffer), self._place - self._starts[number])
+        buffer[: len(data)] = data
+        self._place += len(data)
+        return len(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._starts[-1]}[whence]
+        if start + offset < 0:
+            raise ValueError("before the start")
+        self._place = start + offset
+        return self._place
+
+    def tell(self) -> int:
+        return self._place
+
+    def close(self) -> None:
+        self._opened.close()
+        super().close()
 
 
 def read_members(path: Path, limits: Mapping[str, int]) -> dict[str, bytes]:
