@@ -142,6 +142,8 @@ def with_split(columns: NDArray[Any], catalogue: pd.DataFrame) -> NDArray[Any]:
 def measure(blob: Path, entry: Dataset, columns: NDArray[Any], names: pd.Series) -> tuple[Moments, int]:
     """Exact sums over the pixels of the first `MEASURED` pictures of the train split, fitted into the entry's size.
 
+    Of a data set that nothing is trained on, over the first ones of all.
+
     Args:
         blob: the pictures.
         entry: the data set.
@@ -155,7 +157,8 @@ def measure(blob: Path, entry: Dataset, columns: NDArray[Any], names: pd.Series)
         UserError: one of them is damaged.
     """
     store = EncodedStore(blob, columns, entry.size, entry.channels, lambda row, why: _bad(entry, names.iloc[row], why))
-    train = np.flatnonzero(columns["split"] == SPLITS.index("train"))[:MEASURED]
+    train = np.flatnonzero(columns["split"] == SPLITS.index("train"))
+    train = (train if len(train) else np.arange(len(columns)))[:MEASURED]
     moments = Moments.none(entry.channels)
     with Progress(f"{entry.name}: measured", len(train), "pictures") as progress:
         for start in range(0, len(train), AT_ONCE):

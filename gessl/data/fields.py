@@ -1,4 +1,4 @@
-"""The parts of a data set's entry in the registry: its files, its split, how characters are drawn."""
+"""The parts of a data set's entry in the registry: its files, its split, its annotations, how characters are drawn."""
 
 import re
 import urllib.parse
@@ -11,6 +11,7 @@ from gessl.settings import Misfit, Range, Settings, Share
 Rule = Literal["stratified", "groups", "published", "given", "novel", "runs", "classes"]
 KEPT = ("given", "novel", "runs")
 """The rules that keep the parts as they are."""
+Kind = Literal["boxes", "masks", "tracks", "keypoints", "tags"]
 Whole = Annotated[int, Range(ge=0, le=2**53 - 1)]
 Unit = Annotated[float, Range(ge=0, le=1)]
 
@@ -85,6 +86,35 @@ class Split(Settings):
             yield from unless(self.test is not None, "test", "must be a share, as no test images are published")
             shares = (self.val or 0.0) + (self.test or 0.0)
             yield from unless(shares < 1, "test", "val and test leave nothing to train on")
+
+
+@dataclass(frozen=True)
+class Annotation(Settings):
+    """What is annotated in the pictures, besides one class of each, and how much of it (`gessl.data.annotations`).
+
+    What is counted is held against what is read, the numbers that nobody has confirmed, which are null, excepted.
+
+    Attributes:
+        kinds: `boxes`, `masks` and `keypoints` of objects; `tracks`, which say what is the same object in the pictures
+            of a sequence; `tags`, which say of each picture and category whether it shows one.
+        categories: kinds of objects.
+        objects: all of them, in all pictures, the same object in another picture counted again.
+        tracks: objects that are followed, each counted once.
+        sequences: runs of pictures, each of which is a group.
+    """
+
+    kinds: tuple[Kind, ...]
+    categories: Annotated[int, Range(ge=1, le=10_000)]
+    objects: Annotated[int, Range(ge=1, le=10**9)] | None = None
+    tracks: Annotated[int, Range(ge=1, le=10**9)] | None = None
+    sequences: Annotated[int, Range(ge=1, le=10**9)] | None = None
+
+    def contradictions(self) -> Iterator[Misfit]:
+        """Kinds that are named twice, or none."""
+        distinct = bool(self.kinds) and len(set(self.kinds)) == len(self.kinds)
+        yield from unless(distinct, "kinds", f"must name some of {', '.join(get_args(Kind))}, each once")
+        followed = self.tracks is None or "tracks" in self.kinds
+        yield from unless(followed, "tracks", "goes with tracks among the kinds")
 
 
 @dataclass(frozen=True)

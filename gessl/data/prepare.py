@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from gessl.data.annotate import write_annotations
+from gessl.data.annotations import ANNOTATIONS, MASKS
 from gessl.data.arrays import BLOB, INDEX, save_array, stream_array
 from gessl.data.looks import looks_of
 from gessl.data.moments import Moments, refuse_constant
@@ -39,6 +41,9 @@ def prepare(name: str) -> None:
     (`gessl.data.partial`); mean and spread then come of the first 20,000 pictures of the train split, fitted into the
     data set's size. No more than a chunk of images is in memory, and the index, so the size of a data set is bounded by
     the disk.
+
+    Of a data set without a train split, they come of all pictures. What is known of the objects in the pictures is
+    written next to these (`gessl.data.annotations`).
 
     Raises:
         UserError: unknown data set; raw files missing, altered, damaged or at odds with the registry.
@@ -88,12 +93,16 @@ def _write_encoded(step: Step, entry: Dataset, raw: RawImages) -> Written:
     blob = encode.write_blob(entry, raw, sha256_json(depends))
     catalogue, columns = encode.catalogued(blob, raw.classes)
     catalogue = draw_split(entry, catalogue)
+    annotated: dict[str, Any] = {}
+    if raw.notes is not None:
+        written = write_annotations(step.path(ANNOTATIONS), step.path(MASKS), entry, raw.notes, catalogue, columns)
+        annotated = {"annotations": written}
     columns = encode.with_split(columns, catalogue)
     save_array(step.path(INDEX), columns)
     names = catalogue.loc[catalogue["split"] != LEFT_OUT, "id"]
     moments, measured = encode.measure(blob.path, entry, columns, names)
     step.adopt(BLOB, blob.path, blob.sha256)
-    return catalogue, moments, {"store": entry.store, "measured": measured}
+    return catalogue, moments, {"store": entry.store, "measured": measured} | annotated
 
 
 def _chunks(entry: Dataset, raw: RawImages, what: str) -> Iterator[Chunk]:
@@ -143,7 +152,7 @@ def _write_images(path: Path, entry: Dataset, raw: RawImages, split: NDArray[np.
 
 def _card(entry: Dataset, classes: tuple[str, ...], catalogue: pd.DataFrame, moments: Moments) -> dict[str, Any]:
     index = catalogue[catalogue["split"] != LEFT_OUT]
-    labelled = index[index["label"] != UNLABELLED]
+    labelled, train = index[index["label"] != UNLABELLED], index["split"] == "train"
     images = labelled.groupby(["split", "class"]).size().to_dict()
     counts = {
         split: {name: int(images.get((split, name), 0)) for name in classes} for split in ("train", "val", "test")
@@ -157,7 +166,7 @@ def _card(entry: Dataset, classes: tuple[str, ...], catalogue: pd.DataFrame, mom
         "source": [file.source for file in entry.files],
         "data_version": data_version(entry.name),
         "images": len(index),
-        "unlabelled": len(index) - len(labelled),  # all in split "train", with label -1 and no class
+        "unlabelled": int(((index["label"] == UNLABELLED) & train).sum()),  # to train on; their label is -1
         "channels": entry.channels,
         "size": list(entry.size),
         "flip": entry.flip,

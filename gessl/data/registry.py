@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from gessl.data.fields import KEPT, Glyphs, RawFile, Rule, Split, unless
+from gessl.data.fields import KEPT, Annotation, Glyphs, RawFile, Rule, Split, unless
 from gessl.data.reading import Reading, nearest
 from gessl.documents import names_in, read_document
 from gessl.errors import UserError
@@ -48,6 +48,7 @@ class Dataset(Settings):
             of pictures at their full size. Only of readers of pictures.
         shorter_side: with store `encoded`, pictures with a longer one are made smaller, to this shorter side in pixels,
             when they are prepared (`gessl.data.shrink`), and views are cut out of these; null keeps all as they are.
+        annotations: what is known of the objects in the pictures; only with store `encoded`.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Dataset(Settings):
     glyphs: Glyphs | None = None
     store: Store = "array"
     shorter_side: Pixels | None = None
+    annotations: Annotation | None = None
 
     def contradictions(self) -> Iterator[Misfit]:
         """What is of another form, and what does not go with the reader or the rule."""
@@ -83,6 +85,8 @@ class Dataset(Settings):
         yield from unless(counted, "parts", f"must map {', '.join(get_args(Part))} to numbers of images")
         fit = self._parts_fit()
         yield from unless(fit, "parts", f"rule {self.split.rule} needs {_NEEDED[self.split.rule]}")
+        whole = self.annotations is None or self.store == "encoded"
+        yield from unless(whole, "annotations", "go with store encoded, whose pictures keep their size")
         yield from unless(self.classes != 1, "classes", "one class tells nothing; give 0 for images without labels")
         labelled = self.classes or self.split.rule == "given"
         yield from unless(labelled, "classes", "0 goes with rule given alone: without labels nothing can be drawn")
@@ -106,7 +110,8 @@ class Dataset(Settings):
     def _parts_fit(self) -> bool:
         labelled = set(self.parts) - {"unlabelled"}
         if self.split.rule in KEPT:
-            return labelled <= {"train", "val", "test"} and bool(set(self.parts) & {"train", "unlabelled"})
+            trained = bool(set(self.parts) & {"train", "unlabelled"}) or self.annotations is not None
+            return labelled <= {"train", "val", "test"} and bool(self.parts) and trained
         return labelled == ({"train", "test"} if self.split.rule == "published" else {"all"})
 
     def _drawn_otherwise(self, glyphs: Glyphs) -> Iterator[Misfit]:
@@ -121,10 +126,8 @@ class Dataset(Settings):
 
 def recorded(entry: Dataset) -> dict[str, Any]:
     """The entry as records have it: without keys that came later and do nothing in it, so that old records stand."""
-    values = asdict(entry)
-    if entry.shorter_side is None:
-        del values["shorter_side"]
-    return values
+    later = {name for name in ("shorter_side", "annotations") if getattr(entry, name) is None}
+    return {name: value for name, value in asdict(entry).items() if name not in later}
 
 
 def reader_names() -> list[str]:
@@ -168,9 +171,18 @@ class _Reading(Reading):
             values["split"] = self.build(Split, values["split"], ("split",))
         if "glyphs" in values:
             values["glyphs"] = self._glyphs(values["glyphs"])
+        if values.get("annotations") is not None:
+            values["annotations"] = self._annotations(values["annotations"])
         if "size" in values:
             values["size"] = tuple(values["size"])
         return self.build(Dataset, values | {"name": name}, (), make=not self.problems)
+
+    def _annotations(self, values: Any) -> Annotation | None:
+        if not self.shaped(values, ("annotations",), {"kinds": list}):
+            return None
+        if "kinds" in values:
+            values = values | {"kinds": tuple(values["kinds"])}
+        return self.build(Annotation, values, ("annotations",))
 
     def _glyphs(self, values: Any) -> Glyphs | None:
         """White space in `characters` is layout: a list of hundreds takes several lines."""
@@ -184,5 +196,5 @@ class _Reading(Reading):
 
 _NEEDED = dict.fromkeys(get_args(Rule), "part all") | {
     "published": "parts train and test",
-    **dict.fromkeys(KEPT, "part train or unlabelled, and no others but val and test"),
+    **dict.fromkeys(KEPT, "part train or unlabelled, unless there are annotations, and no others but val and test"),
 }

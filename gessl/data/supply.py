@@ -24,6 +24,7 @@ class Supply:
         shared: whether a class may have images in train and in test.
         counted: whether a card counted them.
         runs: whether they make up published tasks.
+        annotations: what is annotated in the pictures: the kinds of `gessl.data.fields.Annotation`.
     """
 
     train: int
@@ -31,6 +32,7 @@ class Supply:
     shared: bool
     counted: bool
     runs: bool = False
+    annotations: frozenset[str] = frozenset()
 
     def classes_with(self, split: str, images: int) -> int:
         """How many classes of a split have at least that many images."""
@@ -39,7 +41,8 @@ class Supply:
 
 def supply(entry: Dataset) -> Supply:
     """What `entry` gives."""
-    return replace(_counted(entry) or _expected(entry), runs=entry.split.rule == "runs")
+    kinds = frozenset(entry.annotations.kinds if entry.annotations else ())
+    return replace(_counted(entry) or _expected(entry), runs=entry.split.rule == "runs", annotations=kinds)
 
 
 def _counted(entry: Dataset) -> Supply | None:

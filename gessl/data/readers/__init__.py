@@ -130,9 +130,13 @@ def open_raw(entry: Dataset) -> RawImages:
     odd = [name for name in raw.classes if not name.isprintable()]  # a line feed, half of a character
     if odd:
         raise UserError(f"{path}: names a class {odd[0]!a}, which is no line of text; fetch it again")
+    if (raw.notes is None) != (entry.annotations is None):
+        fix = "say under annotations what there is" if raw.notes else "take annotations out"
+        which = "some" if raw.notes else "none"
+        raise UserError(f"{DATASETS / entry.name}.yaml: reader {entry.reader} has {which} of annotations; {fix}")
     checked = _Checked(entry, path, raw)
     if raw.pictures is not None:
-        return RawImages(raw.classes, checked.chunks, checked.pictures, raw.bytes)
+        return RawImages(raw.classes, checked.chunks, checked.pictures, raw.bytes, raw.notes)
     if entry.store == "encoded":
         raise UserError(
             f"{DATASETS / entry.name}.yaml: store: encoded keeps files of pictures, and reader {entry.reader} reads"

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gessl.advice import move_away
+from gessl.data.annotate import Notes
 from gessl.errors import UserError
 from gessl.files import open_regular, read_bounded
 
@@ -91,12 +92,14 @@ class RawImages:
         chunks: reads all images in published order; may be called again and then yields the same.
         pictures: the same images as the files that they come in; None where they come as pixels.
         bytes: of these files together, where the reader knows that before it reads them.
+        notes: what is known of the objects in them; None where nothing is.
     """
 
     classes: tuple[str, ...]
     chunks: Callable[[], Iterator[Chunk]]
     pictures: Callable[[], Iterator[Picture]] | None = None
     bytes: int | None = None
+    notes: Notes | None = None
 
 
 @contextmanager
