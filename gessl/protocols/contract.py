@@ -7,11 +7,12 @@ Nothing else needs to know of a new protocol.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from gessl.data.fields import Kind
 from gessl.data.stores import Images
 from gessl.data.supply import Supply
 from gessl.protocols.pools import Pool
@@ -19,13 +20,15 @@ from gessl.settings import Misfit, Settings
 from gessl.tables.scores import Card, Score
 
 Arrays = Mapping[str, NDArray[Any]]
-Want = Literal["labels", "shared classes", "runs", "encoder"]
+Want = Literal["labels", "shared classes", "runs", "boxes", "masks", "tracks", "keypoints", "tags", "encoder"]
 Choice = Mapping[str, float | Sequence[float]]
 LACKS = {
     "labels": "its test split has no labelled images",
     "shared classes": "no class of its test split has labelled training images",
     "runs": "it holds no published tasks (split rule runs)",
 }
+ANNOTATED = get_args(Kind)
+"""What a data set's entry says of its annotations, in the same words."""
 
 
 class OddTasksError(ValueError):
@@ -77,7 +80,8 @@ class Protocol(Settings):
 
     Attributes:
         wants: what it takes of the target (labels in the test split; classes that train and test share; published
-            tasks) and of the subject (an encoder to be fine-tuned, features where nothing is said).
+            tasks; annotations: boxes, masks, tracks, keypoints, tags) and of the subject (an encoder to be fine-tuned,
+            features where nothing is said).
         free: the fields that an experiment may set. The others are what the id stands for: other values are another
             protocol, with a file and a yaml of its own.
         heavy: whether it is a job of its own, for which `resources.heavy` is reserved: one that trains, say. The others
@@ -105,6 +109,9 @@ class Protocol(Settings):
             yield Misfit((), LACKS["shared classes"])
         if "runs" in self.wants and not given.runs:
             yield Misfit((), LACKS["runs"])
+        lacking = [kind for kind in ANNOTATED if kind in self.wants and kind not in given.annotations]
+        if lacking:
+            yield Misfit((), f"its pictures are annotated with no {' and no '.join(lacking)}")
 
     def draw(self, pools: Mapping[str, Pool], seed: int) -> Tasks | None:
         """Tasks of a data set under a seed, the same for all subjects; None for a protocol without any.
