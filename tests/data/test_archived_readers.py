@@ -207,7 +207,8 @@ def test_damaged_files_are_refused(name: str, damage: str, put: Put) -> None:
     small = of(name).small()
     for published, members in small.files.items():
         content = packed(published, members)
-        broken = {"cut": content[: len(content) // 2], "empty": b"", "text": b"404 not found"}[damage]
+        half = min(len(content) // 2, 600)  # the second half of a small tar file is padding
+        broken = {"cut": content[:half], "empty": b"", "text": b"404 not found"}[damage]
         assert published in refusal(put, with_file(small, published, broken))
 
 
