@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from gessl.advice import move_away
 from gessl.data.annotate import Note, Notes, Thing
 from gessl.data.annotations import DIFFICULT, OCCLUDED, TRUNCATED, Category
 from gessl.data.readers._archived import LIST, Place, archived, parsing, read_lists
@@ -71,7 +72,7 @@ def _notes(path: Path, year: str, parts: tuple[str, ...], places: dict[str, Plac
     pictures = [name for name, place in places.items() if name.startswith(f"{_root(year)}/") and place.part in parts]
     limits = dict.fromkeys(map(_xml_of, pictures), XML) | dict.fromkeys(lists.values(), LIST)
     found = read_members(path, limits)
-    tags = {(part, name): _tags(found[file], f"{path}: {file}") for (part, name), file in lists.items()}
+    tags = {(part, name): _tags(found[file], path, file) for (part, name), file in lists.items()}
     for picture in pictures:
         with parsing(path):
             part, stem = places[picture].part, Path(picture).stem
@@ -80,16 +81,17 @@ def _notes(path: Path, year: str, parts: tuple[str, ...], places: dict[str, Plac
         yield note
     for key, file in lists.items():
         if tags[key]:
-            raise UserError(f"{path}: {file}: names {min(tags[key])!a}, no picture of its part; get it again")
+            fix = move_away(path, "get it again")
+            raise UserError(f"{path}: {file}: names {min(tags[key])!a}, which is no picture of its part; {fix}")
 
 
-def _tags(data: bytes, where: str) -> dict[str, int]:
+def _tags(data: bytes, path: Path, file: str) -> dict[str, int]:
     """By the id of a picture."""
-    with parsing(Path(where)):
-        rows = [line.split() for line in text_lines(data, where)]
+    with parsing(path):
+        rows = [line.split() for line in text_lines(data, f"{path}: {file}")]
         tags = {picture: int(tag) for picture, tag in rows}
         if len(tags) < len(rows):
-            raise ValueError("a picture is there twice")
+            raise ValueError(f"{file} has a picture twice")
     return tags
 
 
