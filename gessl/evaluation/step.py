@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from gessl.cluster.failed import failures_noted
+from gessl.data.annotations import annotation_files
 from gessl.data.arrays import data_files, read_card, read_index
 from gessl.data.registry import SPLITS
 from gessl.data.stores import Images, open_store
@@ -20,7 +21,17 @@ from gessl.evaluation.subjects import SubjectSpec
 from gessl.evaluation.tasks import damaged, load_tasks, tasks_file
 from gessl.layout import RESULTS, scores_dir
 from gessl.nets.encoder import Encoder
-from gessl.protocols.contract import LACKS, OddTasksError, Protocol, Subject, Target, chooses, draws_tasks, file_stem
+from gessl.protocols.contract import (
+    ANNOTATED,
+    LACKS,
+    OddTasksError,
+    Protocol,
+    Subject,
+    Target,
+    chooses,
+    draws_tasks,
+    file_stem,
+)
 from gessl.protocols.embed import embed, fitted, frozen, position_tensor
 from gessl.records.bundle import bundle
 from gessl.records.current import is_current
@@ -107,6 +118,8 @@ def _step(subject: SubjectSpec, target: str, protocol: Protocol) -> Step:
     inputs = [*subject.files, *data_files(target)]
     if draws_tasks(protocol):
         inputs.append(tasks_file(target, subject.seed, protocol.id))
+    if protocol.wants & set(ANNOTATED):
+        inputs += annotation_files(target)
     name, config = out.relative_to(RESULTS / "scores").as_posix(), score_settings(protocol, target, subject)
     return Step("evaluate", name, out, inputs=inputs, config=config, seed=subject.seed)
 

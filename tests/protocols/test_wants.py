@@ -1,12 +1,15 @@
 """What a protocol wants of a data set, in the words of the registry."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import pytest
 
 from gessl.data.registry import dataset
 from gessl.data.supply import supply
+from gessl.evaluation import step
 from gessl.protocols.contract import ANNOTATED, LACKS, Protocol, Want
 
 
@@ -47,3 +50,19 @@ def test_who_wants_labels_refuses_annotated_pictures() -> None:
 def test_the_words_are_the_registrys() -> None:
     assert set(ANNOTATED) == {"boxes", "masks", "tracks", "keypoints", "tags"}
     assert not set(ANNOTATED) & LACKS.keys()
+
+
+def test_the_annotations_that_it_wants_are_inputs_of_its_scores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = Path("results/data/mine")
+    folder.mkdir(parents=True)
+    for name in ("images.bin", "annotations.npz", "masks.bin"):
+        (folder / name).write_bytes(b"")
+    monkeypatch.setattr(step, "Step", lambda *_, inputs, **__: inputs)
+    monkeypatch.setattr(step, "score_settings", lambda *_: {})
+    subject: Any = SimpleNamespace(id="run", files=[Path("weights")], seed=0)
+    wanting: Any = step._step(subject, "mine", Following())
+    other: Any = step._step(subject, "mine", Protocol())
+    assert wanting == [*other, folder / "annotations.npz", folder / "masks.bin"]
