@@ -4,25 +4,24 @@ With it comes `gap/finetuned…`, the accuracy that fine-tuning gains, for readi
 """
 
 import copy
+import itertools
 from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gessl.data.stores import Images
-from gessl.optimizer import Optimizer
 from gessl.protocols._sigma import (
     SOURCE,
     TASK,
     Posteriors,
     SigmaProtocol,
-    class_anchors,
     frozen_posteriors,
     task_labels,
 )
 from gessl.protocols._suite import SigmaSuite, read_suite
+from gessl.protocols._tuning import log_scores, tuned
 from gessl.protocols.contract import Arrays, Subject, Target
 from gessl.protocols.embed import load_images, position_tensor
 from gessl.settings import Range, Rate
@@ -88,9 +87,6 @@ class SigmaFinetuned(SigmaProtocol):
 def finetuned_posteriors(encoder: nn.Module, images: Images, suite: SigmaSuite, settings: SigmaFinetuned) -> Posteriors:
     """Posteriors of one fine-tuned copy of the encoder per task.
 
-    The head is linear on L2-normalised features and starts at the anchors, so zero steps give the frozen posteriors.
-    Batch normalisation keeps the encoder's statistics: none of the images of a task can inform another's prediction.
-
     Args:
         encoder: maps images [B, C, H, W] to features [B, F]; left as it is.
         images: all images.
@@ -102,38 +98,11 @@ def finetuned_posteriors(encoder: nn.Module, images: Images, suite: SigmaSuite, 
     for task in zip(*suite.splits, strict=True):
         train, val, test = (load_images(images, position_tensor(split, device).flatten()) for split in task)
         copied = copy.deepcopy(encoder).eval()
-        head = finetune(copied, train, way=len(task[0]), settings=settings)
+        steps = tuned(copied, train, len(task[0]), settings.finetune_rate, settings.temperature)
+        head = next(itertools.islice(steps, settings.finetune_steps, None))
         with torch.inference_mode():
-            found.append([_log_scores(copied, head, split, settings) for split in (val, test)])
+            found.append([log_scores(copied, head, split, settings.temperature) for split in (val, test)])
     return Posteriors(*(torch.stack(split) for split in zip(*found, strict=True)))
-
-
-def finetune(encoder: nn.Module, images: Tensor, *, way: int, settings: SigmaFinetuned) -> Tensor:
-    """Fit `encoder`, in place, and a head to a task's train images with full-batch Adam.
-
-    Args:
-        encoder: in eval mode; its parameters change, its buffers do not.
-        images: [way * a, C, H, W], class by class.
-        way: number of classes.
-        settings: steps, rate and temperature.
-
-    Returns:
-        the head's weights [way, F].
-    """
-    labels = torch.arange(way, device=images.device).repeat_interleave(len(images) // way)
-    with torch.no_grad():
-        anchors = class_anchors(encoder(images).unflatten(0, (way, -1)))
-    head = F.normalize(anchors, dim=-1).requires_grad_()
-    params = {name: parameter.requires_grad_() for name, parameter in encoder.named_parameters()}
-    optimizer = Optimizer({**params, "head": head})
-    for _ in range(settings.finetune_steps):
-        loss = F.nll_loss(_log_scores(encoder, head, images, settings), labels)
-        optimizer.minimise(loss, settings.finetune_rate)
-    return head.detach()
-
-
-def _log_scores(encoder: nn.Module, head: Tensor, images: Tensor, settings: SigmaFinetuned) -> Tensor:
-    return F.log_softmax(F.normalize(encoder(images), dim=-1) @ head.T / settings.temperature, dim=-1)
 
 
 def gap_scores(protocol: str, model: Tensor, reference: Tensor) -> list[Score]:

@@ -1,6 +1,7 @@
 """σ over the suite against float64 loops with SciPy, and the ways in which it could leak."""
 
 import copy
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -10,10 +11,11 @@ from scipy import stats
 from scipy.special import log_softmax, rel_entr, softmax
 from torch import nn
 
+from gessl.protocols import _tuning
 from gessl.protocols._sigma import frozen_posteriors, task_labels
 from gessl.protocols._suite import SigmaSuite
 from gessl.protocols.embed import embed
-from gessl.protocols.sigma__finetuned import finetune, finetuned_posteriors, gap_scores
+from gessl.protocols.sigma__finetuned import finetuned_posteriors, gap_scores
 from tests.support.scored import protocol, scored
 
 ONEHOT, FINETUNED = protocol("sigma/onehot"), protocol("sigma/finetuned", finetune_steps=8)
@@ -111,7 +113,7 @@ def test_finetuning_agrees_with_adam_written_out(suite):
         images = torch.rand(12, 1, 3, 3, dtype=torch.float64)
     labels = torch.arange(3).repeat_interleave(4)
     tuned = copy.deepcopy(encoder)
-    found = finetune(tuned, images, way=3, settings=replace(FINETUNED, finetune_steps=5))
+    found = next(itertools.islice(_tuning.tuned(tuned, images, 3, 3e-3, 0.5), 5, None))
 
     weight, bias = (parameter.detach().clone() for parameter in encoder[1].parameters())
     unit = nn.functional.normalize(torch.tanh(images.flatten(1) @ weight.T + bias))
