@@ -26,6 +26,11 @@ class Interval(NamedTuple):
     n: int
     kind: str
 
+    @property
+    def half(self) -> float | None:
+        """Half of its width; None where there is none."""
+        return None if self.lo is None or self.hi is None else (self.hi - self.lo) / 2
+
     def scaled(self, factor: float) -> "Interval":
         """The interval of `factor` (> 0) times the quantity, as for percent or for a sum from a mean."""
         lo = None if self.lo is None else self.lo * factor

@@ -19,8 +19,8 @@ PACKAGE = ROOT / "gessl"
 FLOORS = [
     floor.split()
     for floor in (
-        "advice allocator documents errors files home identity layout nodes notices npz optimizer rng scalars settings"
-        " sigma statistics typed",
+        "advice aggregates allocator documents errors files home identity layout nodes notices npz optimizer rng"
+        " scalars settings sigma statistics typed",
         "records nets cluster tables",
         "data encoders methods protocols",
         "bilevel",

@@ -1,4 +1,6 @@
-"""Tables as tidy CSV (one row per number) and as LaTeX (booktabs)."""
+"""Tables as tidy CSV (one row per number) and as LaTeX (booktabs), and the ids of their cells."""
+
+from typing import Any
 
 import pandas as pd
 
@@ -20,8 +22,8 @@ def to_csv(table: Table) -> str:
     head = {
         name: getattr(table, name) for name in ("dataset", "target", "protocol", "metric", "unit", "better", "split")
     }
-    names = ("column", "kind", "mean", "lo", "hi", "n", "planned", "lost", "p", "min_p", "p_holm", "seconds", "images",
-             "data_wait", "text", "id")  # fmt: skip
+    names = ("column", "kind", "mean", "lo", "hi", "over_seeds", "over_items", "n", "planned", "lost", "p",
+             "min_p", "p_holm", "seconds", "images", "data_wait", "text", "id")  # fmt: skip
     quotes = [
         {**head, "task": row.task, "method": row.method, "column": PUBLISHED, "kind": "quoted", "mean": quote.value,
          "text": number(quote.value, table.unit), "source": f"{quote.origin}, {quote.address}"}
@@ -61,6 +63,17 @@ def to_latex(table: Table) -> str:
             cells.append(escape("; ".join(quotes)) or "---")
         lines.append(" & ".join(cells) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def ids(tables: list[Table]) -> dict[str, dict[str, Any]]:
+    """Content of `ids.json`: what was displayed under each id, and the scores behind it."""
+    return {
+        cell.id: {"text": cell.text, "kind": cell.kind, "scores": list(cell.scores)}
+        for table in tables
+        for row in table.rows
+        for cell in row.cells
+        if cell.id
+    }
 
 
 def paper_csv(table: PaperTable) -> str:

@@ -81,6 +81,7 @@ def _environment() -> Environment:
         "duration": wording.duration,
         "count": wording.count,
         "cost": wording.cost,
+        "intervals": wording.intervals,
     }
     return environment
 

@@ -7,9 +7,10 @@ from typing import Any
 import pandas as pd
 
 from gessl.report.collect import Collected, read_data_cards, read_run_scores
+from gessl.report.export import ids
 from gessl.report.plan import Comparison, PlannedRun, ReportPlan
 from gessl.report.states import FINISHED
-from gessl.report.tables import build_tables, ids
+from gessl.report.tables import build_tables
 from gessl.tables.metrics import DATA_WAIT
 
 

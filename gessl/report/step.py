@@ -6,7 +6,7 @@ from gessl.files import atomic_json
 from gessl.layout import report_dir
 from gessl.records.step import Step
 from gessl.report.collect import collect
-from gessl.report.export import paper_csv, paper_latex, to_csv, to_latex
+from gessl.report.export import ids, paper_csv, paper_latex, to_csv, to_latex
 from gessl.report.figures import draw_all
 from gessl.report.overall import draw_profile
 from gessl.report.page import render
@@ -14,7 +14,7 @@ from gessl.report.paper import paper_table
 from gessl.report.plan import ReportPlan
 from gessl.report.states import input_files
 from gessl.report.style import PAGE
-from gessl.report.tables import build_tables, ids
+from gessl.report.tables import build_tables
 
 
 def report(plan: ReportPlan) -> None:

@@ -4,7 +4,6 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import pandas as pd
 
@@ -33,6 +32,7 @@ class Cell:
         id: what `gessl trace` takes; empty where there is no number.
         text: the number as displayed.
         mean, lo, hi: the number and its 95 % interval over seeds (None for one), no narrower than the test items allow.
+        over_seeds, over_items: half widths of both of these intervals; the first is None for a single seed.
         n, planned: seeds averaged, and seeds promised by the plan.
         lost: seeds whose score is not a finite number; they are left out of the mean and shown.
         verdict: of a difference, by `gessl.report.verdict`; `unjudged` too where its table does not count.
@@ -50,6 +50,8 @@ class Cell:
     mean: float | None = None
     lo: float | None = None
     hi: float | None = None
+    over_seeds: float | None = None
+    over_items: float | None = None
     n: int = 0
     planned: int = 0
     lost: int = 0
@@ -201,12 +203,14 @@ def _mean_cell(variant: str, scores: pd.DataFrame, runs: pd.DataFrame, unit: str
     )  # fmt: skip
     if used.empty:
         return cell
-    interval = seed_interval(used["value"].to_numpy(), _floor(used, list(used["items"])))
+    values, floor = used["value"].to_numpy(), _floor(used, list(used["items"]))
+    interval = seed_interval(values, floor)
     ids = tuple(sorted(used["id"]))
     text = number(interval.mean, unit) + _half_width(interval.mean, interval.lo, interval.hi, unit)
     return replace(
         cell, id=cell_id("mean", ids), text=text, scores=ids,
         mean=interval.mean, lo=interval.lo, hi=interval.hi, n=interval.n,
+        over_seeds=seed_interval(values).half, over_items=floor,
     )  # fmt: skip
 
 
@@ -225,12 +229,14 @@ def _difference_cell(
     if used.empty:
         return cell
     items = [a - b for a, b in zip(used["items_a"], used["items_b"], strict=True)]
-    found = paired_difference(used["value_a"].to_numpy(), used["value_b"].to_numpy(), _floor(used, items))
+    a, b, floor = used["value_a"].to_numpy(), used["value_b"].to_numpy(), _floor(used, items)
+    found = paired_difference(a, b, floor)
     ids = tuple(sorted([*used["id_a"], *used["id_b"]]))
     text = number(found.mean, unit, signed=True) + _half_width(found.mean, found.lo, found.hi, unit)
     return replace(
         cell, id=cell_id("difference", ids), text=text, scores=ids, verdict=verdict(found, better),
         mean=found.mean, lo=found.lo, hi=found.hi, n=found.n, p=found.p, min_p=found.min_p,
+        over_seeds=seed_interval(a - b).half, over_items=floor,
     )  # fmt: skip
 
 
@@ -275,17 +281,6 @@ def number(value: float, unit: str, *, signed: bool = False, scale: float | None
     size = abs(value if scale is None else scale)
     decimals = 2 if unit == "%" else 3 if size < 10 else 2 if size < 100 else 1 if size < 1000 else 0
     return f"{value:{'+' if signed else ''}.{decimals}f}".replace("-", "−")
-
-
-def ids(tables: list[Table]) -> dict[str, dict[str, Any]]:
-    """Content of `ids.json`: what was displayed under each id, and the scores behind it."""
-    return {
-        cell.id: {"text": cell.text, "kind": cell.kind, "scores": list(cell.scores)}
-        for table in tables
-        for row in table.rows
-        for cell in row.cells
-        if cell.id
-    }
 
 
 def _half_width(mean: float, lo: float | None, hi: float | None, unit: str) -> str:

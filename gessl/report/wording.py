@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from gessl.report.figures import headline_panels
 from gessl.report.plan import Comparison, ReportPlan
-from gessl.report.tables import Cell, Row, Table, differences, heading
+from gessl.report.tables import Cell, Row, Table, differences, heading, number
 from gessl.report.verdict import BETTER, LEAST_PAIRS, OPEN, UNJUDGED, WORSE
 from gessl.statistics import SIGNIFICANT
 
@@ -44,6 +44,12 @@ def cost(cell: Cell) -> str:
     else:
         parts += [f"{ratio:.2g}× {what}" for ratio, what in ((cell.seconds, "time"), (cell.images, "img")) if ratio]
     return " · ".join(parts)
+
+
+def intervals(cell: Cell, unit: str) -> str:
+    """Half widths of both intervals of a cell's number: over seeds, and over test items."""
+    both = (("seeds", cell.over_seeds), ("items", cell.over_items))
+    return " · ".join(f"{name} ± {number(half, unit, scale=cell.mean)}" for name, half in both if half is not None)
 
 
 @dataclass(frozen=True)

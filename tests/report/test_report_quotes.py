@@ -12,10 +12,10 @@ from gessl.errors import UserError
 from gessl.layout import report_dir
 from gessl.records.record import read_record
 from gessl.report.collect import collect
-from gessl.report.export import to_csv, to_latex
+from gessl.report.export import ids, to_csv, to_latex
 from gessl.report.reference import Reference
 from gessl.report.step import report
-from gessl.report.tables import build_tables, differences, ids
+from gessl.report.tables import build_tables, differences
 
 FILE = "config/reference/somebody.yaml"
 SAME = Reference(

@@ -79,7 +79,11 @@ def test_means_and_intervals_over_seeds(demo):
         item = entry(row["protocol"], row["task"], row["metric"])
         values = [Tree().value(row["method"], row["column"], s, item) for s in seeds_of(row["method"], row["column"])]
         low, high = stats.t.interval(0.95, len(values) - 1, np.mean(values), stats.sem(values))
-        half = max((high - low) / 2, floor(row, seeds_of(row["method"], row["column"]), row["column"]))
+        both = (high - low) / 2, floor(row, seeds_of(row["method"], row["column"]), row["column"])
+        assert (float(row["over_seeds"]), float(row["over_items"])) == pytest.approx(
+            both, rel=1e-4
+        )  # sums are of rounded means
+        half = max(both)
         low, high = np.mean(values) - half, np.mean(values) + half
         assert [float(row[key]) for key in ("mean", "lo", "hi")] == pytest.approx(
             [np.mean(values), low, high], rel=1e-6
@@ -103,10 +107,15 @@ def test_differences_are_paired_by_seed(demo):
         assert float(row["mean"]) == pytest.approx(np.mean(np.subtract(a, b)), abs=1e-9)
         assert int(row["n"]) == len(common)
         if len(common) == 1:
-            assert row["lo"] == row["hi"] == "" and "±" not in row["text"]
+            assert row["lo"] == row["hi"] == row["over_seeds"] == "" and "±" not in row["text"]
+            assert float(row["over_items"]) == pytest.approx(floor(row, common, pair.treatment, pair.control), rel=1e-4)
             continue
         low, high = stats.ttest_rel(a, b).confidence_interval()
-        half = max((high - low) / 2, floor(row, common, pair.treatment, pair.control))
+        both = (high - low) / 2, floor(row, common, pair.treatment, pair.control)
+        assert (float(row["over_seeds"]), float(row["over_items"])) == pytest.approx(
+            both, rel=1e-4
+        )  # sums are of rounded means
+        half = max(both)
         low, high = np.mean(np.subtract(a, b)) + half * np.array([-1, 1])
         assert (float(row["lo"]), float(row["hi"])) == pytest.approx((low, high), rel=1e-6)
         observed = abs(np.mean(np.subtract(a, b)))
@@ -115,6 +124,15 @@ def test_differences_are_paired_by_seed(demo):
         assert float(row["min_p"]) == 2 ** (1 - len(a))
         judged += 1
     assert judged > 8
+
+
+def test_both_intervals_are_below_each_number(demo):
+    page = (demo / "sigma-report.html").read_text(encoding="utf-8")
+    keys, wanted = ("protocol", "method", "column"), ["linear/wmse-v1", "simclr", "base"]
+    (row,) = (row for row in rows_of(demo) if [row[key] for key in keys] == wanted)
+    seeds, items = (f"{float(row[name]):.2f}" for name in ("over_seeds", "over_items"))
+    assert f"<small>seeds ± {seeds} · items ± {items}</small>" in page
+    assert page.count("<small>items ± ") == len(NUMBERS)  # a single pair of seeds has no other
 
 
 def test_holm_family_is_every_difference_once(demo):
