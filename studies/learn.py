@@ -19,6 +19,7 @@ import torch
 
 from gessl.data.arrays import open_images, read_card, read_index
 from gessl.data.registry import SPLITS
+from gessl.data.stores import ArrayStore
 from gessl.evaluation.step import score_dir
 from gessl.evaluation.tasks import load_tasks
 from gessl.grid.experiment import Experiment
@@ -116,7 +117,7 @@ def accuracy(features: torch.Tensor, science: Science) -> float:
     cpu = torch.device("cpu")
     train, val, test = (position_tensor(np.flatnonzero(index["split"] == split), cpu) for split in SPLITS)
     labels, classes = position_tensor(index["label"], cpu), len(read_card(science.dataset)["classes"])
-    target = Target(open_images(science.dataset), labels, train, val, test, classes, science.dataset)
+    target = Target(ArrayStore(open_images(science.dataset)), labels, train, val, test, classes, science.dataset)
     subsets = {SUBSET: load_tasks(science.dataset, science.seed, PROTOCOL)[SUBSET]}
     subject = Subject(torch.nn.Identity(), features)
     (score,) = load_protocol(PROTOCOL).score(subject, target, subsets, science.seed)

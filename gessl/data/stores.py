@@ -4,8 +4,8 @@ An array holds images of one size, ready to be read by the thousand. The origina
 boxes are drawn first, in each picture's own pixels, and cut out of it once it is decoded.
 """
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -42,8 +42,11 @@ class Store(Images, Protocol):
     def facts(self) -> dict[str, Any]:
         """What its pixels depend on besides its files, for records."""
 
-    def resized(self, channels: int, size: tuple[int, int]) -> Images:
-        """The images in another size; grey ones as colour, if asked."""
+    def resized(self, channels: int, size: tuple[int, int]) -> Self:
+        """The images, and whole views of them, in another size; grey ones as colour, if asked.
+
+        Views are cut out of the images as they are stored, whatever size they were asked in before.
+        """
 
     @property
     def slow(self) -> bool:
@@ -76,10 +79,14 @@ class ArrayStore:
 
     Args:
         images: uint8 `[n, C, H, W]`, may be memory-mapped.
+        channels, size: what they are read as; what they are unless said otherwise. Views of another size are square.
     """
 
-    def __init__(self, images: NDArray[np.uint8]) -> None:
-        self.images, self.shape = images, images.shape
+    def __init__(
+        self, images: NDArray[np.uint8], channels: int | None = None, size: tuple[int, int] | None = None
+    ) -> None:
+        self.images = images
+        self.shape = (len(images), channels or images.shape[1], *(size or images.shape[2:]))
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -90,18 +97,22 @@ class ArrayStore:
         return len(self.images)
 
     def __getitem__(self, positions: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """As of `Images`."""
-        return self.images[positions]
+        """As of `Images`; those of another size are resized now (bilinear, antialiased)."""
+        images = self.images[positions]
+        if images.shape[-3:] == self.shape[1:]:
+            return images
+        found = np.empty((*positions.shape, *self.shape[1:]), np.uint8)
+        into = found.reshape(-1, *self.shape[1:])
+        for start, block in zip(range(0, len(into), BLOCK), _blocks(images), strict=True):
+            pixels = torch.from_numpy(np.array(block)).float()
+            if pixels.shape[2:] != self.shape[2:]:
+                pixels = F.interpolate(pixels, self.shape[2:], mode="bilinear", antialias=True).round().clamp(0, 255)
+            into[start : start + BLOCK] = pixels.byte().expand(-1, self.shape[1], -1, -1).numpy()
+        return found
 
-    def resized(self, channels: int, size: tuple[int, int]) -> NDArray[np.uint8]:
-        """All of them in memory, resized as a whole (bilinear, antialiased), grey as colour."""
-        resized = np.empty((len(self), channels, *size), np.uint8)
-        for start in range(0, len(self), BLOCK):
-            block = torch.from_numpy(np.array(self.images[start : start + BLOCK])).float()
-            if self.shape[2:] != size:
-                block = F.interpolate(block, size, mode="bilinear", antialias=True).round().clamp(0, 255)
-            resized[start : start + BLOCK] = block.byte().expand(-1, channels, -1, -1).numpy()
-        return resized
+    def resized(self, channels: int, size: tuple[int, int]) -> "ArrayStore":
+        """As of `Store`."""
+        return ArrayStore(self.images, channels, size)
 
     @property
     def slow(self) -> bool:
@@ -118,14 +129,22 @@ class ArrayStore:
         """As of `Store`."""
         own = positions if part is None else positions[part.rows.numpy()]
         images = torch.from_numpy(np.ascontiguousarray(self.images[own]))
+        size = None if self.shape[2:] == self.images.shape[2:] else self.shape[2]
 
         def make(pictures: Sequence[Tensor]) -> list[Views]:
-            return [make_views(pictures[0], policies, generator, part) for generator in generators]
+            whole = pictures[0].expand(-1, self.shape[1], -1, -1)
+            return [make_views(whole, policies, generator, part, size) for generator in generators]
 
         return Loaded(positions, [images], make)
 
     def close(self) -> None:
         """As of `Store`: there are none."""
+
+
+def _blocks(images: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
+    """Images `[..., C, H, W]` in a row, `BLOCK` at a time."""
+    every = images.reshape(-1, *images.shape[-3:])
+    return (every[start : start + BLOCK] for start in range(0, len(every), BLOCK))
 
 
 def open_store(dataset: str) -> Store:

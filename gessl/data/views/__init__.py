@@ -121,7 +121,11 @@ def draw_views(policies: tuple[ViewPolicy, ...], count: int, size: Sizes, genera
 
 
 def make_views(
-    images: Tensor, policies: tuple[ViewPolicy, ...], generator: torch.Generator, part: Part | None = None
+    images: Tensor,
+    policies: tuple[ViewPolicy, ...],
+    generator: torch.Generator,
+    part: Part | None = None,
+    size: int | None = None,
 ) -> Views:
     """Draw one view per policy of every image.
 
@@ -134,6 +138,7 @@ def make_views(
         generator: determines the views, whatever the device.
         part: which images of a mini-batch these are. Their views are those that they have in the whole, at their
             rows; views of the others are not made, and NaN. Boxes and flips are those of the whole.
+        size: height and width of the views; None for the images' own.
 
     Raises:
         ValueError: images of another kind, or policies as `draw_views` refuses them.
@@ -142,7 +147,7 @@ def make_views(
         raise ValueError(f"images: {images.dtype} {list(images.shape)}; give uint8 [N, 1 or 3, H, W]")
     height, width = images.shape[2:]
     drawn = draw_views(policies, part.of if part else len(images), (height, width), generator)
-    views = _apply_each(images, drawn.views, part)
+    views = _apply_each(images, drawn.views, part, size)
     crops = _apply_each(images, drawn.crops, part, drawn.size) if drawn.crops else None
     return Views(views, crops, *drawn.places(images.device))
 
