@@ -1,5 +1,6 @@
 """`gessl evaluate`: features of a target once, then each protocol that is not current, with a record of its own."""
 
+import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -105,7 +106,6 @@ def _evaluate(spec: EvaluateSpec, todo: Sequence[tuple[Protocol, Step]], device:
                     {
                         "run": subject.id, "dataset": subject.dataset, "target": name, "method": subject.method,
                         "seed": subject.seed, "split": "test", "feature": "backbone",
-                        "selection": "val" if chooses(protocol) else "last",
                         "data_version": version,
                     },
                 )  # fmt: skip
@@ -163,4 +163,4 @@ def _scores(protocol: Protocol, subject: Subject, target: Target, seed: int, cho
         raise UserError(f"{name}: {protocol.id} gives no score; leave it out of evaluation")
     unknown = {score.protocol for score in scores} - protocol.cards().keys()
     assert not unknown, f"{protocol.id}: no card for {unknown}"
-    return scores
+    return [dataclasses.replace(score, selection="val") for score in scores] if chooses(protocol) else scores

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from gessl.errors import UserError
 from gessl.statistics import mean_of_shares, wilson
-from gessl.tables.scores import Score
+from gessl.tables.scores import Score, Selection
 
 TRAINED, TESTED = "labelled images in split 'train'", "labelled images in split 'test'"
 
@@ -78,3 +78,42 @@ def _by_class(correct: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The place of each image's class among those of `labels` [n], and of each class how many are right, and are."""
     _, places, images = labels.cpu().unique(return_inverse=True, return_counts=True)
     return places, places.bincount(correct.cpu().double(), len(images)), images
+
+
+FIVE = 5
+
+
+def hits(scores: Tensor, labels: Tensor) -> Tensor:
+    """Whether the right class has the highest score, and whether it is among the five highest, bool [m, 2].
+
+    Of equal scores the smaller class number comes first.
+
+    Args:
+        scores: [m, classes].
+        labels: class numbers [m].
+    """
+    own = scores.gather(1, labels[:, None])
+    earlier = torch.arange(scores.shape[1], device=scores.device) < labels[:, None]
+    ahead = ((scores > own) | ((scores == own) & earlier)).sum(1)
+    return torch.stack([ahead == 0, ahead < FIVE], 1)
+
+
+def top_scores(protocol: str, task: str, found: Tensor, classes: int, selection: Selection = "last") -> list[Score]:
+    """Top-1 accuracy, and top-5 where there are more than five classes, over independent test images.
+
+    Args:
+        protocol: protocol id.
+        task: task name.
+        found: of `hits`, bool [m, 2].
+        classes: how many there are.
+        selection: as of `Score`.
+    """
+    outcomes = found.cpu().numpy()
+    return [
+        Score(
+            protocol, task, metric, "%", "higher", wilson(int(right.sum()), len(right)).scaled(100), outcomes,
+            f"column {column}", selection,
+        )
+        for column, (metric, right) in enumerate(zip(("accuracy", "top5"), outcomes.T, strict=True))
+        if metric == "accuracy" or classes > FIVE
+    ]  # fmt: skip

@@ -26,6 +26,7 @@ COLUMNS = (
 COLUMN = re.compile(r"column (\d)(?: - column (\d))?")
 
 Family = Literal["accuracy", "universality"]
+Selection = Literal["last", "val", "best-on-test"]
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ class Score:
         interval: value, 95 % interval over test items, and how many outcomes were averaged.
         outcomes: one entry per test item; scores of the same protocol and task share them.
         from_outcomes: how they give the value (see `per_item`).
+        selection: how what was scored was chosen: the "last" state of a training, with settings chosen on "val", or
+            the state that is "best-on-test".
     """
 
     protocol: str
@@ -68,6 +71,7 @@ class Score:
     interval: Interval
     outcomes: NDArray[np.generic]
     from_outcomes: str = "mean"
+    selection: Selection = "last"
 
 
 def score_id(run: str, target: str, score: Score) -> str:
@@ -95,7 +99,7 @@ def write_scores(path: Path, scores: Sequence[Score], shared: Mapping[str, str |
                 "better": score.better, "value": repr(interval.mean), "from_outcomes": score.from_outcomes,
                 "n": interval.n, "ci_kind": interval.kind,
                 "ci_lo": "" if interval.lo is None else repr(interval.lo),
-                "ci_hi": "" if interval.hi is None else repr(interval.hi),
+                "ci_hi": "" if interval.hi is None else repr(interval.hi), "selection": score.selection,
             }  # fmt: skip
             table.writerow({**shared, **row})
 

@@ -1,5 +1,7 @@
 """A stand-in encoder, a few images with a class to see, and protocols as their yamls have them."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from torch import nn
 from gessl.protocols import protocol_class
 from gessl.protocols._suite import SigmaSuite
 from gessl.protocols.contract import Protocol, Subject, Target, file_stem
+from gessl.typed import typed
 from tests.conftest import ROOT
 
 CLASSES, PER_CLASS = 6, 40
@@ -53,9 +56,7 @@ def protocol(name: str, **values: object) -> Protocol:
     """The protocol with the values of its yaml, but for these."""
     path = ROOT / "config/protocols" / f"{file_stem(name)}.yaml"
     given = yaml.safe_load(path.read_text(encoding="utf-8")) | values
-    return protocol_class(name)(
-        **{key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
-    )
+    return typed(protocol_class(name), json.loads(json.dumps(given)))
 
 
 def scored(
