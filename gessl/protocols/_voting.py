@@ -3,10 +3,12 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from gessl.data.supply import Supply
 from gessl.protocols._items import TRAINED, accuracy_score, require
+from gessl.protocols._neighbours import Neighbours
 from gessl.protocols.contract import Arrays, Protocol, Subject, Target
 from gessl.settings import Count, Misfit
 from gessl.tables.scores import Score
@@ -53,3 +55,18 @@ class Voting(Protocol):
             class numbers [q].
         """
         raise NotImplementedError
+
+
+def weighted_votes(found: Neighbours, bank_labels: Tensor, classes: int, temperature: float) -> Tensor:
+    """What neighbours on the unit sphere vote for, each with weight exp((cosine - 1) / τ), float64 [q, classes].
+
+    Args:
+        found: of each query; on the sphere |u - v|² = 2 - 2 cos.
+        bank_labels: class numbers [m].
+        classes: number of classes of the data set.
+        temperature: τ.
+    """
+    cosines = 1 - found.distances.double() ** 2 / 2
+    weights = ((cosines - 1) / temperature).exp()  # by a factor that all share, so that none overflows
+    sums = torch.zeros(len(weights), classes, dtype=torch.float64, device=weights.device)
+    return sums.scatter_add(1, bank_labels[found.places], weights)

@@ -6,12 +6,11 @@ exp(cosine / τ) with τ = 0.07, the class with the largest sum wins.
 
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from gessl.protocols._neighbours import nearest
-from gessl.protocols._voting import Voting
+from gessl.protocols._voting import Voting, weighted_votes
 from gessl.settings import Temperature
 from gessl.tables.scores import Card
 
@@ -36,9 +35,6 @@ class WeightedNeighbours(Voting):
 
     def predict(self, bank: Tensor, bank_labels: Tensor, queries: Tensor, *, classes: int) -> Tensor:
         """The class whose neighbours weigh most, of each query."""
-        # on the unit sphere those nearest by cosine are nearest: |u - v|² = 2 - 2 cos
+        # on the unit sphere those nearest by cosine are nearest
         found = nearest(F.normalize(bank, dim=-1), F.normalize(queries, dim=-1), self.neighbours)
-        cosines = 1 - found.distances.double() ** 2 / 2
-        weights = ((cosines - 1) / self.temperature).exp()  # by a factor that all share, so that none overflows
-        sums = torch.zeros(len(queries), classes, dtype=torch.float64, device=queries.device)
-        return sums.scatter_add(1, bank_labels[found.places], weights).argmax(1)
+        return weighted_votes(found, bank_labels, classes, self.temperature).argmax(1)
