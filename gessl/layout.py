@@ -79,6 +79,11 @@ def prepare_dir(dataset: str) -> Path:
     return WORK / "prepare" / dataset
 
 
+def scoring_dir(run: str, target: str, protocol: str) -> Path:
+    """What a protocol that trains has so far, of a run on a data set."""
+    return WORK / "scores" / run / target / protocol
+
+
 def lease_dir(run: str) -> Path:
     """Who makes the run; outside `work_dir`, which goes when the run is made."""
     return WORK / "leases" / run

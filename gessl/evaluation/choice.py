@@ -1,6 +1,6 @@
 """What a protocol chooses on val, in a file before the test split is opened."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gessl.data.stores import Images
+from gessl.data.stores import Store
+from gessl.data.views import Loaded, Part, ViewPolicy
 from gessl.files import JSON_BYTES, atomic_json, parse_json, read_bounded
 from gessl.protocols.contract import Protocol, Subject, Target
 
@@ -17,28 +18,55 @@ CHOICE = "choice.json"
 
 
 class Closed:
-    """Images of which some cannot be read.
+    """A store of which some images cannot be read.
 
     Args:
-        images: all of them.
+        store: all of them.
         opened: bool [n], those that can.
     """
 
-    def __init__(self, images: Images, opened: NDArray[np.bool_]) -> None:
-        self._images, self._opened, self.shape = images, opened, images.shape
+    def __init__(self, store: Store, opened: NDArray[np.bool_]) -> None:
+        self._store, self._opened, self.shape = store, opened, store.shape
+        self.facts, self.slow = store.facts, store.slow
 
     def __len__(self) -> int:
-        return len(self._images)
+        return len(self._store)
 
     def __getitem__(self, positions: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """As of `Images`.
+        """As of `Store`.
 
         Raises:
             RuntimeError: one of them is closed.
         """
+        self._require(positions)
+        return self._store[positions]
+
+    def resized(self, channels: int, size: tuple[int, int]) -> "Closed":
+        """As of `Store`."""
+        return Closed(self._store.resized(channels, size), self._opened)
+
+    def load(
+        self,
+        positions: NDArray[np.int64],
+        policies: tuple[ViewPolicy, ...],
+        generators: Sequence[torch.Generator],
+        part: Part | None = None,
+    ) -> Loaded:
+        """As of `Store`.
+
+        Raises:
+            RuntimeError: one of them is closed.
+        """
+        self._require(positions)
+        return self._store.load(positions, policies, generators, part)
+
+    def close(self) -> None:
+        """As of `Store`."""
+        self._store.close()
+
+    def _require(self, positions: NDArray[np.int64]) -> None:
         if not self._opened[positions].all():
             raise RuntimeError("a protocol asked for images of the test split before its choice was in a file")
-        return self._images[positions]
 
 
 def closed(subject: Subject, target: Target) -> tuple[Subject, Target]:
@@ -46,9 +74,11 @@ def closed(subject: Subject, target: Target) -> tuple[Subject, Target]:
     opened = torch.zeros(len(target.labels), dtype=torch.bool, device=target.labels.device)
     opened[torch.cat([target.train, target.val])] = True
     labels: Tensor = target.labels.where(opened, -1)
-    features = subject.features.where(opened[:, None], torch.nan)
+    features = subject.features  # none, of a protocol that takes none
+    if len(features):
+        features = features.where(opened[:, None], torch.nan)
     images = Closed(target.images, opened.cpu().numpy())
-    return Subject(subject.encoder, features), target._replace(images=images, labels=labels, test=target.test[:0])
+    return subject._replace(features=features), target._replace(images=images, labels=labels, test=target.test[:0])
 
 
 def freeze(path: Path, protocol: Protocol, subject: Subject, target: Target, seed: int) -> None:

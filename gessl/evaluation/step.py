@@ -1,6 +1,7 @@
 """`gessl evaluate`: features of a target once, then each protocol that is not current, with a record of its own."""
 
 import dataclasses
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,13 +15,14 @@ from gessl.cluster.failed import failures_noted
 from gessl.data.annotations import annotation_files
 from gessl.data.arrays import data_files, read_card, read_index
 from gessl.data.registry import SPLITS
-from gessl.data.stores import Images, open_store
+from gessl.data.stores import open_store
 from gessl.errors import UserError
 from gessl.evaluation.choice import CHOICE, freeze, read_choice
 from gessl.evaluation.spec import EvaluateSpec, protocol_settings
 from gessl.evaluation.subjects import SubjectSpec
 from gessl.evaluation.tasks import damaged, load_tasks, tasks_file
-from gessl.layout import RESULTS, scores_dir
+from gessl.files import sha256_json
+from gessl.layout import RESULTS, scores_dir, scoring_dir
 from gessl.nets.encoder import Encoder
 from gessl.protocols.contract import (
     ANNOTATED,
@@ -32,10 +34,13 @@ from gessl.protocols.contract import (
     chooses,
     draws_tasks,
     file_stem,
+    takes_features,
 )
 from gessl.protocols.embed import embed, fitted, frozen, position_tensor
+from gessl.protocols.progress import NOWHERE, Progress
 from gessl.records.bundle import bundle
 from gessl.records.current import is_current
+from gessl.records.provenance import step_fingerprint
 from gessl.records.step import Step
 from gessl.tables.scores import CARDS, OUTCOMES, SCORES, Score, write_cards, write_outcomes, write_scores
 
@@ -72,6 +77,9 @@ def evaluate(spec: EvaluateSpec, device: torch.device) -> None:
         steps = [_step(subject, target, protocol) for protocol in todo]  # inputs are hashed before they are read
         if todo:
             _evaluate(spec, list(zip(todo, steps, strict=True)), device)
+        for protocol in spec.protocols:
+            if protocol.heavy:
+                shutil.rmtree(scoring_dir(subject.id, target, file_stem(protocol.id)), ignore_errors=True)
         if not spec.bundled:
             return
         files = [score_dir(subject.id, target, protocol.id) / SCORES for protocol in spec.protocols]
@@ -93,13 +101,17 @@ def _evaluate(spec: EvaluateSpec, todo: Sequence[tuple[Protocol, Step]], device:
     _require_fit([protocol for protocol, _ in todo], target, name)
     version = read_card(name)["data_version"]
     with frozen(encoder):
-        features = embed(encoder, target.images, batch=batch, device=device)
+        features = torch.empty(0, 0, device=device)
+        if any(takes_features(protocol) for protocol, _ in todo):
+            features = embed(encoder, target.images, batch=batch, device=device)
         if not features.isfinite().all():
             raise UserError(f"{subject.files[0]}: gives features that are not finite; {subject.remedy}")
         for protocol, opened in todo:
             with opened as step:
                 step.notes |= {"batch": batch, "heavy": protocol.heavy, **subject.facts}
-                scores = _scores(protocol, Subject(encoder, features), target, subject.seed, step.path(CHOICE))
+                progress = _progress(subject, name, protocol, step)
+                whole = Subject(encoder, features, progress)
+                scores = _scores(protocol, whole, target, subject.seed, step.path(CHOICE))
                 write_scores(
                     step.path(SCORES),
                     scores,
@@ -124,6 +136,15 @@ def _step(subject: SubjectSpec, target: str, protocol: Protocol) -> Step:
     return Step("evaluate", name, out, inputs=inputs, config=config, seed=subject.seed)
 
 
+def _progress(subject: SubjectSpec, target: str, protocol: Protocol, step: Step) -> Progress:
+    """Of a protocol that trains: state of other settings, inputs or sources is none of it."""
+    if not protocol.heavy:
+        return NOWHERE
+    inputs = [(entry["path"], entry["sha256"]) for entry in step.inputs]
+    owner = [step.config, step.seed, inputs, step_fingerprint(step.kind, step.config)]
+    return Progress(scoring_dir(subject.id, target, file_stem(protocol.id)), sha256_json(owner))
+
+
 def _target(encoder: nn.Module, name: str, device: torch.device) -> Target:
     """A data set, its images as the encoder takes them."""
     index = read_index(name, "label", "split")
@@ -131,10 +152,9 @@ def _target(encoder: nn.Module, name: str, device: torch.device) -> Target:
     train, val, test = (
         position_tensor(np.flatnonzero(labelled & (index["split"] == split)), device) for split in SPLITS
     )
-    store = open_store(name)
-    images: Images = store
+    images = open_store(name)
     if isinstance(encoder, Encoder):  # one from elsewhere takes images of any size
-        images = fitted(store, channels=encoder.mean.numel(), size=encoder.size, where=name)
+        images = fitted(images, channels=encoder.mean.numel(), size=encoder.size, where=name)
     classes = len(read_card(name)["classes"])
     return Target(images, position_tensor(index["label"], device), train, val, test, classes, name)
 

@@ -13,14 +13,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gessl.data.fields import Kind
-from gessl.data.stores import Images
+from gessl.data.stores import Store
 from gessl.data.supply import Supply
 from gessl.protocols.pools import Pool
+from gessl.protocols.progress import NOWHERE, Progress
 from gessl.settings import Misfit, Settings
 from gessl.tables.scores import Card, Score
 
 Arrays = Mapping[str, NDArray[Any]]
-Want = Literal["labels", "shared classes", "runs", "boxes", "masks", "tracks", "keypoints", "tags", "encoder"]
+Want = Literal[
+    "labels", "shared classes", "runs", "boxes", "masks", "tracks", "keypoints", "tags", "encoder", "features"
+]
 Choice = Mapping[str, float | Sequence[float]]
 LACKS = {
     "labels": "its test split has no labelled images",
@@ -47,25 +50,29 @@ class Subject(NamedTuple):
 
     Attributes:
         encoder: maps images in [0, 1] [B, C, H, W] to features [B, F]; in eval mode, and it must stay as it is.
-        features: those of all images of the target, float32 [n, F], un-augmented; on the device to compute on.
+        features: those of all images of the target, float32 [n, F], un-augmented; on the device to compute on. None at
+            all, [0, 0], where no protocol of the job takes any.
+        progress: where a protocol that trains keeps what it has after each epoch.
     """
 
     encoder: nn.Module
     features: Tensor
+    progress: Progress = NOWHERE
 
 
 class Target(NamedTuple):
     """The data set that a subject is scored on.
 
     Attributes:
-        images: of all splits, as large as the encoder takes them; read when they are asked for.
+        images: of all splits, as large as the encoder takes them; read when they are asked for. Crops of any size can
+            be cut out of them as they are stored (`Store.resized`, `Store.views`).
         labels: class numbers [n]; -1 where there is none.
         train, val, test: positions of the labelled images of a split.
         classes: how many classes the data set has.
         name: of the data set.
     """
 
-    images: Images
+    images: Store
     labels: Tensor
     train: Tensor
     val: Tensor
@@ -80,8 +87,8 @@ class Protocol(Settings):
 
     Attributes:
         wants: what it takes of the target (labels in the test split; classes that train and test share; published
-            tasks; annotations: boxes, masks, tracks, keypoints, tags) and of the subject (an encoder to be fine-tuned,
-            features where nothing is said).
+            tasks; annotations: boxes, masks, tracks, keypoints, tags) and of the subject: an encoder to train on or to
+            fine-tune, features where it says so or says nothing of an encoder.
         free: the fields that an experiment may set. The others are what the id stands for: other values are another
             protocol, with a file and a yaml of its own.
         heavy: whether it is a job of its own, for which `resources.heavy` is reserved: one that trains, say. The others
@@ -156,6 +163,11 @@ class Protocol(Settings):
             UserError: there is too little to score it on.
         """
         raise NotImplementedError
+
+
+def takes_features(protocol: Protocol) -> bool:
+    """Whether a protocol takes features of all images of the target."""
+    return "features" in protocol.wants or "encoder" not in protocol.wants
 
 
 def draws_tasks(protocol: Protocol) -> bool:

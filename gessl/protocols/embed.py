@@ -44,7 +44,7 @@ def embed(encoder: nn.Module, images: Images, *, batch: int, device: torch.devic
     return features.clone()  # an inference tensor could not enter the probe's graph
 
 
-def fitted(images: Store, *, channels: int, size: tuple[int, int], where: str) -> Images:
+def fitted(images: Store, *, channels: int, size: tuple[int, int], where: str) -> Store:
     """Images as an encoder takes them that was trained on others: resized (bilinear, antialiased), grey as colour.
 
     Args:

@@ -46,7 +46,7 @@ class SigmaFinetuned(SigmaProtocol):
     finetune_steps: Annotated[int, Range(ge=0, le=100_000)]
     finetune_rate: Rate
 
-    wants = frozenset({"labels", "encoder"})
+    wants = frozenset({"labels", "encoder", "features"})
     free = SigmaProtocol.free | {"finetune_steps", "finetune_rate"}
 
     @property
