@@ -89,7 +89,7 @@ def hits(scores: Tensor, labels: Tensor) -> Tensor:
     Of equal scores the smaller class number comes first.
 
     Args:
-        scores: [m, classes].
+        scores: finite [m, classes].
         labels: class numbers [m].
     """
     own = scores.gather(1, labels[:, None])

@@ -1,0 +1,40 @@
+"""Images as classifiers of photographs take them: a random crop in training, the centre in test.
+
+torchvision's RandomResizedCrop (area 0.08 to 1, width / height 3/4 to 4/3) with a horizontal flip, and its Resize and
+CenterCrop, both bilinear with antialiasing. Crops are cut out of images as they are stored, photographs at full size.
+"""
+
+import torch
+from torch import Tensor
+
+from gessl.data.stores import Store
+from gessl.data.views import ViewPolicy
+
+RANDOM = ViewPolicy(flip=0.5)
+
+
+class Crops:
+    """Crops of the images of a store.
+
+    Args:
+        images: all of them, as many channels as the encoder takes.
+        crop: height and width of a crop in pixels.
+        resize: of the image whose centre is cut out in test.
+        device: where to make them.
+    """
+
+    def __init__(self, images: Store, crop: int, resize: int, device: torch.device) -> None:
+        self._channels = images.shape[1]
+        self._views, self._whole = (images.resized(self._channels, (side, side)) for side in (crop, resize))
+        self._start, self._crop, self._device = round((resize - crop) / 2), crop, device
+
+    def random(self, positions: Tensor, random: torch.Generator) -> Tensor:
+        """One of each image at `positions` [n], in [0, 1], float32 [n, C, crop, crop]; `random` determines them."""
+        views = self._views.views(positions.cpu().numpy(), (RANDOM,), [random], self._device)[0].views[0]
+        return views.expand(-1, self._channels, -1, -1)  # grey photographs stay grey
+
+    def central(self, positions: Tensor) -> Tensor:
+        """The centre of each image at `positions` [n], in [0, 1], float32 [n, C, crop, crop]."""
+        inside = slice(self._start, self._start + self._crop)
+        pixels = self._whole[positions.cpu().numpy()][:, :, inside, inside]
+        return torch.from_numpy(pixels.copy()).to(self._device).float() / 255
