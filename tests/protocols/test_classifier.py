@@ -251,7 +251,7 @@ def test_too_little_to_train_on_is_refused(train, message, encoder, images):
 def test_a_loss_that_is_not_finite_is_said(images):
     encoder = nn.Sequential(nn.Flatten(), nn.Linear(36, 4))
     nn.init.constant_(encoder[1].weight, 1e38)
-    with pytest.raises(UserError, match="^linear/moco-100: its loss does not stay finite"):
+    with pytest.raises(UserError, match=r"^linear/moco-100: its loss does not stay finite"):
         trained(small("linear/moco-100"), encoder, target_of(images))
 
 
