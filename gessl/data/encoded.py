@@ -14,6 +14,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
 from gessl.data.pictures import BadPictureError, decode, decoders, fitted
+from gessl.data.stores import centre
 from gessl.data.views import Drawn, Loaded, Part, ViewPolicy, Views, draw_views, finish_views
 from gessl.errors import UserError
 from gessl.files import open_regular
@@ -50,7 +51,7 @@ class EncodedStore:
         self.shape = len(columns), channels, *size
         self._blob, self._columns, self._blame = blob, columns, blame
         self._file = open_regular(blob)
-        self._grey = channels == 1
+        self._grey, self._inside = channels == 1, size
         self._pool = ThreadPoolExecutor(torch.get_num_threads())
 
     @property
@@ -61,21 +62,24 @@ class EncodedStore:
     def __len__(self) -> int:
         return len(self._columns)
 
-    def resized(self, channels: int, size: tuple[int, int]) -> Self:
-        """The same pictures, fitted into another size; grey ones as colour, if asked."""
+    def resized(self, channels: int, size: tuple[int, int], inside: tuple[int, int] | None = None) -> Self:
+        """The same pictures, as `gessl.data.stores.Store` has it."""
         other = type(self)(self._blob, self._columns, size, channels, self._blame)
-        other._grey = self._grey
+        other._grey, other._inside = self._grey, inside or size
         return other
 
     def __getitem__(self, positions: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """The pictures at `positions` `[...]`, resized to cover the size and cut to it, uint8 `[..., C, H, W]`."""
+        """The pictures at `positions` `[...]`, resized to cover the size and cut to it, uint8 `[..., C, H, W]`.
+
+        A larger size that was asked for is covered in its place, before they are cut.
+        """
         every = positions.reshape(-1)
         images = np.empty((len(every), *self.shape[1:]), np.uint8)
 
         def fit(place: int) -> None:
             row = int(every[place])
-            pixels = self._read(row, lambda data: fitted(decode(data).image, self.shape[2:], 1 if self._grey else 3))
-            images[place] = pixels
+            pixels = self._read(row, lambda data: fitted(decode(data).image, self._inside, 1 if self._grey else 3))
+            images[place] = centre(pixels, self.shape[2:])
 
         list(self._pool.map(fit, range(len(every))))
         return images.reshape(*positions.shape, *self.shape[1:])

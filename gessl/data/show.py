@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gessl.data.arrays import read_card, read_index
 from gessl.data.overlap import described, read_overlap
-from gessl.data.stores import Store, open_store
+from gessl.data.stores import Store, for_views, open_store
 from gessl.data.views import ViewPolicy
 from gessl.errors import UserError
 from gessl.files import atomic_text
@@ -87,7 +87,7 @@ def _views(
     """One draw of each policy, uint8 [n, C, h, w] each."""
     if not policies:
         return []
-    (made,) = store.load(positions, policies, [generator(0, "show", key)]).views()
+    (made,) = for_views(store, policies).load(positions, policies, [generator(0, "show", key)]).views()
     return [_bytes(view) for group in (made.views, made.crops) if group is not None for view in group]
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gessl.data.arrays import BLOB, is_encoded, open_images, read_card, read_columns
 from gessl.data.node_cache import node_copy
-from gessl.data.views import Loaded, Part, ViewPolicy, Views, make_views
+from gessl.data.views import Loaded, Part, ViewPolicy, Views, make_views, whole_size
 from gessl.errors import UserError
 from gessl.layout import data_dir
 
@@ -42,10 +42,11 @@ class Store(Images, Protocol):
     def facts(self) -> dict[str, Any]:
         """What its pixels depend on besides its files, for records."""
 
-    def resized(self, channels: int, size: tuple[int, int]) -> Self:
+    def resized(self, channels: int, size: tuple[int, int], inside: tuple[int, int] | None = None) -> Self:
         """The images, and whole views of them, in another size; grey ones as colour, if asked.
 
-        Views are cut out of the images as they are stored, whatever size they were asked in before.
+        With `inside`, whole images are resized to that, and cut to `size` around the centre. Views are cut out of the
+        images as they are stored, whatever size they were asked in before.
         """
 
     @property
@@ -79,14 +80,19 @@ class ArrayStore:
 
     Args:
         images: uint8 `[n, C, H, W]`, may be memory-mapped.
-        channels, size: what they are read as; what they are unless said otherwise. Views of another size are square.
+        channels, size, inside: as of `resized`; unless said otherwise, what they are. Views of another size are square.
     """
 
     def __init__(
-        self, images: NDArray[np.uint8], channels: int | None = None, size: tuple[int, int] | None = None
+        self,
+        images: NDArray[np.uint8],
+        channels: int | None = None,
+        size: tuple[int, int] | None = None,
+        inside: tuple[int, int] | None = None,
     ) -> None:
         self.images = images
         self.shape = (len(images), channels or images.shape[1], *(size or images.shape[2:]))
+        self._inside = inside or self.shape[2:]
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -99,20 +105,21 @@ class ArrayStore:
     def __getitem__(self, positions: NDArray[np.int64]) -> NDArray[np.uint8]:
         """As of `Images`; those of another size are resized now (bilinear, antialiased)."""
         images = self.images[positions]
-        if images.shape[-3:] == self.shape[1:]:
+        if images.shape[-3:] == self.shape[1:] and self._inside == self.shape[2:]:
             return images
         found = np.empty((*positions.shape, *self.shape[1:]), np.uint8)
         into = found.reshape(-1, *self.shape[1:])
         for start, block in zip(range(0, len(into), BLOCK), _blocks(images), strict=True):
             pixels = torch.from_numpy(np.array(block)).float()
-            if pixels.shape[2:] != self.shape[2:]:
-                pixels = F.interpolate(pixels, self.shape[2:], mode="bilinear", antialias=True).round().clamp(0, 255)
-            into[start : start + BLOCK] = pixels.byte().expand(-1, self.shape[1], -1, -1).numpy()
+            if pixels.shape[2:] != self._inside:
+                pixels = F.interpolate(pixels, self._inside, mode="bilinear", antialias=True).round().clamp(0, 255)
+            cut = centre(pixels.byte().numpy(), self.shape[2:])
+            into[start : start + BLOCK] = np.broadcast_to(cut, (len(cut), *self.shape[1:]))
         return found
 
-    def resized(self, channels: int, size: tuple[int, int]) -> "ArrayStore":
+    def resized(self, channels: int, size: tuple[int, int], inside: tuple[int, int] | None = None) -> "ArrayStore":
         """As of `Store`."""
-        return ArrayStore(self.images, channels, size)
+        return ArrayStore(self.images, channels, size, inside)
 
     @property
     def slow(self) -> bool:
@@ -139,6 +146,18 @@ class ArrayStore:
 
     def close(self) -> None:
         """As of `Store`: there are none."""
+
+
+def centre(images: NDArray[np.uint8], size: tuple[int, ...]) -> NDArray[np.uint8]:
+    """The middle of images `[..., H, W]`, as torchvision's `CenterCrop` takes it, `[..., *size]`."""
+    top, left = (round((found - side) / 2) for found, side in zip(images.shape[-2:], size, strict=True))
+    return images[..., top : top + size[0], left : left + size[1]]
+
+
+def for_views(store: Store, policies: Sequence[ViewPolicy]) -> Store:
+    """A store whose whole views are as large as the policies have them."""
+    side = whole_size(policies)
+    return store.resized(store.shape[1], (side, side)) if side else store
 
 
 def _blocks(images: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:

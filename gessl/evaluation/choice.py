@@ -41,9 +41,9 @@ class Closed:
         self._require(positions)
         return self._store[positions]
 
-    def resized(self, channels: int, size: tuple[int, int]) -> "Closed":
+    def resized(self, channels: int, size: tuple[int, int], inside: tuple[int, int] | None = None) -> "Closed":
         """As of `Store`."""
-        return Closed(self._store.resized(channels, size), self._opened)
+        return Closed(self._store.resized(channels, size, inside), self._opened)
 
     def load(
         self,

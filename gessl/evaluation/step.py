@@ -154,7 +154,7 @@ def _target(encoder: nn.Module, name: str, device: torch.device) -> Target:
     )
     images = open_store(name)
     if isinstance(encoder, Encoder):  # one from elsewhere takes images of any size
-        images = fitted(images, channels=encoder.mean.numel(), size=encoder.size, where=name)
+        images = fitted(images, channels=encoder.mean.numel(), size=encoder.size, cropped=encoder.cropped, where=name)
     classes = len(read_card(name)["classes"])
     return Target(images, position_tensor(index["label"], device), train, val, test, classes, name)
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 from gessl.bilevel.settings import GesslSettings
 from gessl.data.registry import Dataset
 from gessl.data.supply import Supply
-from gessl.data.views import ViewPolicy
+from gessl.data.views import ViewPolicy, whole_size, whole_views
 from gessl.errors import UserError
 from gessl.grid.policies import policy_names, view_policy
 from gessl.grid.reading import Fault
@@ -24,7 +24,9 @@ def misfits_of(name: str, method: Method, data: Dataset, recipe: Recipe, given: 
     for locs, text, _ in _misfits_of_scheme(method, recipe.gessl):
         yield Fault(locs, f"{name}: {text}")
     try:
-        require_offer(recipe.backbone, method.needs, channels=data.channels, size=data.size)
+        side = whole_size(view_policy(recipe.views))
+        size = (side, side) if side else data.size
+        require_offer(recipe.backbone, method.needs, channels=data.channels, size=size)
     except UserError as error:
         yield Fault((("backbone",),), f"{name}: on {data.name}: {error}")
     least = BACKBONES[recipe.backbone].least
@@ -78,8 +80,8 @@ def _sound_policies() -> Iterator[tuple[str, tuple[ViewPolicy, ...]]]:
 
 def _count(policies: tuple[ViewPolicy, ...]) -> tuple[int, int]:
     """Whole views and small crops."""
-    small = sum(policy.size is not None for policy in policies)
-    return len(policies) - small, small
+    whole = whole_views(policies)
+    return whole, len(policies) - whole
 
 
 def _misfits_of_scheme(method: Method, gessl: GesslSettings | None) -> Iterator[Fault]:

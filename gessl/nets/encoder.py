@@ -26,6 +26,8 @@ class Encoder(nn.Module):
             mean and std.
 
     Attributes:
+        cropped: whether it was trained on views that are smaller than the images, so that the images it is scored on
+            are cut, too (`gessl.protocols.embed.fitted`).
         features: F, the width of the output; with `lab` that of both halves together.
         backbone_name: key of `BACKBONES`.
 
@@ -41,7 +43,7 @@ class Encoder(nn.Module):
     ) -> None:
         super().__init__()
         height, width = size
-        self.size, self.lab = (height, width), lab
+        self.size, self.lab, self.cropped = (height, width), lab, False
         self.backbone_name, channels = backbone, len(mean)
         require_offer(backbone, "lab" if lab else "features", channels=channels, size=self.size)
         build = BACKBONES[backbone].build
@@ -110,6 +112,8 @@ def save_encoder(encoder: Encoder, path: Path) -> None:
         "size": encoder.size,
         "lab": encoder.lab,
     }
+    if encoder.cropped:  # nothing of others, whose bytes stay
+        meta["cropped"] = True
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}
     # one metadata key: safetensors writes several in random order, and the same encoder must have the same bytes
     path.write_bytes(save(tensors, metadata={"gessl": json.dumps(meta, sort_keys=True)}))
@@ -131,6 +135,7 @@ def load_encoder(path: Path) -> Encoder:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         encoder = Encoder(meta["backbone"], meta["mean"], meta["std"], meta["size"], meta["lab"])
         encoder.load_state_dict(tensors)
+        encoder.cropped = meta.get("cropped") is True
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         first_line = str(error).splitlines()[0]
         raise UserError(f"{path}: not a readable encoder ({first_line}); {redo(path.parent)}") from None

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gessl.data.stores import Store
 from gessl.data.views import ViewPolicy
+from gessl.protocols.embed import load_images
 
 RANDOM = ViewPolicy(flip=0.5)
 
@@ -25,16 +26,14 @@ class Crops:
 
     def __init__(self, images: Store, crop: int, resize: int, device: torch.device) -> None:
         self._channels = images.shape[1]
-        self._views, self._whole = (images.resized(self._channels, (side, side)) for side in (crop, resize))
-        self._start, self._crop, self._device = round((resize - crop) / 2), crop, device
+        self._images = images.resized(self._channels, (crop, crop), (resize, resize))
+        self._device = device
 
     def random(self, positions: Tensor, random: torch.Generator) -> Tensor:
         """One of each image at `positions` [n], in [0, 1], float32 [n, C, crop, crop]; `random` determines them."""
-        views = self._views.views(positions.cpu().numpy(), (RANDOM,), [random], self._device)[0].views[0]
-        return views.expand(-1, self._channels, -1, -1)  # grey photographs stay grey
+        (made,) = self._images.load(positions.cpu().numpy(), (RANDOM,), [random]).moved(self._device).views()
+        return made.views[0].expand(-1, self._channels, -1, -1)  # grey photographs stay grey
 
     def central(self, positions: Tensor) -> Tensor:
         """The centre of each image at `positions` [n], in [0, 1], float32 [n, C, crop, crop]."""
-        inside = slice(self._start, self._start + self._crop)
-        pixels = self._whole[positions.cpu().numpy()][:, :, inside, inside]
-        return torch.from_numpy(pixels.copy()).to(self._device).float() / 255
+        return load_images(self._images, positions).to(self._device)

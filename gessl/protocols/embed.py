@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from gessl.data.stores import Images, Store
 from gessl.errors import UserError
 
+MARGIN = 70 / 64  # https://github.com/htdt/self-supervised/blob/master/datasets/stl10.py
+
 
 def position_tensor(positions: ArrayLike, device: torch.device) -> Tensor:
     """Positions of any shape, as read from a task file, as an int64 tensor that can index."""
@@ -44,13 +46,15 @@ def embed(encoder: nn.Module, images: Images, *, batch: int, device: torch.devic
     return features.clone()  # an inference tensor could not enter the probe's graph
 
 
-def fitted(images: Store, *, channels: int, size: tuple[int, int], where: str) -> Store:
+def fitted(images: Store, *, channels: int, size: tuple[int, int], cropped: bool = False, where: str) -> Store:
     """Images as an encoder takes them that was trained on others: resized (bilinear, antialiased), grey as colour.
 
     Args:
         images: returned as they are where they fit.
         channels: what the encoder takes.
         size: height and width that the encoder takes.
+        cropped: whether it was trained on views smaller than its images: others are then resized to a little more and
+            cut around the centre, as W-MSE has it for STL-10 (70 pixels for views of 64).
         where: the data set, for messages.
 
     Raises:
@@ -61,7 +65,7 @@ def fitted(images: Store, *, channels: int, size: tuple[int, int], where: str) -
         return images
     if found not in (1, channels):
         raise UserError(f"{where}: images of {found} channels; the encoder takes {channels}")
-    return images.resized(channels, size)
+    return images.resized(channels, size, (round(size[0] * MARGIN), round(size[1] * MARGIN)) if cropped else None)
 
 
 @contextmanager

@@ -15,8 +15,8 @@ from gessl.cluster.machine import can_read_ahead
 from gessl.data.arrays import read_card, train_positions
 from gessl.data.feed import Feed
 from gessl.data.order import Order
-from gessl.data.stores import open_store
-from gessl.data.views import Loaded, Part
+from gessl.data.stores import for_views, open_store
+from gessl.data.views import Loaded, Part, whole_size
 from gessl.methods._guided import Guided
 from gessl.methods.base import Batch, Clock
 from gessl.methods.learner import Learner, Variables, channels_last, seeded_init
@@ -51,12 +51,13 @@ class Run:
         self.science, self.device = science, device
         self._now = partial(moment, device)
         card = read_card(science.dataset)
-        self.store = open_store(science.dataset)
+        self.store = for_views(open_store(science.dataset), science.policies)
         self._order = Order(train_positions(science.dataset), science.seed, science.train.batch)
         self._epoch = max(1, self._order.batches // self.tasks_per_step)
         with seeded_init(generator(science.seed, "encoder")):
             lab = science.method.needs == "lab"
-            self.encoder = Encoder(science.backbone, card["mean"], card["std"], card["size"], lab)
+            self.encoder = Encoder(science.backbone, card["mean"], card["std"], self.store.shape[2:], lab)
+            self.encoder.cropped = whole_size(science.policies) is not None
         guide = science.gessl.support_query if science.gessl else None
         self.learner = Learner(
             Guided(science.method, guide.weight, guide.temperature) if guide else science.method,

@@ -1,9 +1,12 @@
 """An array of images read in another size: whole images, and views cut out of what is stored."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torchvision.transforms import v2
 
 from gessl.data import stores
 from gessl.data.stores import ArrayStore
@@ -48,12 +51,34 @@ def test_size_after_size_starts_from_what_is_stored() -> None:
 def test_views_of_another_size_are_of_the_same_crops() -> None:
     store, positions = ArrayStore(images()), np.array([4, 0, 9])
     (own,), (small,) = (
-        each.views(positions, POLICIES, [generator(1)], CPU) for each in (store, store.resized(3, (10, 10)))
+        each.load(positions, POLICIES, [generator(1)]).views() for each in (store, store.resized(3, (10, 10)))
     )
     assert small.views.shape == (2, 3, 3, 10, 10) and own.views.shape == (2, 3, 3, 24, 20)
     assert torch.equal(own.boxes, small.boxes) and torch.equal(own.flips, small.flips)
     assert small.views.min() >= 0 and small.views.max() <= 1
     part = Part(torch.tensor([2, 0]), 3)
-    (some,) = store.resized(3, (10, 10)).views(positions, POLICIES, [generator(1)], CPU, part)
+    (some,) = store.resized(3, (10, 10)).load(positions, POLICIES, [generator(1)], part).views()
     torch.testing.assert_close(some.views[:, part.rows], small.views[:, part.rows])
     assert some.views[:, 1].isnan().all()
+
+
+def test_policies_of_one_size_make_whole_views_of_that_size() -> None:
+    store, positions = ArrayStore(images()), np.array([4, 0, 9])
+    sized = tuple(dataclasses.replace(policy, size=10) for policy in POLICIES)
+    small = stores.for_views(store, sized)
+    assert small.shape == (11, 3, 10, 10)
+    assert stores.for_views(store, POLICIES) is store
+    (found,), (expected,) = (small.load(positions, policies, [generator(1)]).views() for policies in (sized, POLICIES))
+    assert found.crops is None and torch.equal(found.views, expected.views)
+    assert found.views.shape == (2, 3, 3, 10, 10)
+
+
+@pytest.mark.parametrize("inside", [(13, 13), (11, 12), (10, 10)])
+def test_whole_images_are_cut_around_the_centre(inside: tuple[int, int]) -> None:
+    store = ArrayStore(images()).resized(3, (10, 10), inside)
+    whole = F.interpolate(torch.from_numpy(images()).float(), inside, mode="bilinear", antialias=True)
+    expected = v2.functional.center_crop(whole.round().clamp(0, 255).byte(), [10, 10])
+    np.testing.assert_array_equal(store[np.arange(11)], expected)
+    np.testing.assert_array_equal(
+        ArrayStore(images()).resized(3, (20, 20), (24, 20))[np.arange(3)], images()[:3, :, 2:22]
+    )

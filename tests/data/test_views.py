@@ -10,7 +10,7 @@ from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as reference
 
 from gessl.data import views as views_module
-from gessl.data.views import Part, ViewPolicy, apply_parameters, make_views
+from gessl.data.views import Part, ViewPolicy, apply_parameters, make_views, whole_size, whole_views
 from gessl.data.views.parameters import NEUTRAL, ViewParameters, draw_parameters
 from tests.support.policies import shipped
 
@@ -122,8 +122,8 @@ def test_every_policy_makes_its_views(name: str) -> None:
     sides = {"digits": 8, "glyphs": 28, "cifar": 32, "tiny": 64, "stl10": 96, "imagenet": 224}
     side = sides.get(name.partition("-")[0]) or int(name.rpartition("-")[2])
     drawn = make_views(pictures(2, size=(side, side)), policies, seeded())
-    small = [policy for policy in policies if policy.size is not None]
-    assert drawn.views.shape == (len(policies) - len(small), 2, 3, side, side)
+    small, whole = policies[whole_views(policies) :], whole_size(policies) or side
+    assert drawn.views.shape == (len(policies) - len(small), 2, 3, whole, whole)
     assert (drawn.crops is not None) == bool(small)
     if drawn.crops is not None:
         assert drawn.crops.shape == (len(small), 2, 3, small[0].size, small[0].size)
@@ -242,7 +242,7 @@ def test_images_of_another_kind_are_refused(images: Tensor) -> None:
     ("sizes", "message"),
     [
         ((), "policies: no view; give one"),
-        ((16,), "policies: no view; give one"),
+        ((16, 12), r"sizes \[16, 12\]"),
         ((16, None), r"sizes \[16, None\]; give views \(None\) first"),
         ((None, 16, None), r"sizes \[None, 16, None\]"),
         ((None, 16, 12), "then small crops of one size"),

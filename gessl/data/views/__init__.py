@@ -27,10 +27,11 @@ from gessl.data.views.parameters import (
     draw_parameters,
     picked,
 )
-from gessl.data.views.policy import ViewPolicy
+from gessl.data.views.policy import ViewPolicy, whole_size, whole_views
 
 __all__ = [
     "Drawn", "Loaded", "Part", "ViewPolicy", "Views", "apply_parameters", "draw_views", "finish_views", "make_views",
+    "whole_size", "whole_views",
 ]  # fmt: skip
 
 BLOCK = 1 << 19
@@ -108,16 +109,15 @@ def draw_views(policies: tuple[ViewPolicy, ...], count: int, size: Sizes, genera
     """Draw the parameters of one view per policy of each of `count` images.
 
     Raises:
-        ValueError: no policy of a view, or small crops of several sizes or before a view.
+        ValueError: no policy of a view, views of several sizes, or small crops before a view.
     """
-    sizes = [policy.size for policy in policies]
-    full = sizes.count(None)
+    sizes, full = [policy.size for policy in policies], whole_views(policies)
     if not full:
-        raise ValueError("policies: no view; give one or more without a size")
-    if any(sizes[:full]) or len(set(sizes[full:])) > 1:
+        raise ValueError("policies: no view; give one or more")
+    if len(set(sizes[:full])) > 1 or len(set(sizes[full:])) > 1 or None in sizes[full:]:
         raise ValueError(f"policies: sizes {sizes}; give views (None) first, then small crops of one size")
     drawn = [draw_parameters(policy, count, size, generator) for policy in policies]
-    return Drawn(drawn[:full], drawn[full:], sizes[-1])
+    return Drawn(drawn[:full], drawn[full:], sizes[-1] if full < len(sizes) else None)
 
 
 def make_views(
@@ -134,11 +134,11 @@ def make_views(
     Args:
         images: uint8 `[N, C, H, W]`, C = 1 or 3, on any device. On one-channel images saturation, hue and gray do
             nothing.
-        policies: one per view; small crops (policies with a size) come last and share one size.
+        policies: one per view; small crops (policies with a size, after others without) come last and share one size.
         generator: determines the views, whatever the device.
         part: which images of a mini-batch these are. Their views are those that they have in the whole, at their
             rows; views of the others are not made, and NaN. Boxes and flips are those of the whole.
-        size: height and width of the views; None for the images' own.
+        size: height and width of whole views; None for what the policies say, or the images' own.
 
     Raises:
         ValueError: images of another kind, or policies as `draw_views` refuses them.
@@ -147,7 +147,7 @@ def make_views(
         raise ValueError(f"images: {images.dtype} {list(images.shape)}; give uint8 [N, 1 or 3, H, W]")
     height, width = images.shape[2:]
     drawn = draw_views(policies, part.of if part else len(images), (height, width), generator)
-    views = _apply_each(images, drawn.views, part, size)
+    views = _apply_each(images, drawn.views, part, size or whole_size(policies))
     crops = _apply_each(images, drawn.crops, part, drawn.size) if drawn.crops else None
     return Views(views, crops, *drawn.places(images.device))
 

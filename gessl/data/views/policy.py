@@ -1,7 +1,7 @@
 """What views may look like: the ranges and probabilities of the random augmentations."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -18,7 +18,8 @@ Strength = Annotated[float, Range(ge=0, le=1000)]
 class ViewPolicy(Settings):
     """How one view of an image is drawn: crop, jitter, gray, blur, solarize, flip, in this order.
 
-    A policy with a `size` makes small crops (multi-crop, https://arxiv.org/abs/2006.09882).
+    Of the policies of an image those with a `size` make small crops (multi-crop, https://arxiv.org/abs/2006.09882), or,
+    where all of them have the same one, whole views of another size than the images'.
 
     Attributes:
         crop_scale: range of the crop's area as a share of the image's.
@@ -75,16 +76,27 @@ class ViewFile(Settings):
     views: tuple[Repeated, ...]
 
     def contradictions(self) -> Iterator[Misfit]:
-        """No view, or small crops of several sizes or before a view."""
+        """No view, views of several sizes, or small crops before a view."""
         sizes = [each.size for each in self.views]
-        if None not in sizes:
-            yield Misfit(("views",), "holds no view; give one or more without a size")
+        if not sizes:
+            yield Misfit(("views",), "holds no view; give one or more")
         small = sizes[sizes.count(None) :]
         if None in small or len(set(small)) > 1:
-            yield Misfit(("views",), f"sizes are {sizes}; give views without one first, then small crops of one size")
+            text = "give views without one first, then small crops of one size; or views of one size alone"
+            yield Misfit(("views",), f"sizes are {sizes}; {text}")
 
     def policies(self) -> tuple[ViewPolicy, ...]:
         """One policy for each view of an image."""
         names = [field.name for field in dataclasses.fields(ViewPolicy)]
         each = [(ViewPolicy(**{name: getattr(view, name) for name in names}), view.count) for view in self.views]
         return tuple(policy for policy, count in each for _ in range(count))
+
+
+def whole_views(policies: Sequence[ViewPolicy]) -> int:
+    """How many of the policies make whole views; they come first, and the others make small crops."""
+    return sum(policy.size is None for policy in policies) or len(policies)
+
+
+def whole_size(policies: Sequence[ViewPolicy]) -> int | None:
+    """Height and width of whole views; None where it is the images' own."""
+    return policies[0].size if policies else None
