@@ -13,7 +13,6 @@ from gessl.data.stores import ArrayStore
 from gessl.data.views import Part, ViewPolicy
 from gessl.rng import generator
 
-CPU = torch.device("cpu")
 POLICIES = (ViewPolicy(flip=0.5), ViewPolicy(crop_scale=(0.2, 1.0), jitter=(0.4, 0.4, 0.4, 0.1)))
 
 
