@@ -112,6 +112,8 @@ def test_every_mark_of_a_figure_leads_to_an_entry(demo, page):
     assert set(inlined) <= set(page.anchors)
     drawn = []
     for path in demo.glob("figures/*.svg"):
+        if path.stem == "profile":  # a curve over all numbers at once
+            continue
         leads = [
             a.get("{http://www.w3.org/1999/xlink}href") for a in ElementTree.parse(path).iter() if a.tag[-2:] == "}a"
         ]
