@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from gessl.settings import Count, Misfit, Range, Settings
 
 Certainty = Literal["confirmed", "secondary", "memory"]
-NOT_CONFIRMED = {"confirmed": "", "secondary": "read at second hand", "memory": "not confirmed"}
+NOT_CONFIRMED = {"confirmed": "", "secondary": "read at second hand", "memory": "from memory, not confirmed"}
 
 
 @dataclass(frozen=True)

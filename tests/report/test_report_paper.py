@@ -178,7 +178,8 @@ def test_csv_has_every_cell(plan):
     table = built(plan)
     assert len(rows) == len(table.rows) * len(table.columns)
     assert [row["text"] for row in rows] == [each.text for row in table.rows for each in row.cells]
-    assert {row["source"] for row in rows if row["row"] == "people"} == {"Somebody & Co, small-conv, not confirmed"}
+    origin = "Somebody & Co, small-conv, from memory, not confirmed"
+    assert {row["source"] for row in rows if row["row"] == "people"} == {origin}
     assert all((row["id"] != "") == (row["text"] != "" and row["source"] == "") for row in rows)
 
 

@@ -75,7 +75,7 @@ def test_the_page_marks_a_quote_and_its_source(tree):
     report(quoting(tree, SAME, under))
     text = re.sub(r"\s+", " ", (report_dir("demo") / "sigma-report.html").read_text(encoding="utf-8"))
     assert "published by others, not ours" in text
-    assert "<i>91.80</i><small>Somebody &amp; Co, small-conv, 1000 epochs, not confirmed</small>" in text
+    assert "<i>91.80</i><small>Somebody &amp; Co, small-conv, 1000 epochs, from memory, not confirmed</small>" in text
     assert "Somebody &amp; Co, under GeSSL, small-conv, 1000 epochs, 4 views, read at second hand" in text
     assert "https://example.org/paper" in text and 'href="https://example.org' not in text
 
@@ -87,9 +87,10 @@ def test_exports_mark_a_quote(tree):
     assert [(row["method"], row["column"], row["mean"], row["id"]) for row in rows] == [
         ("simclr", "quoted", "91.8", "")
     ]
-    assert rows[0]["source"].endswith("not confirmed, https://example.org/paper")
+    assert rows[0]["source"].endswith("from memory, not confirmed, https://example.org/paper")
     lines = to_latex(table).splitlines()
-    assert sum(r"91.80 (Somebody \& Co, small-conv, 1000 epochs, not confirmed)" in line for line in lines) == 1
+    quote = r"91.80 (Somebody \& Co, small-conv, 1000 epochs, from memory, not confirmed)"
+    assert sum(quote in line for line in lines) == 1
     widths = {line.count(" & ") for line in lines if line.endswith(r"\\") and "multicolumn" not in line}
     columns = re.search(r"\\begin\{tabular\}\{(\w+)\}", to_latex(table))
     assert widths == {len(columns.group(1)) - 1}
