@@ -593,6 +593,8 @@ SHOWN = {
     "linear/barlow-100-best",
     "semi/swav-1pct-best",
     "semi/swav-10pct-best",
+    "fewshot/lake-oneshot-cosine",
+    "fewshot/lake-oneshot-distance",
 }
 
 
@@ -609,9 +611,19 @@ def test_the_published_numbers_are_valid_and_only_those_of_our_protocols_are_sho
     assert linear["cifar10", "simclr", ""] == 91.80
     assert linear["cifar100", "w_mse", "4 views"] == 67.64
     assert all(quote.certainty != "confirmed" for quote in shown), "nobody has read them in the paper itself"
-    errors = {quote.method: quote.value for quote in references if quote.protocol == "fewshot/lake-oneshot"}
-    assert errors["People"] == 4.5 and len(errors) == 8, "others than base methods are named in words"
     assert all(0 < quote.value < 100 and quote.address.startswith("https://") for quote in references)
+
+
+@pytest.mark.parametrize("way", ["cosine", "distance"])
+def test_a_table_of_the_twenty_runs_quotes_people_and_learners_from_memory(way: str, pinned: Path) -> None:
+    column = {"protocol": f"fewshot/lake-oneshot-{way}", "target": "omniglot-runs", "task": "20w1s", "metric": "error"}
+    tree = scored_by("fewshot/lake-oneshot", on=["omniglot-runs"]) | {"table": {"columns": [column]}}
+    tree["datasets"], tree["recipe"] = ["glyphs"], SMALL["recipe"] | {"views": "glyphs"}
+    quotes = Experiment.parse(tree, "here").report_plan().references
+    errors = {quote.method: quote.value for quote in quotes}
+    assert errors["People"] == 4.5 and len(quotes) == len(errors) == 8
+    assert {quote.method for quote in quotes if quote.certainty != "memory"} == {"Modified Hausdorff distance"}
+    assert {(quote.protocol, quote.task, quote.metric) for quote in quotes} == {(column["protocol"], "20w1s", "error")}
 
 
 ONE = {"source": "s", "address": "https://a", "certainty": "memory", "backbone": "b", "protocol": "linear/wmse-v1"}
