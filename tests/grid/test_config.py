@@ -379,6 +379,33 @@ def test_every_grid_is_valid(name: str, pinned: Path) -> None:
         assert cell.science.train.warmup < cell.science.train.steps
 
 
+# ids of protocols, and what their scores call tasks and metrics
+TABLES = {
+    "few-shot-in-domain": ("fewshot/psco-2000", {f"5w{shot}s" for shot in (1, 5, 20, 50)}, {"accuracy"}),
+    "few-shot-omniglot": ("fewshot/psco-2000", {f"{way}w{shot}s" for way in (5, 20) for shot in (1, 5)}, {"accuracy"}),
+    "few-shot-cross-domain": ("fewshot/psco-2000", {"5w5s", "5w20s"}, {"accuracy"}),
+    "semi-supervised": ("semi/barlow-1pct", {"all"}, {"accuracy", "top5"}),
+    "unsupervised-imagenet": ("linear/barlow-100", {"all"}, {"accuracy", "top5"}),
+    "unsupervised-imagenet100": ("linear/moco-100", {"all"}, {"accuracy", "top5"}),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_the_columns_of_a_paper_s_table_are_all_that_its_protocol_scores(name: str, pinned: Path) -> None:
+    protocol, tasks, metrics = TABLES[name]
+    experiment = Experiment.load(Path(f"config/paper/{name}.yaml"))
+    assert experiment.table is not None
+    assert {column.task for column in experiment.table.columns} == tasks
+    assert {column.metric for column in experiment.table.columns} == metrics
+    scored = {each.protocol.id: each for each in experiment.evaluations}
+    assert {column.target for column in experiment.table.over(experiment.datasets)} == {
+        target for own in experiment.datasets for each in scored.values() for target in each.targets(own)
+    }
+    drawn = scored[protocol].protocol
+    if hasattr(drawn, "ways"):
+        assert tasks == {f"{way}w{shot}s" for way in drawn.ways for shot in drawn.shots}
+
+
 @pytest.mark.parametrize("name", MISSING)
 def test_what_is_not_possible_yet_says_what_is_missing(
     name: str, pinned: Path, capsys: pytest.CaptureFixture[str]
