@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from gessl.records.record import Record, read_record
 from gessl.report.contradictions import refuse_contradictions, require_encoder
 from gessl.report.items import resolution
 from gessl.report.plan import PlannedRun, ReportPlan
+from gessl.report.seen import SeenBy, seen_by
 from gessl.report.states import FAILED, FINISHED, run_state, score_folders
 from gessl.tables.metrics import DATA_WAIT, METRICS, read_metrics
 from gessl.tables.scores import CARDS, COLUMNS, OUTCOMES, SCORES, Card, per_item, read_cards, read_outcomes, read_scores
@@ -67,6 +68,7 @@ class Collected:
         configs: resolved science settings, `{run: settings}`.
         cards: data cards, `{dataset: card}`.
         protocols: what the numbers under a protocol id mean.
+        seen: which test images encoders were trained on.
         views: sample views uint8 `[V, 16, C, H, W]` of the first finished run, `{(dataset, method): array}`.
     """
 
@@ -79,6 +81,7 @@ class Collected:
     cards: dict[str, dict[str, Any]]
     protocols: dict[str, Card]
     views: dict[tuple[str, str], np.ndarray]
+    seen: SeenBy = field(default_factory=dict)
 
 
 def collect(plan: ReportPlan) -> Collected:
@@ -92,7 +95,7 @@ def collect(plan: ReportPlan) -> Collected:
         read.run(run)
     collected = read.collected()
     refuse_contradictions(collected.scores)
-    return collected
+    return replace(collected, seen=seen_by(plan))
 
 
 class _Reader:

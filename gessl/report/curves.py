@@ -10,9 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gessl.report.collect import Collected
-from gessl.report.plan import ReportPlan
+from gessl.report.plan import ReportPlan, file_name
 from gessl.report.style import INK, Drawing, legend, link, look, record_anchor, to_svg
-from gessl.report.tables import file_name
 
 POINTS = 200  # per learning curve
 METRICS = {

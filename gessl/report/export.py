@@ -5,6 +5,7 @@ from typing import Any
 import pandas as pd
 
 from gessl.report.paper import BEST, SECOND, PaperCell, PaperTable
+from gessl.report.seen import Seen
 from gessl.report.tables import PUBLISHED, Cell, Table, number
 from gessl.report.verdict import DECIDED
 
@@ -12,13 +13,16 @@ LATEX = str.maketrans(
     {
         "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
         "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "−": "$-$", "±": r"$\pm$", "Δ": r"$\Delta$",
-        "σ": r"$\sigma$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "\n": " ", "\r": " ",
+        "σ": r"$\sigma$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "†": r"\dag{}", "\n": " ", "\r": " ",
     }
 )  # fmt: skip
 
 
 def to_csv(table: Table) -> str:
-    """One line per number; full precision, empty where there is none. Published numbers are of kind "quoted"."""
+    """One line per number; full precision, empty where there is none. Published numbers are of kind "quoted".
+
+    `test_same` and `test_alike` count test images that encoders were trained on (`gessl.report.seen`).
+    """
     head = {
         name: getattr(table, name) for name in ("dataset", "target", "protocol", "metric", "unit", "better", "split")
     }
@@ -32,7 +36,7 @@ def to_csv(table: Table) -> str:
     ]  # fmt: skip
     lines = [
         {**head, "task": row.task, "method": row.method, **{name: getattr(cell, name) for name in names},
-         "verdict": cell.verdict if cell.kind == "difference" else ""}
+         "verdict": cell.verdict if cell.kind == "difference" else "", **_seen(table.seen)}
         for row in table.rows
         for cell in row.cells
     ]  # fmt: skip
@@ -48,7 +52,7 @@ def to_latex(table: Table) -> str:
     lines = [
         f"% {' '.join(title.split())}",
         "% mean ± half-width of the 95 % interval over seeds (number of seeds)",
-        *([f"% {table.invalid}"] if table.invalid else []),
+        *(f"% {note}" for note in (table.invalid, table.seen.sentence) if note),
         rf"\begin{{tabular}}{{ll{'r' * (len(head) - 2)}}}",
         r"\toprule",
         rf"\multicolumn{{{len(head)}}}{{l}}{{{escape(title)}}} \\",
@@ -81,9 +85,10 @@ def paper_csv(table: PaperTable) -> str:
     lines = [
         {"row": row.label, "target": column.target, "protocol": column.protocol, "task": column.task,
          "metric": column.metric, "text": each.text, "mark": each.mark, "source": row.source,
-         **({name: getattr(each.cell, name) for name in ("mean", "lo", "hi", "n", "id")} if each.cell else {})}
+         **({name: getattr(each.cell, name) for name in ("mean", "lo", "hi", "n", "id")} if each.cell else {}),
+         **(_seen(seen) if each.cell else {})}
         for row in table.rows
-        for column, each in zip(table.columns, row.cells, strict=True)
+        for column, seen, each in zip(table.columns, table.seen, row.cells, strict=True)
     ]  # fmt: skip
     text: str = pd.DataFrame(lines).to_csv(index=False, lineterminator="\n")
     return text
@@ -97,11 +102,15 @@ def paper_latex(table: PaperTable) -> str:
         spans.append(rf"\cmidrule(lr){{{start}-{start + size - 1}}}")
         start += size
     arrows = {"higher": " ↑", "lower": " ↓", "": ""}
-    heads = [column.heading + arrows[better] for column, better in zip(table.columns, table.better, strict=True)]
+    heads = [
+        column.heading + arrows[better] + (" †" if seen.sentence else "")
+        for column, better, seen in zip(table.columns, table.better, table.seen, strict=True)
+    ]
     lines = [
         f"% {' '.join(table.caption.split())}",
         "% bold: the best mean, and all whose 95 % intervals overlap its own; underlined: the next such group",
         "% grey: published by others, under the same protocol",
+        *(f"% †: {note}" for note in table.notes),
         rf"\begin{{tabular}}{{l{'r' * width}}}",
         r"\toprule",
         "".join(rf" & \multicolumn{{{size}}}{{c}}{{{escape(name)}}}" for name, size in table.groups) + r" \\",
@@ -126,6 +135,11 @@ def _paper_cell(each: PaperCell) -> str:
 def escape(text: str) -> str:
     """`text` with everything that LaTeX would interpret made literal."""
     return text.translate(LATEX)
+
+
+def _seen(seen: Seen) -> dict[str, str]:
+    counts = {"test_same": seen.same, "test_alike": seen.alike}
+    return {name: "" if count is None else str(count) for name, count in counts.items()}
 
 
 def _latex_cell(cell: Cell) -> str:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from gessl.report.collect import Collected
 from gessl.report.curves import draw_curves
-from gessl.report.plan import ReportPlan
+from gessl.report.plan import ReportPlan, file_name
 from gessl.report.style import (
     MARKERS,
     MUTED,
@@ -26,7 +26,7 @@ from gessl.report.style import (
     settings,
     to_svg,
 )
-from gessl.report.tables import Cell, Table, file_name, heading, inner
+from gessl.report.tables import Cell, Table, heading, inner
 from gessl.statistics import rank_correlation
 
 WIDTH = 9.0  # inches

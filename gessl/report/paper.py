@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from gessl.identity import ELSEWHERE
 from gessl.report.plan import LayoutColumn, LayoutRow, ReportPlan
 from gessl.report.reference import Reference
+from gessl.report.seen import UNKNOWN, Seen
 from gessl.report.tables import Cell, Row, Table, number
 
 BEST, SECOND = "best", "second"
@@ -47,13 +48,20 @@ class PaperTable:
         caption: of the table.
         columns: as asked for, each with its heading.
         better: `higher` or `lower` in each column; empty where nothing was scored.
+        seen: test images of each column that encoders were trained on.
         rows: ours, and after each method what others published of it; then what they published of further ones.
     """
 
     caption: str
     columns: tuple[LayoutColumn, ...]
     better: tuple[str, ...]
+    seen: tuple[Seen, ...]
     rows: tuple[PaperRow, ...]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is marked of the columns."""
+        return tuple(dict.fromkeys(seen.sentence for seen in self.seen if seen.sentence))
 
     @property
     def groups(self) -> tuple[tuple[str, int], ...]:
@@ -98,7 +106,8 @@ def paper_table(plan: ReportPlan, tables: Sequence[Table]) -> PaperTable | None:
             rows += _published(plan, columns, found, [method])
     rows += _published(plan, columns, found, [name for name in _quoted(plan) if name not in last])
     better = tuple(table.better if table else "" for table in found)
-    return PaperTable(layout.caption or plan.title, columns, better, tuple(rows))
+    seen = tuple(table.seen if table else UNKNOWN for table in found)
+    return PaperTable(layout.caption or plan.title, columns, better, seen, tuple(rows))
 
 
 def _quoted(plan: ReportPlan) -> tuple[str, ...]:

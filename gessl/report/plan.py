@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from gessl.files import sha256_json
 from gessl.identity import ELSEWHERE
 from gessl.report.reference import Reference
 from gessl.settings import Misfit, Settings, refused_name
@@ -178,6 +179,13 @@ class ReportPlan:
     def methods(self, dataset: str) -> tuple[str, ...]:
         """Methods planned on `dataset`, in order of appearance."""
         return tuple(dict.fromkeys(run.method for run in self.runs if run.dataset == dataset))
+
+
+def file_name(*words: str) -> str:
+    """`words` joined to a safe file name; a word that had to be changed is told apart by a hash."""
+    safe = "--".join(re.sub(r"[^\w.+-]", "_", word.replace("/", "-"), flags=re.ASCII) for word in words)
+    changed = any(re.search(r"[^\w.+/-]", word, flags=re.ASCII) for word in words)
+    return f"{safe}-{sha256_json(list(words))[:8]}" if changed else safe
 
 
 def _refuse_twice(what: str, names: list[str]) -> None:

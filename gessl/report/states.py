@@ -6,6 +6,7 @@ from gessl.cluster.failed import failure_file
 from gessl.layout import RECORD, data_dir, run_dir, scores_dir
 from gessl.protocols.contract import file_stem
 from gessl.report.plan import PlannedRun, ReportPlan
+from gessl.report.seen import seen_files
 from gessl.tables.metrics import METRICS
 from gessl.tables.scores import CARDS, OUTCOMES, SCORES
 
@@ -33,6 +34,7 @@ def input_files(plan: ReportPlan) -> list[Path]:
     Lineage records are read too but are no inputs: each input's entry already names the record that made it.
     """
     files = [path for name in plan.targets if (path := data_dir(name) / "card.json").is_file()]
+    files += seen_files(plan)
     files += [Path(name) for name in dict.fromkeys(reference.file for reference in plan.references)]
     for run in plan.runs:
         state = run_state(run)

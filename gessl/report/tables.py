@@ -1,7 +1,6 @@
 """The tables: means over seeds, paired differences, what both cost, and the ids that `gessl trace` takes."""
 
 import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -10,8 +9,9 @@ import pandas as pd
 from gessl.files import sha256_json
 from gessl.report.collect import Collected
 from gessl.report.items import Items
-from gessl.report.plan import Comparison, ReportPlan
+from gessl.report.plan import Comparison, ReportPlan, file_name
 from gessl.report.reference import Reference
+from gessl.report.seen import UNKNOWN, Seen
 from gessl.report.states import FINISHED
 from gessl.report.verdict import UNJUDGED, verdict
 from gessl.statistics import holm, item_half_width, paired_difference, seed_interval
@@ -80,7 +80,8 @@ class Row:
 class Table:
     """All tasks of one protocol on a target, for runs trained on one data set; a table never holds two protocols.
 
-    `sums` tells that it adds up what another table averages: shown, but no comparison of its own.
+    `sums` tells that it adds up what another table averages: shown, but no comparison of its own. `seen` counts test
+    images that encoders were trained on.
     """
 
     dataset: str
@@ -94,6 +95,7 @@ class Table:
     rows: tuple[Row, ...]
     card: Card
     sums: bool = False
+    seen: Seen = UNKNOWN
 
     @property
     def data(self) -> str:
@@ -137,13 +139,6 @@ def heading(comparison: Comparison) -> str:
     return f"Δ {comparison.treatment} − {comparison.control}"
 
 
-def file_name(*words: str) -> str:
-    """`words` joined to a safe file name; a word that had to be changed is told apart by a hash."""
-    safe = "--".join(re.sub(r"[^\w.+-]", "_", word.replace("/", "-"), flags=re.ASCII) for word in words)
-    changed = any(re.search(r"[^\w.+/-]", word, flags=re.ASCII) for word in words)
-    return f"{safe}-{sha256_json(list(words))[:8]}" if changed else safe
-
-
 def build_tables(plan: ReportPlan, collected: Collected) -> list[Table]:
     """One table per (data set, protocol, metric) that any finished run was scored on."""
     columns = (*plan.variants, *(heading(comparison) for comparison in plan.comparisons))
@@ -163,7 +158,10 @@ def build_tables(plan: ReportPlan, collected: Collected) -> list[Table]:
             for group in [tasks[tasks["method"] == method]]
         )
         card = collected.protocols.get(protocol, NO_CARD)
-        table = Table(dataset, target, protocol, metric, unit, better, split, columns, rows, card, rule == "sum")
+        table = Table(
+            dataset, target, protocol, metric, unit, better, split, columns, rows, card, rule == "sum",
+            collected.seen.get((dataset, target), UNKNOWN),
+        )  # fmt: skip
         tables += _map_cells([table], lambda cell: replace(cell, verdict=UNJUDGED)) if table.invalid else [table]
     order = {name: place for place, name in enumerate(plan.datasets)}
     return _adjust(sorted(tables, key=lambda table: (order[table.dataset], table.is_sigma)))

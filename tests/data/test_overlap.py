@@ -15,13 +15,18 @@ from PIL import Image
 
 from gessl.cli import main
 from gessl.data.arrays import data_files, read_index
+from gessl.data.contamination import Contamination, contamination, read_contents
 from gessl.data.looks import WITHIN, look_of
-from gessl.data.overlap import contamination, described, overlap_of, read_overlap
+from gessl.data.overlap import described, overlap_of, read_overlap
 from gessl.data.prepare import prepare
 from gessl.errors import UserError
 from tests.support.photos import encoded, photo
 
 Put = Callable[..., None]
+
+
+def held(trained_on: str, target: str) -> Contamination:
+    return contamination(read_contents(trained_on), read_contents(target))
 
 
 @pytest.fixture
@@ -143,7 +148,7 @@ def test_damage_is_named(put: Put, capsys: pytest.CaptureFixture[str]) -> None:
     assert "overlap.json: cannot be read (not what `gessl prepare` wrote)" in capsys.readouterr().err
     np.save("results/data/mine/looks.npy", np.zeros(3, np.uint64))
     with pytest.raises(UserError, match=r"looks\.npy: cannot be read \(expected uint64 \[17\]"):
-        contamination("mine", "mine")
+        held("mine", "mine")
 
 
 def test_two_data_sets_are_held_against_each_other(put: Put) -> None:
@@ -153,15 +158,15 @@ def test_two_data_sets_are_held_against_each_other(put: Put) -> None:
     again = Image.open(io.BytesIO(files["test/b/3"])).resize((100, 100))
     taken = {"train/a/20": files["test/a/4"], "train/b/21": encoded(again), "test/a/22": files["test/b/5"]}
     put("source", elsewhere | taken, size=[24, 24])
-    found, index = contamination("source", "target"), read_index("target")
+    found, index = held("source", "target"), read_index("target")
     names = index["id"][found.positions]
     assert names.tolist() == [name for name in files if name.startswith("test/")]
     assert names[found.same].tolist() == ["test/a/4"], "what the source tests on does not count"
     assert found.alike is not None and names[found.alike].tolist() == ["test/b/3", "test/a/4"]
-    own = contamination("target", "target")
+    own = held("target", "target")
     assert own.alike is not None and own.alike.sum() == 2 and not own.same.any()
     Path("results/data/source/looks.npy").unlink()
-    assert contamination("source", "target").alike is None
+    assert held("source", "target").alike is None
 
 
 def test_the_hash_of_an_array_is_that_of_its_images(put: Put) -> None:

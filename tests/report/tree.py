@@ -54,7 +54,8 @@ PAIRS = (Comparison("gessl", "base", "equal outer steps"), Comparison("gessl", "
 class Tree:
     """What to make up; `values` overrides single numbers, `without` leaves a protocol out of a run.
 
-    Runs are scored on `elsewhere`, too.
+    Runs are scored on `elsewhere`, too. `contents` are pairs of split and content of images, by data set; the look
+    of an image is its content without the lowest bit.
     """
 
     dataset: str = "digits"
@@ -68,6 +69,7 @@ class Tree:
     values: dict[tuple[str, str, int, str, str], float] = field(default_factory=dict)
     without: dict[tuple[str, str, int], str] = field(default_factory=dict)
     elsewhere: tuple[str, ...] = ()
+    contents: dict[str, list[tuple[str, int]]] = field(default_factory=dict)
     cards: dict[str, Card] = field(default_factory=lambda: dict(CARDS_OF))
 
     def run(self, method: str, variant: str, seed: int) -> PlannedRun:
@@ -122,6 +124,13 @@ class Tree:
         with Step("prepare", name, data_dir(name), inputs=inputs, config={}, seed=0) as step:
             step.path("card.json").write_text(json.dumps(_card(name) | {"data_version": md5}), encoding="utf-8")
             step.path("images.npy").write_bytes(b"images")
+            if rows := self.contents.get(name):
+                index = "".join(f"i{place},{split},{content}\n" for place, (split, content) in enumerate(rows))
+                step.path("index.csv").write_text("id,split,sha256\n" + index, encoding="utf-8")
+                looks = [
+                    content // 2 * 0x9E3779B97F4A7C15 % 2**64 for _, content in rows
+                ]  # of another content far away
+                np.save(step.path("looks.npy"), np.array(looks, np.uint64))
 
     def _write_tasks(self, dataset: str, seed: int) -> None:
         job = tasks_dir(dataset, seed)
