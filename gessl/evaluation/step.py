@@ -99,30 +99,30 @@ def _evaluate(spec: EvaluateSpec, todo: Sequence[tuple[Protocol, Step]], device:
     encoder = subject.load(device)
     target = _target(encoder, name, device)
     _require_fit([protocol for protocol, _ in todo], target, name)
-    version = read_card(name)["data_version"]
+    card = read_card(name)
     with frozen(encoder):
         features = torch.empty(0, 0, device=device)
         if any(takes_features(protocol) for protocol, _ in todo):
             features = embed(encoder, target.images, batch=batch, device=device)
-        if not features.isfinite().all():
-            raise UserError(f"{subject.files[0]}: gives features that are not finite; {subject.remedy}")
-        for protocol, opened in todo:
-            with opened as step:
-                step.notes |= {"batch": batch, "heavy": protocol.heavy, **subject.facts}
-                progress = _progress(subject, name, protocol, step)
-                whole = Subject(encoder, features, progress)
+    if not features.isfinite().all():
+        raise UserError(f"{subject.files[0]}: gives features that are not finite; {subject.remedy}")
+    for protocol, opened in todo:
+        with opened as step:
+            step.notes |= {"batch": batch, "heavy": protocol.heavy, **subject.facts}
+            whole = Subject(encoder, features, _progress(subject, name, protocol, step))
+            with frozen(encoder):  # of each: what altered it must leave no score
                 scores = _scores(protocol, whole, target, subject.seed, step.path(CHOICE))
-                write_scores(
-                    step.path(SCORES),
-                    scores,
-                    {
-                        "run": subject.id, "dataset": subject.dataset, "target": name, "method": subject.method,
-                        "seed": subject.seed, "split": "test", "feature": "backbone",
-                        "data_version": version,
-                    },
-                )  # fmt: skip
-                write_outcomes(step.path(OUTCOMES), scores)
-                write_cards(step.path(CARDS), protocol.cards())
+            write_scores(
+                step.path(SCORES),
+                scores,
+                {
+                    "run": subject.id, "dataset": subject.dataset, "target": name, "method": subject.method,
+                    "seed": subject.seed, "split": "test", "feature": "backbone",
+                    "data_version": card["data_version"],
+                },
+            )  # fmt: skip
+            write_outcomes(step.path(OUTCOMES), scores)
+            write_cards(step.path(CARDS), protocol.cards())
 
 
 def _step(subject: SubjectSpec, target: str, protocol: Protocol) -> Step:

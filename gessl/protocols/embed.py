@@ -73,16 +73,25 @@ def frozen(encoder: nn.Module) -> Iterator[nn.Module]:
     """Hold the encoder in eval mode and check afterwards that not one bit of its state has changed.
 
     Raises:
-        RuntimeError: a protocol changed a parameter or a buffer (as batch normalisation in train mode does).
+        RuntimeError: a protocol changed a parameter or a buffer (as batch normalisation in train mode does), added or
+            removed one, or left a layer in train mode.
     """
-    before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
+    before = {name: tensor.detach().clone() for name, tensor in _state(encoder).items()}
     encoder.eval()
     yield encoder
-    after = encoder.state_dict()
-    changed = [name for name, tensor in before.items() if not _same_bytes(tensor, after[name])]
+    after = _state(encoder)
+    changed = [name for name, tensor in before.items() if name in after and not _same_bytes(tensor, after[name])]
+    changed += before.keys() ^ after.keys()
     if changed:
         raise RuntimeError(f"encoder: {changed[0]} changed during evaluation; a protocol must work on a copy")
+    if any(module.training for module in encoder.modules()):
+        raise RuntimeError("encoder: left in train mode by an evaluation; a protocol must work on a copy")
+
+
+def _state(encoder: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers, those that are not saved, too."""
+    return {**dict(encoder.named_parameters()), **dict(encoder.named_buffers())}
 
 
 def _same_bytes(a: Tensor, b: Tensor) -> bool:
-    return a.cpu().numpy().tobytes() == b.cpu().numpy().tobytes()
+    return a.dtype == b.dtype and a.cpu().numpy().tobytes() == b.detach().cpu().numpy().tobytes()

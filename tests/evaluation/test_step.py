@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from gessl.cluster.machine import Efficiency
 from gessl.errors import UserError
@@ -199,3 +200,19 @@ def test_images_of_another_size_are_fitted_to_the_encoder(project, images):
     (row,) = rows(NAMES[1:2])
     assert row["target"] == "toy"
     assert 0 <= float(row["value"]) <= 100
+
+
+def test_what_alters_the_encoder_leaves_no_score(project, monkeypatch):
+    """Nor has what comes after it one, whose features would be of another encoder; what came before stays."""
+
+    def spoils(one, subject, target, tasks, seed):
+        subject.encoder.train()(torch.rand(8, 1, 8, 8))
+        subject.encoder.eval()
+        return score(one, subject, target, tasks, seed)
+
+    score = type(ALL[1]).score
+    monkeypatch.setattr(type(ALL[1]), "score", spoils)
+    with pytest.raises(RuntimeError, match="changed during evaluation; a protocol must work on a copy"):
+        go(ALL[:3])
+    assert [(folder(name) / RECORD).exists() for name in NAMES[:3]] == [True, False, False]
+    assert not (scores_dir(RUN, "toy") / RECORD).exists()

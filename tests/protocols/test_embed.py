@@ -63,3 +63,16 @@ def test_frozen_notices_one_changed_bit(encoder, images, change):
         else:
             with torch.no_grad():
                 encoder[0].bias[0] = -encoder[0].bias[0]
+
+
+def test_frozen_notices_a_buffer_that_is_not_saved(encoder):
+    encoder.register_buffer("queue", torch.zeros(3), persistent=False)
+    with pytest.raises(RuntimeError, match="queue changed during evaluation"), frozen(encoder):
+        encoder.queue[1] = 1
+
+
+def test_frozen_notices_what_is_added_and_what_is_left_in_train_mode(encoder):
+    with pytest.raises(RuntimeError, match="memory changed during evaluation"), frozen(encoder):
+        encoder.register_buffer("memory", torch.zeros(1))
+    with pytest.raises(RuntimeError, match="left in train mode"), frozen(encoder):
+        encoder[1].train()
