@@ -20,7 +20,7 @@ from gessl.errors import UserError
 from gessl.evaluation.choice import CHOICE, freeze, read_choice
 from gessl.evaluation.spec import EvaluateSpec, protocol_settings
 from gessl.evaluation.subjects import SubjectSpec
-from gessl.evaluation.tasks import damaged, load_tasks, tasks_file
+from gessl.evaluation.tasks import TASKS, damaged, load_tasks, tasks_file
 from gessl.files import sha256_json
 from gessl.layout import RESULTS, scores_dir, scoring_dir
 from gessl.nets.encoder import Encoder
@@ -112,13 +112,15 @@ def _evaluate(spec: EvaluateSpec, todo: Sequence[tuple[Protocol, Step]], device:
             whole = Subject(encoder, features, _progress(subject, name, protocol, step))
             with frozen(encoder):  # of each: what altered it must leave no score
                 scores = _scores(protocol, whole, target, subject.seed, step.path(CHOICE))
+            drawn = [entry["sha256"] for entry in step.inputs if Path(entry["path"]).name == TASKS]
             write_scores(
                 step.path(SCORES),
                 scores,
                 {
                     "run": subject.id, "dataset": subject.dataset, "target": name, "method": subject.method,
                     "seed": subject.seed, "split": "test", "feature": "backbone",
-                    "data_version": card["data_version"],
+                    "data_version": card["data_version"], "split_sha256": card["split"]["sha256"],
+                    "tasks_sha256": "".join(drawn),
                 },
             )  # fmt: skip
             write_outcomes(step.path(OUTCOMES), scores)

@@ -41,7 +41,7 @@ TEXTS = (
     "split",
     "from_outcomes",
 )
-NOTES = ("feature", "selection", "ci_kind", "data_version")
+NOTES = ("feature", "selection", "ci_kind", "data_version", "split_sha256", "tasks_sha256")
 NUMBERS = ("seed", "value", "n")
 FORMULA = tuple("=+-@")  # how a cell begins that spreadsheets carry out
 ITEMS = ("items", "resolution")

@@ -18,6 +18,13 @@ def require_encoder(run: PlannedRun, folder: Path, record: Mapping[str, Any] | N
         raise UserError(f"{folder}: scores of another encoder than {run.method} is now; {redo(folder)}")
 
 
+def _refuse_different(scores: pd.DataFrame, keys: list[str], column: str, what: str) -> None:
+    several = scores[scores[column] != ""].groupby(keys)[column].nunique()
+    if (several > 1).any():
+        where = "/".join(map(str, several[several > 1].reset_index()[keys].iloc[0]))
+        raise UserError(f"{where}: runs were scored on different {what}; run the grid again on one of them")
+
+
 def refuse_contradictions(scores: pd.DataFrame) -> None:
     """Rows that would share a column must mean the same."""
     keys = ["dataset", "target", "protocol", "task", "metric"]
@@ -27,10 +34,9 @@ def refuse_contradictions(scores: pd.DataFrame) -> None:
         if (several > 1).any():
             where = "/".join(several[several > 1].index[0])
             raise UserError(f"{where}: runs differ in {column!r}; evaluate them again with one version of the code")
-    versions = scores.groupby("target")["data_version"].nunique()
-    if (versions > 1).any():
-        name = versions[versions > 1].index[0]
-        raise UserError(f"{name}: runs were scored on different data versions; run the grid again on one of them")
+    _refuse_different(scores, ["target"], "data_version", "data versions")
+    _refuse_different(scores, ["target"], "split_sha256", "splits")
+    _refuse_different(scores, ["target", "protocol", "seed"], "tasks_sha256", "tasks")
     twice = scores[
         scores.duplicated(["dataset", "variant", "id"]) | scores.duplicated(["variant", "method", "seed", *keys])
     ]

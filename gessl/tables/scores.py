@@ -22,7 +22,9 @@ SCORES, OUTCOMES, CARDS = "scores.csv", "outcomes.npz", "card.json"
 COLUMNS = (
     "id", "run", "dataset", "target", "method", "seed", "protocol", "task", "metric", "unit", "better", "value",
     "from_outcomes", "n", "ci_kind", "ci_lo", "ci_hi", "split", "feature", "selection", "data_version",
+    "split_sha256", "tasks_sha256",
 )  # fmt: skip
+LATER = ("split_sha256", "tasks_sha256")  # not in the tables of earlier versions
 COLUMN = re.compile(r"column (\d)(?: - column (\d))?")
 
 Family = Literal["accuracy", "universality"]
@@ -124,6 +126,7 @@ def read_scores(folder: Path) -> list[dict[str, str]]:
     rows = list(read_table(folder / SCORES))
     if any(None in row for row in rows):
         raise ValueError("a row has more fields than there are columns")
+    rows = [dict.fromkeys(LATER, "") | row for row in rows]
     lost = [name for name in COLUMNS if any(name not in row for row in rows[:1])]
     if lost:
         raise ValueError(f"column {lost[0]!r} is missing")

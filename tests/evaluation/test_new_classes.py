@@ -41,7 +41,7 @@ def project(tmp_path, monkeypatch, images):
         np.save(step.path("images.npy"), images)
         pd.DataFrame(table).to_csv(step.path("index.csv"), index=False)
         step.path("card.json").write_text(
-            json.dumps({"classes": list("abcdef"), "data_version": "v1"}), encoding="utf-8"
+            json.dumps({"classes": list("abcdef"), "data_version": "v1", "split": {"sha256": "s1"}}), encoding="utf-8"
         )
     draw(TasksSpec("toy", 0, tuple(FIT)))
     with torch.random.fork_rng():

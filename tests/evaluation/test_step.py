@@ -216,3 +216,11 @@ def test_what_alters_the_encoder_leaves_no_score(project, monkeypatch):
         go(ALL[:3])
     assert [(folder(name) / RECORD).exists() for name in NAMES[:3]] == [True, False, False]
     assert not (scores_dir(RUN, "toy") / RECORD).exists()
+
+
+def test_rows_name_the_split_and_the_tasks(project):
+    go()
+    for name in NAMES:
+        path = tasks_dir("toy", 3) / file_stem(name) / "tasks.npz"
+        drawn = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+        assert {(row["split_sha256"], row["tasks_sha256"]) for row in rows([name])} == {("s1", drawn)}

@@ -34,7 +34,7 @@ def write_data(images):
         )
         table.to_csv(step.path("index.csv"), index=False)
         step.path("card.json").write_text(
-            json.dumps({"classes": list("abcdef"), "data_version": "v1"}), encoding="utf-8"
+            json.dumps({"classes": list("abcdef"), "data_version": "v1", "split": {"sha256": "s1"}}), encoding="utf-8"
         )
 
 

@@ -190,7 +190,7 @@ class Tree:
                 rule = "sum" if metric == "sigma_sum" else "mean"
                 words = [hashlib.sha256(text.encode()).hexdigest()[:16], run.id, run.dataset, target, run.method,
                          run.seed, protocol, task, metric, unit, better, value, rule, 360, "wilson", value - 1,
-                         value + 1, "test", "backbone", "last", "v0"]  # fmt: skip
+                         value + 1, "test", "backbone", "last", "v0", "s0", f"t{run.seed}"]  # fmt: skip
                 writer.writerow(dict(zip(COLUMNS, words, strict=True)))
                 if rule == "mean":
                     noise = np.random.default_rng(run.seed).normal(size=12)
