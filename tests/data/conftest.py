@@ -3,17 +3,14 @@
 import csv
 import hashlib
 import importlib.util
-import io
-import pickle
 import shutil
-import struct
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-import numpy as np
 import pytest
+
+from tests.data.fixtures import cifar
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -158,78 +155,15 @@ def draw_glyphs(register: Callable[..., None], project: Path) -> Callable[..., N
     return put
 
 
-class _Python2Pickler(pickle._Pickler):  # the Python implementation: the only one whose opcodes can be replaced
-    """Writes text and bytes as Python 2's `str`, and NumPy's names of that time, as the published files have them."""
-
-    dispatch: ClassVar = dict(pickle._Pickler.dispatch)
-
-    def _save_str(self, value: str | bytes) -> None:
-        content = value.encode("latin1") if isinstance(value, str) else value
-        self.write(pickle.BINSTRING + struct.pack("<i", len(content)) + content)
-        self.memoize(value)
-
-    dispatch[str] = _save_str
-    dispatch[bytes] = _save_str
-
-
-def python2_pickle(value: Any) -> bytes:
-    """`value` as Python 2 would have pickled it (protocol 2)."""
-    file = io.BytesIO()
-    _Python2Pickler(file, protocol=2).dump(value)
-    return file.getvalue().replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
-
-
-def archive(members: dict[str, bytes]) -> bytes:
-    """A tar.gz of files."""
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w:gz") as tar:
-        for name, content in members.items():
-            entry = tarfile.TarInfo(name)
-            entry.size = len(content)
-            tar.addfile(entry, io.BytesIO(content))
-    return file.getvalue()
-
-
-def cifar_members(classes: int, per_class: int, seed: int = 0) -> dict[str, bytes]:
-    """A small CIFAR-10 (`classes` 10) or CIFAR-100: `per_class` images of each class in each batch."""
-    rng = np.random.default_rng(seed)
-
-    def batch() -> bytes:
-        labels = rng.permutation(np.repeat(np.arange(classes), per_class)).tolist()
-        data = rng.integers(0, 256, (len(labels), 3072), dtype=np.uint8)
-        key = "labels" if classes == 10 else "fine_labels"
-        return python2_pickle({"data": data, key: labels, "filenames": [f"{i}.png" for i in range(len(labels))]})
-
-    names = [f"class {i}" for i in range(classes)]
-    if classes == 10:
-        members = {name: batch() for name in [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]}
-        members["batches.meta"] = python2_pickle({"label_names": names})
-        return {f"cifar-10-batches-py/{name}": content for name, content in members.items()}
-    members = {"train": batch(), "test": batch(), "meta": python2_pickle({"fine_label_names": names})}
-    return {f"cifar-100-python/{name}": content for name, content in members.items()}
-
-
-def stl10_members(train: int, test: int, unlabelled: int) -> dict[str, bytes]:
-    """A small STL-10; classes take turns."""
-    rng = np.random.default_rng(0)
-    members = {"class_names.txt": "\n".join(f"thing{i}" for i in range(10)).encode() + b"\n"}
-    for part, count in (("unlabeled", unlabelled), ("train", train), ("test", test)):
-        members[f"{part}_X.bin"] = rng.integers(0, 256, count * 27648, dtype=np.uint8).tobytes()
-        if part != "unlabeled":
-            members[f"{part}_y.bin"] = (np.arange(count) % 10 + 1).astype(np.uint8).tobytes()
-    members["fold_indices.txt"] = b"0 1 2\n" * 10
-    return {f"stl10_binary/{name}": content for name, content in members.items()}
-
-
 @pytest.fixture
 def formats() -> Any:
-    """The builders above, for tests (a conftest is not a module to import from)."""
+    """Builders, for tests (a conftest is not a module to import from)."""
     import types
 
     return types.SimpleNamespace(
-        archive=archive,
-        cifar=cifar_members,
-        stl10=stl10_members,
-        python2_pickle=python2_pickle,
+        archive=cifar.archive,
+        cifar=cifar.cifar_members,
+        stl10=cifar.stl10_members,
+        python2_pickle=cifar.python2_pickle,
         pin_and_list=pin_and_list,
     )
