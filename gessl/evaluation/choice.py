@@ -27,7 +27,6 @@ class Closed:
 
     def __init__(self, store: Store, opened: NDArray[np.bool_]) -> None:
         self._store, self._opened, self.shape = store, opened, store.shape
-        self.facts, self.slow = store.facts, store.slow
 
     def __len__(self) -> int:
         return len(self._store)
@@ -40,6 +39,16 @@ class Closed:
         """
         self._require(positions)
         return self._store[positions]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """As of `Store`."""
+        return self._store.facts
+
+    @property
+    def slow(self) -> bool:
+        """As of `Store`."""
+        return self._store.slow
 
     def resized(self, channels: int, size: tuple[int, int], inside: tuple[int, int] | None = None) -> "Closed":
         """As of `Store`."""

@@ -1,6 +1,7 @@
 """What an experiment's runs are scored by, and on what."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from gessl.data.registry import Dataset, dataset, dataset_names
@@ -10,6 +11,7 @@ from gessl.grid.misfits import misfits_of_protocol
 from gessl.grid.reading import Fault, Findings, Layer, unknown
 from gessl.grid.values import stray_protocol_files, tried_protocol
 from gessl.nodes import Tree
+from gessl.protocols import protocol_names
 from gessl.protocols.contract import Protocol
 from gessl.report.plan import Layout
 
@@ -130,7 +132,11 @@ def by_target(
 def check_layout(
     layout: Layout, variants: set[str], found: Sequence[Evaluation], datasets: Sequence[str], findings: Findings
 ) -> None:
-    """Note rows and columns of the table in a paper's layout that nothing could fill."""
+    """Note rows and columns of the table in a paper's layout that nothing could fill.
+
+    Columns of a family of protocols that is not asked for at all are no fault: a recipe's table serves experiments that
+    score less, too (`scored_columns`).
+    """
     for place, row in enumerate(layout.rows):
         if row.variant not in variants:
             findings.add(("table", "rows", place, "variant"), unknown("variant", row.variant, variants))
@@ -149,7 +155,23 @@ def check_layout(
         lacking = [name for name in wanted if (name, column.protocol) not in scored]
         if column.target and column.target not in targets:
             findings.add((*at, "target"), unknown("data set that runs are scored on", column.target, targets))
-        elif column.protocol not in names:
+        elif column.protocol not in names and _is_meant(column.protocol, names):
             findings.add((*at, "protocol"), unknown("score under `evaluation`", column.protocol, names))
-        elif lacking:
+        elif column.protocol in names and lacking:
             findings.add(at, f"runs are not scored on {lacking[0]} by {column.protocol}; add it to `evaluation`")
+
+
+def _is_meant(name: str, scored: Iterable[str]) -> bool:
+    """Whether the id of a score that there is not is a slip: its family is asked for, or there is none such."""
+    family = name.split("/")[0]
+    asked = {each.split("/")[0] for each in scored}
+    return family in asked or family not in {each.split("/")[0] for each in protocol_names()}
+
+
+def scored_columns(layout: Layout | None, found: Iterable[Evaluation]) -> Layout | None:
+    """The layout without columns of what is not asked for; None where none is left."""
+    if layout is None:
+        return None
+    names = {name for each in found for name in each.protocol.cards()}
+    columns = tuple(column for column in layout.columns if column.protocol in names)
+    return replace(layout, columns=columns) if columns else None

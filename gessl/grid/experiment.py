@@ -21,7 +21,16 @@ from gessl.documents import Document, read_document
 from gessl.errors import UserError
 from gessl.evaluation.foreign import Foreign
 from gessl.grid.cells import Grid, PlannedMethod, PlannedScience, cells, check_together
-from gessl.grid.evaluations import DEFAULT, Asked, Evaluation, by_target, check_evaluations, check_layout, evaluations
+from gessl.grid.evaluations import (
+    DEFAULT,
+    Asked,
+    Evaluation,
+    by_target,
+    check_evaluations,
+    check_layout,
+    evaluations,
+    scored_columns,
+)
 from gessl.grid.foreign import foreign
 from gessl.grid.reading import Fault, Findings, attempt, hint, unknown
 from gessl.grid.recipe import Model, Name, Recipe
@@ -257,16 +266,15 @@ class Experiment(Model):
             for name in self.datasets
             for each in self.foreign
         )
-        columns = (
-            {(column.target, column.protocol) for column in self.table.over(self.datasets)} if self.table else set()
-        )
+        layout = scored_columns(self.table, self._evaluations)
+        columns = {(column.target, column.protocol) for column in layout.over(self.datasets)} if layout else set()
         references = tuple(
             quote
             for quote in load_references()
             if (quote.dataset in self.datasets and quote.method in self.methods)
             or (quote.dataset, quote.protocol) in columns
         )
-        return ReportPlan(self.name, self.title, runs, self.comparisons, references=references, layout=self.table)
+        return ReportPlan(self.name, self.title, runs, self.comparisons, references=references, layout=layout)
 
 
 def schema() -> str:

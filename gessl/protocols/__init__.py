@@ -26,7 +26,9 @@ def protocol_class(name: str) -> type[Protocol]:
     known = protocol_names()
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
-        advice = f"; did you mean {near[0]!r}?" if near else f" (there are {', '.join(known)})"
+        alike = [each for each in known if each.split("/")[0] == name.split("/")[0]]
+        there = alike or sorted({f"{each.split('/')[0]}/…" for each in known})
+        advice = f"; did you mean {near[0]!r}?" if near else f" (there are {', '.join(there)})"
         raise UserError(f"no protocol {name!r}{advice}")
     where, module_name = f"protocol {name!r}", f"{__name__}.{file_stem(name)}"
     if [module.name for path in __path__ for module in pkgutil.iter_modules([path])].count(file_stem(name)) > 1:

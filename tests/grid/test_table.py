@@ -93,3 +93,21 @@ def test_a_table_that_is_none(table: Any, text: str) -> None:
     with pytest.raises(UserError) as caught:
         experiment(table)
     assert text in str(caught.value)
+
+
+def test_a_table_of_a_recipe_serves_an_experiment_that_scores_less() -> None:
+    columns = [
+        {"protocol": "linear/wmse-v1"},
+        {"protocol": "knn/5nn-euclid"},
+        {"protocol": "fewshot/proto-v1", "task": "5w1s"},
+    ]
+    fewer = Experiment.parse({**SMALL, "evaluation": ["knn/5nn-euclid"], "table": {"columns": columns}}, "mine.yaml")
+    layout = fewer.report_plan().layout
+    assert layout is not None and [column.protocol for column in layout.columns] == ["knn/5nn-euclid"]
+    other = Experiment.parse({**SMALL, "evaluation": ["scarce/linear-v1"], "table": {"columns": columns}}, "mine.yaml")
+    assert other.report_plan().layout is None
+
+
+def test_a_column_of_no_family_is_a_slip() -> None:
+    with pytest.raises(UserError, match="unknown score under `evaluation` 'lineal/wmse-v1'"):
+        experiment({"columns": [{"protocol": "lineal/wmse-v1"}]})

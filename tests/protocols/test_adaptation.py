@@ -8,13 +8,14 @@ import pytest
 import torch
 from torch import nn
 
+from gessl.data.stores import ArrayStore
 from gessl.data.supply import Supply
 from gessl.evaluation.choice import closed
 from gessl.protocols._episodes import Episodes, draw_episodes
 from gessl.protocols.contract import Subject
 from gessl.protocols.embed import embed
 from gessl.protocols.pools import Pool
-from gessl.settings import SettingsError
+from gessl.typed import TypedError
 from tests.support.scored import CLASSES, protocol, target_of
 
 SMALL = {
@@ -34,7 +35,13 @@ def target(images):
     """Train, val and test in thirds; image i is of class i % 6."""
     labels, parts = torch.arange(len(images)) % CLASSES, torch.arange(len(images)).chunk(3)
     return target_of(
-        images=images, labels=labels, train=parts[0], val=parts[1], test=parts[2], classes=CLASSES, name="toy"
+        images=ArrayStore(images),
+        labels=labels,
+        train=parts[0],
+        val=parts[1],
+        test=parts[2],
+        classes=CLASSES,
+        name="toy",
     )
 
 
@@ -160,5 +167,5 @@ def test_what_data_must_give():
 
 @pytest.mark.parametrize("values", [{"steps": [1, 5]}, {"steps": [0]}, {"steps": [0, 5, 1]}, {"rates": []}])
 def test_settings_that_are_none(values):
-    with pytest.raises(SettingsError):
+    with pytest.raises(TypedError):
         protocol("adaptation/labels-v1", **values)

@@ -13,7 +13,7 @@ from gessl.protocols._few_shot import POOL, PRINTED
 from gessl.protocols._heads import logistic, nearest_means, right
 from gessl.protocols.contract import OddTasksError
 from gessl.protocols.pools import Pool
-from gessl.settings import SettingsError
+from gessl.typed import TypedError
 from tests.protocols.test_fewshot import draw
 from tests.support.scored import protocol, scored
 
@@ -149,7 +149,7 @@ def test_heads_that_are_not_asked_for_are_not_scored():
 
 @pytest.mark.parametrize("heads", [[], ["cosine", "cosine"]])
 def test_heads_are_given_once(heads):
-    with pytest.raises(SettingsError, match="heads"):
+    with pytest.raises(TypedError, match="heads"):
         protocol("fewshot/psco-2000", heads=heads)
 
 

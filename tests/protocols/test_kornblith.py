@@ -10,8 +10,8 @@ from gessl.data.supply import Supply
 from gessl.errors import UserError
 from gessl.protocols._items import class_mean, class_mean_score
 from gessl.protocols.contract import Subject
-from gessl.settings import SettingsError
 from gessl.tables.scores import per_item
+from gessl.typed import TypedError
 from tests.support.scored import protocol, target_of
 
 KORNBLITH = protocol("transfer/kornblith-linear")
@@ -131,7 +131,7 @@ def test_a_data_set_without_val_images_is_refused_before_any_run():
 
 
 def test_a_grid_that_goes_down_is_refused():
-    with pytest.raises(SettingsError, match="must be above 0 and in order"):
+    with pytest.raises(TypedError, match="must be above 0 and in order"):
         protocol("transfer/kornblith-linear", least=10.0, most=1.0)
 
 

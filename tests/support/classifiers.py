@@ -36,7 +36,7 @@ def small(name: str, **values: Any) -> ImageClassifier:
 def target_of(images: np.ndarray, train: int = 129, classes: int = 6) -> Target:
     """Image i is of class i % classes; with 129 of them to train on, a batch of 32 leaves a rest of one."""
     labels, every = torch.arange(len(images)) % classes, torch.arange(len(images))
-    return Target(ArrayStore(images), labels, every[:train], every[train:], classes)
+    return Target(ArrayStore(images), labels, every[:train], every[:0], every[train:], classes, "toy")
 
 
 def trained(
