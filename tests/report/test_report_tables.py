@@ -281,7 +281,7 @@ def damage(path, old, new):
         (",nats,lower,", ",bits,lower,", "unit"),
         (",lower,", ",higher,", "better"),
         (",digits,simclr,", ",other,simclr,", "on other data"),
-        (",v0\n", ",v1\n", "data versions"),
+        (",v0,", ",v1,", "data versions"),
         ("metric", "measure", "column 'metric' is missing"),
         ("digits-6base-s0", "digits-6base-s1", "another run"),
         (",360,", ",many,", "cannot be read"),
