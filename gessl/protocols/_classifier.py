@@ -4,23 +4,22 @@ Crops are drawn anew in every epoch, as in the papers on ImageNet, so features c
 counts. Most original codes report the best epoch on the test set; that number is shown under an id of its own, marked.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 from gessl.data.supply import Supply
-from gessl.errors import UserError
-from gessl.nets.encoder import Encoder
+from gessl.protocols._crops import Side, require_crops
 from gessl.protocols._fitting import Fitting
-from gessl.protocols._items import TESTED, TRAINED, require, top_scores
+from gessl.protocols._items import CLASSES, TESTED, TRAINED, require, top_scores
 from gessl.protocols._rates import Schedule
-from gessl.protocols.contract import Arrays, Protocol, Subject, Target
+from gessl.protocols._trial import Trial
+from gessl.protocols.contract import Arrays, Subject, Target
 from gessl.protocols.embed import frozen
 from gessl.settings import Misfit, Range, Rate, Weight
 from gessl.tables.scores import Card, Score
 
-Side = Annotated[int, Range(ge=1, le=10_000)]
 BEST = (
     "no result: it is the best of all epochs on the test set, as the original code reports it, so it was chosen by "
     "what it is measured on. Compare the last epoch"
@@ -28,7 +27,7 @@ BEST = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageClassifier(Protocol):
+class ImageClassifier(Trial):
     """Top-1 and top-5 accuracy of a classifier that is trained on crops of the labelled training images.
 
     Attributes:
@@ -62,19 +61,6 @@ class ImageClassifier(Protocol):
     """Where the recipe is from."""
     recipe: ClassVar[str]
     """Whose it is, for the card."""
-    published: ClassVar[Mapping[str, float]]
-    """The values of its yaml for what is free. With others, its numbers bear another id than published ones."""
-
-    @property
-    def name(self) -> str:
-        """The id of its numbers: its own, or one that tells in what it was made smaller."""
-        return "-".join([self.id, *(f"{key}{value:g}" for key, value in self.reduced.items())])
-
-    @property
-    def reduced(self) -> dict[str, float]:
-        """The free settings that are not as published."""
-        given = {field.name: getattr(self, field.name) for field in fields(self) if field.name in self.free}
-        return {key: value for key, value in given.items() if value != self.published[key]}
 
     @property
     def what(self) -> str:
@@ -85,6 +71,10 @@ class ImageClassifier(Protocol):
     def body_rate(self) -> float:
         """Peak rate of the encoder; 0 where it stays frozen."""
         return 0.0
+
+    def share(self, epoch: int, step: int, steps: int) -> float:
+        """As of `Recipe`."""
+        return self.schedule.share(epoch, step, steps, self.epochs)
 
     def contradictions(self) -> Iterator[Misfit]:
         """A centre that is larger than the image."""
@@ -101,9 +91,7 @@ class ImageClassifier(Protocol):
             f"{self.crop} pixels of the test images, resized to {self.resize}. The last epoch counts. Images are "
             "normalised as in pretraining."
         )
-        if self.reduced:
-            was = ", ".join(f"{key} {self.published[key]:g}" for key in self.reduced)
-            text += f" Made smaller than published ({was}): not to be compared with published numbers."
+        text += self.smaller
         last = Card(text, self.source)
         return {self.name: last, f"{self.name}-best": Card(text, self.source, invalid=BEST)}
 
@@ -122,8 +110,8 @@ class ImageClassifier(Protocol):
         require(self.id, TRAINED, len(target.train), 1)
         require(self.id, TESTED, len(target.test), 1)
         labels = target.labels[target.train].unique()
-        require(self.id, "classes among the labelled images in split 'train'", len(labels), 2)
-        self._require_size(subject)
+        require(self.id, CLASSES, len(labels), 2)
+        require_crops(self.id, self.crop, subject.encoder)
         fitting = Fitting(self, subject.encoder, target, seed)
         done = subject.progress.load(target.labels.device)
         found = fitting.restore(done.tensors) if done else {}
@@ -138,15 +126,6 @@ class ImageClassifier(Protocol):
             *top_scores(self.name, "all", found["last"], target.classes),
             *top_scores(f"{self.name}-best", "all", found["best"], target.classes, "best-on-test"),
         ]
-
-    def _require_size(self, subject: Subject) -> None:
-        """A ViT knows the places of as many patches as it was trained with."""
-        encoder = subject.encoder
-        if isinstance(encoder, Encoder) and "tokens" in encoder.offers and encoder.size != (self.crop, self.crop):
-            raise UserError(
-                f"{self.id}: crops of {self.crop} pixels, but the encoder ({encoder.backbone_name}) was trained on "
-                f"{encoder.size[0]} and takes no others; set crop to that"
-            )
 
 
 @dataclass(frozen=True, kw_only=True)

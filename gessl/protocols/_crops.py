@@ -4,13 +4,19 @@ torchvision's RandomResizedCrop (area 0.08 to 1, width / height 3/4 to 4/3) with
 CenterCrop, both bilinear with antialiasing. Crops are cut out of images as they are stored, photographs at full size.
 """
 
+from typing import Annotated
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gessl.data.stores import Store
 from gessl.data.views import ViewPolicy
+from gessl.errors import UserError
+from gessl.nets.encoder import Encoder
 from gessl.protocols.embed import load_images
+from gessl.settings import Range
 
+Side = Annotated[int, Range(ge=1, le=10_000)]
 RANDOM = ViewPolicy(flip=0.5)
 
 
@@ -37,3 +43,16 @@ class Crops:
     def central(self, positions: Tensor) -> Tensor:
         """The centre of each image at `positions` [n], in [0, 1], float32 [n, C, crop, crop]."""
         return load_images(self._images, positions).to(self._device)
+
+
+def require_crops(protocol: str, crop: int, encoder: nn.Module) -> None:
+    """Refuse crops that an encoder cannot take: a ViT knows the places of as many patches as it was trained with.
+
+    Raises:
+        UserError: says so.
+    """
+    if isinstance(encoder, Encoder) and "tokens" in encoder.offers and encoder.size != (crop, crop):
+        raise UserError(
+            f"{protocol}: crops of {crop} pixels, but the encoder ({encoder.backbone_name}) was trained on "
+            f"{encoder.size[0]} and takes no others; set crop to that"
+        )

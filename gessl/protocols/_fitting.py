@@ -1,7 +1,7 @@
-"""The training of a classifier on an encoder, epoch by epoch, from images (`gessl.protocols._classifier`)."""
+"""The training of a classifier on an encoder, from images, epoch by epoch or so many steps at a time."""
 
 import copy
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import Literal, NamedTuple, Protocol, Self
 
 import torch
 import torch.nn.functional as F
@@ -14,12 +14,42 @@ from gessl.protocols._items import hits
 from gessl.protocols.contract import Target
 from gessl.rng import generator
 
-if TYPE_CHECKING:
-    from gessl.protocols._classifier import ImageClassifier
-
 Tensors = dict[str, Tensor]
 ROWS = 256  # images that pass an encoder in eval mode at a time: what an image gives does not depend on the others
 SPREAD = 0.01  # of the weights of a "normal" start
+
+
+class Recipe(Protocol):
+    """How to train: the settings of `gessl.protocols._classifier.ImageClassifier`, or others that have these.
+
+    Attributes:
+        id: of the protocol, which its draws are keyed by.
+        body_rate: peak rate of the encoder; 0 where it stays frozen.
+    """
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def batch(self) -> int: ...
+    @property
+    def crop(self) -> int: ...
+    @property
+    def resize(self) -> int: ...
+    @property
+    def head_rate(self) -> float: ...
+    @property
+    def body_rate(self) -> float: ...
+    @property
+    def momentum(self) -> float: ...
+    @property
+    def nesterov(self) -> bool: ...
+    @property
+    def weight_decay(self) -> float: ...
+    @property
+    def start(self) -> Literal["normal", "uniform", "zeros"]: ...
+
+    def share(self, epoch: int, step: int, steps: int) -> float:
+        """Of the peak rates, at step `step` of `steps` of epoch `epoch`, all counted from 0."""
 
 
 class _Group(NamedTuple):
@@ -49,7 +79,7 @@ class Fitting:
         head: the linear layer.
     """
 
-    def __init__(self, settings: "ImageClassifier", encoder: nn.Module, target: Target, seed: int) -> None:
+    def __init__(self, settings: Recipe, encoder: nn.Module, target: Target, seed: int) -> None:
         self._settings, self._target, self._seed = settings, target, seed
         self._tunes = settings.body_rate > 0
         self.body = copy.deepcopy(encoder).requires_grad_() if self._tunes else encoder
@@ -73,19 +103,32 @@ class Fitting:
                 layer.weight.normal_(0, SPREAD, generator=random)
         return layer.to(device)
 
+    @property
+    def steps(self) -> int:
+        """Of one pass over the labelled training images."""
+        return len(_batches(torch.arange(len(self._target.train)), self._settings.batch))
+
     def epoch(self, epoch: int) -> None:
         """One pass over the labelled training images."""
-        settings, target = self._settings, self._target
-        order = torch.randperm(len(target.train), generator=generator(self._seed, settings.id, "order", epoch))
-        batches = _batches(order, settings.batch)
+        self.run(epoch * self.steps, (epoch + 1) * self.steps)
+
+    def run(self, first: int, end: int) -> None:
+        """The steps from `first` to before `end`, counted from 0 through all passes."""
+        settings, target, steps = self._settings, self._target, self.steps
         self.body.train(self._tunes)
-        for step, rows in enumerate(batches):
-            share = settings.schedule.share(epoch, step, len(batches), settings.epochs)
-            positions = target.train[rows.to(target.train.device)]
-            images = self._crops.random(positions, generator(self._seed, settings.id, "crops", epoch, step))
-            loss = F.cross_entropy(self.head(self._passed(images)), target.labels[positions])
-            self._step(loss, share)
+        for epoch in range(first // steps, -(-end // steps)):
+            order = torch.randperm(len(target.train), generator=generator(self._seed, settings.id, "order", epoch))
+            for step, rows in enumerate(_batches(order, settings.batch)):
+                if first <= epoch * steps + step < end:
+                    self._train(epoch, step, target.train[rows.to(target.train.device)])
         self.body.eval()
+
+    def _train(self, epoch: int, step: int, positions: Tensor) -> None:
+        """One step on crops of the images at `positions`."""
+        settings = self._settings
+        images = self._crops.random(positions, generator(self._seed, settings.id, "crops", epoch, step))
+        loss = F.cross_entropy(self.head(self._passed(images)), self._target.labels[positions])
+        self._step(loss, settings.share(epoch, step, self.steps))
 
     def _step(self, loss: Tensor, share: float) -> None:
         """One step of SGD down the gradient of `loss`, at a share of the peak rates."""
@@ -122,14 +165,20 @@ class Fitting:
         return torch.cat([self.body(self._crops.central(rows)) for rows in positions.split(ROWS)])
 
     @torch.no_grad()
+    def logits(self) -> Tensor:
+        """Of the test images [m, classes]; not finite where the training left the finite numbers."""
+        features = self._kept if self._kept is not None else self._features(self._target.test)
+        self._kept = None if self._tunes else features
+        found: Tensor = self.head(features)
+        return found
+
     def tested(self) -> Tensor:
         """Which test images the classifier gets right, top-1 and top-5, bool [m, 2].
 
         Raises:
             UserError: the training left the finite numbers.
         """
-        features = self._kept if self._kept is not None else self._features(self._target.test)
-        self._kept, logits = None if self._tunes else features, self.head(features)
+        logits = self.logits()
         if not logits.isfinite().all():
             raise UserError(f"{self._settings.id}: its loss does not stay finite; leave it out of evaluation")
         return hits(logits, self._target.labels[self._target.test])

@@ -8,6 +8,8 @@ from gessl.statistics import mean_of_shares, wilson
 from gessl.tables.scores import Score, Selection
 
 TRAINED, TESTED = "labelled images in split 'train'", "labelled images in split 'test'"
+VALIDATED = "labelled images in split 'val'"
+CLASSES = "classes among the labelled images in split 'train'"
 
 
 def require(protocol: str, what: str, found: int, least: int) -> None:
