@@ -1,10 +1,12 @@
 """What several protocols need: a refusal of too little, and accuracies over test images."""
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from gessl.errors import UserError
-from gessl.statistics import mean_of_shares, wilson
+from gessl.statistics import TIE, mean_of_shares, wilson
 from gessl.tables.scores import Score, Selection
 
 TRAINED, TESTED = "labelled images in split 'train'", "labelled images in split 'test'"
@@ -74,6 +76,28 @@ def class_mean_score(protocol: str, task: str, correct: Tensor, labels: Tensor) 
     added = interval.mean + each[places] * (correct.cpu().double() - shares[places])
     outcomes = torch.stack([added, correct.cpu().double()], 1).numpy()
     return Score(protocol, task, "accuracy_per_class", "%", "higher", interval.scaled(100), outcomes, "column 0")
+
+
+def own_accuracy(correct: Tensor, labels: Tensor, by_class: bool) -> float:
+    """Share of images [n] that is `correct`, or the mean over classes of that."""
+    return class_mean(correct, labels) if by_class else float(correct.double().mean())
+
+
+def own_accuracy_score(protocol: str, correct: Tensor, labels: Tensor, by_class: bool) -> Score:
+    """The number that is reported of a data set: over images, or the mean over classes (`task` is `all`).
+
+    Raises:
+        UserError: there is no test image.
+    """
+    if by_class:
+        return class_mean_score(protocol, "all", correct, labels)
+    return accuracy_score(protocol, "all", correct)
+
+
+def first_best(found: ArrayLike) -> int:
+    """The first place of the largest of `found` [k], where those that differ by rounding tie, as many settings do."""
+    values = np.asarray(found, dtype=np.float64)
+    return int(np.argmax(values >= values.max() - TIE * abs(values.max())))
 
 
 def _by_class(correct: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -5,7 +5,9 @@ import pytest
 
 from gessl.errors import UserError
 from gessl.evaluation import step as module
+from gessl.evaluation.choice import CHOICE
 from gessl.layout import scoring_dir
+from gessl.protocols import transfer__kornblith_finetune
 from gessl.protocols.progress import Progress
 from gessl.tables.scores import read_cards, read_scores
 from tests.evaluation.test_step import folder, go
@@ -13,6 +15,7 @@ from tests.evaluation.toy import OUTPUTS, RUN
 from tests.support.classifiers import small
 from tests.support.scored import protocol
 
+CHOOSING = protocol("transfer/kornblith-finetune", steps=2, batch=32, crop=6, resize=7, rates=2, decays=1)
 PROBE, TUNED = small("linear/moco-100", epochs=3), small("semi/barlow-1pct", epochs=3)
 
 
@@ -43,6 +46,32 @@ def test_killed_and_started_again_it_gives_the_same_files(one, project, monkeypa
     assert made == [1, 2, 3]
     assert {name: (folder(one.id) / name).read_bytes() for name in OUTPUTS} == expected
     assert not kept.exists()
+
+
+@pytest.mark.parametrize("killed", [3, 8, 10])
+def test_killed_while_it_chooses_or_refits_it_gives_the_same_files(killed, project, monkeypatch):
+    """Four points of two steps, then the refit."""
+    go([CHOOSING])
+    names = (*OUTPUTS, CHOICE)
+    expected = {name: (folder(CHOOSING.id) / name).read_bytes() for name in names}
+    (folder(CHOOSING.id) / "record.json").unlink()
+    monkeypatch.setattr(transfer__kornblith_finetune, "KEPT", 1)
+    save, made = Progress.save, []
+
+    def stopped(self, steps, tensors):
+        made.append(steps)
+        save(self, steps, tensors)
+        if made == [*range(1, killed + 1)]:
+            raise KilledError
+
+    monkeypatch.setattr(Progress, "save", stopped)
+    with pytest.raises(KilledError):
+        go([CHOOSING])
+    go([CHOOSING])
+    assert made == [*range(1, 11)]
+    assert {name: (folder(CHOOSING.id) / name).read_bytes() for name in names} == expected
+    (row,) = read_scores(folder(CHOOSING.id))
+    assert (row["protocol"], row["selection"]) == (CHOOSING.name, "val")
 
 
 def test_rows_tell_the_state_that_was_scored(project):
