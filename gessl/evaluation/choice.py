@@ -79,15 +79,20 @@ class Closed:
 
 
 def closed(subject: Subject, target: Target) -> tuple[Subject, Target]:
-    """Both with labelled train and val images alone: of others there is no label, no feature and no image."""
+    """Both with the target's train and val images alone: of others there is no label, tag, feature or image."""
     opened = torch.zeros(len(target.labels), dtype=torch.bool, device=target.labels.device)
     opened[torch.cat([target.train, target.val])] = True
     labels: Tensor = target.labels.where(opened, -1)
     features = subject.features  # none, of a protocol that takes none
     if len(features):
         features = features.where(opened[:, None], torch.nan)
-    images = Closed(target.images, opened.cpu().numpy())
-    return subject._replace(features=features), target._replace(images=images, labels=labels, test=target.test[:0])
+    shut = target._replace(
+        images=Closed(target.images, opened.cpu().numpy()),
+        labels=labels,
+        test=target.test[:0],
+        tags=target.tags * opened[:, None] if len(target.tags) else target.tags,  # none, for who does not want them
+    )
+    return subject._replace(features=features), shut
 
 
 def freeze(path: Path, protocol: Protocol, subject: Subject, target: Target, seed: int) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from gessl.cluster.failed import failures_noted
-from gessl.data.annotations import annotation_files
+from gessl.data.annotations import annotation_files, read_annotations
 from gessl.data.arrays import data_files, read_card, read_index
 from gessl.data.registry import SPLITS
 from gessl.data.stores import open_store
@@ -110,8 +110,9 @@ def _evaluate(spec: EvaluateSpec, todo: Sequence[tuple[Protocol, Step]], device:
         with opened as step:
             step.notes |= {"batch": batch, "heavy": protocol.heavy, **subject.facts}
             whole = Subject(encoder, features, _progress(subject, name, protocol, step))
+            given = _tagged(target) if "tags" in protocol.wants else target
             with frozen(encoder):  # of each: what altered it must leave no score
-                scores = _scores(protocol, whole, target, subject.seed, step.path(CHOICE))
+                scores = _scores(protocol, whole, given, subject.seed, step.path(CHOICE))
             drawn = [entry["sha256"] for entry in step.inputs if Path(entry["path"]).name == TASKS]
             write_scores(
                 step.path(SCORES),
@@ -159,6 +160,14 @@ def _target(encoder: nn.Module, name: str, device: torch.device) -> Target:
         images = fitted(images, channels=encoder.mean.numel(), size=encoder.size, cropped=encoder.cropped, where=name)
     classes = len(read_card(name)["classes"])
     return Target(images, position_tensor(index["label"], device), train, val, test, classes, name)
+
+
+def _tagged(target: Target) -> Target:
+    """A data set with its tags, and the images of which they say something in place of the labelled ones."""
+    tags, split = read_annotations(target.name).tags, read_index(target.name, "split")["split"]
+    said, device = (tags != 0).any(1), target.labels.device
+    train, val, test = (position_tensor(np.flatnonzero(said & (split == name)), device) for name in SPLITS)
+    return target._replace(train=train, val=val, test=test, tags=torch.from_numpy(tags).to(device))
 
 
 def _require_fit(protocols: Sequence[Protocol], target: Target, name: str) -> None:

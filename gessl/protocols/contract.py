@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -60,6 +61,9 @@ class Subject(NamedTuple):
     progress: Progress = NOWHERE
 
 
+NO_TAGS = torch.empty(0, 0, dtype=torch.int8)
+
+
 class Target(NamedTuple):
     """The data set that a subject is scored on.
 
@@ -67,9 +71,11 @@ class Target(NamedTuple):
         images: of all splits, as large as the encoder takes them; read when they are asked for. Crops of any size can
             be cut out of them as they are stored (`Store.resized`, `Store.views`).
         labels: class numbers [n]; -1 where there is none.
-        train, val, test: positions of the labelled images of a split.
+        train, val, test: positions of the labelled images of a split; of the tagged ones, for who wants tags.
         classes: how many classes the data set has.
         name: of the data set.
+        tags: whether an image shows an object of a category, int8 [n, categories]: 1, -1, or 0 where nobody says; none
+            at all, [0, 0], for who does not want them.
     """
 
     images: Store
@@ -79,6 +85,7 @@ class Target(NamedTuple):
     test: Tensor
     classes: int
     name: str
+    tags: Tensor = NO_TAGS
 
 
 @dataclass(frozen=True)
@@ -135,11 +142,11 @@ class Protocol(Settings):
     def choose(self, subject: Subject, target: Target, seed: int) -> Choice | None:
         """Choose settings on the val split; None for a protocol that chooses nothing.
 
-        The test split is closed to it: no position, features of NaN, labels of -1, images that cannot be read. What it
-        chose is in a file before `score` opens the test split.
+        The test split is closed to it: no position, features of NaN, labels of -1, tags of 0, images that cannot be
+        read. What it chose is in a file before `score` opens the test split.
 
         Args:
-            subject, target: as of `score`, but of labelled train and val images alone.
+            subject, target: as of `score`, but of labelled (or tagged) train and val images alone.
             seed: as of `score`.
 
         Returns:

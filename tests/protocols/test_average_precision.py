@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import precision_recall_curve
 
-from gessl.protocols._average_precision import eleven_points
+from gessl.protocols._average_precision import by_category, eleven_points, mean_average_precision
 
 
 def by_loops(scores, positive):
@@ -93,3 +93,50 @@ def test_difficult_ones_are_left_out():
 def test_what_has_no_average_precision_is_refused(scores, positive, counted, match):
     with pytest.raises(ValueError, match=match):
         eleven_points(scores, positive, counted)
+
+
+def tagged(images, seed=0, categories=4):
+    random = np.random.default_rng(seed)
+    tags = random.choice([-1, 0, 1], (images, categories), p=[0.7, 0.05, 0.25]).astype(np.int8)
+    return random.normal(size=tags.shape) + tags, tags
+
+
+def test_the_mean_over_categories_leaves_out_what_nobody_says():
+    scores, tags = tagged(90)
+    expected = [
+        by_loops(*zip(*[(s, t > 0) for s, t in zip(found, tag, strict=True) if t], strict=True))
+        for found, tag in zip(scores.T, tags.T, strict=True)
+    ]
+    np.testing.assert_allclose(by_category(scores, tags), expected)
+    interval, items = mean_average_precision(scores, tags)
+    assert interval.mean == pytest.approx(np.mean(expected))
+    assert items.mean() == pytest.approx(interval.mean) and items.shape == (90,)
+    assert (interval.n, interval.kind) == (90, "images-jackknife")
+
+
+def test_its_jackknife_by_loops():
+    """23 images are four groups, of six and of five."""
+    scores, tags = tagged(23, seed=2)
+    tags[:, 0] = -1
+    tags[[1, 5], 0] = 1  # both in one group: without it the category keeps its average precision
+    whole, without = by_category(scores, tags), []
+    for group in range(4):
+        rest = [image for image in range(23) if image % 4 != group]
+        each = [whole[0]] if group == 1 else by_category(scores[rest][:, :1], tags[rest][:, :1]).tolist()
+        without.append(np.mean([*each, *by_category(scores[rest][:, 1:], tags[rest][:, 1:])]))
+    variance = 3 / 4 * sum((each - np.mean(without)) ** 2 for each in without)
+    interval, items = mean_average_precision(scores, tags)
+    assert interval.half == pytest.approx(3.182446 * variance**0.5, rel=1e-5)  # of Student's t with 3 degrees
+    assert items.mean() == pytest.approx(whole.mean())
+
+
+def test_its_interval_is_about_that_of_the_spread_over_draws():
+    drawn = [mean_average_precision(*tagged(400, seed)) for seed in range(60)]
+    sd = np.std([interval.mean for interval, _ in drawn], ddof=1)
+    found = np.sqrt(np.mean([items.var(ddof=1) / len(items) for _, items in drawn]))
+    assert 0.75 < found / sd < 1.45
+
+
+def test_a_few_images_have_no_interval():
+    interval, items = mean_average_precision(np.array([[2.0], [1.0]]), np.array([[1], [-1]], np.int8))
+    assert interval == (1.0, None, None, 2, "") and items.tolist() == [1.0, 1.0]
