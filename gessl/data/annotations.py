@@ -33,7 +33,7 @@ VOID = 254
 
 PICTURE = np.dtype([("frame", "<i4"), ("annotated", "|b1"), ("map", "<i8"), ("map_bytes", "<i4")])
 """Of each picture: its number in its sequence, as published (-1: none); whether people have looked for objects in it;
-and where its label map lies in `masks.bin` (0 bytes: none)."""
+and where its label map is in `masks.bin` (0 bytes: none)."""
 OBJECT = np.dtype(
     [
         ("picture", "<i4"), ("category", "<i2"), ("flags", "|u1"), ("track", "<i4"), ("box", "<f8", (4,)),

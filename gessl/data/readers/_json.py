@@ -73,7 +73,7 @@ def _after(text: str, place: int, sign: str) -> int:
 
 
 def _comma(text: str, place: int, end: str) -> int:
-    """Behind a comma, or at the end of what is listed."""
+    """After a comma, or at the end of what is listed."""
     return place if text[place : place + 1] == end else _after(text, place, ",")
 
 
