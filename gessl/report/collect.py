@@ -90,12 +90,13 @@ def collect(plan: ReportPlan) -> Collected:
     Raises:
         UserError: a file is damaged, or runs contradict each other (unit, direction, data version).
     """
-    read = _Reader(read_data_cards(plan))
+    cards = read_data_cards(plan)
+    read = _Reader(cards)
     for run in plan.runs:
         read.run(run)
     collected = read.collected()
     refuse_contradictions(collected.scores)
-    return replace(collected, seen=seen_by(plan))
+    return replace(collected, seen=seen_by(plan, cards))
 
 
 class _Reader:

@@ -10,7 +10,7 @@ from tree import Tree, folder_bytes
 from gessl.errors import UserError
 from gessl.layout import data_dir, report_dir
 from gessl.records.record import read_record
-from gessl.report.collect import collect
+from gessl.report.collect import collect, read_data_cards
 from gessl.report.export import paper_csv, paper_latex
 from gessl.report.page import render
 from gessl.report.paper import paper_table
@@ -49,7 +49,7 @@ def lines(name):
 
 def test_what_was_trained_on_is_counted_per_target(project):
     plan = Tree(elsewhere=("other", "clean", "unprepared"), contents=CONTENTS, **ONE).write()
-    found = seen_by(plan)
+    found = seen_by(plan, read_data_cards(plan))
     assert set(found) == {("digits", name) for name in ("digits", "other", "clean")}
     for (dataset, target), seen in found.items():
         assert (seen.images, seen.same, seen.alike) == counted(dataset, target)
@@ -109,13 +109,23 @@ def test_what_was_read_is_in_the_record_and_the_bytes_stay(project):
 def test_without_looks_only_contents_are_compared(project):
     plan = Tree(contents=CONTENTS | {"digits": [("train", 4), ("test", 4), ("test", 5)]}, **ONE).write()
     (data_dir("digits") / "looks.npy").unlink()
-    (seen,) = seen_by(plan).values()
+    (seen,) = seen_by(plan, read_data_cards(plan)).values()
     assert (seen.images, seen.same, seen.alike) == (2, 1, None)
-    assert seen.sentence.endswith("1 are among those of digits that encoders were trained on, and looks are not known.")
+    assert seen.sentence.endswith(
+        "1 are among those of digits that encoders were trained on, and looks are not compared."
+    )
+
+
+def test_looks_of_small_drawings_are_not_compared(project):
+    plan = Tree(elsewhere=("other",), contents=CONTENTS, **ONE).write()
+    cards = read_data_cards(plan)
+    small = {**cards, "digits": {**cards["digits"], "size": [8, 8]}}
+    assert [seen.alike for seen in seen_by(plan, small).values()] == [None, None]
+    assert all(seen.alike is not None for seen in seen_by(plan, cards).values())
 
 
 def test_damage_is_one_line(project):
     plan = Tree(contents=CONTENTS, **ONE).write()
     (data_dir("digits") / "index.csv").write_text("id,label\n0,1\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"index\.csv: cannot be read \(.*split.*; .*gessl prepare digits"):
-        seen_by(plan)
+        seen_by(plan, read_data_cards(plan))

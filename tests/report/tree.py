@@ -239,7 +239,7 @@ def _write_training(step: Step, run: PlannedRun, place: int) -> None:
 def _card(dataset: str) -> dict:
     counts = {"train": {"0": 120, "1": 117}, "val": {"0": 30, "1": 30}, "test": {"0": 36, "1": 36}}
     return {"name": dataset, "title": f"{dataset} (made up)", "licence": "CC BY 4.0", "source": "https://example.org/data",
-            "data_version": "0f343b0931126a20f133d67c2b018a3b", "images": 369, "channels": 1, "size": [8, 8],
+            "data_version": "0f343b0931126a20f133d67c2b018a3b", "images": 369, "channels": 1, "size": [32, 32],
             "classes": ["0", "1"], "counts": counts, "mean": [0.3], "std": [0.2], "split": {}}  # fmt: skip
 
 
