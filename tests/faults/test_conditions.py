@@ -146,7 +146,10 @@ def test_without_a_network(project: Path) -> None:
     for verb, words in READ_ONLY.items():
         met = attempt(words(), before=alone)
         assert met.code == 0, f"{verb}: {met.err}"
-    check_one_line(attempt(["fetch", "cifar10"], before=alone), "https://www.cs.toronto.edu/.*: cannot download")
+    met = attempt(["fetch", "cifar10"], before=alone)
+    *tries, last = met.said
+    assert met.code == 2 and all(" trying again in " in line for line in tries), met.err
+    assert re.fullmatch(r"gessl: https://www.cs.toronto.edu/.*: cannot download .*", last)
 
 
 def test_no_server_to_track_to(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
