@@ -19,7 +19,7 @@ export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := 1
 
-.PHONY: run test test-slow test-team test-slurm documented env lint types mlflow report audit bench-bilevel bench-methods learn gpu-check lock clean
+.PHONY: run test test-slow test-paper test-team test-slurm documented env lint types mlflow report audit bench-bilevel bench-methods learn gpu-check lock clean
 
 run: env
 	$(BIN)/python -m gessl track --config "$$CONFIG" -- \
@@ -33,6 +33,10 @@ test: env .peers/.locked
 # the slow ones: workflows at once and in turn, the compiler, two processes
 test-slow: env .peers/.locked
 	$(BIN)/python -m pytest -m slow --dist worksteal # a few files take most of the time
+
+# every table of the paper at fixture size, from raw files to the audit: hundreds of small jobs
+test-paper: env
+	$(BIN)/python -m pytest -n 0 -m paper tests/workflow
 
 # 32 writers at once at an MLflow server for a team, which is killed in the middle; needs PostgreSQL
 test-team: env

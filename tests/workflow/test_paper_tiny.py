@@ -92,7 +92,7 @@ def test_what_is_left_out_lacks_a_protocol_and_nothing_else(tiny: Path, monkeypa
         assert len({cell.variant for cell in experiment.runs()}) >= 2, name
 
 
-@pytest.mark.slow
+@pytest.mark.paper
 def test_every_table_and_figure_is_made_and_audited(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tiny)
     words = [*SNAKEMAKE, "--configfile", str(PAPER), "--cores", "2"]
