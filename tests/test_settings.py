@@ -397,7 +397,7 @@ def test_ranges_hold_without_pydantic_too() -> None:
         with pytest.raises(SettingsError, match="tasks: must be a whole number"):
             GesslSettings(tasks=wrong)  # type: ignore[arg-type]
     with pytest.raises(SettingsError, match=r"shots: must be a whole number, at least 1 .* got 0"):
-        protocol("fewshot/proto-v1", shots=(1, 0))
+        dataclasses.replace(protocol("fewshot/proto-v1"), shots=(1, 0))
     assert TrainSettings(lr=1).lr == 1
 
 
