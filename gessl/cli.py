@@ -59,7 +59,7 @@ VERBS: tuple[tuple[str, str, tuple[Argument, ...]], ...] = (
         arg("--values", "with --method: a yaml of its hyper-parameters", type=Path, metavar="FILE"))),
     ("plan", "what grids ask for: cells, runs, jobs, hours and disk, before anything starts", (
         arg("config", "experiment files, or batches of them", nargs="+", type=Path),
-        arg("--budget", "name the experiments that can be finished in so many GPU-hours (core-hours without GPUs)",
+        arg("--budget", "name the experiments that fit in this many GPU-hours (core-hours without GPUs)",
             type=hours, metavar="HOURS"),
         arg("--json", "print the plan as JSON", **FLAG))),
     ("status", "where a running grid stands, from its files", (

@@ -25,7 +25,7 @@ def plan(paths: Iterable[Path], budget: float | None = None) -> dict[str, Any]:
 
     Args:
         paths: of the files.
-        budget: hours; with it, which experiments can be finished in so many: see `within`.
+        budget: hours; with it, which experiments can be finished within them: see `within`.
 
     Raises:
         UserError: as `ExperimentBatch.load`.
@@ -74,7 +74,7 @@ def _total(left: Iterable[Cost | Unmeasured]) -> tuple[Cost, int]:
 
 
 def within(hours: float, batch: ExperimentBatch, left: Mapping[str, Cost | Unmeasured]) -> dict[str, Any]:
-    """Experiments that can be finished in so many hours, those that cost least first; what they share counts once.
+    """Experiments that fit in a number of hours, those that cost least first; what they share counts once.
 
     Args:
         hours: of GPUs, or of CPU threads where the grid reserves no GPU.
@@ -127,7 +127,7 @@ def jobs(batch: ExperimentBatch) -> dict[str, dict[str, int]]:
 
 
 def _cost(batch: ExperimentBatch, left: Mapping[str, Cost | Unmeasured]) -> dict[str, Any]:
-    """Hours and bytes that can be told, and one of each kind of which nothing was measured."""
+    """Hours and bytes that are known, and one of each kind of which nothing was measured."""
     total, unmeasured = _total(left.values())
     kinds = Counter(each.kind for each in left.values() if isinstance(each, Unmeasured))
     example: dict[str, str] = {}

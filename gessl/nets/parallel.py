@@ -39,9 +39,9 @@ def anywhere(flag: bool) -> bool:
     """
     if processes() == 1:
         return flag
-    told = torch.tensor(float(flag))
-    dist.all_reduce(told)
-    return told.item() > 0
+    raised = torch.tensor(float(flag))
+    dist.all_reduce(raised)
+    return raised.item() > 0
 
 
 def rank() -> int:

@@ -1,4 +1,4 @@
-"""The training of a classifier on an encoder, from images, epoch by epoch or so many steps at a time."""
+"""The training of a classifier on an encoder, from images, epoch by epoch or a number of steps at a time."""
 
 import copy
 from typing import Literal, NamedTuple, Protocol, Self

@@ -70,7 +70,7 @@ def to_latex(table: Table) -> str:
 
 
 def ids(tables: list[Table]) -> dict[str, dict[str, Any]]:
-    """Content of `ids.json`: what was displayed under each id, and the scores behind it."""
+    """Content of `ids.json`: what was displayed under each id, and the scores that it is made of."""
     return {
         cell.id: {"text": cell.text, "kind": cell.kind, "scores": list(cell.scores)}
         for table in tables

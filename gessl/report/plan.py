@@ -182,7 +182,7 @@ class ReportPlan:
 
 
 def file_name(*words: str) -> str:
-    """`words` joined to a safe file name; a word that had to be changed is told apart by a hash."""
+    """`words` joined to a safe file name; a hash is added where a word had to be changed."""
     safe = "--".join(re.sub(r"[^\w.+-]", "_", word.replace("/", "-"), flags=re.ASCII) for word in words)
     changed = any(re.search(r"[^\w.+/-]", word, flags=re.ASCII) for word in words)
     return f"{safe}-{sha256_json(list(words))[:8]}" if changed else safe

@@ -80,7 +80,7 @@ def lead(run_id: str, science: Science, efficiency: Efficiency, notice: Notice, 
             _try_out(run)
             step.notes |= {"resumed_from_step": run.step, "processes": processes(), "compiled": efficiency.compile}
             step.notes |= run.store.facts
-            train(run, owner, work, efficiency, told=lambda: notice.given, before_write=lease.require)
+            train(run, owner, work, efficiency, stop_signal=lambda: notice.given, before_write=lease.require)
             publish(run, step, work, described)
         lease.require()
     lease.require()
@@ -143,13 +143,13 @@ def train(
     work: Path,
     efficiency: Efficiency,
     *,
-    told: Callable[[], str] = lambda: "",
+    stop_signal: Callable[[], str] = lambda: "",
     before_write: Callable[[], object] = lambda: None,
 ) -> None:
     """The loop, with progress, metrics and checkpoints in `work`.
 
     Args:
-        told: asked after each step; names what told the run to stop, or is empty.
+        stop_signal: asked after each step; names the signal that stops the run, or is empty.
         before_write: called before anything is written; raises if this process may not any more.
 
     Raises:
@@ -164,7 +164,7 @@ def train(
         while run.step < total:
             _advance(run, metrics, run_id, work)
             bar.update()
-            leaving = anywhere(bool(told())) and run.step < total
+            leaving = anywhere(bool(stop_signal())) and run.step < total
             at_checkpoint = leaving or run.step % efficiency.checkpoint_every == 0 or run.step == total
             judged = run.step == climb.last
             if at_checkpoint or judged or run.step % efficiency.log_every == 0:
@@ -174,7 +174,7 @@ def train(
             if at_checkpoint:
                 save_checkpoint(work, owner, run.checkpoint())
             if leaving:
-                raise stopped(run_id, run, told())
+                raise stopped(run_id, run, stop_signal())
     if advice := diverging(read_metrics(work / METRICS)):
         print(f"{run_id}: {advice}", file=sys.stderr)
 

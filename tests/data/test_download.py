@@ -65,7 +65,7 @@ class Site:
 
 
 def breaks(at: int = HALF) -> Callable[[Any], bool]:
-    """The line breaks after so many bytes of what the server has at that time."""
+    """The line breaks after that many bytes of what the server has at that time."""
 
     def mood(handler: Any) -> bool:
         write = handler.wfile.write

@@ -69,9 +69,9 @@ def test_answers_that_are_none_are_refused(put: Put, change: Callable[[list[str]
     put(changed(change), "runs")
     with pytest.raises(
         UserError, match=r"data/raw/mine/all_runs\.zip: its lists are not as published|lists \{"
-    ) as told:
+    ) as refused:
         open_raw(dataset("mine"))
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(refused.value)
 
 
 def test_classes_of_another_kind_are_no_runs(put: Put) -> None:

@@ -71,7 +71,7 @@ def run_to_the_end(work: Path, settings: Science, killed: int = 0) -> Run:
             os.kill(os.getpid(), signal.SIGKILL)
         return ""
 
-    train(run, OWNER, work, Efficiency(checkpoint_every=CHECKPOINT, log_every=1), told=told)
+    train(run, OWNER, work, Efficiency(checkpoint_every=CHECKPOINT, log_every=1), stop_signal=told)
     return run
 
 

@@ -4,8 +4,8 @@
 `instances_val2017.json` list: `bbox` is left, upper end, width and height in pixels from 0. The 80 categories bear
 numbers from 1 to 90. The pictures published as "val" are those that everybody tests on.
 
-Areas are as published, of the mask: small, medium and large objects are told by them, not by the box. Masks stay as
-they are, polygons or runs of a crowd.
+Areas are as published, of the mask and not the box: by them objects are small, medium or large. Masks stay as they
+are, polygons or runs of a crowd.
 """
 
 import json
