@@ -17,7 +17,7 @@ from pathlib import Path
 
 from gessl.data.fields import RawFile
 from gessl.data.part import BLOCK, Mismatch, Part
-from gessl.data.progress import Progress
+from gessl.data.progress_bar import ProgressBar
 from gessl.notices import say
 
 TIMEOUT = 60  # seconds without an answer
@@ -93,7 +93,7 @@ def _receive(part: Part) -> None:
     try:
         with urllib.request.urlopen(part.request(), timeout=TIMEOUT) as answer:
             part.begin(answer)
-            with Progress(f"{part.file.name}: downloaded", part.total or 0, "bytes", part.size) as progress:
+            with ProgressBar(f"{part.file.name}: downloaded", part.total or 0, "bytes", part.size) as progress:
                 while block := answer.read1(BLOCK):
                     part.add(block)
                     progress.add(len(block))

@@ -19,7 +19,7 @@ from gessl.data.encoded import EncodedStore
 from gessl.data.moments import Moments
 from gessl.data.partial import EVERY, PartialBlob, Row
 from gessl.data.pictures import BadPictureError, read_header
-from gessl.data.progress import Progress
+from gessl.data.progress_bar import ProgressBar
 from gessl.data.readers import UNLABELLED, Picture, RawImages
 from gessl.data.registry import SPLITS, Dataset
 from gessl.data.room import require_room
@@ -57,7 +57,7 @@ def write_blob(entry: Dataset, raw: RawImages, identity: str) -> PartialBlob:
         if known is not None:
             _require_room(entry, known - blob.bytes, known)
         rest = iter(()) if blob.whole else islice(raw.pictures(), blob.count, None)
-        with Progress(f"{entry.name}: prepared", total, "pictures", blob.count) as progress:
+        with ProgressBar(f"{entry.name}: prepared", total, "pictures", blob.count) as progress:
             for data, row in in_order(partial(_examined, entry), rest):
                 blob.add(data, row)
                 progress.add(1)
@@ -160,7 +160,7 @@ def measure(blob: Path, entry: Dataset, columns: NDArray[Any], names: pd.Series)
     train = np.flatnonzero(columns["split"] == SPLITS.index("train"))
     train = (train if len(train) else np.arange(len(columns)))[:MEASURED]
     moments = Moments.none(entry.channels)
-    with Progress(f"{entry.name}: measured", len(train), "pictures") as progress:
+    with ProgressBar(f"{entry.name}: measured", len(train), "pictures") as progress:
         for start in range(0, len(train), AT_ONCE):
             images = store[train[start : start + AT_ONCE]]
             moments.add(images)

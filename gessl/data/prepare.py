@@ -20,7 +20,7 @@ from gessl.data.moments import Moments, refuse_constant
 from gessl.data.overlap import LOOKS, OVERLAP, overlap_of
 from gessl.data.pictures import decoders
 from gessl.data.pin import data_version, read_manifest, verify_raw
-from gessl.data.progress import Progress
+from gessl.data.progress_bar import ProgressBar
 from gessl.data.readers import UNLABELLED, Chunk, RawImages, open_raw
 from gessl.data.registry import Dataset, dataset, recorded
 from gessl.data.split import LEFT_OUT, catalogue_of, draw_split
@@ -107,7 +107,7 @@ def _write_encoded(step: Step, entry: Dataset, raw: RawImages) -> Written:
 
 def _chunks(entry: Dataset, raw: RawImages, what: str) -> Iterator[Chunk]:
     total = sum(entry.parts.values())
-    with Progress(f"{entry.name}: {what}", total, "images") as progress:
+    with ProgressBar(f"{entry.name}: {what}", total, "images") as progress:
         for chunk in raw.chunks():
             yield chunk
             progress.add(len(chunk.images))

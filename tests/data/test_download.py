@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from gessl.data import download as downloading
-from gessl.data import dvc_store, part, progress
+from gessl.data import dvc_store, part, progress_bar
 from gessl.data.download import download
 from gessl.data.fetch import fetch
 from gessl.data.fields import RawFile
@@ -277,7 +277,7 @@ def test_two_do_not_write_to_one_file(site: Site, tmp_path: Path) -> None:
 def test_a_log_says_how_far_it_is(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(progress, "EVERY", 0)
+    monkeypatch.setattr(progress_bar, "EVERY", 0)
     download(raw_file(site), tmp_path)
     line = capsys.readouterr().err.splitlines()[-1]
     assert re.fullmatch(r"gessl: a\.bin: downloaded 1\.0 of 1\.0 MB, [\d,.]+ MB/s, about 0 s left", line)

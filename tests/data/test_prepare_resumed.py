@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gessl.data import encode, partial, prepare, progress
+from gessl.data import encode, partial, prepare, progress_bar
 from gessl.data.arrays import data_files
 from gessl.data.partial import PartialBlob
 from gessl.data.readers import Picture, RawImages, open_raw
@@ -251,7 +251,7 @@ def test_a_log_says_how_far_it_is(
     place_pictures: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place_pictures(photos())
-    monkeypatch.setattr(progress, "EVERY", 0)
+    monkeypatch.setattr(progress_bar, "EVERY", 0)
     prepare.prepare("mine")
     lines = capsys.readouterr().err.splitlines()
     assert re.fullmatch(r"gessl: mine: prepared 10 of 20 pictures, [\d,]+/s, about 0 s left", lines[9])
@@ -272,7 +272,7 @@ def test_a_log_says_how_far_it_is(
 def test_the_line_says_rate_and_time_left(
     total: int, unit: str, before: int, done: int, seconds: float, line: str
 ) -> None:
-    with progress.Progress("x", total, unit, before) as bar:
+    with progress_bar.ProgressBar("x", total, unit, before) as bar:
         bar.add(done)
         assert bar.line(seconds) == line
 

@@ -13,7 +13,7 @@ from gessl.advice import move_away
 from gessl.data.listing import write_listing
 from gessl.data.own.plan import Plan, file_of
 from gessl.data.pin import write_pin
-from gessl.data.progress import Progress
+from gessl.data.progress_bar import ProgressBar
 from gessl.data.registry import Dataset, dataset
 from gessl.data.room import require_room
 from gessl.data.threads import in_order
@@ -98,7 +98,7 @@ def _gather(planned: Plan, staging: Path, how: How) -> None:
         if not has_content(path, facts.bytes, facts.sha256):
             raise UserError(f"{facts.found.name}: changed while it was read; start again when nothing writes to it")
 
-    with Progress(f"{planned.entry.name}: files made", len(files), "pictures") as progress:
+    with ProgressBar(f"{planned.entry.name}: files made", len(files), "pictures") as progress:
         for _ in in_order(put, list(reversed(files))):
             progress.add(1)
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from gessl.data.own.found import Found, Trove
 from gessl.data.pictures import SUFFIXES, BadPictureError, decode
-from gessl.data.progress import Progress
+from gessl.data.progress_bar import ProgressBar
 from gessl.data.threads import in_order
 from gessl.files import reason
 
@@ -41,7 +41,7 @@ class Facts(NamedTuple):
 def examine(trove: Trove) -> list[Facts]:
     """Read and decode every picture, by as many threads as there are cores; those that are bad go to the trove."""
     found: list[Facts] = []
-    with Progress("read", len(trove.pictures), "pictures") as progress:
+    with ProgressBar("read", len(trove.pictures), "pictures") as progress:
         for picture, facts in zip(trove.pictures, in_order(_facts, trove.pictures), strict=True):
             if isinstance(facts, str):
                 trove.bad[picture.name] = facts

@@ -14,10 +14,10 @@ EVERY = 10.0
 UNITS = ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "kB"), (1, "bytes"))
 
 
-class Progress:
+class ProgressBar:
     """A bar on a terminal; elsewhere a line to stderr every `EVERY` seconds, with the rate and the time left.
 
-        with Progress("photos: prepared", 1_281_167, "pictures") as progress:
+        with ProgressBar("photos: prepared", 1_281_167, "pictures") as progress:
             progress.add(256)
 
     Work of less than `EVERY` seconds leaves no line.
