@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -92,22 +93,24 @@ def archived(
         file = lists or where
         raise UserError(f"{file}: lists {dict(counts)} images; the registry says {entry.parts}; {_again(file)}")
 
-    def pictures() -> Iterator[Picture]:
-        wanted = set(places)
-        for archive in archives:
-            with open_published(*((archive,) if isinstance(archive, Path) else archive)) as members:
-                for member in members:
-                    name = str(PurePosixPath(member.name))
-                    if name in wanted:
-                        wanted.remove(name)
-                        part, label, group = places[name]
-                        yield Picture(part, label, name, member.read(PICTURE), group)
-                    if not wanted:
-                        return
-        more = f" and {len(wanted) - 1} more" if len(wanted) > 1 else ""
-        raise UserError(f"{where}: holds no file {min(wanted)!r}{more}; {_again(where)}")
+    return raw_pictures(entry, where, classes, partial(_pictures, archives, places, where))
 
-    return raw_pictures(entry, where, classes, pictures)
+
+def _pictures(archives: Sequence[Path | tuple[Path, ...]], places: Places, where: Path) -> Iterator[Picture]:
+    """Those that have a place, in the order of the archives."""
+    wanted = set(places)
+    for archive in archives:
+        with open_published(*((archive,) if isinstance(archive, Path) else archive)) as members:
+            for member in members:
+                name = str(PurePosixPath(member.name))
+                if name in wanted:
+                    wanted.remove(name)
+                    part, label, group = places[name]
+                    yield Picture(part, label, name, member.read(PICTURE), group)
+                if not wanted:
+                    return
+    more = f" and {len(wanted) - 1} more" if len(wanted) > 1 else ""
+    raise UserError(f"{where}: holds no file {min(wanted)!r}{more}; {_again(where)}")
 
 
 def _again(path: Path) -> str:

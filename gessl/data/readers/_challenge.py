@@ -6,14 +6,17 @@ annotated, `det/det.txt` of what a detector saw.
 
 import configparser
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from gessl.data.readers._archived import Place, parsing
-from gessl.data.readers._members import open_published, text_lines
-from gessl.data.readers._raw import UNLABELLED
+from gessl.data.annotate import Note, Notes
+from gessl.data.annotations import Category
+from gessl.data.readers._archived import Place, archived, parsing
+from gessl.data.readers._members import open_published, raw_files, text_lines
+from gessl.data.readers._raw import UNLABELLED, RawImages
+from gessl.data.registry import Dataset
 from gessl.errors import UserError
 
 FRAME = re.compile(r"(?:.*/)?(train|test)/([\w-]+)/img1/(\d+)\.jpg")
@@ -37,6 +40,34 @@ class Frames:
     names: dict[int, str] = field(default_factory=dict)
     lists: dict[str, list[str]] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
+
+
+def challenge(
+    entry: Dataset, folder: Path, categories: tuple[Category, ...], notes_of: Callable[[Frames], Iterator[Note]]
+) -> RawImages:
+    """What a reader of such an archive returns; the parts are `train` and `test`, the groups the sequences.
+
+    Args:
+        entry: the data set.
+        folder: that holds its archive.
+        categories: of its objects.
+        notes_of: what is known of the frames of a sequence, from its lists.
+
+    Raises:
+        UserError: damaged or another archive; of a frame and its objects it shows while they are read.
+    """
+    (path,) = raw_files(entry, folder, "the archive")
+    sequences = read_sequences(path)
+
+    def notes() -> Iterator[Note]:
+        for frames in sequences.values():
+            with parsing(path):
+                found = list(notes_of(frames))
+            yield from found
+
+    facts = {name: frames.facts for name, frames in sequences.items()}
+    raw = archived(entry, folder, (), [path], _places(sequences))
+    return replace(raw, notes=Notes(categories, notes, sequences=facts))
 
 
 def read_sequences(path: Path) -> dict[str, Frames]:
@@ -79,7 +110,7 @@ def _facts(lines: list[str]) -> tuple[int, dict[str, Any]]:
         raise ValueError(f"seqinfo.ini: {' '.join(str(error).split())}") from None
 
 
-def places_of(sequences: Mapping[str, Frames]) -> dict[str, Place]:
+def _places(sequences: Mapping[str, Frames]) -> dict[str, Place]:
     """Every frame belongs to the part of its sequence, which is its group."""
     return {
         frame: Place(sequence.part, UNLABELLED, name)

@@ -8,14 +8,11 @@ Only the sequences of part `train` have annotations. The archive brings its own 
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
-from gessl.data.annotate import Note, Notes, Thing
+from gessl.data.annotate import Note, Thing
 from gessl.data.annotations import IGNORED, Category
-from gessl.data.readers._archived import archived, parsing
-from gessl.data.readers._challenge import TRUTH, Frames, places_of, read_sequences
-from gessl.data.readers._members import raw_files
+from gessl.data.readers._challenge import TRUTH, Frames, challenge
 from gessl.data.readers._raw import RawImages
 from gessl.data.registry import Dataset
 
@@ -30,18 +27,7 @@ def read(entry: Dataset, folder: Path) -> RawImages:
     Raises:
         UserError: damaged or another archive; of a frame and its objects it shows while they are read.
     """
-    (path,) = raw_files(entry, folder, "the archive")
-    sequences = read_sequences(path)
-
-    def notes() -> Iterator[Note]:
-        for frames in sequences.values():
-            with parsing(path):
-                found = list(_notes(frames))
-            yield from found
-
-    facts = {name: frames.facts for name, frames in sequences.items()}
-    raw = archived(entry, folder, (), [path], places_of(sequences))
-    return replace(raw, notes=Notes(CATEGORIES, notes, sequences=facts))
+    return challenge(entry, folder, CATEGORIES, _notes)
 
 
 def _notes(frames: Frames) -> Iterator[Note]:
