@@ -1,6 +1,6 @@
 """What a protocol chooses on val, in a file before the test split is opened."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gessl.data.stores import Store
-from gessl.data.views import Loaded, Part, ViewPolicy
+from gessl.data.views import Loaded
 from gessl.files import JSON_BYTES, atomic_json, parse_json, read_bounded
 from gessl.protocols.contract import Protocol, Subject, Target
 
@@ -54,20 +54,14 @@ class Closed:
         """As of `Store`."""
         return Closed(self._store.resized(channels, size, inside), self._opened)
 
-    def load(
-        self,
-        positions: NDArray[np.int64],
-        policies: tuple[ViewPolicy, ...],
-        generators: Sequence[torch.Generator],
-        part: Part | None = None,
-    ) -> Loaded:
+    def load(self, positions: NDArray[np.int64], *drawing: Any) -> Loaded:
         """As of `Store`.
 
         Raises:
             RuntimeError: one of them is closed.
         """
         self._require(positions)
-        return self._store.load(positions, policies, generators, part)
+        return self._store.load(positions, *drawing)
 
     def close(self) -> None:
         """As of `Store`."""

@@ -31,11 +31,6 @@ def render(
     """The HTML text; names, reasons and other strings from files are escaped, figures are our own SVG."""
     records = chain(record for made in collected.records.values() for record in made)
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
-    inlined = [
-        {"section": drawing.section, "name": drawing.name, "caption": drawing.caption,
-         "svg": Markup(inline(drawing.svg, drawing.caption))}
-        for drawing in drawings
-    ]  # fmt: skip
     return (
         _environment()
         .get_template("report.html.j2")
@@ -56,7 +51,7 @@ def render(
             overall=overall(plan, collected, tables),
             tables=tables,
             paper=paper,
-            figures=inlined,
+            figures=list(map(_inlined, drawings)),
             protocols=list({table.protocol: table.card for table in tables}.items()),
             quotes=list(dict.fromkeys((quote.source, quote.address) for table in tables for quote in table.quotes)),
             cards=facts.data_cards(collected),
@@ -66,6 +61,15 @@ def render(
             origins=origins(collected, records),
         )
     )
+
+
+def _inlined(drawing: Drawing) -> dict[str, str]:
+    return {
+        "section": drawing.section,
+        "name": drawing.name,
+        "caption": drawing.caption,
+        "svg": Markup(inline(drawing.svg, drawing.caption)),
+    }
 
 
 def _environment() -> Environment:
