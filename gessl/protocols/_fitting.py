@@ -91,7 +91,7 @@ class Fitting:
 
     def _layer(self) -> nn.Linear:
         settings, device = self._settings, self._target.labels.device
-        width, random = self._features(self._target.test[:1]).shape[1], generator(self._seed, settings.id, "head")
+        width, random = self._features(self._target.train[:1]).shape[1], generator(self._seed, settings.id, "head")
         layer = nn.Linear(width, self._target.classes, device="meta").to_empty(device="cpu")
         with torch.no_grad():
             for tensor in (layer.weight, layer.bias):
