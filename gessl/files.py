@@ -22,6 +22,7 @@ JSON_BYTES = 64 << 20  # most bytes of a JSON file; a record of 100,000 files ha
 MARKS = 4_000_000  # most values in one: as many objects of Python's take some hundred megabytes
 COLUMNS = 100  # most columns of a table
 DEPTH = 64  # of nested lists and mappings in one
+CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 HOLLOW = 16 << 20  # bytes of a file beyond which it is asked whether there is anything in it
 TABLE_BYTES = 1 << 30  # most bytes of a table, of metrics, or of an array that is read whole
 
@@ -172,7 +173,7 @@ def has_content(path: Path | str, size: int, sha256: str) -> bool:
 
 def canonical_json(value: Any) -> str:
     """The one text form of a JSON value that is hashed: sorted keys, no spaces, no NaN."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return CANONICAL.encode(value)
 
 
 def sha256_json(value: Any) -> str:

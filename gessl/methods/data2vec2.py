@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from gessl.methods._masks import encoder_of, gone, kept, masked_and_whole, patches
 from gessl.methods._teacher import Taught, taught
 from gessl.methods.base import Batch, Clock, Project, Tensors
+from gessl.nets.map_decoder import MapDecoder
 from gessl.settings import Depth, Momentum, Range, Share, Weight, Width
 
 EXTRA = 0.07  # mask_prob_adjust: the official code sows blocks for this share more than it keeps, as they overlap
@@ -46,8 +47,6 @@ class Data2Vec2(Taught):
     anneal: Annotated[float, Range(gt=0, le=1)] = 0.26645
 
     def heads(self, features: int) -> dict[str, nn.Module]:
-        from gessl.nets.decoders import MapDecoder
-
         return {"projector": nn.Identity(), "decoder": MapDecoder(features, self.groups, self.layers)}
 
     def draw(self, batch: Batch, images: int, generator: torch.Generator) -> Tensors:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from gessl.methods._masks import encoder_of, gone, kept, masked_and_whole, patches
 from gessl.methods.base import Batch, Method, Project, Tensors
+from gessl.nets.tokens import TokenWidth
 from gessl.settings import Depth, Share, Width
 
 
@@ -31,10 +32,9 @@ class MAE(Method):
     depth: Depth = 8
 
     def heads(self, features: int) -> dict[str, nn.Module]:
-        from gessl.nets.decoders import PixelDecoder
-        from gessl.nets.vit import TokenWidth
-
         assert isinstance(features, TokenWidth)  # only a ViT is let in
+        from gessl.nets.pixel_decoder import PixelDecoder  # imports torchvision, for which a plan need not wait
+
         return {"projector": nn.Identity(), "decoder": PixelDecoder(features, self.width, self.depth)}
 
     def draw(self, batch: Batch, images: int, generator: torch.Generator) -> Tensors:

@@ -12,9 +12,10 @@ from gessl.methods.base import Batch, Clock
 from gessl.methods.data2vec2 import Data2Vec2, block_order, layer_mean
 from gessl.methods.learner import Learner
 from gessl.methods.mae import MAE
-from gessl.nets.decoders import MapDecoder, PixelDecoder, restored
 from gessl.nets.encoder import Encoder
-from gessl.nets.vit import TokenWidth
+from gessl.nets.map_decoder import MapDecoder, restored
+from gessl.nets.pixel_decoder import PixelDecoder
+from gessl.nets.tokens import TokenWidth
 from gessl.rng import generator
 from tests.bilevel.smooth import N, learner, task
 from tests.methods.oracles import draw

@@ -12,7 +12,8 @@ from torchvision.models.vision_transformer import VisionTransformer
 
 from gessl.nets.backbones import BACKBONES
 from gessl.nets.second_order import plain_layers, second_order
-from gessl.nets.vit import Blocks, ViT, sine_positions
+from gessl.nets.tokens import sine_positions
+from gessl.nets.vit import Blocks, ViT
 
 SIDE, PATCH, WIDTH, N = 8, 2, 8, 3
 P = (SIDE // PATCH) ** 2
