@@ -87,3 +87,13 @@ def scoring_dir(run: str, target: str, protocol: str) -> Path:
 def lease_dir(run: str) -> Path:
     """Who makes the run; outside `work_dir`, which goes when the run is made."""
     return WORK / "leases" / run
+
+
+def protocol_id(stem: str) -> str:
+    """The id of the protocol in the file of that name: `linear__wmse_v1` is `linear/wmse-v1`."""
+    return stem.replace("__", "/").replace("_", "-")
+
+
+def file_stem(protocol: str) -> str:
+    """The name of a protocol's file, and of its folders: `linear/wmse-v1` is `linear__wmse_v1`."""
+    return protocol.replace("/", "__").replace("-", "_")

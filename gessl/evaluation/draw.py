@@ -9,8 +9,8 @@ from gessl.errors import UserError, memory_for
 from gessl.evaluation.spec import TasksSpec, protocol_settings
 from gessl.evaluation.tasks import CARD, TASKS
 from gessl.files import atomic_json
-from gessl.layout import RESULTS, data_dir, tasks_dir
-from gessl.protocols.contract import Protocol, draws_tasks, file_stem
+from gessl.layout import RESULTS, data_dir, file_stem, tasks_dir
+from gessl.protocols.contract import Protocol, draws_tasks
 from gessl.protocols.pools import Pool, pools_of
 from gessl.records.bundle import bundle
 from gessl.records.current import is_current

@@ -22,7 +22,7 @@ from gessl.evaluation.spec import EvaluateSpec, protocol_settings
 from gessl.evaluation.subjects import SubjectSpec
 from gessl.evaluation.tasks import TASKS, damaged, load_tasks, tasks_file
 from gessl.files import sha256_json
-from gessl.layout import RESULTS, scores_dir, scoring_dir
+from gessl.layout import RESULTS, file_stem, scores_dir, scoring_dir
 from gessl.nets.encoder import Encoder
 from gessl.protocols.contract import (
     ANNOTATED,
@@ -33,7 +33,6 @@ from gessl.protocols.contract import (
     Target,
     chooses,
     draws_tasks,
-    file_stem,
     takes_features,
 )
 from gessl.protocols.embed import embed, fitted, frozen, position_tensor

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from gessl.advice import redo
 from gessl.errors import UserError
-from gessl.layout import RECORD, tasks_dir
+from gessl.layout import RECORD, file_stem, tasks_dir
 from gessl.npz import DAMAGE, load_npz
-from gessl.protocols.contract import Arrays, file_stem
+from gessl.protocols.contract import Arrays
 
 TASKS, CARD = "tasks.npz", "card.json"
 

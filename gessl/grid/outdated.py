@@ -15,8 +15,7 @@ from gessl.evaluation.spec import protocol_settings
 from gessl.evaluation.step import score_settings
 from gessl.grid.batch import ExperimentBatch
 from gessl.grid.experiment import Experiment
-from gessl.layout import data_dir, manifest_dir, report_dir, run_dir, scores_dir, tasks_dir
-from gessl.protocols.contract import file_stem
+from gessl.layout import data_dir, file_stem, manifest_dir, report_dir, run_dir, scores_dir, tasks_dir
 from gessl.records.bundle import BUNDLE
 from gessl.records.current import lock_hash, read_if_any, why_outdated
 from gessl.records.record import Record

@@ -16,8 +16,7 @@ from gessl.files import atomic_text, sha256_json
 from gessl.grid.batch import ExperimentBatch
 from gessl.grid.reading import require
 from gessl.identity import DIGITS
-from gessl.layout import WORK
-from gessl.protocols.contract import file_stem
+from gessl.layout import WORK, file_stem
 from gessl.training.spec import PretrainSpec
 
 SPECS = WORK / "specs"

@@ -9,13 +9,13 @@ from typing import Any
 from gessl.documents import Document, read_document
 from gessl.errors import UserError
 from gessl.grid.reading import Fault, Findings, Layer, attempt, unknown
-from gessl.layout import METHODS, PROTOCOLS, REFERENCES
+from gessl.layout import METHODS, PROTOCOLS, REFERENCES, file_stem
 from gessl.methods import method_class, method_class_at, method_names
 from gessl.methods.base import Method
 from gessl.methods.contract import require_file, require_heads, require_values
 from gessl.nodes import Tree
 from gessl.protocols import protocol_class, protocol_names
-from gessl.protocols.contract import Protocol, file_stem
+from gessl.protocols.contract import Protocol
 from gessl.report.reference import Reference
 
 # what tells two published numbers apart

@@ -6,7 +6,8 @@ import pkgutil
 import re
 
 from gessl.errors import UserError, blamed
-from gessl.protocols.contract import Protocol, file_stem, protocol_id
+from gessl.layout import file_stem, protocol_id
+from gessl.protocols.contract import Protocol
 
 STEM = re.compile(r"[a-z0-9]+(_[a-z0-9]+)*__[a-z0-9]+(_[a-z0-9]+)*")
 

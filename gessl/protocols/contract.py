@@ -5,7 +5,7 @@ values and where they come from; its id is `<family>/<name>`, with hyphens for t
 Nothing else needs to know of a new protocol.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from gessl.data.fields import Kind
 from gessl.data.stores import Store
 from gessl.data.supply import Supply
+from gessl.layout import protocol_id
 from gessl.protocols.pools import Pool
 from gessl.protocols.progress import NOWHERE, Progress
 from gessl.settings import Misfit, Settings
@@ -25,6 +26,8 @@ Arrays = Mapping[str, NDArray[Any]]
 Want = Literal[
     "labels", "shared classes", "runs", "boxes", "masks", "tracks", "keypoints", "tags", "encoder", "features"
 ]
+ABILITIES = frozenset({"encoder", "features"})
+"""What a subject may have of what protocols want: an encoder that can be trained further, and features."""
 Choice = Mapping[str, float | Sequence[float]]
 LACKS = {
     "labels": "its test split has no labelled images",
@@ -172,6 +175,11 @@ class Protocol(Settings):
         raise NotImplementedError
 
 
+def can_score(protocol: Protocol, abilities: Set[str]) -> bool:
+    """Whether a subject with these of `ABILITIES` has what a protocol wants of it."""
+    return protocol.wants & ABILITIES <= abilities
+
+
 def takes_features(protocol: Protocol) -> bool:
     """Whether a protocol takes features of all images of the target."""
     return "features" in protocol.wants or "encoder" not in protocol.wants
@@ -185,13 +193,3 @@ def draws_tasks(protocol: Protocol) -> bool:
 def chooses(protocol: Protocol) -> bool:
     """Whether a protocol chooses settings on val."""
     return type(protocol).choose is not Protocol.choose
-
-
-def protocol_id(stem: str) -> str:
-    """The id of the protocol in the file of that name: `linear__wmse_v1` is `linear/wmse-v1`."""
-    return stem.replace("__", "/").replace("_", "-")
-
-
-def file_stem(protocol: str) -> str:
-    """The name of a protocol's file, and of its folders: `linear/wmse-v1` is `linear__wmse_v1`."""
-    return protocol.replace("/", "__").replace("-", "_")

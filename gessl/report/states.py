@@ -3,8 +3,7 @@
 from pathlib import Path
 
 from gessl.cluster.failed import failure_file
-from gessl.layout import RECORD, data_dir, run_dir, scores_dir
-from gessl.protocols.contract import file_stem
+from gessl.layout import RECORD, data_dir, file_stem, run_dir, scores_dir
 from gessl.report.plan import PlannedRun, ReportPlan
 from gessl.report.seen import seen_files
 from gessl.tables.metrics import METRICS

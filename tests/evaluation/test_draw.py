@@ -19,10 +19,10 @@ from gessl.errors import UserError
 from gessl.evaluation.draw import draw
 from gessl.evaluation.spec import TasksSpec
 from gessl.evaluation.tasks import load_tasks
-from gessl.layout import data_dir, tasks_dir
+from gessl.layout import data_dir, file_stem, tasks_dir
 from gessl.protocols._episodes import Episodes, read_episodes
 from gessl.protocols._suite import SigmaSuite, read_suite
-from gessl.protocols.contract import Arrays, Protocol, file_stem
+from gessl.protocols.contract import Arrays, Protocol
 from gessl.records.record import read_record
 from gessl.records.step import Step
 from tests.support.scored import protocol

@@ -15,8 +15,7 @@ from gessl.evaluation.spec import EvaluateSpec
 from gessl.evaluation.step import evaluate, score_dir
 from gessl.evaluation.subjects import TrainedRun
 from gessl.identity import science_hash
-from gessl.layout import RECORD, run_dir, scores_dir, tasks_dir
-from gessl.protocols.contract import file_stem
+from gessl.layout import RECORD, file_stem, run_dir, scores_dir, tasks_dir
 from gessl.records.record import read_record
 from gessl.tables.scores import read_cards, read_outcomes, read_scores
 from tests.evaluation.toy import ALL, CPU, NAMES, OUTPUTS, RUN, write_data, write_protocol_tasks, write_run

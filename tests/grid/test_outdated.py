@@ -10,8 +10,7 @@ import pytest
 
 from gessl.grid.batch import ExperimentBatch
 from gessl.grid.outdated import outdated
-from gessl.layout import data_dir, manifest_dir, run_dir, tasks_dir
-from gessl.protocols.contract import file_stem
+from gessl.layout import data_dir, file_stem, manifest_dir, run_dir, tasks_dir
 from gessl.records import current as module
 from gessl.records.record import parse_record, record_id, record_text
 from gessl.records.step import Step

@@ -16,8 +16,7 @@ from tree import CARDS_OF, FAILED, INVALID, METHODS, MISSING, NUMBERS, PAIRS, PR
 
 from gessl.errors import UserError
 from gessl.files import atomic_text
-from gessl.layout import report_dir, run_dir, scores_dir, work_dir
-from gessl.protocols.contract import file_stem
+from gessl.layout import file_stem, report_dir, run_dir, scores_dir, work_dir
 from gessl.report.collect import collect
 from gessl.report.export import escape, to_csv, to_latex
 from gessl.report.plan import ReportPlan

@@ -11,8 +11,18 @@ import numpy as np
 
 from gessl.data.pin import folder_hashes, folder_md5
 from gessl.identity import science_hash
-from gessl.layout import RESULTS, data_dir, manifest_dir, pin, raw_dir, run_dir, scores_dir, tasks_dir, work_dir
-from gessl.protocols.contract import file_stem
+from gessl.layout import (
+    RESULTS,
+    data_dir,
+    file_stem,
+    manifest_dir,
+    pin,
+    raw_dir,
+    run_dir,
+    scores_dir,
+    tasks_dir,
+    work_dir,
+)
 from gessl.records.bundle import bundle
 from gessl.records.step import Step
 from gessl.report.plan import Comparison, PlannedRun, ReportPlan

@@ -8,9 +8,10 @@ import torch
 import yaml
 from torch import nn
 
+from gessl.layout import file_stem
 from gessl.protocols import protocol_class
 from gessl.protocols._suite import SigmaSuite
-from gessl.protocols.contract import Protocol, Subject, Target, file_stem
+from gessl.protocols.contract import Protocol, Subject, Target
 from gessl.typed import typed
 from tests.conftest import ROOT
 

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from gessl.grid.batch import ExperimentBatch
 from gessl.grid.outdated import downstream
-from gessl.layout import RECORD, data_dir, manifest_dir, pin, tasks_dir
-from gessl.protocols.contract import file_stem
+from gessl.layout import RECORD, data_dir, file_stem, manifest_dir, pin, tasks_dir
 from tests.workflow.test_pipeline import jobs_of, snakemake
 
 DRAWN = tasks_dir("digits", 0)

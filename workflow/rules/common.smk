@@ -14,12 +14,12 @@ import sys
 from pathlib import Path
 
 from gessl import layout
+from gessl.layout import file_stem, protocol_id
 from gessl.grid.batch import ExperimentBatch
 from gessl.data.pin import check_untouched
 from gessl.errors import UserError
 from gessl.home import for_libraries, require_own_code
 from gessl.identity import earlier_runs
-from gessl.protocols.contract import file_stem, protocol_id
 from gessl.grid.outdated import downstream, outdated, results
 from gessl.grid.specs import SpecFiles
 from gessl.grid.status import note_grid
