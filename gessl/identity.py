@@ -13,6 +13,7 @@ from gessl.errors import UserError
 from gessl.files import read_json, sha256_json
 from gessl.layout import RESULTS, run_dir
 
+BASELINE = "baseline"  # the variant of what is scored without any training
 ELSEWHERE = "elsewhere"  # what is said in place of the data set, and the variant, of an encoder not trained here
 DIGITS = 16  # of the hash, in an id: 2^64 values, so chance gives no two runs the same one
 EARLIER = re.compile(r"-s\d+-[0-9a-f]{8}$")  # how the ids of earlier versions ended

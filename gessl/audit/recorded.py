@@ -45,6 +45,8 @@ def recorded_spec(record: Record, tree: Path) -> dict[str, Any] | None:
 
 
 def _subject(record: Record, name: str, tree: Path) -> dict[str, Any]:
+    if "baseline" in record["config"]:
+        return {"baseline": record["config"]["baseline"], "seed": record["seed"]}
     if "encoder" in record["config"]:
         return {"encoder": {**record["config"]["encoder"], **record["notes"]["encoder"]}, "seed": record["seed"]}
     science = read_object(tree / run_dir(name) / "config.json")

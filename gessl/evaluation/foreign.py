@@ -10,6 +10,8 @@ from torch import nn
 from gessl import encoders
 from gessl.encoders.entry import Entry
 from gessl.identity import ELSEWHERE, run_id
+from gessl.protocols.contract import ABILITIES
+from gessl.typed import typed
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,11 @@ class Foreign:
         return self.encoder.name
 
     @property
+    def abilities(self) -> frozenset[str]:
+        """All."""
+        return ABILITIES
+
+    @property
     def files(self) -> tuple[Path, ...]:
         """What is read of it."""
         return (Path(self.encoder.file),)
@@ -76,3 +83,12 @@ class Foreign:
     def plain(self) -> dict[str, Any]:
         """`encoder`, as its entry says, and `seed`."""
         return {"encoder": self.encoder.plain, "seed": self.seed}
+
+
+def subject(values: dict[str, Any]) -> Foreign:
+    """The encoder in plain values.
+
+    Raises:
+        TypedError: they are none.
+    """
+    return typed(Foreign, values)

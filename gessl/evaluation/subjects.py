@@ -1,4 +1,4 @@
-"""What is scored: an encoder that was pretrained here, or one from elsewhere (`gessl.evaluation.foreign`)."""
+"""What is scored: an encoder that was pretrained here, one from elsewhere, or a baseline."""
 
 import importlib
 from dataclasses import asdict, dataclass
@@ -11,11 +11,13 @@ from torch import nn
 from gessl.identity import require_science
 from gessl.layout import run_dir
 from gessl.nets.encoder import load_encoder
+from gessl.protocols.contract import ABILITIES
+from gessl.records.steps import STEPS
 from gessl.typed import typed
 
 
 class SubjectSpec(Protocol):
-    """What is scored, before it is loaded: a `TrainedRun`, or a `gessl.evaluation.foreign.Foreign`."""
+    """What is scored, before it is loaded: a `TrainedRun`, or one of `gessl.evaluation.foreign` or `….baselines`."""
 
     @property
     def id(self) -> str:
@@ -36,6 +38,10 @@ class SubjectSpec(Protocol):
     @property
     def seed(self) -> int:
         """Names the task files, and seeds what is drawn while scoring."""
+
+    @property
+    def abilities(self) -> frozenset[str]:
+        """Which of `gessl.protocols.contract.ABILITIES` it has."""
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -76,6 +82,11 @@ class TrainedRun:
     seed: int
 
     @property
+    def abilities(self) -> frozenset[str]:
+        """All."""
+        return ABILITIES
+
+    @property
     def files(self) -> tuple[Path, ...]:
         """Its encoder and its settings."""
         return tuple(run_dir(self.id) / name for name in ("encoder.safetensors", "config.json"))
@@ -112,8 +123,9 @@ def subject_of(values: Any) -> SubjectSpec:
     Raises:
         TypedError: they are none.
     """
-    if not isinstance(values, dict) or "encoder" not in values:
-        return typed(TrainedRun, values)
-    # by name: nothing that scores a run is to depend on foreign encoders
-    subject: SubjectSpec = typed(importlib.import_module("gessl.evaluation.foreign").Foreign, values)
-    return subject
+    for key, module in STEPS["evaluate"].more:
+        if isinstance(values, dict) and key in values:
+            # by name: nothing that scores a run is to depend on these
+            subject: SubjectSpec = importlib.import_module(module).subject(values)
+            return subject
+    return typed(TrainedRun, values)

@@ -6,40 +6,42 @@ A batch is a file like an experiment's, with `experiments:` (paths, shell patter
 import dataclasses
 import functools
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
 from typing import Any, Self
 
 from gessl.documents import Document, from_words, read_document
 from gessl.errors import UserError
+from gessl.evaluation.baselines import Baseline
 from gessl.evaluation.foreign import Foreign
 from gessl.evaluation.subjects import SubjectSpec, TrainedRun
 from gessl.grid.cells import PlannedScience
 from gessl.grid.evaluations import by_target
 from gessl.grid.experiment import MISSING, Experiment
 from gessl.grid.reading import Findings, unknown
+from gessl.identity import ELSEWHERE
 from gessl.nodes import Tree
-from gessl.protocols.contract import Protocol, draws_tasks
+from gessl.protocols.contract import ABILITIES, Protocol, draws_tasks
 
 KEYS = ("experiments", "skip_invalid")
 
 
 @dataclasses.dataclass(frozen=True)
 class ExperimentBatch:
-    """Experiments by name, and what they score by id: their runs, and encoders from elsewhere.
+    """Experiments by name, and what they score by id: their runs, encoders from elsewhere, and baselines.
 
     Attributes:
         experiments: in the order in which they were given.
         skipped: what is wrong with files that were to be skipped, a line for each fault.
         runs: every distinct run; the first cell that asks for it.
-        foreign: every encoder from elsewhere, under each seed.
+        others: every encoder from elsewhere, and every baseline, under each seed.
         owners: of each of these, the names of the experiments that ask for it.
     """
 
     experiments: Mapping[str, Experiment]
     skipped: tuple[str, ...]
     runs: Mapping[str, PlannedScience]
-    foreign: Mapping[str, Foreign]
+    others: Mapping[str, Foreign | Baseline]
     owners: Mapping[str, tuple[str, ...]]
 
     @classmethod
@@ -81,9 +83,9 @@ class ExperimentBatch:
         """From documents, each an experiment or a batch."""
         experiments, faults = _read(documents, skip_invalid, scored)
         runs, owners = _runs(experiments.values())
-        others = {each.id: each for one in experiments.values() for each in one.foreign}
+        others = {each.id: each for one in experiments.values() for each in one.others}
         for name in others:
-            owners[name] = tuple(one.name for one in experiments.values() if name in {each.id for each in one.foreign})
+            owners[name] = tuple(one.name for one in experiments.values() if name in {each.id for each in one.others})
         batch = cls(experiments, tuple(faults), runs, others, owners)
         batch.drawn  # noqa: B018 (refuses what does not go together)
         return batch
@@ -104,23 +106,26 @@ class ExperimentBatch:
         Raises:
             UserError: they ask for one protocol with different settings.
         """
-        found: dict[tuple[tuple[str, ...], str | None], Mapping[str, Mapping[str, Protocol]]] = {}
-        keys = {each: (asking, self._trained_on(each)) for each, asking in self.owners.items()}
-        for asking, own in dict.fromkeys(keys.values()):  # few, that thousands of runs share
-            found[asking, own] = by_target(
-                (experiment.evaluations, experiment.datasets if own is None else (own,))
+        found: dict[tuple[tuple[str, ...], str, Set[str]], Mapping[str, Mapping[str, Protocol]]] = {}
+        keys = {each: (asking, *self._own(each)) for each, asking in self.owners.items()}
+        for asking, own, abilities in dict.fromkeys(keys.values()):  # few, that thousands of runs share
+            asked = [
+                (experiment.evaluations, experiment.datasets if own == ELSEWHERE else (own,))
                 for experiment in map(self.experiments.__getitem__, asking)
-            )
+            ]
+            found[asking, own, abilities] = by_target(asked, abilities)
         return {each: found[key] for each, key in keys.items()}
 
-    def _trained_on(self, name: str) -> str | None:
-        """The data set of a run; None for an encoder from elsewhere."""
-        return self.runs[name].science.dataset if name in self.runs else None
+    def _own(self, name: str) -> tuple[str, Set[str]]:
+        """The data set that `own` stands for, `ELSEWHERE` for an encoder from there; and the subject's abilities."""
+        if name in self.runs:  # of thousands, none is made into a subject
+            return self.runs[name].science.dataset, ABILITIES
+        return self.others[name].dataset, self.others[name].abilities
 
     def subject(self, name: str) -> SubjectSpec:
         """What is scored under that id."""
-        if name in self.foreign:
-            return self.foreign[name]
+        if name in self.others:
+            return self.others[name]
         cell = self.runs[name]
         return TrainedRun(cell.id, cell.hash, cell.science.dataset, cell.science.method_name, cell.science.seed)
 

@@ -1,6 +1,6 @@
 """What an experiment's runs are scored by, and on what."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from gessl.grid.reading import Fault, Findings, Layer, unknown
 from gessl.grid.values import stray_protocol_files, tried_protocol
 from gessl.nodes import Tree
 from gessl.protocols import protocol_names
-from gessl.protocols.contract import Protocol
+from gessl.protocols.contract import ABILITIES, Protocol, can_score
 from gessl.report.plan import Layout
 
 OWN = "own"  # stands for the data set that a run was trained on
@@ -105,12 +105,13 @@ def _faults(evaluation: Evaluation, own: Sequence[Dataset]) -> Iterator[Fault]:
 
 
 def by_target(
-    asking: Iterable[tuple[Sequence[Evaluation], Sequence[str]]],
+    asking: Iterable[tuple[Sequence[Evaluation], Sequence[str]]], abilities: Set[str] = ABILITIES
 ) -> Mapping[str, Mapping[str, Protocol]]:
     """Protocols by id, by target, for what is scored, of all experiments that ask for it.
 
     Args:
         asking: of each of them, the evaluations, and what `own` stands for.
+        abilities: of what is scored; protocols that want another are left out.
 
     Raises:
         UserError: two of them ask for one protocol on one target with other settings.
@@ -118,6 +119,8 @@ def by_target(
     found: dict[str, dict[str, Protocol]] = {}
     pairs = ((each, own) for evaluations, owns in asking for each in evaluations for own in owns)
     for evaluation, own in pairs:
+        if not can_score(evaluation.protocol, abilities):
+            continue
         for target in evaluation.targets(own):
             protocol = evaluation.protocol
             if found.setdefault(target, {}).setdefault(protocol.id, protocol) != protocol:

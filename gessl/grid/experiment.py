@@ -5,9 +5,10 @@ unknown keys.
 """
 
 import difflib
+import itertools
 import json
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -19,6 +20,7 @@ from gessl.data.registry import Dataset, dataset, dataset_names
 from gessl.data.supply import supply
 from gessl.documents import Document, read_document
 from gessl.errors import UserError
+from gessl.evaluation.baselines import Baseline, Kind
 from gessl.evaluation.foreign import Foreign
 from gessl.grid.cells import Grid, PlannedMethod, PlannedScience, cells, check_together
 from gessl.grid.evaluations import (
@@ -31,13 +33,14 @@ from gessl.grid.evaluations import (
     evaluations,
     scored_columns,
 )
-from gessl.grid.foreign import foreign
+from gessl.grid.others import baselines, check_variants, foreign
 from gessl.grid.reading import Fault, Findings, attempt, hint, unknown
 from gessl.grid.recipe import Model, Name, Recipe
 from gessl.grid.shared import FROM, OWN, with_recipe
 from gessl.grid.values import load_references
-from gessl.identity import ELSEWHERE
+from gessl.identity import BASELINE, ELSEWHERE
 from gessl.nodes import Tree
+from gessl.protocols.contract import ABILITIES
 from gessl.report.plan import Comparison, Layout, PlannedRun, ReportPlan
 from gessl.settings import Range, refused_name
 from gessl.training.settings import Science
@@ -78,6 +81,10 @@ class Experiment(Model):
     recipe: Recipe = Recipe()
     variants: dict[str, Tree] = Field(min_length=1, description="variant: overrides of the recipe")
     encoders: tuple[str, ...] = Field((), description="encoders from elsewhere (config/encoders): scored as runs are")
+    baselines: tuple[Kind, ...] = Field(
+        (),
+        description="what is scored without any training: the images' pixels, and the recipe's backbone as it starts",
+    )
     axes: dict[str, tuple[Any, ...]] = Field({}, description="ablations: dotted key of the recipe: its values")
     comparisons: tuple[Comparison, ...] = ()
     evaluation: tuple[Asked, ...] = Field(
@@ -90,7 +97,7 @@ class Experiment(Model):
     efficiency: Efficiency = Efficiency()
     resources: Reservations = Reservations()
     _cells: tuple[PlannedScience, ...] = PrivateAttr(default=())
-    _foreign: tuple[Foreign, ...] = PrivateAttr(default=())
+    _others: tuple[Foreign | Baseline, ...] = PrivateAttr(default=())
     _evaluations: tuple[Evaluation, ...] = PrivateAttr(default=())
 
     @classmethod
@@ -130,7 +137,9 @@ class Experiment(Model):
         entries = grid.entries(len(experiment.datasets) * len(experiment.seeds))
         data = list(experiment._data(findings))
         planned = [cell for each in data for cell in experiment._planned(each, entries, findings)]
-        others = foreign(experiment.encoders, experiment.seeds, list(experiment.variants), findings)
+        check_variants(list(experiment.variants), experiment.encoders, experiment.baselines, findings)
+        others = foreign(experiment.encoders, experiment.seeds, findings)
+        others += baselines(experiment.baselines, experiment.datasets, experiment.recipe.backbone, experiment.seeds)
         found = evaluations(experiment.evaluation, findings)
         if scored:
             check_evaluations(found, data, findings)
@@ -140,7 +149,7 @@ class Experiment(Model):
             check_layout(experiment.table, variants, found, [each.name for each in data], findings)
         findings.stop()
         load_references()  # a wrong one is to stop here, not at the report
-        experiment._cells, experiment._foreign, experiment._evaluations = tuple(planned), tuple(others), found
+        experiment._cells, experiment._others, experiment._evaluations = tuple(planned), tuple(others), found
         return experiment
 
     @classmethod
@@ -220,14 +229,14 @@ class Experiment(Model):
         return self._cells
 
     @property
-    def foreign(self) -> tuple[Foreign, ...]:
-        """Its encoders from elsewhere, under each seed."""
-        return self._foreign
+    def others(self) -> tuple[Foreign | Baseline, ...]:
+        """What it scores and does not train: encoders from elsewhere and baselines, under each seed."""
+        return self._others
 
     @property
     def scored(self) -> tuple[str, ...]:
-        """The ids of all that is scored, each once: runs, then encoders."""
-        return tuple(dict.fromkeys((*(cell.id for cell in self.runs()), *(each.id for each in self.foreign))))
+        """The ids of all that is scored, each once: runs, then what is not trained."""
+        return tuple(dict.fromkeys((*(cell.id for cell in self.runs()), *(each.id for each in self.others))))
 
     @property
     def evaluations(self) -> tuple[Evaluation, ...]:
@@ -245,27 +254,28 @@ class Experiment(Model):
             raise UserError(f"experiment {self.name} has no run {run_id!r}{hint(run_id, sciences)}")
         return sciences[run_id]
 
-    def _asked(self, own: str) -> tuple[tuple[str, str], ...]:
-        """Pairs of target and protocol id for runs that were trained on `own`."""
-        found = by_target([(self._evaluations, (own,))])
+    def _asked(self, own: str, abilities: Set[str] = ABILITIES) -> tuple[tuple[str, str], ...]:
+        """Pairs of target and protocol id for what was trained on `own`, or stands next to it, and has `abilities`."""
+        found = by_target([(self._evaluations, (own,))], abilities)
         return tuple((target, name) for target, protocols in found.items() for name in protocols)
+
+    def _planned_others(self, own: str) -> Iterator[PlannedRun]:
+        """Encoders from elsewhere and baselines next to the runs on `own`."""
+        for each in self.others:
+            if each.dataset in (own, ELSEWHERE):
+                variant = ELSEWHERE if each.dataset == ELSEWHERE else BASELINE
+                scores = self._asked(own, each.abilities)
+                yield PlannedRun(each.id, own, each.method, variant, each.seed, each.science, scores)
 
     def report_plan(self) -> ReportPlan:
         """What the report is about, published numbers of its data sets and methods included."""
         asked = {name: self._asked(name) for name in self.datasets}
         runs = tuple(
-            PlannedRun(
-                planned.id, science.dataset, science.method_name, planned.variant, science.seed, planned.hash, scores
-            )
-            for planned in self.runs()
-            for science in (planned.science,)
-            for scores in (asked[science.dataset],)
+            PlannedRun(cell.id, own, cell.science.method_name, cell.variant, cell.science.seed, cell.hash, asked[own])
+            for cell in self.runs()
+            for own in (cell.science.dataset,)
         )
-        runs += tuple(
-            PlannedRun(each.id, name, each.method, ELSEWHERE, each.seed, each.science, asked[name])
-            for name in self.datasets
-            for each in self.foreign
-        )
+        runs += tuple(itertools.chain(*map(self._planned_others, self.datasets)))
         layout = scored_columns(self.table, self._evaluations)
         columns = {(column.target, column.protocol) for column in layout.over(self.datasets)} if layout else set()
         references = tuple(

@@ -38,7 +38,7 @@ def plan(paths: Iterable[Path], budget: float | None = None) -> dict[str, Any]:
         "skipped": list(batch.skipped),
         "cells": sum(len(one.runs()) for one in batch.experiments.values()),
         "runs": len(batch.runs),
-        "encoders": len(batch.foreign),
+        "encoders": len(batch.others),
         "shared": sum(len(owners) > 1 for owners in batch.owners.values()),
         "finished": len(batch.owners) - len(todo),
         "jobs": jobs(batch),

@@ -26,7 +26,12 @@ STEPS = {
     "prepare": StepType("gessl.data.prepare", "data.readers", "dataset.reader"),
     "tasks": StepType("gessl.evaluation.draw", "protocols", "protocol"),
     "pretrain": StepType("gessl.training.pretrain", "methods", "method_name"),
-    "evaluate": StepType("gessl.evaluation.step", "protocols", "protocol", (("encoder", "gessl.evaluation.foreign"),)),
+    "evaluate": StepType(
+        "gessl.evaluation.step",
+        "protocols",
+        "protocol",
+        (("encoder", "gessl.evaluation.foreign"), ("baseline", "gessl.evaluation.baselines")),
+    ),
     "bundle": StepType("gessl.records.bundle", replayable=False),  # it stands for others, and makes nothing
     "report": StepType("gessl.report.step"),
 }

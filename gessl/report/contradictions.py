@@ -14,7 +14,8 @@ from gessl.report.plan import PlannedRun
 
 def require_encoder(run: PlannedRun, folder: Path, record: Mapping[str, Any] | None) -> None:
     """Refuse scores of another encoder that share the digits of the id, by chance or by somebody's design."""
-    if record is None or sha256_json(record["config"].get("encoder")) != run.science:
+    config = record["config"] if record else {}
+    if sha256_json(config.get("encoder") or config.get("baseline")) != run.science:
         raise UserError(f"{folder}: scores of another encoder than {run.method} is now; {redo(folder)}")
 
 

@@ -7,7 +7,7 @@ difference between two means may be chance.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gessl.identity import ELSEWHERE
+from gessl.identity import BASELINE, ELSEWHERE
 from gessl.report.plan import LayoutColumn, LayoutRow, ReportPlan
 from gessl.report.reference import Reference
 from gessl.report.seen import UNKNOWN, Seen
@@ -86,7 +86,7 @@ def paper_table(plan: ReportPlan, tables: Sequence[Table]) -> PaperTable | None:
     labels = {
         (method, row.variant): f"{method} {row.label}".strip()
         for method in dict.fromkeys(run.method for run in plan.runs)
-        for row in (*layout.rows_of(plan.variants), LayoutRow(ELSEWHERE))
+        for row in (*layout.rows_of(plan.variants), LayoutRow(BASELINE), LayoutRow(ELSEWHERE))
         if (method, row.variant) in planned
     }
     ours = {

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from gessl.files import sha256_json
-from gessl.identity import ELSEWHERE
+from gessl.identity import BASELINE, ELSEWHERE
 from gessl.report.reference import Reference
 from gessl.settings import Misfit, Settings, refused_name
 
@@ -15,11 +15,12 @@ LABEL_SCARCE = ("*/1-per-class", "*/1pct", "*/*w1s")  # where a better represent
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run that the grid promises, or an encoder from elsewhere next to the runs on a data set.
+    """One run that the grid promises, or what is not trained next to the runs on a data set.
 
     Attributes:
         id: names its folders.
-        dataset, method, variant, seed: what it is. The variant of an encoder is `ELSEWHERE`, its method its name.
+        dataset, method, variant, seed: what it is. The variant of an encoder from elsewhere is `ELSEWHERE`, its method
+            its name; the variant of a baseline is `BASELINE`, its method its kind.
         science: hash of its settings, or of an encoder's content.
         scores: what it is scored on and by: pairs of target and protocol id.
     """
@@ -35,7 +36,7 @@ class PlannedRun:
     @property
     def trained(self) -> bool:
         """Whether it is a run: trained here."""
-        return self.variant != ELSEWHERE
+        return self.variant not in (BASELINE, ELSEWHERE)
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ class Layout(Settings):
 
     def rows_of(self, planned: Sequence[str]) -> tuple[LayoutRow, ...]:
         """The rows of each method; where none is named, every planned variant, the first under the bare name."""
-        names = [name for name in planned if name != ELSEWHERE]
+        names = [name for name in planned if name not in (BASELINE, ELSEWHERE)]
         return self.rows or tuple(LayoutRow(name, f"+ {name}" if place else "") for place, name in enumerate(names))
 
 

@@ -7,7 +7,7 @@ from gessl.errors import UserError
 from gessl.evaluation import step as module
 from gessl.evaluation.choice import CHOICE
 from gessl.layout import scoring_dir
-from gessl.protocols import transfer__kornblith_finetune
+from gessl.protocols import _fine_tuning
 from gessl.protocols.progress import Progress
 from gessl.tables.scores import read_cards, read_scores
 from tests.evaluation.test_step import folder, go
@@ -55,7 +55,7 @@ def test_killed_while_it_chooses_or_refits_it_gives_the_same_files(killed, proje
     names = (*OUTPUTS, CHOICE)
     expected = {name: (folder(CHOOSING.id) / name).read_bytes() for name in names}
     (folder(CHOOSING.id) / "record.json").unlink()
-    monkeypatch.setattr(transfer__kornblith_finetune, "KEPT", 1)
+    monkeypatch.setattr(_fine_tuning, "KEPT", 1)
     save, made = Progress.save, []
 
     def stopped(self, steps, tensors):

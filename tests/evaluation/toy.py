@@ -7,9 +7,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from gessl.layout import data_dir, run_dir, tasks_dir
+from gessl.layout import data_dir, file_stem, run_dir, tasks_dir
 from gessl.nets.encoder import Encoder, save_encoder
-from gessl.protocols.contract import file_stem
 from gessl.records.step import Step
 from tests.support.scored import protocol
 
@@ -33,9 +32,9 @@ def write_data(images):
             {"id": position, "label": labels, "class": labels, "split": split, "group": "", "sha256": ""}
         )
         table.to_csv(step.path("index.csv"), index=False)
-        step.path("card.json").write_text(
-            json.dumps({"classes": list("abcdef"), "data_version": "v1", "split": {"sha256": "s1"}}), encoding="utf-8"
-        )
+        card = {"classes": list("abcdef"), "data_version": "v1", "split": {"sha256": "s1"}}
+        card |= {"size": [8, 8], "channels": 1, "mean": [0.4], "std": [0.3]}
+        step.path("card.json").write_text(json.dumps(card), encoding="utf-8")
 
 
 def write_protocol_tasks(name, arrays):

@@ -51,9 +51,9 @@ def test_each_seed_is_a_subject_that_is_scored_on_every_data_set_and_not_trained
         evaluation=["knn/5nn-euclid", {"protocol": "linear/wmse-v1", "on": ["own"]}],
     )
     batch = ExperimentBatch.load([path])
-    assert [name.rsplit("-", 1)[0] for name in batch.foreign] == ["theirs-s0", "theirs-s1", "theirs-s2"]
-    assert not alone.foreign and not batch.foreign.keys() & batch.runs.keys()
-    for name in batch.foreign:
+    assert [name.rsplit("-", 1)[0] for name in batch.others] == ["theirs-s0", "theirs-s1", "theirs-s2"]
+    assert not alone.others and not batch.others.keys() & batch.runs.keys()
+    for name in batch.others:
         found = {target: list(protocols) for target, protocols in batch.evaluations[name].items()}
         assert found == {
             "glyphs-small": ["knn/5nn-euclid", "linear/wmse-v1"],
@@ -101,7 +101,7 @@ def test_a_broken_entry_stops_only_who_names_it(project: Path) -> None:
 def test_status_counts_it_by_its_scores(project: Path) -> None:
     path = experiment()
     assert status(path)["total"][WAITING] == 27 + 3
-    for name in ExperimentBatch.load([path]).foreign:
+    for name in ExperimentBatch.load([path]).others:
         folder = scores_dir(name, "digits")
         folder.mkdir(parents=True)
         (folder / RECORD).write_text('{"job_seconds": 3.0}', encoding="utf-8")
@@ -111,7 +111,7 @@ def test_status_counts_it_by_its_scores(project: Path) -> None:
 
 def test_names_of_spec_files_tell_their_content(project: Path) -> None:
     batch = ExperimentBatch.load([experiment()])
-    (name, *_), files = batch.foreign, SpecFiles(batch)
+    (name, *_), files = batch.others, SpecFiles(batch)
     first = files.evaluate(name, "digits")
     assert not first.exists(), "naming writes nothing"
     files.write(first)
