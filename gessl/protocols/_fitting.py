@@ -92,7 +92,7 @@ class Fitting:
     def _layer(self) -> nn.Linear:
         settings, device = self._settings, self._target.labels.device
         width, random = self._features(self._target.train[:1]).shape[1], generator(self._seed, settings.id, "head")
-        layer = nn.Linear(width, self._target.classes, device="meta").to_empty(device="cpu")
+        layer = nn.Linear(width, self._outputs, device="meta").to_empty(device="cpu")
         with torch.no_grad():
             for tensor in (layer.weight, layer.bias):
                 if settings.start == "uniform":
@@ -127,8 +127,17 @@ class Fitting:
         """One step on crops of the images at `positions`."""
         settings = self._settings
         images = self._crops.random(positions, generator(self._seed, settings.id, "crops", epoch, step))
-        loss = F.cross_entropy(self.head(self._passed(images)), self._target.labels[positions])
+        loss = self._loss(self.head(self._passed(images)), positions)
         self._step(loss, settings.share(epoch, step, self.steps))
+
+    @property
+    def _outputs(self) -> int:
+        """Of the layer: one for each class."""
+        return self._target.classes
+
+    def _loss(self, logits: Tensor, positions: Tensor) -> Tensor:
+        """Of the images at `positions`: cross-entropy."""
+        return F.cross_entropy(logits, self._target.labels[positions])
 
     def _step(self, loss: Tensor, share: float) -> None:
         """One step of SGD down the gradient of `loss`, at a share of the peak rates."""
@@ -172,8 +181,8 @@ class Fitting:
         found: Tensor = self.head(features)
         return found
 
-    def tested(self) -> Tensor:
-        """Which test images the classifier gets right, top-1 and top-5, bool [m, 2].
+    def finite_logits(self) -> Tensor:
+        """`logits`.
 
         Raises:
             UserError: the training left the finite numbers.
@@ -181,7 +190,15 @@ class Fitting:
         logits = self.logits()
         if not logits.isfinite().all():
             raise UserError(f"{self._settings.id}: its loss does not stay finite; leave it out of evaluation")
-        return hits(logits, self._target.labels[self._target.test])
+        return logits
+
+    def tested(self) -> Tensor:
+        """Which test images the classifier gets right, top-1 and top-5, bool [m, 2].
+
+        Raises:
+            UserError: the training left the finite numbers.
+        """
+        return hits(self.finite_logits(), self._target.labels[self._target.test])
 
     def tensors(self) -> Tensors:
         """All that the next epoch depends on, by name."""
@@ -204,6 +221,20 @@ class Fitting:
 
     def _velocities(self) -> list[Tensor]:
         return [each for group in self._groups for each in group.velocities]
+
+
+class TagFitting(Fitting):
+    """The same for tags: an output for each category, the mean of the logistic losses of all that is known."""
+
+    @property
+    def _outputs(self) -> int:
+        return self._target.tags.shape[1]
+
+    def _loss(self, logits: Tensor, positions: Tensor) -> Tensor:
+        tags = self._target.tags[positions]
+        known = tags != 0
+        losses = F.softplus(-logits * tags)  # of an output z: log(1 + e^-z) where shown, log(1 + e^z) where not
+        return (losses * known).sum() / known.sum().clamp(min=1)
 
 
 def _batches(order: Tensor, batch: int) -> list[Tensor]:

@@ -14,13 +14,13 @@ from gessl.data.supply import Supply
 from gessl.errors import UserError
 from gessl.evaluation.choice import closed
 from gessl.nets.encoder import Encoder
-from gessl.protocols import transfer__kornblith_finetune as module
+from gessl.protocols import _fine_tuning
 from gessl.protocols._crops import Crops
+from gessl.protocols._fine_tuning import LOST, keep_statistics
 from gessl.protocols._fitting import Fitting
 from gessl.protocols._items import first_best
 from gessl.protocols.contract import Subject
 from gessl.protocols.progress import FILE, NOWHERE, Progress
-from gessl.protocols.transfer__kornblith_finetune import LOST, keep_statistics
 from gessl.rng import generator
 from gessl.settings import SettingsError
 from tests.support.classifiers import CPU, SEED
@@ -56,12 +56,16 @@ def bright(images):
     return (images // 8 + (np.arange(len(images)) % 6 * 36).astype(np.uint8)[:, None, None, None]).astype(np.uint8)
 
 
-def written(one, encoder, task, trained, tested, rate, decay):
+def of_classes(logits, task, rows):
+    return F.cross_entropy(logits, task.labels[rows])
+
+
+def written(one, encoder, task, trained, tested, rate, decay, loss_of=of_classes, outputs=6):
     """Logits of the images at `tested`, in float64: v ← m v + g + w θ, θ ← θ - r (g + w θ + m v)."""
     body = copy.deepcopy(encoder).double().requires_grad_()
     width, random = 32, generator(SEED, one.id, "head")
-    weight = torch.empty(task.classes, width).uniform_(-(width**-0.5), width**-0.5, generator=random)
-    bias = torch.empty(task.classes).uniform_(-(width**-0.5), width**-0.5, generator=random)
+    weight = torch.empty(outputs, width).uniform_(-(width**-0.5), width**-0.5, generator=random)
+    bias = torch.empty(outputs).uniform_(-(width**-0.5), width**-0.5, generator=random)
     weight, bias = (each.double().requires_grad_() for each in (weight, bias))
     moving = [weight, bias, *body.parameters()]
     velocities = [torch.zeros_like(each) for each in moving]
@@ -73,7 +77,7 @@ def written(one, encoder, task, trained, tested, rate, decay):
         order = torch.randperm(len(trained), generator=generator(SEED, one.id, "order", epoch))
         rows = trained[order[place * one.batch : (place + 1) * one.batch]]
         images = crops.random(rows, generator(SEED, one.id, "crops", epoch, place)).double()
-        loss = F.cross_entropy(body(images) @ weight.T + bias, task.labels[rows])
+        loss = loss_of(body(images) @ weight.T + bias, task, rows)
         slopes = torch.autograd.grad(loss, moving)
         now = rate * 0.5 * (1 + math.cos(math.pi * step / one.steps))
         with torch.no_grad():
@@ -99,7 +103,7 @@ def test_choice_and_score_are_those_of_the_trainings_written_out(name, encoder, 
             super().__init__(*given)
             made.append(self)
 
-    monkeypatch.setattr(module, "Fitting", Seen)
+    monkeypatch.setattr(_fine_tuning, "Fitting", Seen)
     one, task = small(least_decay=0.05, most_decay=0.05), target(bright(images), name)
     encoder[1].momentum = 0.7  # as it was trained: the protocol has a rule of its own
     choice = one.choose(*closed(subject(encoder), task), SEED)
@@ -176,7 +180,7 @@ def chosen_and_scored(one, encoder, task, progress):
 @pytest.mark.parametrize("killed", [3, 7, 10, 28, 31])
 def test_a_kill_costs_only_what_was_not_kept(killed, encoder, images, tmp_path, monkeypatch):
     """Four points of 7 steps and the refit, kept every 3 steps: within a point, at its end, and in the refit."""
-    monkeypatch.setattr(module, "KEPT", 3)
+    monkeypatch.setattr(_fine_tuning, "KEPT", 3)
     one, task, parts = small(), target(images), tmp_path / "parts"
     expected = chosen_and_scored(one, encoder, task, Progress(tmp_path / "whole", "me"))
     with pytest.raises(KilledError):
