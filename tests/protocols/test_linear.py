@@ -77,3 +77,21 @@ def test_same_seed_same_bits_and_a_class_may_be_missing():
     assert torch.equal(first.weight, second.weight)
     assert not torch.equal(first.weight, PROBE.fit(features[known], labels[known], 4, seed=2).weight)
     assert set((features @ first.weight.T + first.bias).argmax(1).tolist()) == {0, 1, 2}
+
+
+def test_the_standardised_probe_is_the_probe_on_scikit_learns_standard_scores():
+    from sklearn.preprocessing import StandardScaler
+
+    features, labels = clusters()
+    train, test = torch.arange(80), torch.arange(80, 120)
+    features = features * torch.logspace(-3, 3, 8) + 5  # no two features of one scale
+    features[:, 3] = 2.0  # never changes
+    probe = protocol("linear/std-v1")
+    (score,) = scored(probe, features=features, labels=labels, train=train, test=test, classes=4)
+    scaler = StandardScaler().fit(features[train].double())
+    standard = torch.from_numpy(scaler.transform(features.double())).float()
+    layer = probe.fit(standard[train], labels[train], 4, seed=0)
+    right = torch.nn.functional.linear(standard[test], *layer).argmax(1) == labels[test]
+    assert score.interval.mean == pytest.approx(100 * float(right.double().mean()))
+    (plain,) = scored(PROBE, features=features, labels=labels, train=train, test=test, classes=4)
+    assert score.interval.mean > plain.interval.mean, "scales that say nothing do not decide"
