@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from gessl.report.collect import Collected
 from gessl.report.plan import ReportPlan, file_name
-from gessl.report.style import INK, Drawing, legend, link, look, record_anchor, to_svg
+from gessl.report.style import INK, Drawing, canvas, finish, legend, link, look, record_anchor
 
 POINTS = 200  # per learning curve
 METRICS = {
@@ -33,7 +32,7 @@ def draw_curves(plan: ReportPlan, collected: Collected) -> Iterator[Drawing]:
             curves = curves[(curves["dataset"] == dataset) & (curves["method"] == method)]
             if curves.empty:
                 continue
-            figure = Figure(figsize=(11.0, 4.0))
+            figure = canvas(11.0, 4.0)
             grid = figure.subplots(2, len(METRICS), sharex="row", sharey="col")
             for line, x in enumerate(("step", "images")):
                 for axes, (metric, title) in zip(grid[line], METRICS.items(), strict=True):
@@ -44,7 +43,7 @@ def draw_curves(plan: ReportPlan, collected: Collected) -> Iterator[Drawing]:
                         axes.set_title(title)
             legend(figure, looks)
             caption = f"{dataset}, {method}: one line per seed; above against outer steps, below against images drawn."
-            yield Drawing(file_name("curves", dataset, method), "curves", caption, to_svg(figure))
+            yield Drawing(file_name("curves", dataset, method), "curves", caption, finish(figure))
 
 
 def _curve(

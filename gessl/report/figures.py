@@ -8,23 +8,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from gessl.report.collect import Collected
 from gessl.report.curves import draw_curves
+from gessl.report.overall import draw_profile
 from gessl.report.plan import ReportPlan, file_name
 from gessl.report.style import (
     MARKERS,
     MUTED,
     PAPER,
     Drawing,
+    canvas,
+    finish,
     legend,
     link,
     look,
     method_axis,
     record_anchor,
-    settings,
-    to_svg,
 )
 from gessl.report.tables import Cell, Table, heading, inner
 from gessl.statistics import rank_correlation
@@ -71,14 +71,14 @@ def headline_panels(plan: ReportPlan, tables: list[Table]) -> list[Panel]:
 
 
 def draw_all(plan: ReportPlan, collected: Collected, tables: list[Table]) -> list[Drawing]:
-    """All figures that the finished runs allow, in the order of the page."""
-    with settings():
-        return [
-            *_headlines(plan, collected, tables),
-            *_sigma_tasks(plan, collected, tables),
-            *_sigma_scatter(plan, collected, tables),
-            *draw_curves(plan, collected),
-        ]
+    """All figures that the finished runs allow, in the order of the page; under `gessl.report.style.settings`."""
+    return [
+        *_headlines(plan, collected, tables),
+        *_sigma_tasks(plan, collected, tables),
+        *_sigma_scatter(plan, collected, tables),
+        *draw_curves(plan, collected),
+        *draw_profile(plan, collected, tables),
+    ]
 
 
 def _headlines(plan: ReportPlan, collected: Collected, tables: list[Table]) -> Iterator[Drawing]:
@@ -86,22 +86,22 @@ def _headlines(plan: ReportPlan, collected: Collected, tables: list[Table]) -> I
         panels = [panel for panel in headline_panels(plan, tables) if panel.table.dataset == dataset]
         for part in range(0, len(panels), PANELS):
             shown = panels[part : part + PANELS]
-            svg = _headline(plan, collected.scores, dataset, shown)
+            file = _headline(plan, collected.scores, dataset, shown)
             caption = (
                 f"{dataset}: {', '.join(panel.title for panel in shown)}. Top: each small mark is a seed, the large "
                 "mark their mean, the line its 95 % interval (cut where it leaves the frame). Bottom: differences "
                 "paired by seed from the variant named; hollow where a single pair allows no interval. ↑ larger is "
                 "better, ↓ smaller."
             )
-            yield Drawing(file_name("headline", dataset, str(part // PANELS + 1)), "headline", caption, svg)
+            yield Drawing(file_name("headline", dataset, str(part // PANELS + 1)), "headline", caption, file)
 
 
-def _headline(plan: ReportPlan, scores: pd.DataFrame, dataset: str, panels: list[Panel]) -> str:
+def _headline(plan: ReportPlan, scores: pd.DataFrame, dataset: str, panels: list[Panel]) -> bytes:
     methods, looks = plan.methods(dataset), look(plan)
     rows = 2 if plan.comparisons else 1
     high = 0.9 + (0.3 + 0.17 * len(looks)) * len(methods)
     low = 0.6 + (0.25 + 0.17 * len(plan.comparisons)) * len(methods)
-    figure = Figure(figsize=(WIDTH, high + (low if rows == 2 else 0)))
+    figure = canvas(WIDTH, high + (low if rows == 2 else 0))
     grid = figure.subplots(rows, len(panels), squeeze=False, height_ratios=[high, low][:rows])
     for column, panel in enumerate(panels):
         _means(grid[0][column], plan, panel, scores.set_index("id")["value"], methods)
@@ -110,7 +110,7 @@ def _headline(plan: ReportPlan, scores: pd.DataFrame, dataset: str, panels: list
             _differences(grid[1][column], plan, panel, methods)
             method_axis(grid[1][column], methods, named=column == 0)
     legend(figure, looks)
-    return to_svg(figure)
+    return finish(figure)
 
 
 def _means(axes: Axes, plan: ReportPlan, panel: Panel, values: pd.Series, methods: tuple[str, ...]) -> None:
@@ -191,7 +191,7 @@ def _sigma_tasks(plan: ReportPlan, collected: Collected, tables: list[Table]) ->
         items = collected.sigma
         own = (items["dataset"] == table.dataset) & (items["target"] == table.target)
         items = items[own & (items["key"] == f"{table.protocol}/{panel.task}")]
-        figure = Figure(figsize=(WIDTH, 0.9 + (0.3 + 0.17 * len(looks)) * len(methods)))
+        figure = canvas(WIDTH, 0.9 + (0.3 + 0.17 * len(looks)) * len(methods))
         axes = figure.subplots()
         axes.set_title(panel.title)
         axes.set_xlabel(f"{table.metric} ({table.unit})")
@@ -206,7 +206,7 @@ def _sigma_tasks(plan: ReportPlan, collected: Collected, tables: list[Table]) ->
             "large mark the mean over seeds, the line its 95 % interval over seeds. Smaller is better."
             f"{_caveat(table)}"
         )
-        yield Drawing(file_name("sigma", *table.place, panel.task), "sigma", caption, to_svg(figure))
+        yield Drawing(file_name("sigma", *table.place, panel.task), "sigma", caption, finish(figure))
 
 
 def _by_score(items: pd.DataFrame, cell: Cell, scores: pd.DataFrame) -> Marks:
@@ -230,13 +230,13 @@ def _sigma_scatter(plan: ReportPlan, collected: Collected, tables: list[Table]) 
                     "rank correlation over these runs; runs of one method are not independent, so it has no p-value."
                     f"{_caveat(table)}"
                 )
-                svg = _scatter(plan, collected, table, task, panels)
-                yield Drawing(file_name("scatter", *table.place, task), "sigma", caption, svg)
+                file = _scatter(plan, collected, table, task, panels)
+                yield Drawing(file_name("scatter", *table.place, task), "sigma", caption, file)
 
 
-def _scatter(plan: ReportPlan, collected: Collected, table: Table, task: str, panels: list[Panel]) -> str:
+def _scatter(plan: ReportPlan, collected: Collected, table: Table, task: str, panels: list[Panel]) -> bytes:
     looks, scores = look(plan), collected.scores
-    figure = Figure(figsize=(WIDTH, 3.2))
+    figure = canvas(WIDTH, 3.2)
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         rows = _rows(scores, table, task), _rows(scores, panel.table, panel.task)
         both = inner(*rows).dropna(subset=["value_a", "value_b"])
@@ -250,7 +250,7 @@ def _scatter(plan: ReportPlan, collected: Collected, table: Table, task: str, pa
         axes.set_xlabel(f"{table.metric} ({table.unit}), {task} ↓")
         axes.set_ylabel(f"{panel.table.metric} ({panel.table.unit})")
     legend(figure, looks)
-    return to_svg(figure)
+    return finish(figure)
 
 
 def _rows(scores: pd.DataFrame, table: Table, task: str) -> pd.DataFrame:

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from gessl.aggregates import MOST_SEEDS, interquartile_mean, performance_profile, probability_of_improvement, seeds_for
 from gessl.report.collect import Collected
 from gessl.report.plan import ReportPlan
-from gessl.report.style import Drawing, legend, look, settings, to_svg
+from gessl.report.style import Drawing, canvas, finish, legend, look
 from gessl.report.tables import Table
 from gessl.statistics import Interval
 
@@ -66,24 +65,22 @@ def draw_profile(plan: ReportPlan, collected: Collected, tables: list[Table]) ->
     values = np.concatenate([scores.ravel() for table in whole.values() for scores in table])
     thresholds = np.linspace(np.floor(values.min()), np.floor(values.max()) + 1, THRESHOLDS)
     looks = {name: each for name, each in look(plan).items() if name in found}
-    with settings():
-        figure = Figure(figsize=(9.0, 3.0))
-        axes = figure.subplots()
-        for name, (colour, _) in looks.items():
-            profile = performance_profile(whole[name], thresholds)
-            axes.plot(thresholds, 100 * profile.share, color=colour)
-            if profile.lo is not None and profile.hi is not None:
-                axes.fill_between(thresholds, 100 * profile.lo, 100 * profile.hi, color=colour, alpha=0.15, linewidth=0)
-        axes.set_xlabel("accuracy (%)")
-        axes.set_ylabel("runs above it (%)")
-        axes.margins(x=0)
-        legend(figure, looks)
-        svg = to_svg(figure)
+    figure = canvas(9.0, 3.0)
+    axes = figure.subplots()
+    for name, (colour, _) in looks.items():
+        profile = performance_profile(whole[name], thresholds)
+        axes.plot(thresholds, 100 * profile.share, color=colour)
+        if profile.lo is not None and profile.hi is not None:
+            axes.fill_between(thresholds, 100 * profile.lo, 100 * profile.hi, color=colour, alpha=0.15, linewidth=0)
+    axes.set_xlabel("accuracy (%)")
+    axes.set_ylabel("runs above it (%)")
+    axes.margins(x=0)
+    legend(figure, looks)
     caption = (
         "Performance profile: the share of runs whose accuracy is above a threshold, averaged over tasks; bands are "
         "pointwise 95 % intervals. A variant whose line is nowhere below another's is at least as good throughout."
     )
-    yield Drawing("profile", "overall", caption, svg)
+    yield Drawing("profile", "overall", caption, finish(figure))
 
 
 def _strata(plan: ReportPlan, scores: pd.DataFrame, tables: list[Table]) -> dict[str, list[pd.DataFrame]]:

@@ -1,12 +1,18 @@
-"""How figures look and how they become SVG text: same input, same bytes; colours follow the page's theme."""
+"""How figures look and how they become files: same input, same bytes.
+
+On the page they are SVG, and colours follow its theme. In print they are PDF, as wide as a paper's text and in a
+font that goes with Times.
+"""
 
 import io
 import re
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
@@ -22,32 +28,48 @@ MARKERS = {"o": "●", "s": "■", "D": "◆", "^": "▲", "v": "▼", "P": "✚
 THEME = {PAPER: "paper", INK: "ink", MUTED: "muted", RULE: "rule"}
 THEME |= {colour: f"t{i}" for i, colour in enumerate(TREATMENTS)} | {c: f"c{i}" for i, c in enumerate(CONTROLS)}
 
+PRINTED = 6.75  # inches: both columns of ICML's template; NeurIPS and ICLR have 5.5
+_SCREEN: dict[Any, Any] = {
+    "savefig.format": "svg", "svg.fonttype": "none", "svg.hashsalt": "gessl", "text.parse_math": False,
+    "axes.unicode_minus": True, "font.family": ["DejaVu Sans"], "font.size": 8, "axes.titlesize": 8.5,
+    "axes.titlelocation": "left", "axes.labelsize": 8, "xtick.labelsize": 7.5, "ytick.labelsize": 7.5,
+    "legend.fontsize": 8, "figure.facecolor": PAPER, "savefig.facecolor": PAPER, "axes.facecolor": "none",
+    "text.color": INK, "axes.labelcolor": MUTED, "axes.titlecolor": INK, "xtick.color": RULE, "ytick.color": RULE,
+    "xtick.labelcolor": MUTED, "ytick.labelcolor": INK, "axes.edgecolor": RULE, "axes.linewidth": 0.8,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": RULE,
+    "grid.linewidth": 0.5, "axes.axisbelow": True, "legend.frameon": False, "lines.linewidth": 1.1,
+    "figure.constrained_layout.use": True,
+}  # fmt: skip
+_PRINT: dict[Any, Any] = {
+    "savefig.format": "pdf", "pdf.fonttype": 42, "font.family": ["STIXGeneral", "DejaVu Sans"], "font.size": 7,
+    "axes.titlesize": 7, "axes.labelsize": 7, "xtick.labelsize": 6.5, "ytick.labelsize": 6.5, "legend.fontsize": 7,
+    "text.color": "black", "axes.labelcolor": "black", "axes.titlecolor": "black", "ytick.labelcolor": "black",
+    "xtick.labelcolor": "black", "figure.facecolor": "none", "savefig.facecolor": "none",
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure: file name without suffix, section of the page, caption and SVG text."""
+    """A figure: file name without suffix, section of the page, caption, and the SVG or PDF file."""
 
     name: str
     section: str
     caption: str
-    svg: str
+    file: bytes
+
+    @property
+    def svg(self) -> str:
+        """The file's text."""
+        return self.file.decode()
 
 
-def settings() -> AbstractContextManager[None]:
-    """Matplotlib settings of all figures; `$` in a name is a character, not mathematics."""
-    return mpl.rc_context(
-        {
-            "svg.fonttype": "none", "svg.hashsalt": "gessl", "text.parse_math": False, "axes.unicode_minus": True,
-            "font.family": ["DejaVu Sans"], "font.size": 8, "axes.titlesize": 8.5, "axes.titlelocation": "left",
-            "axes.labelsize": 8, "xtick.labelsize": 7.5, "ytick.labelsize": 7.5, "legend.fontsize": 8,
-            "figure.facecolor": PAPER, "savefig.facecolor": PAPER, "axes.facecolor": "none", "text.color": INK,
-            "axes.labelcolor": MUTED, "axes.titlecolor": INK, "xtick.color": RULE, "ytick.color": RULE,
-            "xtick.labelcolor": MUTED, "ytick.labelcolor": INK, "axes.edgecolor": RULE, "axes.linewidth": 0.8,
-            "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": RULE,
-            "grid.linewidth": 0.5, "axes.axisbelow": True, "legend.frameon": False, "lines.linewidth": 1.1,
-            "figure.constrained_layout.use": True,
-        }
-    )  # fmt: skip
+def settings(printed: bool = False) -> AbstractContextManager[None]:
+    """Matplotlib settings of all figures; `$` in a name is a character, not mathematics.
+
+    Args:
+        printed: for a paper, not for the page.
+    """
+    return mpl.rc_context(_SCREEN | _PRINT if printed else _SCREEN)
 
 
 def look(plan: ReportPlan) -> dict[str, tuple[str, str]]:
@@ -94,12 +116,25 @@ def link(anchor: str) -> str:
     return f"../{PAGE}#{anchor}"
 
 
-def to_svg(figure: Figure) -> str:
-    """The figure as SVG text without date, program version or clashing element ids."""
-    FigureCanvasSVG(figure)
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    return re.sub(r'<g id="[^"]*"', "<g", buffer.getvalue()).replace(' target="_blank"', "")
+def canvas(width: float, height: float) -> Figure:
+    """A figure of so many inches on the page; in print as wide as the text, and lower by the same share."""
+    scale = PRINTED / width if _printed() else 1.0
+    return Figure(figsize=(scale * width, scale * height))
+
+
+def finish(figure: Figure) -> bytes:
+    """The figure as a file, without date, program version or clashing element ids."""
+    buffer = io.BytesIO()
+    if _printed():
+        # not `savefig`, which draws each figure twice
+        FigureCanvasPdf(figure).print_pdf(buffer, metadata={"CreationDate": None, "Creator": None, "Producer": None})
+        return buffer.getvalue()
+    FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    return re.sub(r'<g id="[^"]*"', "<g", buffer.getvalue().decode()).replace(' target="_blank"', "").encode()
+
+
+def _printed() -> bool:
+    return bool(mpl.rcParams["savefig.format"] == "pdf")
 
 
 def inline(svg: str, label: str) -> str:
@@ -113,6 +148,6 @@ def inline(svg: str, label: str) -> str:
     element = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", element, count=1)
     element = re.sub(r"<metadata>.*?</metadata>", "", element, flags=re.DOTALL)
     # with the keyboard one steps from number to number; what those are made of is reached by way of them
-    element = element.replace(f'<a xlink:href="../{PAGE}#c-', '<a href="#c-')
-    element = element.replace(f'<a xlink:href="../{PAGE}#', '<a tabindex="-1" href="#')
+    element = element.replace(f'<a xlink:href="../{PAGE}#c-', '<a aria-label="number" href="#c-')
+    element = element.replace(f'<a xlink:href="../{PAGE}#', '<a aria-label="lineage" tabindex="-1" href="#')
     return element.replace("<svg", f'<svg role="group" aria-label={quoteattr(label)}', 1)

@@ -12,6 +12,7 @@ from tree import FAILED, METHODS, MISSING, NUMBERS, SEEDS, VARIANTS, Tree
 from gessl.aggregates import seeds_for
 from gessl.report.collect import collect
 from gessl.report.overall import draw_profile, overall
+from gessl.report.style import settings
 from gessl.report.tables import build_tables
 
 ACCURACIES = [number for number in NUMBERS if number[3] == "%"]
@@ -20,7 +21,8 @@ ACCURACIES = [number for number in NUMBERS if number[3] == "%"]
 def found(plan):
     collected = collect(plan)
     tables = build_tables(plan, collected)
-    return overall(plan, collected, tables), list(draw_profile(plan, collected, tables))
+    with settings():
+        return overall(plan, collected, tables), list(draw_profile(plan, collected, tables))
 
 
 def runs(variant, method):

@@ -18,8 +18,10 @@ from gessl.errors import UserError
 from gessl.layout import report_dir, run_dir, scores_dir
 from gessl.records.record import read_record
 from gessl.report.collect import collect
+from gessl.report.figures import draw_all
 from gessl.report.plan import ReportPlan
 from gessl.report.step import report
+from gessl.report.style import settings
 from gessl.report.tables import build_tables
 from gessl.report.wording import count, duration, verdicts
 
@@ -206,3 +208,22 @@ def test_durations_and_counts_as_text():
         "0.4 s", "41 s", "1.7 min", "100 min", "2.0 h", "–", "–",
     ]  # fmt: skip
     assert [count(n) for n in (950, 12_345, 4_100_000, None)] == ["950", "12.3k", "4.1M", "–"]
+
+
+def test_each_figure_is_there_for_a_paper_too(demo):
+    screen, printed = ({path.stem for path in demo.glob(f"figures/*.{kind}")} for kind in ("svg", "pdf"))
+    assert printed == screen
+    for path in demo.glob("figures/*.pdf"):
+        data = path.read_bytes()
+        assert b"/MediaBox [ 0 0 486 " in data, "as wide as the text of a paper: 6.75 inches of 72 points"
+        assert b"STIX" in data and b"/FontFile2" in data, "fonts are in the file, as TrueType"
+        assert b"CreationDate" not in data and b"matplotlib" not in data.lower()
+
+
+def test_printed_figures_are_made_again_to_the_same_bytes(demo):
+    plan = Tree().plan()
+    collected = collect(plan)
+    with settings(printed=True):
+        drawings = draw_all(plan, collected, build_tables(plan, collected))
+    for drawing in drawings:
+        assert drawing.file == (demo / f"figures/{drawing.name}.pdf").read_bytes()
