@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 BROWSER, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
+AXE = Path(__file__).resolve().parents[2] / ".peers/axe_core_python/axe.min.js"
 pytestmark = pytest.mark.skipif(not (BROWSER.is_file() and DRIVER.is_file()), reason="needs chromium and chromedriver")
 
 
@@ -166,3 +167,20 @@ def test_all_ids_can_be_shown(page):
 def test_the_page_fits_the_window(page, width):
     assert len(screenshot(page, width)) > 50_000
     assert page.execute_script("return document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(page, width, scheme):
+    """Contrast, names, roles, order: what people who see, hear or type otherwise need."""
+    set_width(page, width)
+    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+    try:
+        page.execute_script(AXE.read_text(encoding="utf-8"))
+        found = page.execute_async_script("axe.run().then(arguments[0])")
+    finally:
+        page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    assert found["passes"], "it looked at something"
+    serious = [each for each in found["violations"] if each["impact"] in ("serious", "critical")]
+    assert not serious, [(each["id"], [node["html"][:200] for node in each["nodes"][:3]]) for each in serious]
