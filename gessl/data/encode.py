@@ -22,7 +22,7 @@ from gessl.data.pictures import BadPictureError, read_header
 from gessl.data.progress_bar import ProgressBar
 from gessl.data.readers import UNLABELLED, Picture, RawImages
 from gessl.data.registry import SPLITS, Dataset
-from gessl.data.room import require_room
+from gessl.data.room import INDEX_ROW, require_room
 from gessl.data.shrink import shrunk
 from gessl.data.split import COLUMNS, LEFT_OUT
 from gessl.data.threads import in_order
@@ -32,7 +32,6 @@ from gessl.notices import say
 
 AT_ONCE = 256  # pictures that are measured at once
 CAUTION = 0.9  # of what the first pictures let expect: the others may be smaller
-INDEX_ROW = 800  # bytes of a picture in the index and in what it is made of, about
 MEASURED = 20_000
 """Most pictures whose pixels give mean and spread: the first ones of the train split."""
 

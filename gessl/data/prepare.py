@@ -23,6 +23,7 @@ from gessl.data.pin import data_version, read_manifest, verify_raw
 from gessl.data.progress_bar import ProgressBar
 from gessl.data.readers import UNLABELLED, Chunk, RawImages, open_raw
 from gessl.data.registry import Dataset, dataset, recorded
+from gessl.data.room import INDEX_ROW, require_room
 from gessl.data.split import LEFT_OUT, catalogue_of, draw_split
 from gessl.errors import UserError, memory_for
 from gessl.files import atomic_json, sha256_json
@@ -77,6 +78,8 @@ Written = tuple[pd.DataFrame, Moments, dict[str, Any]]
 
 
 def _write_array(step: Step, entry: Dataset, raw: RawImages) -> Written:
+    pixels = entry.channels * entry.size[0] * entry.size[1]
+    require_room(data_dir(entry.name), sum(entry.parts.values()) * (pixels + INDEX_ROW))
     catalogue = draw_split(entry, _catalogue(entry, raw))
     return catalogue, _write_images(step.path("images.npy"), entry, raw, catalogue["split"].to_numpy()), {}
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from gessl.errors import UserError
 
+INDEX_ROW = 800  # bytes of a picture in the index and in what it is made of, about
+
 
 def require_room(folder: Path, needed: int, fix: str = "make room") -> None:
     """Refuse to begin what the disk cannot take.

@@ -137,6 +137,16 @@ def test_nothing_is_written_when_reading_fails(place: Callable[..., Path], forma
             read("mine")
 
 
+def test_a_disk_that_will_not_do_is_known_before_the_first_image(
+    place: Callable[..., Path], digits_gz: bytes, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place("mine", "digits", digits_gz)
+    monkeypatch.setattr("shutil.disk_usage", lambda place: type("Usage", (), {"free": 1797 * 64}))
+    with pytest.raises(UserError, match=r"^results/data/mine: [\d.]+ MiB are needed and [\d.]+ free; make room$"):
+        prepare("mine")
+    assert not (project / "results/data/mine/images.npy").exists()
+
+
 def test_a_channel_that_never_varies_is_refused(place: Callable[..., Path], formats: Any, project: Path) -> None:
     import pickle
 
