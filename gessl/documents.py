@@ -103,18 +103,6 @@ def _decoded(content: bytes, source: str) -> str:
     return text
 
 
-def read_tree(path: Path) -> Tree:
-    """The content of a YAML mapping of ours.
-
-    Raises:
-        UserError: as `read_document`, and for each of its problems.
-    """
-    document = read_document(path)
-    if document.problems:
-        raise UserError(*document.lines(document.problems))
-    return document.tree
-
-
 def names_in(folder: Path) -> list[str]:
     """What the YAML files of a folder are called, without the ending, sorted; an editor's hidden files do not count.
 
