@@ -186,7 +186,7 @@ def finish_views(cut: Sequence[Tensor], drawn: Drawn, part: Part | None = None) 
 
 def _finished(images: Tensor, parameters: ViewParameters) -> Tensor:
     """Flip and colour uint8 images that have been cut out already."""
-    flipped = torch.where(_mask(parameters.flip, images.device), images.flip(3), images)
+    flipped = _where(parameters.flip, images, lambda some: some.flip(3))
     return _coloured(flipped.float().div_(255), parameters)
 
 
@@ -228,20 +228,33 @@ def apply_parameters(images: Tensor, parameters: ViewParameters, size: int | Non
 def _coloured(views: Tensor, parameters: ViewParameters) -> Tensor:
     """Jitter, gray, blur, solarize; `views` may be changed in place."""
     device, colour = views.device, views.shape[1] == 3
-    _jitter(views, parameters)
-    if colour and parameters.gray.any():
-        views = torch.where(_mask(parameters.gray, device), ops.grayscale(views), views)
-    if parameters.sigma.any():
-        rows = parameters.sigma.nonzero().squeeze(1)  # half of them, mostly; of the others the blur is the identity
-        kernels, chosen = blur_kernels(parameters.sigma[rows], blur_width(views.shape[2:])), to_device(rows, device)
-        views.index_copy_(0, chosen, ops.blur(views.index_select(0, chosen), to_device(kernels, device)))
-    if parameters.solarize.any():
-        views = torch.where(_mask(parameters.solarize, device), ops.solarize(views), views)
-    return views
+    views = _jitter(views, parameters)
+    if colour:
+        views = _where(parameters.gray, views, lambda some: ops.grayscale(some).repeat(1, 3, 1, 1))
+    rows = parameters.sigma.nonzero().squeeze(1)  # half of them, mostly; of the others the blur is the identity
+    if len(rows):
+        kernels = to_device(blur_kernels(parameters.sigma[rows], blur_width(views.shape[2:])), device)
+        views = _at(to_device(rows, device), views, ops.blur, kernels)
+    return _where(parameters.solarize, views, ops.solarize)
 
 
-def _jitter(views: Tensor, parameters: ViewParameters) -> None:
-    """Apply to each image its own order of jitter operations, in place, each operation once per image.
+def _where(flags: Tensor, images: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """The images, changed where the CPU's `flags` `[B]` say so."""
+    if not flags.any():
+        return images
+    changed = change(images)
+    return changed if flags.all() else torch.where(to_device(flags, images.device).view(-1, 1, 1, 1), changed, images)
+
+
+def _at(rows: Tensor, images: Tensor, change: Callable[[Tensor, Tensor], Tensor], parameters: Tensor) -> Tensor:
+    """The images, changed at `rows`, in their order, by parameters of each; in place, unless it is all of them."""
+    if len(rows) == len(images):
+        return change(images, parameters)
+    return images.index_copy_(0, rows, change(images.index_select(0, rows), parameters))
+
+
+def _jitter(views: Tensor, parameters: ViewParameters) -> Tensor:
+    """Apply to each image its own order of jitter operations, each operation once per image; `views` may be changed.
 
     Images are grouped by (place in the order, operation) on the CPU, where the parameters are.
     """
@@ -255,15 +268,12 @@ def _jitter(views: Tensor, parameters: ViewParameters) -> None:
     ]
     groups = [(kind, rows) for kind, rows in groups if len(rows)]
     if not groups:
-        return
+        return views
     rows = torch.cat([rows for _, rows in groups])
     factors = torch.cat([parameters.factors[rows, kind] for kind, rows in groups])
     sizes = [len(rows) for _, rows in groups]
     rows_there = to_device(rows, views.device).split_with_sizes(sizes)
     factors_there = to_device(factors, views.device).view(-1, 1, 1, 1).split_with_sizes(sizes)
     for (kind, _), chosen, factor in zip(groups, rows_there, factors_there, strict=True):
-        views.index_copy_(0, chosen, _JITTER[kind](views.index_select(0, chosen), factor))
-
-
-def _mask(flags: Tensor, device: torch.device) -> Tensor:
-    return to_device(flags, device).view(-1, 1, 1, 1)
+        views = _at(chosen, views, _JITTER[kind], factor)
+    return views

@@ -118,16 +118,19 @@ def hue(images: Tensor, shift: Tensor) -> Tensor:
     channels at once; where two channels tie for the maximum both branches give the same hue.
     """
     red, green, blue = images.split(1, dim=1)
-    value = images.amax(1, keepdim=True)
-    chroma = value - images.amin(1, keepdim=True)
-    # Branch c of the hue (in sixths of a turn) is 2c + (next channel - the one after) / chroma.
-    reddest, greenest = red == value, green == value
-    difference = torch.where(reddest, green - blue, torch.where(greenest, blue - red, red - green))
-    branch = torch.where(reddest, 0.0, torch.where(greenest, 2.0, 4.0))
-    sixths = branch + difference / torch.where(chroma > 0, chroma, 1.0) + 6 * shift
+    value = torch.maximum(torch.maximum(red, green), blue)
+    chroma = value - torch.minimum(torch.minimum(red, green), blue)
+    # Branch c of the hue (in sixths of a turn) is 2c + (next channel - the one after) / chroma. One of three masks is 1
+    # and the others are 0: their products and sums are exact, and faster than to choose number by number.
+    reddest = (red == value).float()
+    greenest = (green == value).float().mul_(1 - reddest)
+    bluest = 1 - reddest - greenest
+    difference = (green - blue).mul_(reddest).addcmul_(blue - red, greenest).addcmul_(red - green, bluest)
+    branch = greenest.mul_(2).add_(bluest, alpha=4)
+    sixths = difference.div_(torch.where(chroma > 0, chroma, 1.0)).add_(branch).add_(6 * shift)
     offset = torch.arange(5, 0, -2, device=images.device).view(1, 3, 1, 1)
-    distance = (sixths + offset).remainder(6)
-    return value - chroma * torch.minimum(distance, 4 - distance).clamp_(0, 1)
+    distance = (sixths + offset).remainder_(6)
+    return value - torch.minimum(distance, 4 - distance).clamp_(0, 1).mul_(chroma)
 
 
 def blur(images: Tensor, kernel: Tensor) -> Tensor:
