@@ -81,6 +81,7 @@ class Learner:
         with seeded_init(generator):
             net = nn.ModuleDict({"encoder": encoder, **heads_of(method, encoder.features)}).train()
         self._net = second_order(net)
+        self._tied = _has_tied(net)
         self._callers = {
             kind: _Call(net, getattr(method, kind), f"{type(method).__name__}: {kind}")
             for kind in ("forward", "project", "embed")
@@ -169,10 +170,18 @@ class Learner:
         state = {f"net.{name}": tensor for name, tensor in {**params, **written}.items()}
         mixed = self.precision == "bfloat16" and not exact
         with _autocast(batch.views.device) if mixed else contextlib.nullcontext():
-            outputs = functional_call(self._callers[kind], state, (shared(batch),))
+            outputs = functional_call(self._callers[kind], state, (shared(batch),), tie_weights=self._tied)
         if mixed:
             outputs = {name: tensor.float() for name, tensor in outputs.items()}
         return {name: gathered(tensor, 1) for name, tensor in outputs.items()}, written
+
+
+def _has_tied(net: nn.Module) -> bool:
+    """Whether a tensor of the network has two names. To ask in every pass takes a twentieth of a small one."""
+    return any(
+        len(list(named(remove_duplicate=False))) > len(list(named()))
+        for named in (net.named_parameters, net.named_buffers)
+    )
 
 
 def shared(batch: Batch) -> Batch:

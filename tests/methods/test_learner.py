@@ -5,6 +5,7 @@ import functools
 
 import pytest
 import torch
+from torch import nn
 
 from gessl.bilevel.settings import SOLVER_NAMES, GesslSettings, Series, solver_named
 from gessl.methods.base import Batch
@@ -150,3 +151,28 @@ def test_a_gpu_gives_the_hypergradient_of_the_cpu(name: str, solver: str) -> Non
         found[device] = outer_gradient(learner, variables, tasks, settings).gradient
     moved = {key: tensor.cpu() for key, tensor in found["cuda"].items()}
     assert gap(moved, found["cpu"]) < 1e-10
+
+
+class Tied(nn.Module):
+    """Two layers with one weight."""
+
+    features = 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False)
+        self.second.weight = self.first.weight
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.second(self.first(images.flatten(1)))
+
+
+def test_a_weight_with_two_names_is_one_weight() -> None:
+    learner = Learner(METHODS["simclr"], Tied(), generator(0, "heads"), images=IMAGES)
+    params, buffers, _ = learner.init()
+    assert learner._tied and not bound("simclr")._tied
+    images = torch.rand(2, 6, 1, 2, 2)
+    params = {name: 2 * tensor if name.startswith("encoder.") else tensor for name, tensor in params.items()}
+    weight = params["encoder.first.weight"]
+    found = learner.encode(params, buffers, Batch(images))[0]["h"]
+    torch.testing.assert_close(found, images.flatten(2) @ weight.T @ weight.T)
