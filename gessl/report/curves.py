@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from gessl.report.collect import Collected
 from gessl.report.plan import ReportPlan, file_name
-from gessl.report.style import INK, Drawing, canvas, finish, legend, link, look, record_anchor
+from gessl.report.style import FEW, INK, Drawing, canvas, finish, legend, link, look, record_anchor
 
 POINTS = 200  # per learning curve
 METRICS = {
@@ -42,21 +42,30 @@ def draw_curves(plan: ReportPlan, collected: Collected) -> Iterator[Drawing]:
                     if line == 0:
                         axes.set_title(title)
             legend(figure, looks)
-            caption = f"{dataset}, {method}: one line per seed; above against outer steps, below against images drawn."
+            crowded = curves.groupby("variant")["seed"].nunique().max() > FEW
+            what = f"of more than {FEW} seeds the median and the middle 80 %" if crowded else "one line per seed"
+            caption = f"{dataset}, {method}: {what}; above against outer steps, below against images drawn."
             yield Drawing(file_name("curves", dataset, method), "curves", caption, finish(figure))
 
 
 def _curve(
     axes: Axes, curves: pd.DataFrame, x: str, metric: str, looks: dict[str, tuple[str, str]], records: dict[str, Any]
 ) -> None:
-    drawn = False
-    for (variant, _), run in curves.groupby(["variant", "seed"], sort=True):
-        line = run[[x, metric]].dropna()
-        line = line.iloc[np.unique(np.linspace(0, len(line) - 1, min(POINTS, len(line))).round().astype(int))]
-        line = line[line[metric].map(math.isfinite)]
-        if len(line):
-            drawn = True
-            leads = link(record_anchor(records[run["run"].iloc[0]][0]["id"]))
-            axes.plot(line[x], line[metric], color=looks[variant][0], linewidth=0.9, alpha=0.85, url=leads)
-    if not drawn:
+    finite = curves[curves[metric].map(math.isfinite)]
+    for variant, own in finite.groupby("variant", sort=True):
+        runs, colour = own.groupby("seed", sort=True), looks[variant][0]
+        if len(runs) > FEW:
+            bands = _thinned(own.groupby(x)[metric].quantile([0.1, 0.5, 0.9]).unstack())
+            axes.fill_between(bands.index, bands[0.1], bands[0.9], color=colour, alpha=0.2, linewidth=0)
+            axes.plot(bands.index, bands[0.5], color=colour, linewidth=0.9)
+            continue
+        for _, run in runs:
+            line, leads = _thinned(run), link(record_anchor(records[run["run"].iloc[0]][0]["id"]))
+            axes.plot(line[x], line[metric], color=colour, linewidth=0.9, alpha=0.85, url=leads)
+    if finite.empty:
         axes.text(0.5, 0.5, "not logged", transform=axes.transAxes, ha="center", va="center", color=INK, alpha=0.5)
+
+
+def _thinned(line: pd.DataFrame) -> pd.DataFrame:
+    """At most `POINTS` rows, evenly spaced, the first and the last among them."""
+    return line.iloc[np.unique(np.linspace(0, len(line) - 1, min(POINTS, len(line))).round().astype(int))]

@@ -14,6 +14,7 @@ from gessl.report.curves import draw_curves
 from gessl.report.overall import draw_profile
 from gessl.report.plan import ReportPlan, file_name
 from gessl.report.style import (
+    FEW,
     MARKERS,
     MUTED,
     PAPER,
@@ -174,9 +175,10 @@ def _mark(axes: Axes, cell: Cell, place: float, colour: str, marker: str, marks:
         "alpha": 0.6,
         "zorder": 3,
     }
-    for anchor, values in marks:
+    for anchor, values in marks if len(marks) <= FEW else [("", np.concatenate([values for _, values in marks]))]:
         finite = values[np.isfinite(values)]
-        axes.plot(finite, np.full(len(finite), place), marker, color=colour, url=link(anchor), **small)
+        leads = link(anchor) if anchor else None
+        axes.plot(finite, np.full(len(finite), place), marker, color=colour, url=leads, **small)
     if cell.lo is not None and cell.hi is not None:
         axes.plot([cell.lo, cell.hi], [place, place], color=colour, linewidth=1.2, solid_capstyle="round", zorder=2)
     fill = colour if cell.lo is not None else PAPER
@@ -242,10 +244,10 @@ def _scatter(plan: ReportPlan, collected: Collected, table: Table, task: str, pa
         both = inner(*rows).dropna(subset=["value_a", "value_b"])
         for variant, (colour, marker) in looks.items():
             own = both[both.index.get_level_values("variant") == variant]
-            for _, point in own.iterrows():
-                leads = link(record_anchor(point["record_a"]))
-                x, y = [point["value_a"]], [point["value_b"]]
-                axes.plot(x, y, marker, color=colour, markersize=4, alpha=0.75, markeredgewidth=0, url=leads)
+            crowded = len(own) > FEW * len(plan.methods(table.dataset))
+            for record, points in [("", own)] if crowded else own.groupby("record_a", sort=False):
+                leads, values = link(record_anchor(record)) if record else None, (points["value_a"], points["value_b"])
+                axes.plot(*values, marker, color=colour, markersize=4, alpha=0.75, markeredgewidth=0, url=leads)
         axes.set_title(f"{panel.title}\n{_rank_correlation(both)}")
         axes.set_xlabel(f"{table.metric} ({table.unit}), {task} ↓")
         axes.set_ylabel(f"{panel.table.metric} ({panel.table.unit})")

@@ -28,6 +28,7 @@ MARKERS = {"o": "●", "s": "■", "D": "◆", "^": "▲", "v": "▼", "P": "✚
 THEME = {PAPER: "paper", INK: "ink", MUTED: "muted", RULE: "rule"}
 THEME |= {colour: f"t{i}" for i, colour in enumerate(TREATMENTS)} | {c: f"c{i}" for i, c in enumerate(CONTROLS)}
 
+FEW = 12  # seeds: of more, marks and lines do not lead to their lineage, which the tables do
 PRINTED = 6.75  # inches: both columns of ICML's template; NeurIPS and ICLR have 5.5
 _SCREEN: dict[Any, Any] = {
     "savefig.format": "svg", "svg.fonttype": "none", "svg.hashsalt": "gessl", "text.parse_math": False,

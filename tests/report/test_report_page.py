@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 from tree import CARDS_OF, CLIMBING, INVALID, METHODS, NUMBERS, PAIRS, SIGMA, Tree, folder_bytes
 
@@ -18,12 +19,14 @@ from gessl.errors import UserError
 from gessl.layout import report_dir, run_dir, scores_dir
 from gessl.records.record import read_record
 from gessl.report.collect import collect
+from gessl.report.curves import _curve
 from gessl.report.figures import draw_all
 from gessl.report.plan import ReportPlan
 from gessl.report.step import report
 from gessl.report.style import settings
 from gessl.report.tables import build_tables
 from gessl.report.wording import count, duration, verdicts
+from gessl.tables.scores import read_scores
 
 PAGE = "sigma-report.html"
 
@@ -227,3 +230,38 @@ def test_printed_figures_are_made_again_to_the_same_bytes(demo):
         drawings = draw_all(plan, collected, build_tables(plan, collected))
     for drawing in drawings:
         assert drawing.file == (demo / f"figures/{drawing.name}.pdf").read_bytes()
+
+
+def test_of_many_seeds_figures_show_the_spread_and_tables_keep_the_links(project):
+    tree = Tree(seeds=tuple(range(13)), methods=("simclr",), failed=None, missing=None)
+    report(tree.write())
+    out = report_dir("demo")
+    headline, curves = (
+        (out / f"figures/{name}.svg").read_text("utf-8") for name in ("headline--digits--1", "curves--digits--simclr")
+    )
+    assert "#s-" not in headline and "#c-" in headline and "#r-" not in curves
+    page = (out / PAGE).read_text(encoding="utf-8")
+    assert "of more than 12 seeds the median and the middle 80 %" in page
+    assert all(
+        f'id="s-{row["id"]}"' in page
+        for row in read_scores(scores_dir(tree.plan().runs[0].id, "digits") / "linear__wmse_v1")
+    )
+
+
+def test_the_band_of_many_curves_is_numpys_quantiles(project):
+    tree = Tree(seeds=tuple(range(13)), methods=("simclr",), failed=None, missing=None)
+    collected = collect(tree.write())
+    own = collected.curves[collected.curves["variant"] == "base"]
+    figure = Figure()
+    axes = figure.subplots()
+    looks = {"base": ("black", "o")}
+    _curve(axes, own, "step", "loss", looks, collected.records)
+    (line,) = axes.lines
+    steps = sorted(own["step"].unique())
+    middle = [np.median(own.loc[own["step"] == step, "loss"]) for step in steps]
+    np.testing.assert_allclose(line.get_xdata(), steps)
+    np.testing.assert_allclose(line.get_ydata(), middle)
+    drawn = axes.collections[0].get_paths()[0].vertices[:, 1]
+    ends = [np.quantile(own.loc[own["step"] == step, "loss"], [0.1, 0.9]) for step in steps]
+    assert drawn.min() == pytest.approx(min(low for low, _ in ends))
+    assert drawn.max() == pytest.approx(max(high for _, high in ends))
