@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from gessl.report.collect import Collected
 from gessl.report.plan import ReportPlan, file_name
-from gessl.report.style import FEW, INK, Drawing, canvas, finish, legend, link, look, record_anchor
+from gessl.report.style import INK, Drawing, canvas, crowded, finish, legend, link, look, record_anchor
 
 POINTS = 200  # per learning curve
 METRICS = {
@@ -36,30 +36,35 @@ def draw_curves(plan: ReportPlan, collected: Collected) -> Iterator[Drawing]:
             grid = figure.subplots(2, len(METRICS), sharex="row", sharey="col")
             for line, x in enumerate(("step", "images")):
                 for axes, (metric, title) in zip(grid[line], METRICS.items(), strict=True):
-                    _curve(axes, curves, x, metric, looks, collected.records)
+                    _curve(axes, curves, x, metric, looks, None if crowded(plan) else collected.records)
                     axes.set_xlabel("outer step" if x == "step" else "images drawn")
                     axes.ticklabel_format(axis="x", style="sci", scilimits=(0, 4), useMathText=False)
                     if line == 0:
                         axes.set_title(title)
             legend(figure, looks)
-            crowded = curves.groupby("variant")["seed"].nunique().max() > FEW
-            what = f"of more than {FEW} seeds the median and the middle 80 %" if crowded else "one line per seed"
+            what = "median and middle 80 % of the seeds" if crowded(plan) else "one line per seed"
             caption = f"{dataset}, {method}: {what}; above against outer steps, below against images drawn."
             yield Drawing(file_name("curves", dataset, method), "curves", caption, finish(figure))
 
 
 def _curve(
-    axes: Axes, curves: pd.DataFrame, x: str, metric: str, looks: dict[str, tuple[str, str]], records: dict[str, Any]
+    axes: Axes,
+    curves: pd.DataFrame,
+    x: str,
+    metric: str,
+    looks: dict[str, tuple[str, str]],
+    records: dict[str, Any] | None,
 ) -> None:
+    """A line per seed, which leads to its one of `records`; without them, median and band of all seeds."""
     finite = curves[curves[metric].map(math.isfinite)]
     for variant, own in finite.groupby("variant", sort=True):
-        runs, colour = own.groupby("seed", sort=True), looks[variant][0]
-        if len(runs) > FEW:
+        colour = looks[variant][0]
+        if records is None:
             bands = _thinned(own.groupby(x)[metric].quantile([0.1, 0.5, 0.9]).unstack())
             axes.fill_between(bands.index, bands[0.1], bands[0.9], color=colour, alpha=0.2, linewidth=0)
             axes.plot(bands.index, bands[0.5], color=colour, linewidth=0.9)
             continue
-        for _, run in runs:
+        for _, run in own.groupby("seed", sort=True):
             line, leads = _thinned(run), link(record_anchor(records[run["run"].iloc[0]][0]["id"]))
             axes.plot(line[x], line[metric], color=colour, linewidth=0.9, alpha=0.85, url=leads)
     if finite.empty:

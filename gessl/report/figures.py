@@ -14,12 +14,12 @@ from gessl.report.curves import draw_curves
 from gessl.report.overall import draw_profile
 from gessl.report.plan import ReportPlan, file_name
 from gessl.report.style import (
-    FEW,
     MARKERS,
     MUTED,
     PAPER,
     Drawing,
     canvas,
+    crowded,
     finish,
     legend,
     link,
@@ -89,7 +89,7 @@ def _headlines(plan: ReportPlan, collected: Collected, tables: list[Table]) -> I
             shown = panels[part : part + PANELS]
             file = _headline(plan, collected.scores, dataset, shown)
             caption = (
-                f"{dataset}: {', '.join(panel.title for panel in shown)}. Top: each small mark is a seed, the large "
+                f"{dataset}: {', '.join(panel.title for panel in shown)}. Top: {_small(plan, 'a seed')}, the large "
                 "mark their mean, the line its 95 % interval (cut where it leaves the frame). Bottom: differences "
                 "paired by seed from the variant named; hollow where a single pair allows no interval. ↑ larger is "
                 "better, ↓ smaller."
@@ -120,7 +120,7 @@ def _means(axes: Axes, plan: ReportPlan, panel: Panel, values: pd.Series, method
         for place, cell in _placed(panel, methods, variant, plan.variants):
             points = values[list(cell.scores)]
             marks = [(f"s-{score}", np.array([value])) for score, value in points.items()]
-            _mark(axes, cell, place, colour, marker, marks)
+            _mark(axes, cell, place, colour, marker, marks, crowded(plan))
             shown.append((cell, points.to_numpy(dtype=float)))
     axes.set_title(panel.title)
     axes.set_xlabel(f"{panel.table.metric} ({panel.table.unit})")
@@ -133,7 +133,7 @@ def _differences(axes: Axes, plan: ReportPlan, panel: Panel, methods: tuple[str,
     shown = []
     for pair in plan.comparisons:
         for place, cell in _placed(panel, methods, heading(pair), columns):
-            _mark(axes, cell, place, looks[pair.treatment][0], looks[pair.control][1], [])
+            _mark(axes, cell, place, looks[pair.treatment][0], looks[pair.control][1], [], False)
             shown.append((cell, np.array([0.0])))
     axes.axvline(0, color=MUTED, linewidth=0.9)
     signs = ", ".join(f"{MARKERS[looks[pair.control][1]]} − {pair.control}" for pair in plan.comparisons)
@@ -166,8 +166,21 @@ def _placed(
 Marks = list[tuple[str, np.ndarray]]  # values, with the anchor that they lead to
 
 
-def _mark(axes: Axes, cell: Cell, place: float, colour: str, marker: str, marks: Marks) -> None:
-    """Single values small, the interval as a line, the mean as a large mark (hollow: a single seed)."""
+def _small(plan: ReportPlan, what: str) -> str:
+    """What the small marks are, or what stands in their place."""
+    return f"the broad line is the middle 80 % (a value is {what})" if crowded(plan) else f"each small mark is {what}"
+
+
+def _mark(axes: Axes, cell: Cell, place: float, colour: str, marker: str, marks: Marks, together: bool) -> None:
+    """Single values small, the interval as a line, the mean as a large mark (hollow: a single seed).
+
+    Values `together` are a broad line over the middle 80 % of them.
+    """
+    if together and marks:
+        values = np.concatenate([values for _, values in marks])
+        ends = np.quantile(values[np.isfinite(values)], [0.1, 0.9]) if np.isfinite(values).any() else []
+        axes.plot(ends, [place] * len(ends), color=colour, linewidth=6, alpha=0.25, solid_capstyle="butt", zorder=1)
+        marks = []
     small: dict[str, Any] = {
         "markersize": 3.4,
         "markeredgewidth": 0.4,
@@ -175,10 +188,9 @@ def _mark(axes: Axes, cell: Cell, place: float, colour: str, marker: str, marks:
         "alpha": 0.6,
         "zorder": 3,
     }
-    for anchor, values in marks if len(marks) <= FEW else [("", np.concatenate([values for _, values in marks]))]:
+    for anchor, values in marks:
         finite = values[np.isfinite(values)]
-        leads = link(anchor) if anchor else None
-        axes.plot(finite, np.full(len(finite), place), marker, color=colour, url=leads, **small)
+        axes.plot(finite, np.full(len(finite), place), marker, color=colour, url=link(anchor), **small)
     if cell.lo is not None and cell.hi is not None:
         axes.plot([cell.lo, cell.hi], [place, place], color=colour, linewidth=1.2, solid_capstyle="round", zorder=2)
     fill = colour if cell.lo is not None else PAPER
@@ -193,31 +205,33 @@ def _sigma_tasks(plan: ReportPlan, collected: Collected, tables: list[Table]) ->
         items = collected.sigma
         own = (items["dataset"] == table.dataset) & (items["target"] == table.target)
         items = items[own & (items["key"] == f"{table.protocol}/{panel.task}")]
+        each, seeds = dict(list(items.groupby(["variant", "method"]))), collected.scores.set_index("id")["seed"]
         figure = canvas(WIDTH, 0.9 + (0.3 + 0.17 * len(looks)) * len(methods))
         axes = figure.subplots()
         axes.set_title(panel.title)
         axes.set_xlabel(f"{table.metric} ({table.unit})")
         for variant, (colour, marker) in looks.items():
             for place, cell in _placed(panel, methods, variant, plan.variants):
-                each = items[(items["variant"] == variant) & (items["method"] == methods[round(place)])]
-                _mark(axes, cell, place, colour, marker, _by_score(each, cell, collected.scores))
+                marks = _by_score(each.get((variant, methods[round(place)]), items[:0]), seeds[list(cell.scores)])
+                _mark(axes, cell, place, colour, marker, marks, crowded(plan))
         method_axis(axes, methods, named=True)
         legend(figure, looks)
+        small = _small(plan, "one task of one seed's suite")
         caption = (
-            f"{table.data}: {table.protocol} · {panel.task}. Each small mark is one task of one seed's suite, the "
+            f"{table.data}: {table.protocol} · {panel.task}. Here {small}, the "
             "large mark the mean over seeds, the line its 95 % interval over seeds. Smaller is better."
             f"{_caveat(table)}"
         )
         yield Drawing(file_name("sigma", *table.place, panel.task), "sigma", caption, finish(figure))
 
 
-def _by_score(items: pd.DataFrame, cell: Cell, scores: pd.DataFrame) -> Marks:
-    """Values of single tasks by the score of their seed."""
-    known = scores[scores["id"].isin(cell.scores)].set_index("seed")["id"]
+def _by_score(items: pd.DataFrame, seeds: pd.Series) -> Marks:
+    """Values of single tasks by the score of their seed; `seeds` are those of the scores, by id."""
+    scores = {seed: score for score, seed in seeds.items()}
     return [
-        (f"s-{known[seed]}", values.to_numpy(dtype=float))
+        (f"s-{scores[seed]}", values.to_numpy(dtype=float))
         for seed, values in items.groupby("seed")["value"]
-        if seed in known
+        if seed in scores
     ]
 
 
@@ -244,8 +258,7 @@ def _scatter(plan: ReportPlan, collected: Collected, table: Table, task: str, pa
         both = inner(*rows).dropna(subset=["value_a", "value_b"])
         for variant, (colour, marker) in looks.items():
             own = both[both.index.get_level_values("variant") == variant]
-            crowded = len(own) > FEW * len(plan.methods(table.dataset))
-            for record, points in [("", own)] if crowded else own.groupby("record_a", sort=False):
+            for record, points in [("", own)] if crowded(plan) else own.groupby("record_a", sort=False):
                 leads, values = link(record_anchor(record)) if record else None, (points["value_a"], points["value_b"])
                 axes.plot(*values, marker, color=colour, markersize=4, alpha=0.75, markeredgewidth=0, url=leads)
         axes.set_title(f"{panel.title}\n{_rank_correlation(both)}")

@@ -28,7 +28,7 @@ MARKERS = {"o": "●", "s": "■", "D": "◆", "^": "▲", "v": "▼", "P": "✚
 THEME = {PAPER: "paper", INK: "ink", MUTED: "muted", RULE: "rule"}
 THEME |= {colour: f"t{i}" for i, colour in enumerate(TREATMENTS)} | {c: f"c{i}" for i, c in enumerate(CONTROLS)}
 
-FEW = 12  # seeds: of more, marks and lines do not lead to their lineage, which the tables do
+FEW = 100  # runs: of more, marks and curves are drawn together, and lead nowhere; the tables still do
 PRINTED = 6.75  # inches: both columns of ICML's template; NeurIPS and ICLR have 5.5
 _SCREEN: dict[Any, Any] = {
     "savefig.format": "svg", "svg.fonttype": "none", "svg.hashsalt": "gessl", "text.parse_math": False,
@@ -71,6 +71,11 @@ def settings(printed: bool = False) -> AbstractContextManager[None]:
         printed: for a paper, not for the page.
     """
     return mpl.rc_context(_SCREEN | _PRINT if printed else _SCREEN)
+
+
+def crowded(plan: ReportPlan) -> bool:
+    """Whether the runs are too many for a mark or line each that leads to its lineage."""
+    return len(plan.runs) > FEW
 
 
 def look(plan: ReportPlan) -> dict[str, tuple[str, str]]:
