@@ -19,7 +19,7 @@ from gessl.grid.batch import ExperimentBatch
 from gessl.data.pin import check_untouched
 from gessl.errors import UserError
 from gessl.home import for_libraries, require_own_code
-from gessl.identity import earlier_runs
+from gessl.identity import ELSEWHERE, earlier_runs
 from gessl.grid.outdated import downstream, outdated, results
 from gessl.grid.specs import SpecFiles
 from gessl.grid.status import note_grid
@@ -164,8 +164,11 @@ def drawn(run, target):
 
 
 def trained(run):
-    """The record of a run's pretraining; none of an encoder from elsewhere."""
-    return [f"{layout.run_dir(run)}/record.json"] if run in RUNS else []
+    """The record of a run's pretraining; of a baseline that of its data; none of an encoder from elsewhere."""
+    if run in RUNS:
+        return [f"{layout.run_dir(run)}/record.json"]
+    own = BATCH.subject(run).dataset
+    return [] if own == ELSEWHERE else [prepared(own)]
 
 
 def heavy(run, target):
