@@ -36,6 +36,8 @@ __all__ = [
 
 BLOCK = 1 << 19
 """Numbers in the images that are worked on at once on a CPU."""
+ALONE = 1 << 16
+"""Numbers in an image from which on it is worked on alone: picking some out of a block costs more than it saves."""
 
 _JITTER = (ops.brightness, ops.contrast, ops.saturation, ops.hue)
 
@@ -161,7 +163,8 @@ def _apply_each(images: Tensor, drawn: list[ViewParameters], part: Part | None, 
 
 def _in_blocks(make: Callable[..., Tensor], images: Tensor, parameters: ViewParameters, *more: Any) -> Tensor:
     """What `make` gives of all images; on the CPU of so few at once that they stay in its cache between operations."""
-    block = max(1, BLOCK // images[0].numel()) if len(images) else 1
+    size = images[0].numel() if len(images) else 1
+    block = 1 if size >= ALONE else BLOCK // size
     if images.device.type != "cpu" or len(images) <= block:
         return make(images, parameters, *more)
     rows = torch.arange(len(images)).split(block)
