@@ -98,18 +98,18 @@ def _headlines(plan: ReportPlan, collected: Collected, tables: list[Table]) -> I
 
 
 def _headline(plan: ReportPlan, scores: pd.DataFrame, dataset: str, panels: list[Panel]) -> bytes:
-    methods, looks = plan.methods(dataset), look(plan)
+    methods, compared, looks = plan.methods(dataset), plan.methods(dataset, trained=True), look(plan)
     rows = 2 if plan.comparisons else 1
     high = 0.9 + (0.3 + 0.17 * len(looks)) * len(methods)
-    low = 0.6 + (0.25 + 0.17 * len(plan.comparisons)) * len(methods)
+    low = 0.6 + (0.25 + 0.17 * len(plan.comparisons)) * len(compared)
     figure = canvas(WIDTH, high + (low if rows == 2 else 0))
     grid = figure.subplots(rows, len(panels), squeeze=False, height_ratios=[high, low][:rows])
     for column, panel in enumerate(panels):
         _means(grid[0][column], plan, panel, scores.set_index("id")["value"], methods)
         method_axis(grid[0][column], methods, named=column == 0)
         if rows == 2:
-            _differences(grid[1][column], plan, panel, methods)
-            method_axis(grid[1][column], methods, named=column == 0)
+            _differences(grid[1][column], plan, panel, compared)
+            method_axis(grid[1][column], compared, named=column == 0)
     legend(figure, looks)
     return finish(figure)
 

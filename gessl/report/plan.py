@@ -177,9 +177,10 @@ class ReportPlan:
         """All seeds, ascending."""
         return tuple(sorted({run.seed for run in self.runs}))
 
-    def methods(self, dataset: str) -> tuple[str, ...]:
-        """Methods planned on `dataset`, in order of appearance."""
-        return tuple(dict.fromkeys(run.method for run in self.runs if run.dataset == dataset))
+    def methods(self, dataset: str, trained: bool = False) -> tuple[str, ...]:
+        """Methods planned on `dataset`, in order of appearance; what is not trained among them, unless `trained`."""
+        own = [run for run in self.runs if run.dataset == dataset and (run.trained or not trained)]
+        return tuple(dict.fromkeys(run.method for run in own))
 
 
 def file_name(*words: str) -> str:

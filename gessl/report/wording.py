@@ -104,7 +104,8 @@ def verdicts(plan: ReportPlan, tables: list[Table]) -> list[ComparisonVerdict]:
 
 
 def _verdict(pair: Comparison, where: str, rows: list[tuple[Table, Row]]) -> ComparisonVerdict:
-    cells = [(table, cell) for table, row in rows for cell in row.cells if cell.column == heading(pair)]
+    every = [(table, cell) for table, row in rows for cell in row.cells if cell.column == heading(pair)]
+    cells = [(table, cell) for table, cell in every if cell.planned]  # what is not trained is compared with nothing
     found = Counter(cell.verdict for _, cell in cells)
     gains = [(cell.mean or 0.0) * (1 if table.better == "higher" else -1) for table, cell in cells
              if cell.verdict == UNJUDGED]  # fmt: skip

@@ -1,6 +1,7 @@
 """When a difference counts as decided: what seeds, test images and an exact test allow, and nothing beyond it."""
 
 import csv
+import dataclasses
 import math
 import re
 
@@ -18,7 +19,7 @@ from gessl.report.collect import Collected, collect
 from gessl.report.export import to_csv, to_latex
 from gessl.report.items import resolution
 from gessl.report.plan import Comparison, PlannedRun, ReportPlan
-from gessl.report.tables import build_tables, differences
+from gessl.report.tables import Cell, Row, build_tables, differences
 from gessl.report.verdict import DECIDED, verdict
 from gessl.report.wording import verdicts
 from gessl.statistics import item_half_width, paired_difference
@@ -218,3 +219,15 @@ def test_the_floor_is_about_that_of_agresti_and_min():
         found = difference(right(2, images, first=20), right(2, images, first=20 + gained))
         theirs = stats.norm.ppf(0.975) * math.sqrt(gained + 1 - gained**2 / (images + 2)) / (images + 2)
         assert (found.hi - found.lo) / 2 == pytest.approx(100 * theirs, rel=0.07)
+
+
+@pytest.mark.parametrize("variant", ["baseline", "elsewhere"])
+def test_what_is_not_trained_is_in_no_comparison(variant):
+    plan, tables = compared(right(3, 400, first=200), right(3, 400, first=300))
+    pixels = PlannedRun("d-pixels-s0", "d", "pixels", variant, 0, "0" * 64)
+    plan = dataclasses.replace(plan, runs=(*plan.runs, pixels))
+    assert plan.methods("d") == ("m", "pixels") and plan.methods("d", trained=True) == ("m",)
+    (table,) = tables
+    empty = Row("all", "pixels", tuple(Cell(cell.column, cell.kind) for cell in table.rows[0].cells))
+    more = [dataclasses.replace(table, rows=(*table.rows, empty))]
+    assert verdicts(plan, more)[0].sentence == verdicts(plan, tables)[0].sentence
