@@ -1,7 +1,9 @@
 """The page: one HTML file with everything inside it, safe against whatever a name may hold."""
 
 import base64
+import gzip
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -10,11 +12,11 @@ from markupsafe import Markup
 from gessl.records.chain import chain
 from gessl.report import facts, wording
 from gessl.report.collect import Collected
-from gessl.report.lineage import origins
+from gessl.report.lineage import Origin, origins
 from gessl.report.overall import overall
 from gessl.report.paper import PaperTable
 from gessl.report.plan import ReportPlan
-from gessl.report.style import CONTROLS, THEME, TREATMENTS, Drawing, inline
+from gessl.report.style import CONTROLS, THEME, TREATMENTS, Drawing, crowded, inline
 from gessl.report.tables import Table, heading, number
 from gessl.report.verdict import RULE
 from gessl.training.climb import MEANING
@@ -30,37 +32,41 @@ def render(
 ) -> str:
     """The HTML text; names, reasons and other strings from files are escaped, figures are our own SVG."""
     records = chain(record for made in collected.records.values() for record in made)
+    environment, nodes = _environment(), origins(collected, records)
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
-    return (
-        _environment()
-        .get_template("report.html.j2")
-        .render(
-            plan=plan,
-            style=Markup(_palette() + (TEMPLATES / "style.css").read_text(encoding="utf-8")),
-            script=Markup(script),
-            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-            status=facts.status(plan, collected),
-            matrix=facts.run_matrix(plan, collected),
-            failures=facts.failures(collected),
-            climbing=facts.climbing(collected),
-            climbing_means=MEANING,
-            verdicts=wording.verdicts(plan, tables),
-            testing=wording.testing(tables),
-            rule=RULE,
-            comparisons=[(heading(pair), pair) for pair in plan.comparisons],
-            overall=overall(plan, collected, tables),
-            tables=tables,
-            paper=paper,
-            figures=list(map(_inlined, drawings)),
-            protocols=list({table.protocol: table.card for table in tables}.items()),
-            quotes=list(dict.fromkeys((quote.source, quote.address) for table in tables for quote in table.quotes)),
-            cards=facts.data_cards(collected),
-            views=facts.views(collected),
-            settings=facts.settings(plan, collected),
-            environments=facts.environments(record for record in records.values() if record),
-            origins=origins(collected, records),
-        )
+    return environment.get_template("report.html.j2").render(
+        plan=plan,
+        style=Markup(_palette() + (TEMPLATES / "style.css").read_text(encoding="utf-8")),
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        status=facts.status(plan, collected),
+        matrix=facts.run_matrix(plan, collected),
+        failures=facts.failures(collected),
+        climbing=facts.climbing(collected),
+        climbing_means=MEANING,
+        verdicts=wording.verdicts(plan, tables),
+        testing=wording.testing(tables),
+        rule=RULE,
+        comparisons=[(heading(pair), pair) for pair in plan.comparisons],
+        overall=overall(plan, collected, tables),
+        tables=tables,
+        paper=paper,
+        figures=list(map(_inlined, drawings)),
+        protocols=list({table.protocol: table.card for table in tables}.items()),
+        quotes=list(dict.fromkeys((quote.source, quote.address) for table in tables for quote in table.quotes)),
+        cards=facts.data_cards(collected),
+        views=facts.views(collected),
+        settings=facts.settings(plan, collected),
+        environments=facts.environments(record for record in records.values() if record),
+        origins=nodes,
+        packed=_packed(environment, nodes) if crowded(plan) else "",
     )
+
+
+def _packed(environment: Environment, nodes: Sequence[Origin]) -> str:
+    """The records of many runs, a dozenth of their size: the page's script unpacks them when somebody asks."""
+    text = environment.get_template("records.html.j2").render(origins=nodes)
+    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
 
 
 def _inlined(drawing: Drawing) -> dict[str, str]:

@@ -7,6 +7,11 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
+from tree import Tree
+
+from gessl.layout import report_dir
+from gessl.report import style
+from gessl.report.step import report
 
 BROWSER, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
 AXE = Path(__file__).resolve().parents[2] / ".peers/axe_core_python/axe.min.js"
@@ -156,6 +161,30 @@ def test_without_scripts_a_number_leads_to_its_entry(page):
         assert entry.is_displayed() and entry.find_elements("css selector", 'a[href^="#s-"]')
     finally:
         page.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+
+
+def test_packed_records_are_there_when_they_are_asked_for(browser, project, monkeypatch):
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    monkeypatch.setattr(style, "FEW", 5)
+    report(Tree(seeds=(0, 1, 2), methods=("simclr",), failed=None, missing=None).write())
+    address = (report_dir("demo") / "sigma-report.html").resolve().as_uri()
+    browser.get(address)
+    assert not browser.find_elements("css selector", "article[id^='r-']")
+    number = browser.find_elements("css selector", "table.results")[1].find_element("css selector", "a.number")
+    browser.execute_script("arguments[0].click()", number)
+    WebDriverWait(browser, 10).until(drawn)
+    assert Counter(drawn(browser)) == MEAN_OF_THREE
+    score = browser.execute_script("return document.querySelector('dialog .picture a.score').getAttribute('href')")
+    browser.get("about:blank")
+    browser.get(address + score)
+    WebDriverWait(browser, 10).until(drawn)
+    assert drawn(browser)[0] == "score"
+    browser.get("about:blank")
+    browser.get(address)
+    browser.execute_script("document.getElementById('records').open = true")
+    WebDriverWait(browser, 10).until(lambda page: page.find_elements("css selector", "article[id^='r-']"))
+    assert [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
 
 
 def test_all_ids_can_be_shown(page):

@@ -113,20 +113,40 @@ function open(entry) {
   dialog.querySelector(".picture a").scrollIntoView({ block: "center", behavior: "instant" });
 }
 
+// The records of many runs are packed until they are asked for.
+const packed = document.getElementById("packed");
+let unpacking = null;
+const unpacked = () => (unpacking ??= packed ? unpack() : Promise.resolve());
+
+async function unpack() {
+  const bytes = Uint8Array.from(atob(packed.textContent), (sign) => sign.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  packed.outerHTML = await new Response(stream).text();
+}
+
+async function follow(link) {
+  await unpacked();
+  const entry = target(link);
+  if (!entry?.dataset.kind) location.hash = link.getAttribute("href");
+  else if (dialog.open) choose(entry);
+  else open(entry);
+}
+
 document.addEventListener("click", (event) => {
   const link = event.target.closest("a[href^='#']");
-  const entry = link && target(link);
-  if (!entry?.dataset.kind || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  if (!target(link)?.dataset.kind && !/^#[crs]-/.test(link.getAttribute("href"))) return;
   event.preventDefault();
-  if (dialog.open) choose(entry);
-  else open(entry);
+  follow(link);
 });
+document.getElementById("records").addEventListener("toggle", unpacked);
 dialog.addEventListener("click", (event) => event.target === dialog && dialog.close()); // outside of it
 dialog.addEventListener("close", () => history.replaceState(null, "", location.href.split("#")[0]));
 document.getElementById("show-ids").addEventListener("change", (event) => {
   document.body.classList.toggle("ids", event.target.checked);
 });
-function openAsked() {
+async function openAsked() {
+  if (/^#[rs]-/.test(location.hash)) await unpacked();
   const asked = document.getElementById(location.hash.slice(1));
   if (asked?.dataset.kind) open(asked);
 }
