@@ -198,8 +198,7 @@ def test_the_page_fits_the_window(page, width):
     assert page.execute_script("return document.documentElement.scrollWidth") <= width
 
 
-@pytest.mark.parametrize("width", [390, 1280])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (1280, "dark")])
 def test_axe_finds_nothing_serious(page, width, scheme):
     """Contrast, names, roles, order: what people who see, hear or type otherwise need."""
     set_width(page, width)

@@ -240,7 +240,8 @@ def test_of_many_runs_figures_show_the_spread_and_tables_keep_the_links(project,
     report(tree.write())
     out = report_dir("demo")
     headline, curves = (
-        (out / f"figures/{name}.svg").read_text("utf-8") for name in ("headline--digits--1", "curves--digits--simclr")
+        (out / f"figures/{name}.svg").read_text(encoding="utf-8")
+        for name in ("headline--digits--1", "curves--digits--simclr")
     )
     assert "#s-" not in headline and "#c-" in headline and "#r-" not in curves
     page = (out / PAGE).read_text(encoding="utf-8")
