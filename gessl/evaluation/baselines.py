@@ -5,7 +5,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,6 @@ from gessl.rng import generator
 from gessl.typed import typed
 
 Kind = Literal["pixels", "untrained"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
 SIDE = 32  # pixels; larger images are shrunk to this, or 224 x 224 ones would have 150,000 features
 
 
@@ -97,7 +96,7 @@ class Baseline:
 
     @property
     def remedy(self) -> str:
-        """Of pixels that are not finite there is none but to prepare the data again."""
+        """Prepare its data again: of finite pixels both kinds are finite."""
         return f"prepare {self.dataset} again"
 
     def load(self, device: torch.device) -> nn.Module:

@@ -138,7 +138,7 @@ class Experiment(Model):
         data = list(experiment._data(findings))
         planned = [cell for each in data for cell in experiment._planned(each, entries, findings)]
         check_variants(list(experiment.variants), experiment.encoders, experiment.baselines, findings)
-        others = foreign(experiment.encoders, experiment.seeds, findings)
+        others: list[Foreign | Baseline] = [*foreign(experiment.encoders, experiment.seeds, findings)]
         others += baselines(experiment.baselines, experiment.datasets, experiment.recipe.backbone, experiment.seeds)
         found = evaluations(experiment.evaluation, findings)
         if scored:

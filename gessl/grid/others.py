@@ -11,7 +11,7 @@ from gessl.identity import BASELINE, ELSEWHERE
 from gessl.methods import method_names
 
 
-def foreign(names: Sequence[str], seeds: Sequence[int], findings: Findings) -> list[Foreign | Baseline]:
+def foreign(names: Sequence[str], seeds: Sequence[int], findings: Findings) -> list[Foreign]:
     """Every encoder under every seed; what is wrong with an entry is noted, and it is left out.
 
     Args:
@@ -19,7 +19,7 @@ def foreign(names: Sequence[str], seeds: Sequence[int], findings: Findings) -> l
         seeds: of the experiment.
         findings: takes in what is wrong.
     """
-    found: list[Foreign | Baseline] = []
+    found = []
     for place, name in enumerate(names):
         if name in names[:place]:
             findings.add(("encoders", place), f"{name!r} is named twice; name it once")

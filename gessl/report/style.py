@@ -123,7 +123,7 @@ def link(anchor: str) -> str:
 
 
 def canvas(width: float, height: float) -> Figure:
-    """A figure of so many inches on the page; in print as wide as the text, and lower by the same share."""
+    """A figure of this size in inches on the page; in print as wide as a paper's text, at the same aspect ratio."""
     scale = PRINTED / width if _printed() else 1.0
     return Figure(figsize=(scale * width, scale * height))
 
