@@ -139,7 +139,7 @@ class Experiment(Model):
         planned = [cell for each in data for cell in experiment._planned(each, entries, findings)]
         check_variants(list(experiment.variants), experiment.encoders, experiment.baselines, findings)
         others: list[Foreign | Baseline] = [*foreign(experiment.encoders, experiment.seeds, findings)]
-        others += baselines(experiment.baselines, experiment.datasets, experiment.recipe.backbone, experiment.seeds)
+        others += baselines(experiment.baselines, data, experiment.recipe.backbone, experiment.seeds, findings)
         found = evaluations(experiment.evaluation, findings)
         if scored:
             check_evaluations(found, data, findings)
@@ -175,7 +175,7 @@ class Experiment(Model):
             first = looks.setdefault(unicodedata.normalize("NFKC", name), name)
             if first != name:
                 findings.add(("variants", name), f"looks like {first!r} but is another name; rename one of them")
-        for name in ("datasets", "seeds"):
+        for name in ("datasets", "seeds", "baselines"):
             if len(set(values[name])) < len(values[name]):
                 findings.add((name,), f"{list(values[name])!r:.100} names one of them twice")
         return cls.model_construct(**values)

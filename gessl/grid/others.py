@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from gessl.data.registry import Dataset
 from gessl.encoders.entry import encoder
 from gessl.errors import UserError
 from gessl.evaluation.baselines import Baseline, Kind
@@ -9,6 +10,7 @@ from gessl.evaluation.foreign import Foreign
 from gessl.grid.reading import Findings
 from gessl.identity import BASELINE, ELSEWHERE
 from gessl.methods import method_names
+from gessl.nets.backbones import require_size
 
 
 def foreign(names: Sequence[str], seeds: Sequence[int], findings: Findings) -> list[Foreign]:
@@ -36,12 +38,27 @@ def foreign(names: Sequence[str], seeds: Sequence[int], findings: Findings) -> l
     return found
 
 
-def baselines(kinds: Sequence[Kind], datasets: Sequence[str], backbone: str, seeds: Sequence[int]) -> list[Baseline]:
-    """Every baseline on every data set under every seed; those that are not trained have the recipe's backbone."""
+def baselines(
+    kinds: Sequence[Kind], data: Sequence[Dataset], backbone: str, seeds: Sequence[int], findings: Findings
+) -> list[Baseline]:
+    """Every baseline on every data set under every seed; a backbone that cannot take its images is noted.
+
+    Args:
+        kinds: of baselines.
+        data: the experiment's data sets.
+        backbone: of the recipe, which the untrained ones have.
+        seeds: of the experiment.
+        findings: takes in what is wrong.
+    """
+    for entry in data if "untrained" in kinds else ():
+        try:
+            require_size(backbone, entry.size)
+        except UserError as error:
+            findings.add(("baselines", kinds.index("untrained")), f"untrained on {entry.name}: {error}")
     return [
-        Baseline(kind, dataset, "" if kind == "pixels" else backbone, seed)
-        for dataset in datasets
-        for kind in dict.fromkeys(kinds)
+        Baseline(kind, entry.name, "" if kind == "pixels" else backbone, seed)
+        for entry in data
+        for kind in kinds
         for seed in seeds
     ]
 

@@ -111,6 +111,10 @@ def test_an_untrained_network_is_what_runs_start_from(prepared: Path) -> None:
         assert all(torch.equal(weights[name], tensor) for name, tensor in expected.state_dict().items())
 
 
+OWN = {"simclr": {"recipe": {"backbone": "small-conv", "train": {"steps": 12, "batch": 32, "warmup": 2}}}}
+"""A method with a backbone of its own: what the recipe's cannot take, no run meets."""
+
+
 def planned(**changes: Any) -> ExperimentBatch:
     tree = {**SMALL, "baselines": ["pixels", "untrained"], **changes}
     Path("config/config.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
@@ -143,6 +147,17 @@ def test_a_variant_of_their_name_is_refused(prepared: Path) -> None:
         planned(variants={"baseline": {}}, comparisons=[])
 
 
-def test_an_unknown_one_is_refused(prepared: Path) -> None:
-    with pytest.raises(UserError, match="baselines"):
-        planned(baselines=["noise"])
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"baselines": ["noise"]}, "config.yaml:.*: baselines.0: .*pixels.*untrained"),
+        ({"baselines": ["pixels", "pixels"]}, "baselines: .* names one of them twice"),
+        (
+            {"recipe": {"backbone": "conv4"}, "methods": OWN},
+            "baselines.1: untrained on digits: backbone conv4: images of 8x8 are too small",
+        ),
+    ],
+)
+def test_what_cannot_be_is_said_before_a_run(changes: dict[str, Any], said: str, prepared: Path) -> None:
+    with pytest.raises(UserError, match=said):
+        planned(**changes)
