@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from gessl import verbs
 from gessl.advice import in_the_way
-from gessl.errors import Unfinished, UserError, out_of_memory, printable
+from gessl.errors import MEMORY_ERRORS, Unfinished, UserError, out_of_memory, printable
 from gessl.home import require_own_code
 from gessl.notices import give_up, say
 
@@ -171,7 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         say(_words(error))
         return BAD_INPUT
-    except (MemoryError, RuntimeError) as error:
+    except MEMORY_ERRORS as error:
         if not out_of_memory(error):
             raise
         say("out of memory; give this step more, or free some, and start it again")

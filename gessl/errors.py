@@ -6,6 +6,10 @@ from contextlib import contextmanager
 
 # what torch's RuntimeErrors say of memory: its CPU allocator, CUDA, and the libraries that it calls
 NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "_ALLOC_FAILED", "bad_alloc")
+# and Python itself, where its own code forgets to say it: https://github.com/python/cpython/issues/151126
+FORGOTTEN = ("error return without exception set", "returned NULL without setting an exception")
+MEMORY_ERRORS = (MemoryError, RuntimeError, SystemError)
+"""What an error that `out_of_memory` knows may be."""
 
 
 def printable(text: str) -> str:
@@ -45,7 +49,8 @@ def out_of_memory(error: BaseException) -> bool:
     """Whether Python, NumPy or torch asked for more memory than there is, on the host or on a device."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)
+    known = {RuntimeError: NO_MEMORY, SystemError: FORGOTTEN}
+    return any(isinstance(error, kind) and any(words in str(error) for words in said) for kind, said in known.items())
 
 
 @contextmanager
@@ -57,7 +62,7 @@ def memory_for(what: str, advice: str) -> Iterator[None]:
     """
     try:
         yield
-    except (MemoryError, RuntimeError) as error:
+    except MEMORY_ERRORS as error:
         if not out_of_memory(error):
             raise
         # the first sentence: CUDA's goes on about settings of its allocator

@@ -1,5 +1,7 @@
 """Memory that runs out is one line that says what to lower, in every step that takes much."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,7 +34,11 @@ def by_cuda() -> None:
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total of 8 GiB.\nMore")
 
 
-WAYS = (by_python, by_numpy, by_torch, by_cuda)
+def by_python_that_forgets_to_say_so() -> None:
+    raise SystemError("error return without exception set")
+
+
+WAYS = (by_python, by_numpy, by_torch, by_cuda, by_python_that_forgets_to_say_so)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -46,7 +52,32 @@ def test_each_library_s_word_for_it_is_known(way: Callable[[], None]) -> None:
     assert "GPU 0" not in str(told.value)
 
 
+DEEP = """
+import resource, sys
+from pathlib import Path
+from gessl.errors import MEMORY_ERRORS, out_of_memory
+
+def deeper(depth):
+    return deeper(depth)
+
+sys.setrecursionlimit(10**9)
+pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0])
+resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**22,) * 2)
+try:
+    deeper(1)
+except MEMORY_ERRORS as error:
+    sys.exit(0 if out_of_memory(error) else f"{type(error).__name__}: {error}")
+"""
+
+
+def test_python_s_word_for_a_call_without_room_is_known() -> None:
+    """Python 3.11 says `SystemError: error return without exception set` here; later ones may say `MemoryError`."""
+    met = subprocess.run([sys.executable, "-c", DEEP], capture_output=True, text=True, encoding="utf-8", timeout=60)
+    assert met.returncode == 0, met.stderr
+
+
 def test_other_errors_go_through() -> None:
+    assert not out_of_memory(SystemError("bad argument to internal function"))
     assert not out_of_memory(RuntimeError("shapes do not match"))
     assert not out_of_memory(ValueError("out of memory"))
     with pytest.raises(RuntimeError, match="shapes"), memory_for("a step", "lower it"):

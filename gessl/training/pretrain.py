@@ -19,7 +19,7 @@ from gessl.cluster.lease import Lease
 from gessl.cluster.machine import Efficiency, set_up
 from gessl.cluster.signals import Notice
 from gessl.data.arrays import data_files, save_array
-from gessl.errors import Unfinished, UserError, out_of_memory
+from gessl.errors import MEMORY_ERRORS, Unfinished, UserError, out_of_memory
 from gessl.files import atomic_json, sha256_file, sha256_json
 from gessl.layout import lease_dir, run_dir, work_dir
 from gessl.nets.encoder import save_encoder
@@ -94,7 +94,7 @@ def _try_out(run: Run) -> None:
         return
     try:
         run.try_out()
-    except (MemoryError, RuntimeError) as error:  # it takes more than a step of the run may
+    except MEMORY_ERRORS as error:  # it takes more than a step of the run may
         if not out_of_memory(error):
             raise
         say(f"too little memory to try {run.science.method_name} before the first step; its gradients go unchecked")
