@@ -32,3 +32,9 @@ def project(tmp_path, monkeypatch):
     """An empty project as working directory."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def no_figures(monkeypatch):
+    """Reports without figures, which take two thirds of a report's time, for tests of what else is in it."""
+    monkeypatch.setattr("gessl.report.step.draw_all", lambda *inputs: [])

@@ -7,6 +7,8 @@ from gessl.errors import UserError
 from gessl.report.collect import collect
 from gessl.report.contradictions import refuse_contradictions
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 
 @pytest.fixture
 def scores(demo):

@@ -16,6 +16,8 @@ from gessl.records.record import parse_record
 from gessl.report.step import report
 from tests.support.toy_project import make_again
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 PAGE = "sigma-report.html"
 VOID = {"meta", "link", "img", "input", "br", "path", "use"}
 

@@ -15,6 +15,8 @@ from gessl.report.overall import draw_profile, overall
 from gessl.report.style import settings
 from gessl.report.tables import build_tables
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 ACCURACIES = [number for number in NUMBERS if number[3] == "%"]
 
 

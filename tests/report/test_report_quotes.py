@@ -17,6 +17,8 @@ from gessl.report.reference import Reference
 from gessl.report.step import report
 from gessl.report.tables import build_tables, differences
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 FILE = "config/reference/somebody.yaml"
 SAME = Reference(
     "Somebody & Co", "https://example.org/paper", "memory", "linear/wmse-v1", "digits", "simclr", "small-conv", 91.8,

@@ -19,6 +19,8 @@ from gessl.report.seen import UNKNOWN, seen_by
 from gessl.report.step import report
 from gessl.report.tables import build_tables
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 ONE = {"methods": ("simclr",), "seeds": (0, 1), "failed": None, "missing": None}
 
 

@@ -25,6 +25,8 @@ from gessl.report.step import report
 from gessl.report.tables import build_tables, cell_id, file_name, number
 from gessl.report.wording import cost
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 
 def tables_of(tree):
     plan = tree.write()
