@@ -82,6 +82,31 @@ class Tagged:
         return {"type": "tagged-union", "discriminator": _tag, "choices": mappings | alone}
 
 
+NUMBER, MAPPING = " number", " mapping"
+"""Tags of `NumberOr`, which stand in pydantic's places and in no file."""
+
+
+@dataclass(frozen=True)
+class NumberOr:
+    """Marks a union of a number and of settings, which a file gives as a mapping."""
+
+    def refusal(self, union: Any, value: Any) -> str | None:
+        """What is wrong with `value` as one of the two, or None."""
+        number, settings = typing.get_args(union)
+        check = _check(number)
+        return check(value) if check and not isinstance(value, settings) else None
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> dict[str, Any]:
+        """Pydantic's hook: what is a mapping is read as one, so that there is one complaint, about what was meant."""
+        number, settings = typing.get_args(source)
+
+        def tag(value: Any) -> str:
+            return MAPPING if isinstance(value, dict | settings) else NUMBER
+
+        choices = {NUMBER: handler.generate_schema(number), MAPPING: handler.generate_schema(settings)}
+        return {"type": "tagged-union", "discriminator": tag, "choices": choices}
+
+
 def variants(union: Any) -> dict[str, type[Any]]:
     """The settings in a tagged union by each of their names."""
     union = typing.get_args(union)[0] if typing.get_origin(union) is Annotated else union
@@ -205,7 +230,7 @@ def _check(hint: Any) -> Check | None:
         choices = ", ".join(map(str, inner))
         return lambda value: None if value in inner else f"must be one of {choices}, got {value!r:.100}"
     if typing.get_origin(hint) is Annotated:
-        found = next((each for each in inner[1:] if isinstance(each, Range | Tagged)), None)
+        found = next((each for each in inner[1:] if isinstance(each, Range | Tagged | NumberOr)), None)
         return functools.partial(found.refusal, inner[0]) if found else _check(inner[0])
     check = next((check for each in inner if (check := _check(each))), None)
     if check is None:

@@ -138,10 +138,15 @@ class Field:
         outputs = {name: tensor.detach() for name, tensor in point.outputs.items()}
         return Seen(self.batch(point.views), outputs, point.targets)
 
-    def embed(self, theta: Tensors, views: int = 0) -> Tensors:
-        """What π compares at θ on set `views`, as constants, in full precision."""
+    def compare(self, theta: Tensors, views: int = 0) -> tuple[Tensors, Tensor]:
+        """What π compares at θ on set `views`, in full precision, and the base loss there, as constants."""
+        learner, batch = self.learner, self._batches[views]
         with torch.no_grad():
-            return self.learner.embed(theta, self.buffers, self._batches[views])
+            compared = learner.embed(theta, self.buffers, batch)
+            outputs = learner.encode(theta, self.buffers, batch)[0] if learner.method.anchored else compared
+            if learner.method.source == "state":
+                return compared, learner.loss(outputs, self._taught(views))
+            return compared, learner.loss(outputs, learner.targets(outputs, self.buffers, self.state, batch))
 
     def embed_exactly(self, theta: Tensors, views: int) -> tuple[Tensors, Tensors]:
         """Leaf parameters and, with graph to them, what π compares, in full precision."""

@@ -6,7 +6,6 @@ P keeps the parameters that adapt; α is one number or one learned rate per tens
 https://arxiv.org/abs/1707.09835, there per entry).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -40,7 +39,7 @@ class Rule:
         adapted = tuple(
             name for name in theta if wanted[not name.startswith("encoder.")] and not name.startswith(GUIDE)
         )  # a guide never adapts: see support_query.py
-        return cls(settings.inner_lr, settings.inner_momentum, settings.proximal, adapted, rates)
+        return cls(settings.rate, settings.inner_momentum, settings.proximal, adapted, rates)
 
     def step(self, theta: Tensors, start: Tensors, velocity: Tensors, gradient: Tensors) -> tuple[Tensors, Tensors]:
         """θ_{k+1} and m_{k+1} from θ_k, θ_0, m_k and ∇ℓ(θ_k)."""
@@ -120,15 +119,15 @@ def adapt(field: Field, theta: Tensors, rule: Rule, settings: GesslSettings, *, 
     return Path(rule, steps, field.at(theta, settings.compared_views), velocity, first)
 
 
-def rises(path: Path, settings: GesslSettings, later: Sequence[Tensor] = ()) -> Tensor:
-    """1 if the base loss is higher at θ_K, or at the last of the target's `later` points, than at θ; else 0.
+def rises(path: Path, settings: GesslSettings, at_target: Tensor | None = None) -> Tensor:
+    """1 if the base loss is higher at θ_K, or `at_target`, at θ*, than at θ; else 0.
 
-    The target's last point counts where it sees the views of θ, or where there is no θ_K but θ.
+    θ* counts where it is seen by the views of θ.
     """
     start = path.start.loss.detach()
     ends = [path.end.loss.detach()] if path.steps else []
-    if len(later) > 1 and (settings.views == "fixed" or not ends):
-        ends.append(later[-1])
+    if at_target is not None and not (settings.views == "fresh" and path.steps):
+        ends.append(at_target.detach())
     if not ends:
         return torch.zeros_like(start)
     return (torch.stack(ends) > start + RISE * start.abs()).any().to(start)
@@ -144,4 +143,4 @@ def split_rates(params: Tensors) -> tuple[Tensors, Tensors]:
 def initial_rates(params: Tensors, settings: GesslSettings) -> Tensors:
     """One rate per tensor that adapts, all α, to be trained with the weights `params`."""
     adapted = Rule.of(settings, params, {}).adapted
-    return {RATE + name: torch.full_like(params[name].flatten()[0], settings.inner_lr) for name in adapted}
+    return {RATE + name: torch.full_like(params[name].flatten()[0], settings.rate) for name in adapted}

@@ -15,7 +15,7 @@ from gessl.bilevel.inner import Path, Rule, adapt, rises, split_rates
 from gessl.bilevel.settings import GesslSettings
 from gessl.bilevel.solvers import SOLVERS
 from gessl.bilevel.target import SelfMotivatedTarget, embedding, self_motivated_target
-from gessl.bilevel.vectors import add, norm, times
+from gessl.bilevel.vectors import add, dot, norm, times
 from gessl.methods.base import Seen, Tensors
 from gessl.nets.parallel import averaged
 from gessl.sigma import discrepancy, posterior_entropy, task_log_posterior
@@ -63,31 +63,40 @@ def task_hypergradient(field: Field, params: Tensors, settings: GesslSettings) -
     at_start = settings.ssl_at == "initial" and settings.ssl_weight != 0
     path = adapt(field, theta, Rule.of(settings, theta, rates), settings, whole_first=at_start)
     target, end_gradient = self_motivated_target(field, path, settings)
-    distance, v, outputs = _compared(field, path, target, settings)
+    distance, v, outputs, at_target = _compared(field, path, target, settings)
     if settings.ssl_at == "adapted" or not path.steps:
         v = add(v, end_gradient, settings.ssl_weight)
     hypergradient = SOLVERS[settings.solver.name](path, v, settings)
+    logs = {}
     if at_start and path.steps:
+        logs = _beside(hypergradient, path.first_gradient)
         hypergradient = add(hypergradient, path.first_gradient, settings.ssl_weight)
 
     ssl_at_place = path.start.loss if settings.ssl_at == "initial" else path.end.loss
     log_pi = task_log_posterior(embedding(outputs, settings), settings.temperature, settings.symmetric)
-    logs = {
+    logs |= {
         "loss": settings.outer_weight * distance + settings.ssl_weight * ssl_at_place,
         "divergence": distance,
         "ssl_loss": path.start.loss,
         "ssl_loss_adapted": path.end.loss,
-        "inner_rises": rises(path, settings, target.losses),
+        "ssl_loss_target": at_target,
+        "inner_rises": rises(path, settings, at_target),
         "pi_entropy": posterior_entropy(log_pi).mean(),
         "inner_shift": norm(add(path.end.theta, theta, -1.0)) / norm(theta),
     }
     return TaskResult.of(field, path, hypergradient, logs, target.losses)
 
 
+def _beside(h: Tensors, g: Tensors) -> Tensors:
+    """How the divergence's hyper-gradient `h` stands to the base loss's gradient `g`: ‖h‖/‖g‖, and their cosine."""
+    h = {name: h[name] for name in g}
+    return {"kl_ratio": norm(h) / norm(g), "kl_cosine": dot(h, g) / (norm(h) * norm(g))}
+
+
 def _compared(
     field: Field, path: Path, target: SelfMotivatedTarget, settings: GesslSettings
-) -> tuple[Tensor, Tensors, Tensors]:
-    """The divergence of θ_K from the target, its weighted gradient at θ_K, and the outputs there.
+) -> tuple[Tensor, Tensors, Tensors, Tensor]:
+    """The divergence of θ_K from the target, its weighted gradient at θ_K, the outputs there, and ℓ(θ*).
 
     The gradient is a difference of nearly equal distributions, to which bfloat16 would add up to 40 % of error: the
     passes that it takes run in full precision.
@@ -96,10 +105,11 @@ def _compared(
     if field.learner.precision != "float32" or field.learner.method.anchored:
         leaves, outputs = field.embed_exactly(leaves, settings.compared_views)
     z = embedding(outputs, settings)
-    z_target = z.detach()
+    z_target, at_target = z.detach(), path.end.loss
     if settings.target_steps:
-        z_target = embedding(field.embed(target.theta, settings.compared_views), settings)
+        compared, at_target = field.compare(target.theta, settings.compared_views)
+        z_target = embedding(compared, settings)
     distance = discrepancy(z, z_target, settings.divergence, settings.temperature, settings.symmetric)
     matching = settings.solver.name == "parameter_matching"
     v = add(path.start.theta, target.theta, -1.0) if matching else averaged(grad(distance, leaves))
-    return distance, times(v, settings.outer_weight), outputs
+    return distance, times(v, settings.outer_weight), outputs, at_target

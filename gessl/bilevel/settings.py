@@ -1,10 +1,10 @@
 """Every choice of the bi-level scheme that the paper leaves open, with our default (docs/science.md: why)."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal, Self
 
-from gessl.settings import Misfit, Range, Settings, Tagged, Temperature, Weight, variants
+from gessl.settings import Misfit, NumberOr, Range, Settings, Tagged, Temperature, Weight, variants
 from gessl.sigma import Divergence
 
 FewSteps = Annotated[int, Range(ge=0, le=1000)]
@@ -12,6 +12,7 @@ SomeSteps = Annotated[int, Range(ge=1, le=1000)]
 
 REVERSE = ("exact", "unroll", "replay", "truncated")  # differentiate the path itself, by reverse mode
 IMPLICIT = ("implicit_cg", "implicit_neumann", "aid_proximal")  # differentiate the proximal problem's solution
+HIGHEST_RATE = 1000.0
 OF_TARGET = ("target_last", "divergence", "temperature", "symmetric", "embedding", "kl_scale")  # of the target and of π
 
 
@@ -69,6 +70,23 @@ def solver_named(name: str, **own: Any) -> SolverSettings:
 
 
 @dataclass(frozen=True)
+class ByCurvature(Settings):
+    """An inner rate by the base loss: α = c / λ_max, measured as the run goes (`gessl/training/inner_rate.py`).
+
+    Attributes:
+        curvature: c > 0. At 1 no direction overshoots, from 2 on the stiffest one diverges.
+    """
+
+    curvature: Annotated[float, Range(gt=0, le=1000)]
+
+    def __str__(self) -> str:
+        return f"curvature: {self.curvature:g}"
+
+
+InnerRate = Annotated[Annotated[float, Range(ge=0, le=HIGHEST_RATE)] | ByCurvature, NumberOr()]
+
+
+@dataclass(frozen=True)
 class SupportQuery(Settings):
     """The later version of the paper (experimental; see `gessl/bilevel/support_query.py`).
 
@@ -89,7 +107,7 @@ class GesslSettings(Settings):
         inner_steps: K ≥ 0.
         target_steps: λ ≥ 0; 0 makes the divergence exactly zero.
         tasks: M ≥ 1 mini-batch tasks per outer step.
-        inner_lr: α ≥ 0, of the inner steps and of the target's.
+        inner_lr: α ≥ 0, of the inner steps and of the target's; or `{curvature: c}`, by the base loss's own curvature.
         inner_momentum: μ of the inner steps, in [0, 1), heavy ball as in torch's SGD; the velocity starts at 0.
         proximal: ρ ≥ 0; adds ρ/2 ‖θ - θ_0‖² to the loss of the inner steps (iMAML), which the implicit solvers need.
         adapt: what the inner steps change: "all", the "encoder" or the "heads".
@@ -118,7 +136,7 @@ class GesslSettings(Settings):
     inner_steps: FewSteps = 1
     target_steps: FewSteps = 5
     tasks: SomeSteps = 2
-    inner_lr: Annotated[float, Range(ge=0, le=1000)] = 0.05
+    inner_lr: InnerRate = 0.05
     inner_momentum: Annotated[float, Range(ge=0, lt=1)] = 0.0
     proximal: Annotated[float, Range(ge=0, le=1e6)] = 0.0
     adapt: Literal["all", "encoder", "heads"] = "all"
@@ -147,12 +165,14 @@ class GesslSettings(Settings):
         if self.kl_weight == self.ssl_weight == 0:
             text = "it and ssl_weight are both 0, so nothing would be trained; raise one"
             yield Misfit(("kl_weight", "ssl_weight"), text)
-        if self.kl_scale == "per_path" and self.inner_lr * self.target_steps == 0 and not self.support_query:
+        if self.kl_scale == "per_path" and 0 in (self.inner_lr, self.target_steps) and not self.support_query:
             text = "per_path divides by inner_lr x target_steps, which is 0; take absolute"
             yield Misfit(("kl_scale", "inner_lr", "target_steps"), text)
         if self.learn_inner_lr and self.inner_steps == 0:
             text = "there is no inner step to learn a rate for; raise inner_steps"
             yield Misfit(("learn_inner_lr", "inner_steps"), text)
+        if self.learn_inner_lr and isinstance(self.inner_lr, ByCurvature):
+            yield Misfit(("learn_inner_lr", "inner_lr"), "learned rates start from a number; give inner_lr one")
 
     def _what_support_query_does_not_read(self) -> Iterator[Misfit]:
         if self.support_query is None:
@@ -197,9 +217,19 @@ class GesslSettings(Settings):
             yield Misfit(("solver", "support_query"), text)
 
     @property
+    def rate(self) -> float:
+        """α, as a number: one by curvature must have been measured (`at_rate`)."""
+        assert not isinstance(self.inner_lr, ByCurvature), "the inner rate has not been measured"
+        return self.inner_lr
+
+    def at_rate(self, rate: float) -> Self:
+        """The same with α = `rate`."""
+        return replace(self, inner_lr=rate)
+
+    @property
     def outer_weight(self) -> float:
         """Weight of the divergence, scaled."""
-        return self.kl_weight / (self.inner_lr * self.target_steps) if self.kl_scale == "per_path" else self.kl_weight
+        return self.kl_weight / (self.rate * self.target_steps) if self.kl_scale == "per_path" else self.kl_weight
 
     @property
     def view_sets(self) -> int:

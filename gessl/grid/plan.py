@@ -191,8 +191,8 @@ def _costs(cost: Mapping[str, Any], todo: int, most: int) -> Iterable[str]:
     unmeasured = cost["unmeasured"]
     if unmeasured:
         yield (
-            f"not measured: {sum(unmeasured.values())} of {len(unmeasured)} kinds; run one of each kind first "
-            "(here with how many it stands for):"
+            f"not measured: {sum(unmeasured.values())} runs and encoders, of {len(unmeasured)} kinds; run one of each "
+            "kind first (here with how many it stands for):"
         )
         yield from (f"  {count} x {run}" for run, count in list(unmeasured.items())[:most])
         if len(unmeasured) > most:

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from gessl.documents import Document
 from gessl.errors import UserError
 from gessl.nodes import Loc, Problem, Tree
-from gessl.settings import SettingsError, names_of
+from gessl.settings import MAPPING, NUMBER, SettingsError, names_of
 
 UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 UNTAGGED = ("union_tag_invalid", "union_tag_not_found")
@@ -245,11 +245,13 @@ def _untagged(loc: Loc, given: Any, names: set[str]) -> Fault:
 def _written(kind: Any, location: Loc) -> tuple[Loc, list[Any], list[Any]]:
     """A place of pydantic's as it is in the file; the models or dataclasses that hold it, and those that it may be.
 
-    Pydantic names the variant of tagged settings, which the file does not.
+    Pydantic names the variant of a union, which the file does not.
     """
     loc: list[str | int] = []
     holders, kinds = [], _models(kind)
     for part in location:
+        if part in (NUMBER, MAPPING):
+            continue
         if len(kinds) > 1:
             kinds = [each for each in kinds if str(part).strip() in names_of(each)]
             continue

@@ -21,6 +21,7 @@ METRICS = {
     "effective_rank": "effective rank",
     "pi_entropy": "entropy of π (nats)",
 }
+IF_LOGGED = {"curvature": "λ_max, by which α is set"}
 
 
 def draw_curves(plan: ReportPlan, collected: Collected) -> Iterator[Drawing]:
@@ -32,10 +33,11 @@ def draw_curves(plan: ReportPlan, collected: Collected) -> Iterator[Drawing]:
             curves = curves[(curves["dataset"] == dataset) & (curves["method"] == method)]
             if curves.empty:
                 continue
+            shown = METRICS | {name: title for name, title in IF_LOGGED.items() if curves[name].notna().any()}
             figure = canvas(11.0, 4.0)
-            grid = figure.subplots(2, len(METRICS), sharex="row", sharey="col")
+            grid = figure.subplots(2, len(shown), sharex="row", sharey="col")
             for line, x in enumerate(("step", "images")):
-                for axes, (metric, title) in zip(grid[line], METRICS.items(), strict=True):
+                for axes, (metric, title) in zip(grid[line], shown.items(), strict=True):
                     _curve(axes, curves, x, metric, looks, None if crowded(plan) else collected.records)
                     axes.set_xlabel("outer step" if x == "step" else "images drawn")
                     axes.ticklabel_format(axis="x", style="sci", scilimits=(0, 4), useMathText=False)

@@ -23,11 +23,12 @@ Tensors = dict[str, Tensor]
 
 
 class Checkpoint(NamedTuple):
-    """The state after `step` outer steps; `optimizer` holds "<parameter>.<slot>"."""
+    """The state after `step` outer steps; `optimizer` holds "<parameter>.<slot>", `inner` what the inner rate is by."""
 
     step: int
     variables: Variables
     optimizer: Tensors
+    inner: Tensors
 
 
 class Owner(NamedTuple):
@@ -38,9 +39,8 @@ class Owner(NamedTuple):
     code: str
 
 
-def pack(variables: Variables, optimizer: Tensors) -> Tensors:
-    """One flat dict of contiguous CPU tensors: `params.*`, `buffers.*`, `state.*`, `optimizer.*`."""
-    groups = {**variables._asdict(), "optimizer": optimizer}
+def pack(**groups: Tensors) -> Tensors:
+    """One flat dict of contiguous CPU tensors, "params.<name>" and so on, by the names of `groups`."""
     return {
         f"{group}.{name}": tensor.detach().cpu().contiguous()
         for group, tensors in groups.items()
@@ -55,7 +55,7 @@ def save_checkpoint(folder: Path, owner: Owner, checkpoint: Checkpoint) -> None:
         UserError: the disk is full or cannot be written; the checkpoint before stays in place.
     """
     path = folder / f"step-{checkpoint.step:08d}.safetensors"
-    tensors = pack(checkpoint.variables, checkpoint.optimizer)
+    tensors = pack(**checkpoint.variables._asdict(), optimizer=checkpoint.optimizer, inner=checkpoint.inner)
     data = save(tensors)
     try:
         atomic_write(path, lambda file: file.write(data))
@@ -106,10 +106,11 @@ def load_checkpoint(folder: Path, owner: Owner, device: torch.device) -> Checkpo
         tensors = load(path.read_bytes())
     except SafetensorError as error:
         raise UserError(f"{path}: not readable ({error}); {advice}") from None
-    groups: dict[str, Tensors] = {"params": {}, "buffers": {}, "state": {}, "optimizer": {}}
+    groups: dict[str, Tensors] = {"params": {}, "buffers": {}, "state": {}, "optimizer": {}, "inner": {}}
     if set(names) != tensors.keys() or any(name.partition(".")[0] not in groups for name in names):
         raise UserError(f"{pointer}: names other tensors than {path} holds; {advice}")
     for name in names:
         group, _, rest = name.partition(".")
         groups[group][rest] = tensors[name].to(device)
-    return Checkpoint(step, Variables(groups["params"], groups["buffers"], groups["state"]), groups["optimizer"])
+    variables = Variables(groups["params"], groups["buffers"], groups["state"])
+    return Checkpoint(step, variables, groups["optimizer"], groups["inner"])

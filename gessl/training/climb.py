@@ -1,8 +1,8 @@
 """Whether the inner loop raises the loss that it is to lower: judged once, over the first steps of a run.
 
-The rule: a task counts if its base loss is higher at θ_K, or at the last point that led to θ*, than at θ. More than
-half of the tasks of the first steps are too many. Where a loop sees new views at each step, chance alone makes half of
-them count; there, two standard deviations of a fair coin come on top.
+The rule: a task counts if its base loss is higher at θ_K, or at θ*, than at θ. More than half of the tasks of the first
+steps are too many. Where the inner steps see new views each, chance alone makes half of them count; there, two standard
+deviations of a fair coin come on top.
 """
 
 from collections.abc import Iterable
@@ -35,10 +35,8 @@ class Climb:
         self.found = any(row.get(CLIMBS) for row in rows)
         self._shares = [row[RISES] for row in rows if row["step"] < self.last and row.get(RISES) is not None]
         self._tasks = gessl.tasks if gessl else 0
-        self._rate = gessl.inner_lr if gessl else 0.0
-        self._by_chance = gessl is not None and (
-            gessl.views == "fresh" or (gessl.views == "fresh_targets" and not gessl.inner_steps)
-        )
+        self._rate = gessl.inner_lr if gessl else 0
+        self._by_chance = gessl is not None and gessl.views == "fresh" and gessl.inner_steps > 0
 
     def see(self, row: dict[str, Any]) -> None:
         """Count a row in, and mark it if the loop was found to climb."""
@@ -57,6 +55,4 @@ class Climb:
     @property
     def warning(self) -> str:
         """One line."""
-        return (
-            f"warning: in {self._share:.0%} of the tasks of the first {self.last} steps {MEANING} (now {self._rate:g})"
-        )
+        return f"warning: in {self._share:.0%} of the tasks of the first {self.last} steps {MEANING} (now {self._rate})"

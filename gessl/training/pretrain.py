@@ -33,6 +33,7 @@ from gessl.tables.metrics import METRICS, read_metrics
 from gessl.training.checkpoint import POINTER, Owner, load_checkpoint, pack, save_checkpoint
 from gessl.training.climb import Climb
 from gessl.training.failure import diverging, explain
+from gessl.training.inner_rate import CurvatureError
 from gessl.training.metrics import Metrics
 from gessl.training.run import Run
 from gessl.training.settings import Science
@@ -183,7 +184,7 @@ def _advance(run: Run, metrics: Metrics, run_id: str, work: Path) -> None:
     """One outer step; where it cannot be made, the metrics so far are written and the run stops."""
     try:
         run.advance(metrics)
-    except (SolverError, SINGULAR) as error:
+    except (SolverError, CurvatureError, SINGULAR) as error:
         metrics.flush()
         _stop(run_id, work, run.step, str(error))
 
@@ -206,7 +207,7 @@ def _stop(run_id: str, work: Path, step: int, reason: str) -> NoReturn:
 def publish(run: Run, step: Step, work: Path, described: dict[str, Any]) -> None:
     """Write the run's outputs to the step's staging folder."""
     save_encoder(run.trained(), step.path("encoder.safetensors"))
-    step.path("model.safetensors").write_bytes(save(pack(run.variables, {})))
+    step.path("model.safetensors").write_bytes(save(pack(**run.variables._asdict())))
     views = run.task(0, 0, whole=True)[0].views[:, :16]
     save_array(step.path("views.npy"), (views * 255).round().to(torch.uint8).cpu().numpy())
     shutil.copyfile(work / METRICS, step.path(METRICS))

@@ -25,6 +25,7 @@ from gessl.nets.parallel import processes, share
 from gessl.optimizer import Optimizer
 from gessl.rng import generator
 from gessl.training.checkpoint import Checkpoint
+from gessl.training.inner_rate import InnerRate
 from gessl.training.metrics import Metrics
 from gessl.training.schedule import learning_rate
 from gessl.training.settings import Science
@@ -79,6 +80,7 @@ class Run:
         if checkpoint:
             self.optimizer.restore(checkpoint.optimizer)
             self.step = checkpoint.step
+        self._rate = InnerRate(science, self.learner, checkpoint.inner if checkpoint else {})
         self._feed = self._fed()
 
     def _fed(self) -> Feed:
@@ -151,7 +153,8 @@ class Run:
         """One outer step, told to `metrics` if this process keeps any."""
         science, step, began = self.science, self.step, self._now()
         tasks = [self._drawn(step, task, self._feed.take()) for task in range(self.tasks_per_step)]
-        outer = outer_gradient(self.learner, self.variables, tasks, science.gessl)
+        scheme = self._rate.settings(step, self.variables, tasks[0])
+        outer = outer_gradient(self.learner, self.variables, tasks, scheme)
         lr = learning_rate(step, science.train)
         self.optimizer.step(outer.gradient, lr)
         self.step += 1
@@ -162,7 +165,7 @@ class Run:
         if metrics is None:
             return
         images = self.step * self.tasks_per_step * science.train.batch
-        logs = {**outer.logs, "grad_norm": norm(outer.gradient)}
+        logs = {**outer.logs, **self._rate.state, "grad_norm": norm(outer.gradient)}
         features = outer.seen[0].outputs["h"].flatten(0, 1)
         metrics.add({"step": step, "images": images, "lr": lr}, logs, features, (outer.losses, outer.norms), timed)
 
@@ -182,4 +185,4 @@ class Run:
 
     def checkpoint(self) -> Checkpoint:
         """All state, as it is now."""
-        return Checkpoint(self.step, self.variables, self.optimizer.slots())
+        return Checkpoint(self.step, self.variables, self.optimizer.slots(), self._rate.state)

@@ -98,6 +98,14 @@ class OuterLoss:
 
         return (8 * (at(1) - at(-1)) - (at(2) - at(-2))) / (12 * h)
 
+    def base(self, theta: Tensors, seen: int) -> Tensor:
+        """The base loss at `theta` on set `seen`, whose targets are its own."""
+        return self.bound.loss(self._outputs(theta, seen), self._targets(theta, seen))
+
+    def at_target(self) -> float:
+        """ℓ(θ*)."""
+        return float(self.base(self.target, self._compared))
+
     @property
     def _compared(self) -> int:
         return self.settings.inner_steps if self.settings.views == "fresh" else 0

@@ -54,6 +54,8 @@ def test_exact_hypergradient_equals_central_differences(name: str, choice: str) 
     loss = OuterLoss(bound, variables, views, settings)
     assert float(result.logs["loss"]) == pytest.approx(float(loss(params)), rel=1e-9, abs=1e-12)
     assert result.hypergradient.keys() == params.keys()
+    if settings.target_steps:
+        assert float(result.logs["ssl_loss_target"]) == pytest.approx(loss.at_target(), rel=1e-9, abs=1e-12)
     for direction in directions(params):
         found = dot(result.hypergradient, direction)
         # the slope along a random direction can be near 0 by chance, hence the norm; where J itself is tiny, rounding
@@ -61,6 +63,26 @@ def test_exact_hypergradient_equals_central_differences(name: str, choice: str) 
         gaps = (abs(found - loss.slope(params, direction, h)) for h in (3e-7, 1e-5, 1e-4))
         allowed = max(1e-7 * norm(result.hypergradient), 1e-12)
         assert any(gap < allowed for gap in gaps)
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("choice", ["K1", "momentum", "learned-rates"])
+def test_how_the_divergence_s_gradient_stands_to_the_base_loss_s(name: str, choice: str) -> None:
+    """By the outer gradients of the two terms alone, which the engine adds."""
+    bound, variables = learner(name)
+    settings = dataclasses.replace(SETTINGS[choice], ssl_weight=0.6)
+    params = variables.params
+    if settings.learn_inner_lr:
+        params.update(initial_rates(params, settings))
+    field = Field(bound, *variables[1:], task(bound, settings.view_sets))
+    both, kl = (
+        task_hypergradient(field, params, dataclasses.replace(settings, ssl_weight=weight)) for weight in (0.6, 0.0)
+    )
+    weights = [name for name in params if not name.startswith("inner_lr.")]
+    h = {name: kl.hypergradient[name] for name in weights}
+    g = {name: (both.hypergradient[name] - h[name]) / 0.6 for name in weights}
+    assert float(both.logs["kl_ratio"]) == pytest.approx(norm(h) / norm(g), rel=1e-6)
+    assert float(both.logs["kl_cosine"]) == pytest.approx(dot(h, g) / (norm(h) * norm(g)), rel=1e-6, abs=1e-9)
 
 
 @pytest.mark.parametrize("name", KINDS)

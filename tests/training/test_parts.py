@@ -217,7 +217,12 @@ OWNER = Owner("run", "science", "code")
 
 def state(step: int) -> Checkpoint:
     draw = {"w": torch.randn(3, generator=generator(step))}
-    return Checkpoint(step, Variables(draw, {"b": draw["w"] + 1}, {"t": draw["w"] + 2}), {"w.step": draw["w"] + 3})
+    return Checkpoint(
+        step,
+        Variables(draw, {"b": draw["w"] + 1}, {"t": draw["w"] + 2}),
+        {"w.step": draw["w"] + 3},
+        {"c": draw["w"] + 4},
+    )
 
 
 def test_checkpoints_come_back_bit_for_bit_and_only_the_last_is_kept(tmp_path: Path) -> None:

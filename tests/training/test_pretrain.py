@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import functools
+import itertools
 import json
 import multiprocessing
 import os
@@ -78,11 +79,20 @@ def pretrain_and_die(run: str, at_step: int) -> None:
     assert process.exitcode == -9, "it ended before it could be killed"
 
 
-@pytest.mark.parametrize("method", ["simclr", "byol"])
-@pytest.mark.parametrize("variant", ["base", "gessl"])
+BY_CURVATURE = {"tasks": 2, "target_steps": 2, "inner_lr": {"curvature": 1.0}}
+
+
+@pytest.mark.parametrize(
+    ("method", "variant"),
+    [
+        *itertools.product(["simclr", "byol"], ["base", "gessl"]),
+        ("barlow_twins", "curvature"),
+    ],
+)
 def test_a_run_killed_anywhere_ends_in_the_same_bits(prepared: Path, method: str, variant: str) -> None:
     recipe = {"train": {"steps": 30, "batch": 32, "warmup": 2, "lr": 0.003}}
-    run = run_ids(methods={method: {"hidden": 16, "dim": 8}}, recipe=recipe)[variant]
+    variants = {**SMALL["variants"], "curvature": {"gessl": BY_CURVATURE}}
+    run = run_ids(methods={method: {"hidden": 16, "dim": 8}}, recipe=recipe, variants=variants)[variant]
     assert main(["pretrain", run]) == 0
     whole = result_hashes(run)
     shutil.rmtree(Path("results/runs") / run)
@@ -255,7 +265,7 @@ def test_an_inner_loop_that_raises_the_loss_is_told_within_twenty_steps(
     monkeypatch.setattr(Run, "advance", lambda self, metrics: (advance(self, metrics), steps.append(self.step)))
     told = staticmethod(lambda text, **more: (said.append(steps[-1]), write(text, **more)))
     monkeypatch.setattr(pretrain.tqdm, "write", told)
-    for rate, climbs in ((1e-3, False), (RATE, True)):
+    for rate, climbs in ((1e-3, False), ({"curvature": 1.0}, False), (RATE, True)):
         variants = {"gessl": {"gessl": {"tasks": 2, "target_steps": 2, "inner_lr": rate}}}
         (run,) = run_ids(
             seeds=[0],
