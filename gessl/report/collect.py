@@ -47,8 +47,8 @@ FORMULA = tuple("=+-@")  # how a cell begins that spreadsheets carry out
 ITEMS = ("items", "resolution")
 ROW = ("id", "dataset", "method", "variant", "seed", "state", "detail", "seconds", "images", DATA_WAIT, "climbs")
 CURVES = (
-    "step", "images", "seconds", "loss", "ssl_loss", "divergence", "feature_std", "effective_rank", "pi_entropy", "curvature",
-    DATA_WAIT, CLIMBS,
+    "step", "images", "seconds", "loss", "ssl_loss", "divergence", "feature_std", "effective_rank", "pi_entropy",
+    "curvature", DATA_WAIT, CLIMBS,
 )  # fmt: skip
 
 

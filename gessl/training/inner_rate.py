@@ -3,6 +3,9 @@
 It is measured at the first step, after the warm-up, and as each tenth of the run begins, on the first task of that
 step. Curvature rises and falls by factors in training, and from one base method to another by hundreds, so one number
 cannot suit them all: at α = 0.05 the inner loop of Barlow Twins diverges, and that of BYOL does next to nothing.
+
+Where the base loss curves upwards in no direction the rate is 0, and it is measured again at the next step: DeepCluster
+v2 has no loss at all before its first clusters.
 """
 
 import copy
@@ -55,12 +58,12 @@ class InnerRate:
         """The scheme at outer step `step`, whose first task is `task`; None for the base method alone.
 
         Raises:
-            CurvatureError: the base loss curves upwards in no direction, or beyond all numbers.
+            CurvatureError: the curvature is not finite, or none, and the divergence is to be divided by the rate.
         """
         gessl = self._science.gessl
         if gessl is None or not isinstance(gessl.inner_lr, ByCurvature):
             return gessl
-        if step in self._measured_at:
+        if step in self._measured_at or not self.state["inner_rate"]:
             self.state = self._measured(step, variables, task, gessl)
         return gessl.at_rate(float(self.state["inner_rate"]))
 
@@ -78,11 +81,11 @@ class InnerRate:
                 f"the curvature of the base loss is not finite; lower train.lr ({self._science.train.lr}) or check "
                 "the data"
             )
-        if stiffest <= 0:
+        if stiffest <= 0 and gessl.kl_scale == "per_path":
             raise CurvatureError(
-                f"the base loss curves upwards in no direction (λ_max = {stiffest:.3g}), so no rate follows from it; "
-                "give gessl.inner_lr a number"
+                f"the base loss curves upwards in no direction (λ_max = {stiffest:.3g}), so the inner rate is 0, by "
+                "which gessl.kl_scale would divide; take kl_scale: absolute, or give gessl.inner_lr a number"
             )
-        rate = min(gessl.inner_lr.curvature / stiffest, HIGHEST_RATE)
+        rate = min(gessl.inner_lr.curvature / stiffest, HIGHEST_RATE) if stiffest > 0 else 0.0
         logged = {"inner_rate": rate, "curvature": stiffest, "curvature_error": found.error}
         return {name: torch.tensor(value, dtype=torch.float64) for name, value in logged.items()}

@@ -91,12 +91,33 @@ def test_every_scheme_can_follow_it(prepared: Path, more: dict[str, Any]) -> Non
     assert all(row["curvature"] > 0 and math.isfinite(row["loss"]) for row in rows)
 
 
-@pytest.mark.parametrize(("largest", "said"), [(-1.0, "curves upwards in no direction"), (math.nan, "is not finite")])
+def test_where_nothing_curves_upwards_the_loop_stands_still_until_something_does(
+    prepared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = iter([0.0, -1.0, 0.0, *[4.0] * STEPS])
+    monkeypatch.setattr(inner_rate, "largest_curvature", lambda *inputs: Curvature(next(found), 0.0, 1))
+    rows = trained(inner_lr={"curvature": 1.0})
+    assert [row["inner_rate"] for row in rows] == [0.0] * 3 + [0.25] * (STEPS - 3)
+    assert [row["divergence"] > 0 for row in rows] == [False] * 3 + [True] * (STEPS - 3)
+
+
+@pytest.mark.parametrize(
+    ("largest", "more", "said"),
+    [
+        (-1.0, {"kl_scale": "per_path"}, "curves upwards in no direction"),
+        (math.nan, {}, "is not finite"),
+    ],
+)
 def test_a_curvature_that_gives_no_rate_stops_the_run(
-    prepared: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], largest: float, said: str
+    prepared: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    largest: float,
+    more: dict[str, Any],
+    said: str,
 ) -> None:
     monkeypatch.setattr(inner_rate, "largest_curvature", lambda *inputs: Curvature(largest, 0.0, 1))
-    name = run(inner_lr={"curvature": 1.0})
+    name = run(inner_lr={"curvature": 1.0}, **more)
     assert main(["pretrain", name]) == 2
     line = capsys.readouterr().err.splitlines()[-1]
     assert f"{name}: step 0: the " in line
