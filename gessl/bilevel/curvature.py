@@ -17,7 +17,7 @@ from gessl.bilevel.field import Point
 from gessl.bilevel.vectors import add, dot, norm, times
 from gessl.methods.base import Tensors
 
-TOLERANCE = 0.01
+TOLERANCE = 0.02
 """Relative error at which it stops."""
 MOST = 60
 """Products at which it stops whatever the error."""

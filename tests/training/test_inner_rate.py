@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from gessl.bilevel.curvature import Curvature
+from gessl.bilevel.curvature import TOLERANCE, Curvature
 from gessl.cli import main
 from gessl.grid.experiment import Experiment
 from gessl.tables.metrics import read_metrics
@@ -60,7 +60,7 @@ def test_it_is_measured_as_the_run_goes_and_logged(prepared: Path) -> None:
     changes = [step for step in range(1, STEPS) if measured[step] != measured[step - 1]]
     assert changes == sorted(measured_at(TrainSettings(steps=STEPS, warmup=WARMUP)) - {0})
     assert all(row["curvature"] > 2.0 for row in rows)  # the proximal term adds its own
-    assert all(row["curvature_error"] <= 0.01 * row["curvature"] for row in rows)
+    assert all(row["curvature_error"] <= TOLERANCE * row["curvature"] for row in rows)
     assert all(row["inner_rate"] == pytest.approx(1 / row["curvature"]) for row in rows)
 
 
