@@ -147,6 +147,7 @@ def test_a_report_is_replayed_by_its_cell_though_its_experiment_is_gone(home: Pa
     assert {output["status"] for output in outcome["outputs"]} == {"same"}
 
 
+@pytest.mark.slow
 def test_what_git_was_told_here_does_not_decide_which_code_is_replayed(home: Path) -> None:
     """Another commit in its place, a filter and a hook of a checkout: none is asked."""
     honest, source, ran = git(home, "rev-parse", "HEAD"), home / "gessl/rng.py", home / ".git/ran"
@@ -248,7 +249,7 @@ def test_a_run_of_other_code_than_its_record_says_is_found(home: Path) -> None:
         assert gap["differing"] == (honest[name] != other[name]).sum()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_replay_that_is_stopped_leaves_nothing(home: Path, number: signal.Signals) -> None:
     command = [sys.executable, "-m", "gessl", "replay", str(TASKS)]
     environment = os.environ | {"PYTHONPATH": str(home)}

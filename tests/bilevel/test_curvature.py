@@ -12,7 +12,7 @@ from gessl.bilevel.field import Field, Point
 from gessl.bilevel.inner import Rule
 from gessl.bilevel.settings import GesslSettings
 from gessl.methods.base import Tensors
-from tests.bilevel.smooth import METHODS, learner, task
+from tests.bilevel.smooth import KINDS, METHODS, learner, task
 
 FEW = 60
 """Weights of which a dense Hessian is made."""
@@ -79,7 +79,9 @@ def few(params: Tensors, names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(chosen)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    "name", [name if name in KINDS else pytest.param(name, marks=pytest.mark.slow) for name in METHODS]
+)
 def test_of_each_method_it_is_that_of_the_dense_hessian(name: str) -> None:
     """The dense one by central differences of the gradient, without the engine's Hessian-vector products."""
     bound, variables = learner(name)

@@ -148,6 +148,7 @@ def damage(entry: Path) -> None:
     entry.chmod(0o444)
 
 
+@pytest.mark.slow
 def test_a_damaged_entry_of_the_cache_is_named_and_other_sources_are_asked(
     dvc_project: Path, register: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -253,7 +253,7 @@ def test_policies_in_another_order_are_refused(sizes: tuple[int | None, ...], me
         make_views(pictures(2), tuple(ViewPolicy(size=size) for size in sizes), seeded())
 
 
-@pytest.mark.parametrize("size", [None, 96])
+@pytest.mark.parametrize("size", [None, pytest.param(96, marks=pytest.mark.slow)])
 def test_neither_blocks_nor_threads_change_a_bit(size: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of images so large that torch shares out what is summed up of one."""
     images = pictures(6, size=(224, 224))

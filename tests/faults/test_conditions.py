@@ -119,6 +119,7 @@ def test_no_memory_is_one_line(project: Path, verb: str, more: int) -> None:
         assert attempt(words).code == 0
 
 
+@pytest.mark.slow
 def test_without_git_and_home(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HOME")
     monkeypatch.setenv("PATH", "/nonexistent")

@@ -19,12 +19,12 @@ from tests.conftest import SMALL
 STEPS, WARMUP = 20, 3
 
 
-def run(**gessl: Any) -> str:
+def run(steps: int = STEPS, **gessl: Any) -> str:
     """Write an experiment of one run; its id."""
     changes = {
         "seeds": [0],
         "methods": {"barlow_twins": {"hidden": 16, "dim": 8}},
-        "recipe": {"train": {"steps": STEPS, "batch": 32, "warmup": WARMUP, "lr": 0.003}},
+        "recipe": {"train": {"steps": steps, "batch": 32, "warmup": WARMUP, "lr": 0.003}},
         "variants": {"gessl": {"gessl": {"tasks": 2, "target_steps": 2, **gessl}}},
         "comparisons": [],
     }
@@ -32,9 +32,9 @@ def run(**gessl: Any) -> str:
     return Experiment.load(Path("config/config.yaml")).runs()[0].id
 
 
-def trained(**gessl: Any) -> list[dict[str, Any]]:
+def trained(steps: int = STEPS, **gessl: Any) -> list[dict[str, Any]]:
     """The rows of the metrics of such a run, made here."""
-    name = run(**gessl)
+    name = run(steps, **gessl)
     assert main(["pretrain", name]) == 0
     return read_metrics(Path("results/runs") / name / "metrics.jsonl")
 
@@ -87,7 +87,7 @@ def test_the_steps_are_those_of_a_number_of_that_size(prepared: Path) -> None:
     ids=["support-query", "heads", "total", "K0"],
 )
 def test_every_scheme_can_follow_it(prepared: Path, more: dict[str, Any]) -> None:
-    rows = trained(inner_lr={"curvature": 1.0}, **more)
+    rows = trained(4, inner_lr={"curvature": 1.0}, **more)
     assert all(row["curvature"] > 0 and math.isfinite(row["loss"]) for row in rows)
 
 

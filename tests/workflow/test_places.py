@@ -106,6 +106,7 @@ def as_nobody(owned: Path) -> list[str]:
     return ["setpriv", f"--reuid={NAMELESS}", f"--regid={NAMELESS}", "--clear-groups", *reading, "--"]
 
 
+@pytest.mark.slow
 def test_data_are_fetched_in_an_odd_place_by_an_odd_user(tmp_path: Path) -> None:
     project, python, variables = unpack(tmp_path)
     variables["HOME"] = str(project / "work/home")  # as the Makefile has it where there is none

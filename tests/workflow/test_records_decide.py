@@ -4,6 +4,8 @@ import os
 import shutil
 from pathlib import Path
 
+import pytest
+
 from gessl.grid.batch import ExperimentBatch
 from gessl.grid.outdated import downstream
 from gessl.layout import RECORD, data_dir, file_stem, manifest_dir, pin, tasks_dir
@@ -45,6 +47,7 @@ def test_what_comes_of_a_part_comes_of_the_job(prepared: Path) -> None:
     assert manifest_dir("digits") not in downstream(batch, [data_dir("digits")])
 
 
+@pytest.mark.slow
 def test_what_comes_out_the_same_is_the_end_of_it(prepared: Path) -> None:
     data, part = data_dir("digits") / RECORD, DRAWN / file_stem("sigma/onehot") / RECORD
     before = data.read_bytes(), part.read_bytes()
