@@ -1,6 +1,6 @@
 """The largest curvature of the base loss: the largest eigenvalue of its Hessian at one θ, by Lanczos' method.
 
-A step of gradient descent at rate α multiplies the error along an eigenvector of curvature c by 1 - αc, so α = 1/λ_max
+A step of gradient descent at rate α multiplies the error along an eigenvector of curvature κ by 1 - ακ, so α = 1/λ_max
 is the largest rate at which no direction overshoots, and from 2/λ_max on the stiffest one diverges. The Hessian is that
 of one mini-batch, targets held, by the weights that the inner loop adapts: what the inner steps meet.
 
@@ -54,7 +54,7 @@ def largest_curvature(point: Point, names: tuple[str, ...], generator: torch.Gen
     }
     basis: list[Tensors] = [times(direction, 1 / norm(direction))]
     diagonal: list[float] = []
-    beside: list[float] = []
+    off_diagonal: list[float] = []
     while True:
         product = point.hvp(basis[-1], retain_graph=True)
         product = {name: product[name] for name in names}
@@ -65,17 +65,17 @@ def largest_curvature(point: Point, names: tuple[str, ...], generator: torch.Gen
         length = float(norm(product))
         if not math.isfinite(length):
             return Curvature(math.nan, math.nan, len(diagonal))
-        found = _judged(diagonal, beside, length)
+        found = _judged(diagonal, off_diagonal, length)
         if found.error <= TOLERANCE * abs(found.largest) or len(diagonal) == MOST:
             return found
-        beside.append(length)
+        off_diagonal.append(length)
         basis.append(times(product, 1 / length))
 
 
-def _judged(diagonal: list[float], beside: list[float], left: float) -> Curvature:
+def _judged(diagonal: list[float], off_diagonal: list[float], left: float) -> Curvature:
     """What the tridiagonal matrix of the products so far says, with `left`, the length of the direction to come."""
     matrix = torch.diag(torch.tensor(diagonal, dtype=torch.float64))
-    for place, entry in enumerate(beside):
+    for place, entry in enumerate(off_diagonal):
         matrix[place, place + 1] = matrix[place + 1, place] = entry
     values, vectors = torch.linalg.eigh(matrix)
     return Curvature(float(values[-1]), left * abs(float(vectors[-1, -1])), len(diagonal))

@@ -69,7 +69,7 @@ def task_hypergradient(field: Field, params: Tensors, settings: GesslSettings) -
     hypergradient = SOLVERS[settings.solver.name](path, v, settings)
     logs = {}
     if at_start and path.steps:
-        logs = _beside(hypergradient, path.first_gradient)
+        logs = _kl_against_ssl(hypergradient, path.first_gradient)
         hypergradient = add(hypergradient, path.first_gradient, settings.ssl_weight)
 
     ssl_at_place = path.start.loss if settings.ssl_at == "initial" else path.end.loss
@@ -87,8 +87,8 @@ def task_hypergradient(field: Field, params: Tensors, settings: GesslSettings) -
     return TaskResult.of(field, path, hypergradient, logs, target.losses)
 
 
-def _beside(h: Tensors, g: Tensors) -> Tensors:
-    """How the divergence's hyper-gradient `h` stands to the base loss's gradient `g`: ‖h‖/‖g‖, and their cosine."""
+def _kl_against_ssl(h: Tensors, g: Tensors) -> Tensors:
+    """‖h‖/‖g‖, and the cosine, of the divergence's hyper-gradient `h` and the base loss's gradient `g`."""
     h = {name: h[name] for name in g}
     return {"kl_ratio": norm(h) / norm(g), "kl_cosine": dot(h, g) / (norm(h) * norm(g))}
 
