@@ -47,10 +47,10 @@ ROWS = 1_300_000
 OPEN = """
 import resource, sys, time
 import gessl.data.encoded
-from gessl.data.arrays import read_index, train_positions
+from gessl.data.arrays import read_index, positions_of
 from gessl.data.stores import open_store
 before, began, used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter(), time.process_time()
-store, train, index = open_store("big"), train_positions("big"), read_index("big", "label", "split")
+store, train, index = open_store("big"), positions_of("big", "train"), read_index("big", "label", "split")
 seconds, peak = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(seconds, time.process_time() - used, (peak - before) / 1024)
 """

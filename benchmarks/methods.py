@@ -57,7 +57,7 @@ def measured(experiments: list[Experiment], rounds: int) -> dict[str, dict[str, 
         if science.seed != experiments[0].seeds[0] or (science.method_name, kind) in arms:
             continue  # a method's first experiment counts
         run = Run(science, torch.device("cpu"))
-        tasks = [run.task(0, task) for task in range(run.tasks_per_step)]
+        tasks = [run.task(0, task) for task in range(run.science.tasks_per_step)]
         arms[science.method_name, kind] = functools.partial(
             outer_gradient, run.learner, run.variables, tasks, science.gessl
         )

@@ -62,6 +62,8 @@ VERBS: tuple[tuple[str, str, tuple[Argument, ...]], ...] = (
         arg("--budget", "name the experiments that fit in this many GPU-hours (core-hours without GPUs)",
             type=hours, metavar="HOURS"),
         arg("--json", "print the plan as JSON", **FLAG))),
+    ("time", "time the steps of runs that are to be as long as others (seconds_of), and keep that in config/times", (
+        arg("config", "an experiment file", type=Path),)),
     ("status", "where a running grid stands, from its files", (
         arg("config", "an experiment file or a batch (default: all grids that were started here)", nargs="?",
             type=Path),

@@ -16,6 +16,7 @@ from gessl.layout import RESULTS, run_dir
 BASELINE = "baseline"  # the variant of what is scored without any training
 ELSEWHERE = "elsewhere"  # what is said in place of the data set, and the variant, of an encoder not trained here
 DIGITS = 16  # of the hash, in an id: 2^64 values, so chance gives no two runs the same one
+BRANCHING = ("start", "stops_at")  # keys of a branch, and of the trunk that it leaves
 EARLIER = re.compile(r"-s\d+-[0-9a-f]{8}$")  # how the ids of earlier versions ended
 
 
@@ -23,9 +24,10 @@ def science_hash(described: Mapping[str, Any]) -> str:
     """SHA-256 of a run's resolved science settings, in hex; `described` as the run's `config.json` holds them.
 
     They name the view policy; its numbers (`policies`) are left out. A run whose policy was edited keeps its id, and is
-    made again since its settings changed.
+    made again since its settings changed. What only trunks and branches have is left out of all others.
     """
-    return sha256_json({key: value for key, value in described.items() if key != "policies"})
+    absent = {key for key in BRANCHING if described.get(key) is None}
+    return sha256_json({key: value for key, value in described.items() if key not in {"policies", *absent}})
 
 
 def run_id(kind: str, seed: int, science: str) -> str:

@@ -11,11 +11,13 @@ LOCK = Path("requirements.lock")
 DATASETS = Path("config/datasets")
 ENCODERS = Path("config/encoders")
 METHODS = Path("config/methods")
+TIMES = Path("config/times")  # how long steps take, by experiment, for runs that are to be as long as others
 RECIPES = Path("config/recipes")
 VIEWS = Path("config/views")
 PROTOCOLS = Path("config/protocols")
 REFERENCES = Path("config/reference")
 RECORD = "record.json"
+CHECKPOINT = "checkpoint.safetensors"  # the whole state that a trunk leaves for its branches
 LISTING = "listing.csv"  # of the pictures in a raw folder that `gessl data add` made
 
 

@@ -16,7 +16,6 @@ from gessl.typed import read_typed, typed
 if TYPE_CHECKING:
     from gessl.grid.experiment import Experiment
 
-
 T = TypeVar("T")
 
 
@@ -69,18 +68,22 @@ def check(options: argparse.Namespace) -> int | None:
 
 
 def plan(options: argparse.Namespace) -> None:
-    from gessl.grid.plan import format_plan
-    from gessl.grid.plan import plan as run
+    from gessl.grid import plan as module
 
-    show(options, run(options.config, options.budget), format_plan)
+    show(options, module.plan(options.config, options.budget), module.format_plan)
+
+
+def time(options: argparse.Namespace) -> None:
+    from gessl.grid.timing import time_experiment
+
+    print(time_experiment(options.config)[0])
 
 
 def status(options: argparse.Namespace) -> None:
     from gessl.grid.screen import format_status
     from gessl.grid.status import status as run
 
-    found = run(options.config)
-    show(options, found, format_status)
+    show(options, run(options.config), format_status)
 
 
 def fetch(options: argparse.Namespace) -> None:
@@ -170,7 +173,7 @@ def pretrain(options: argparse.Namespace) -> None:
 
         # it takes images, and no labels
         spec = pretrain_spec(ExperimentBatch.load([options.config], scored=False), options.run)
-    run(spec.run, spec.science, spec.efficiency)
+    run(spec.run, spec.science, spec.efficiency, spec.trunk)
     print(run_dir(spec.run))
 
 
@@ -256,20 +259,18 @@ def sign(options: argparse.Namespace) -> None:
 
 
 def replay(options: argparse.Namespace) -> int:
-    from gessl.audit.replay import format_replay, replay_json
-    from gessl.audit.replay import replay as run
+    from gessl.audit import replay as module
 
-    outcome = run(options.id, here=options.here)
-    show(options, outcome, format_replay, replay_json)
-    return 0 if outcome.ok else 1
+    outcome = module.replay(options.id, here=options.here)
+    show(options, outcome, module.format_replay, module.replay_json)
+    return int(not outcome.ok)
 
 
 def diff(options: argparse.Namespace) -> int:
-    from gessl.audit.diff import diff as run
-    from gessl.audit.diff import diff_json, format_diff
+    from gessl.audit import diff as module
 
-    found = run(options.first, options.second)
-    show(options, found, format_diff, diff_json)
+    found = module.diff(options.first, options.second)
+    show(options, found, module.format_diff, module.diff_json)
     return int(bool(found["altered"]))
 
 
@@ -288,6 +289,6 @@ def track(options: argparse.Namespace) -> int:
 
 
 def schema(options: argparse.Namespace) -> None:
-    from gessl.grid.experiment import schema as text
+    from gessl.grid.schema import schema as text
 
     print(text(), end="")

@@ -21,7 +21,8 @@ from gessl.data.registry import dataset
 from gessl.data.supply import supply
 from gessl.errors import UserError
 from gessl.grid.batch import ExperimentBatch
-from gessl.grid.experiment import Experiment, schema
+from gessl.grid.experiment import Experiment
+from gessl.grid.schema import schema
 from gessl.grid.values import load_method
 from gessl.layout import data_dir
 from gessl.methods import method_class, method_names

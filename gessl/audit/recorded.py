@@ -7,7 +7,7 @@ from typing import Any
 from gessl.audit.find import read_object
 from gessl.errors import UserError
 from gessl.identity import DIGITS, science_hash
-from gessl.layout import DEPTHS, run_dir
+from gessl.layout import CHECKPOINT, DEPTHS, run_dir
 from gessl.records.record import Record
 
 NAME = re.compile(r"\w[\w.+-]{0,254}", re.ASCII)  # of what a step makes, or a part of it: no option, and no path
@@ -34,7 +34,7 @@ def recorded_spec(record: Record, tree: Path) -> dict[str, Any] | None:
         if step == "pretrain":
             if not name.endswith(science_hash(config)[:DIGITS]):
                 raise UserError(f"{name}: its recorded settings are not those of its id; the run cannot be rebuilt")
-            return {"run": name, "science": config, "efficiency": _efficiency(record)}
+            return {"run": name, "science": config, "efficiency": _efficiency(record), "trunk": _trunk(record)}
         if step == "evaluate":
             protocol = {key: config[key] for key in ("protocol", "settings")}
             rest = {"target": parts[1], "protocols": [protocol], "efficiency": _efficiency(record), "bundled": False}
@@ -42,6 +42,12 @@ def recorded_spec(record: Record, tree: Path) -> dict[str, Any] | None:
     except (KeyError, ValueError, TypeError) as error:
         raise UserError(f"{name}: its record lacks {error}; the step cannot be rebuilt") from None
     return config if step == "report" else None
+
+
+def _trunk(record: Record) -> str | None:
+    """The run whose state a run went on from, if any."""
+    states = (Path(entry["path"]) for entry in record["inputs"] if entry["path"].endswith(f"/{CHECKPOINT}"))
+    return next((path.parent.name for path in states), None)
 
 
 def _subject(record: Record, name: str, tree: Path) -> dict[str, Any]:

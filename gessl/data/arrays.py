@@ -106,25 +106,25 @@ def read_index(dataset: str, *names: str) -> dict[str, NDArray[Any]]:
         raise damaged(path, error) from None
 
 
-def train_positions(dataset: str) -> NDArray[np.int64]:
-    """Positions of the images to train on, ascending, `[n]`; of the index, only their split is kept in memory.
+def positions_of(dataset: str, split: str) -> NDArray[np.int64]:
+    """Positions of the images of a split, ascending, `[n]`; of the index, only their split is kept in memory.
 
     Raises:
-        UserError: the data set is not prepared, or no image is in split `train`.
+        UserError: the data set is not prepared, or no image is in that split.
     """
     path = finished(dataset) / "index.csv"
     try:
         if is_encoded(dataset):
-            train = np.flatnonzero(read_columns(dataset)["split"] == SPLITS.index("train"))
+            found = np.flatnonzero(read_columns(dataset)["split"] == SPLITS.index(split))
         else:
             rows = csv.reader(io.StringIO(read_bounded(path, TABLE_BYTES).decode(), newline=""))
             place = next(rows, []).index("split")
-            train = np.flatnonzero([row[place] == "train" for row in rows])
+            found = np.flatnonzero([row[place] == split for row in rows])
     except (OSError, ValueError, IndexError, csv.Error) as error:
         raise damaged(path, error) from None
-    if not len(train):
-        raise UserError(f"{path}: no image is in split 'train'; fix the data set's split and prepare it again")
-    return train
+    if not len(found):
+        raise UserError(f"{path}: no image is in split {split!r}; fix the data set's split and prepare it again")
+    return found
 
 
 def read_card(dataset: str) -> dict[str, Any]:

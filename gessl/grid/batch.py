@@ -18,12 +18,11 @@ from gessl.evaluation.subjects import SubjectSpec, TrainedRun
 from gessl.grid.cells import PlannedScience
 from gessl.grid.evaluations import by_target
 from gessl.grid.experiment import MISSING, Experiment
-from gessl.grid.reading import Findings, unknown
+from gessl.grid.members import members_of
+from gessl.grid.trunks import goes_on
 from gessl.identity import ELSEWHERE
 from gessl.nodes import Tree
 from gessl.protocols.contract import ABILITIES, Protocol, draws_tasks
-
-KEYS = ("experiments", "skip_invalid")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +32,7 @@ class ExperimentBatch:
     Attributes:
         experiments: in the order in which they were given.
         skipped: what is wrong with files that were to be skipped, a line for each fault.
-        runs: every distinct run; the first cell that asks for it.
+        runs: every distinct run, trunks first; the first cell that asks for it.
         others: every encoder from elsewhere, and every baseline, under each seed.
         owners: of each of these, the names of the experiments that ask for it.
     """
@@ -114,7 +113,22 @@ class ExperimentBatch:
                 for experiment in map(self.experiments.__getitem__, asking)
             ]
             found[asking, own, abilities] = by_target(asked, abilities)
-        return {each: found[key] for each, key in keys.items()}
+        return {each: {} if each in self.trunks else found[key] for each, key in keys.items()}
+
+    @functools.cached_property
+    def trunks(self) -> dict[str, PlannedScience]:
+        """The runs that others go on from, by id: they are not scored."""
+        return {run: cell for run, cell in self.runs.items() if cell.science.stops_at}
+
+    @functools.cached_property
+    def goes_on(self) -> dict[str, str]:
+        """By the id of a run, the trunk that it goes on from (see `gessl.grid.trunks`)."""
+        return goes_on(self.runs)
+
+    def trained_or_scored(self, experiment: str) -> list[str]:
+        """The ids of all that an experiment asks for: trunks, then what is scored."""
+        trunks = [run for run in self.trunks if experiment in self.owners[run]]
+        return [*trunks, *self.experiments[experiment].scored]
 
     def _own(self, name: str) -> tuple[str, Set[str]]:
         """The data set that `own` stands for, `ELSEWHERE` for an encoder from there; and the subject's abilities."""
@@ -180,13 +194,16 @@ class ExperimentBatch:
     def listing(self) -> Tree:
         """What `gessl status` has to know, as JSON that it reads in no time: see `gessl.grid.status.Listed`."""
         return {
-            name: {"title": experiment.title, "runs": {each: self._listed(each) for each in experiment.scored}}
+            name: {
+                "title": experiment.title,
+                "runs": {each: self._listed(each) for each in self.trained_or_scored(name)},
+            }
             for name, experiment in self.experiments.items()
         }
 
     def _listed(self, name: str) -> list[Any]:
         cell, subject = self.runs.get(name), self.subject(name)
-        kind, steps = (cell.kind, cell.science.train.steps) if cell else (subject.method, 0)
+        kind, steps = (cell.kind, cell.science.end) if cell else (subject.method, 0)
         return [kind, steps, *self._occupies(name), subject.science, list(self.evaluations[name])]
 
     def _occupies(self, run: str) -> tuple[int, int]:
@@ -204,7 +221,7 @@ def _read(documents: Iterable[Document], skip_invalid: bool, scored: bool) -> tu
     members: dict[str, Document | Path] = {}
     for document in documents:
         if "experiments" in document.tree:
-            paths, skips = _members(document)
+            paths, skips = members_of(document)
             skip_invalid = skip_invalid or skips
             members |= {os.path.realpath(path): path for path in paths}
         else:
@@ -230,67 +247,22 @@ def _read(documents: Iterable[Document], skip_invalid: bool, scored: bool) -> tu
 
 
 def _runs(experiments: Iterable[Experiment]) -> tuple[dict[str, PlannedScience], dict[str, tuple[str, ...]]]:
-    """Every distinct run by its id, and the experiments that ask for each.
+    """Every distinct run by its id, trunks first, and the experiments that ask for each.
 
     Raises:
         UserError: two runs have one id.
     """
     runs: dict[str, PlannedScience] = {}
     owners: dict[str, tuple[str, ...]] = {}
-    for experiment in experiments:
-        for cell in experiment.runs():
-            first = runs.setdefault(cell.id, cell)
-            if first.hash != cell.hash:
-                raise UserError(
-                    f"{experiment.name}: {cell.id}: the id of two runs with other settings ({first.variant!r} and"
-                    f" {cell.variant!r}); change a setting of one of them, if only in its last digit"
-                )
-            asking = owners.get(cell.id, ())
-            owners[cell.id] = asking if experiment.name in asking else (*asking, experiment.name)
+    asked = [(experiment, cell) for experiment in experiments for cell in experiment.runs()]
+    trunks = [(experiment, cell.trunk) for experiment, cell in asked if cell.trunk]
+    for experiment, cell in (*trunks, *asked):
+        first = runs.setdefault(cell.id, cell)
+        if first.hash != cell.hash:
+            raise UserError(
+                f"{experiment.name}: {cell.id}: the id of two runs with other settings ({first.variant!r} and"
+                f" {cell.variant!r}); change a setting of one of them, if only in its last digit"
+            )
+        asking = owners.get(cell.id, ())
+        owners[cell.id] = asking if experiment.name in asking else (*asking, experiment.name)
     return runs, owners
-
-
-def _members(document: Document) -> tuple[list[Path], bool]:
-    """The files of a batch, in the order given, patterns sorted; and whether wrong ones are skipped."""
-    findings, tree = Findings(document), document.tree
-    for key in tree.keys() - set(KEYS):
-        findings.add((key,), unknown("key", key, list(KEYS)))
-    skips = tree.get("skip_invalid", False)
-    if not isinstance(skips, bool):
-        findings.add(("skip_invalid",), f"must be true or false, got {skips!r:.100}")
-    patterns: Any = tree["experiments"]
-    patterns = [patterns] if isinstance(patterns, str) else patterns
-    if not isinstance(patterns, list) or not patterns or not all(map(_is_path, patterns)):
-        findings.add(("experiments",), f"must be a list of paths, got {patterns!r:.100}")
-        patterns = []
-    paths: dict[Path, None] = {}
-    for pattern in patterns:
-        try:
-            paths |= dict.fromkeys(_matches(pattern))
-        except ValueError as error:
-            findings.add(("experiments",), str(error))
-    findings.stop()
-    return list(paths), bool(skips)
-
-
-def _is_path(pattern: Any) -> bool:
-    return isinstance(pattern, str) and "\0" not in pattern
-
-
-def _matches(pattern: str) -> Iterable[Path]:
-    """Files that a shell pattern stands for.
-
-    Raises:
-        ValueError: none, or it is no pattern.
-    """
-    if not any(mark in pattern for mark in "*?["):
-        return [Path(pattern)]
-    path = Path(pattern)
-    try:
-        found = sorted(Path(path.anchor or ".").glob(str(path.relative_to(path.anchor))))
-    except (ValueError, NotImplementedError, IndexError) as error:
-        raise ValueError(f"{pattern!r} is no pattern ({error})") from None
-    found = [path for path in found if not path.is_dir() and not path.name.startswith(".")]  # as a shell has it
-    if not found:
-        raise ValueError(f"no file matches {pattern!r}")
-    return found

@@ -1,14 +1,18 @@
 """From an experiment to its cells: base methods, variants and axes multiplied, each cell typed and hashed."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 from gessl.data.registry import Dataset
 from gessl.data.supply import Supply
 from gessl.documents import merge
 from gessl.errors import UserError
+from gessl.grid.arms import FROM, Arm, distinct, grown, has_section
+from gessl.grid.forks import Fork, forks
+from gessl.grid.lengths import Lengths, as_long, references
 from gessl.grid.misfits import misfits_of
 from gessl.grid.policies import view_policy
 from gessl.grid.reading import Fault, Findings, Layer, attempt, hint, unknown
@@ -17,7 +21,7 @@ from gessl.grid.values import tried_method
 from gessl.identity import run_id, science_hash
 from gessl.methods.base import Method
 from gessl.nodes import Tree
-from gessl.training.settings import Science
+from gessl.training.settings import Science, Start, TrainSettings
 
 OWN = "recipe"  # key of a base method's entry that is no hyper-parameter: what this method trains with
 OWN_PARTS = ("backbone", "views", "train")  # GeSSL is a matter of the variants
@@ -32,6 +36,7 @@ class PlannedScience:
         hash: of the science, the data version included (`gessl.identity.science_hash`).
         id: `<kind>-s<seed>-<first 16 digits of the hash>`.
         kind: `<dataset>-<method>[+gessl]`: what the run is, whatever its settings.
+        trunk: of a branch, the run that it leaves.
     """
 
     variant: str
@@ -39,27 +44,30 @@ class PlannedScience:
     hash: str
     id: str
     kind: str
+    trunk: "PlannedScience | None" = None
+
+    @functools.cached_property
+    def whole(self) -> str:
+        """Of a trunk, the id of the run that it is the beginning of."""
+        described = dataclasses.asdict(self.science)
+        return self.of(self.variant, self.science, described, seed=self.science.seed, stops_at=None).id
 
     @classmethod
-    def of(cls, variant: str, science: Science, described: Tree, seed: int) -> Self:
-        """The cell of `science` (as a mapping: `described`) under `seed`."""
+    def of(cls, variant: str, science: Science, described: Tree, **own: Any) -> Self:
+        """The cell of `science` (as a mapping: `described`) with its `own` values: the seed, and of branching."""
         kind = f"{science.dataset}-{science.method_name}" + ("+gessl" if science.gessl else "")
-        digest = science_hash({**described, "seed": seed})
-        return cls(variant, dataclasses.replace(science, seed=seed), digest, run_id(kind, seed, digest), kind)
+        science = dataclasses.replace(science, **own)
+        start = dataclasses.asdict(science.start) if science.start else None
+        digest = science_hash({**described, **own, "start": start})
+        return cls(variant, science, digest, run_id(kind, science.seed, digest), kind)
 
-
-class Arm(NamedTuple):
-    """A variant, or one of those that axes made of it.
-
-    Attributes:
-        name: for tables.
-        tree: its recipe, merged.
-        layers: where its keys were written.
-    """
-
-    name: str
-    tree: Tree
-    layers: tuple[Layer, ...]
+    def branch(self, variant: str, science: Science, described: Tree) -> Self:
+        """The cell of `science` that goes on from this one, a trunk."""
+        mine = self.science
+        kept = type(mine.train.optimizer) is type(science.train.optimizer)
+        start = Start(self.id, self.hash, mine.end, mine.drawn(mine.end), keeps_optimizer=kept)
+        found = self.of(variant, science, described, seed=mine.seed, start=start)
+        return dataclasses.replace(found, trunk=self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,12 +76,16 @@ class PlannedMethod:
 
     Attributes:
         names: of all its variants, those left out of `arms` as wrong included.
+        forks: by the name of an arm that goes on from another one, where it leaves that.
+        references: by the name of an arm, the one that it trains for as long as.
     """
 
     name: str
     method: Method
     arms: tuple[tuple[Arm, Recipe], ...]
     names: tuple[str, ...]
+    forks: Mapping[str, Fork]
+    references: Mapping[str, str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +124,7 @@ class Grid:
         for key, values in self.axes.items():
             if not values:
                 self.findings.add(("axes", key), "has no values; give one or more, or take it out")
-            if len(_distinct(key, values)) < len(values):
+            if len(distinct(key, values)) < len(values):
                 self.findings.add(("axes", key), f"{list(values)!r:.100} holds a value twice; keep one")
 
     def _entry(self, name: str) -> PlannedMethod | None:
@@ -128,13 +140,20 @@ class Grid:
         base = merge(self.recipe, self._own(name, given))
         arms, every = [], self._arms(base, name)
         for arm in every:
-            recipe, faults = attempt(Recipe, arm.tree)
+            recipe, faults = attempt(Recipe, arm.recipe)
             self.findings.extend(faults, *arm.layers)
             if recipe is not None and self._sound_views(recipe.views, arm):
                 arms.append((arm, recipe))
         if method is None:
             return None
-        return PlannedMethod(name, method, tuple(arms), tuple(arm.name for arm in every))
+        forked = forks(arms, self.variants, self.findings)
+        timed = references([arm for arm, _ in arms], self.variants, self.findings)
+        sound = [
+            (arm, recipe)
+            for arm, recipe in arms
+            if (FROM not in arm.tree or arm.name in forked) and (arm.seconds_of is None or arm.name in timed)
+        ]
+        return PlannedMethod(name, method, tuple(sound), tuple(arm.name for arm in every), forked, timed)
 
     def _sound_views(self, name: str, arm: Arm) -> bool:
         """Whether a view policy that a recipe names can be read; what is wrong with it is noted."""
@@ -159,20 +178,20 @@ class Grid:
         """Variants over `base`; an axis multiplies those that have its section."""
         below = (Layer(("methods", method, OWN)), Layer(("recipe",)))
         arms = [
-            Arm(name, merge(base, overrides), (Layer(("variants", name)), *below))
+            Arm(name, merge(base, overrides), (Layer(("variants", name)), *below), name)
             for name, overrides in self.variants.items()
         ]
         for key, values in self.axes.items():
             parents = key.split(".")[:-1]
             if not values:
                 continue
-            if not any(_has(arm.tree, parents) for arm in arms):
+            if not any(has_section(arm.tree, parents) for arm in arms):
                 known = {name for arm in arms for name, part in arm.tree.items() if isinstance(part, dict)}
                 self.findings.add(
                     ("axes", key), f"no variant has a section {'.'.join(parents)!r}{hint(parents[0], known)}"
                 )
                 continue
-            arms = [grown for arm in arms for grown in _grown(arm, key, _distinct(key, values))]
+            arms = [each for arm in arms for each in grown(arm, key, distinct(key, values))]
         names: set[str] = set()
         for arm in arms:
             if arm.name in names:
@@ -182,67 +201,59 @@ class Grid:
         return arms
 
 
-def _distinct(key: str, values: tuple[Any, ...]) -> list[tuple[int, Any]]:
-    """Values and their places, without those that equal an earlier one, or would be called as that is."""
-    names = [_called(key, value) for value in values]
-    return [
-        (place, value)
-        for place, value in enumerate(values)
-        if value not in values[:place] and names[place] not in names[:place]
-    ]
-
-
-def _called(key: str, value: Any) -> str:
-    """What a value of an axis adds to a variant's name: "lr=0.1", "solver=truncated,last_steps=1"."""
-    leaf = key.rpartition(".")[2]
-    named = isinstance(value, dict) and "name" in value
-    return ",".join(_terms(leaf, value, within="" if named else f"{leaf}."))
-
-
-def _terms(key: str, value: Any, within: str) -> Iterator[str]:
-    """`key=value`; of a mapping its name as that value, then its other keys, each after `within`."""
-    if not isinstance(value, dict) or not value:
-        yield f"{key}={value}"
-        return
-    if "name" in value:
-        yield f"{key}={value['name']}"
-    for other, part in value.items():
-        if other != "name":
-            yield from _terms(f"{within}{other}", part, within=f"{within}{other}.")
-
-
-def _grown(arm: Arm, key: str, values: list[tuple[int, Any]]) -> Iterator[Arm]:
-    """`arm` under each value of an axis, or as it is where it lacks the section."""
-    *parents, leaf = key.split(".")
-    if not _has(arm.tree, parents):
-        yield arm
-        return
-    for place, value in values:
-        override: Tree = {leaf: value}
-        for parent in reversed(parents):
-            override = {parent: override}
-        axis = Layer(("axes", key, place), (*parents, leaf))
-        yield Arm(f"{arm.name},{_called(key, value)}", merge(arm.tree, override), (axis, *arm.layers))
-
-
 def cells(
-    entries: list[PlannedMethod], data: Dataset, version: str, seeds: tuple[int, ...]
+    entries: list[PlannedMethod],
+    data: Dataset,
+    version: str,
+    seeds: tuple[int, ...],
+    lengths: Lengths,
+    findings: Findings,
 ) -> Iterator[PlannedScience]:
-    """Every cell on a data set, in a fixed order."""
+    """Every cell on a data set, in a fixed order; those whose length is not known are left out and noted."""
     for entry in entries:
-        for arm, recipe in entry.arms:
-            science = Science(
-                dataset=data.name,
-                data_version=version,
-                method_name=entry.name,
-                method=entry.method,
-                seed=0,
-                policies=view_policy(recipe.views),
-                **{part: getattr(recipe, part) for part in Recipe.model_fields},
-            )
-            described = dataclasses.asdict(science)  # once for all seeds: it costs more than the hash
+        planned = _arms_on(entry, data, version, lengths, findings)
+        for name, (science, described) in planned.items():
+            fork = entry.forks.get(name)
             for seed in seeds:
-                yield PlannedScience.of(arm.name, science, described, seed)
+                if fork:
+                    trunk = PlannedScience.of(fork.trunk, *planned[fork.trunk], seed=seed, stops_at=fork.step)
+                    yield trunk.branch(name, science, described)
+                else:
+                    yield PlannedScience.of(name, science, described, seed=seed)
+
+
+def _arms_on(
+    entry: PlannedMethod, data: Dataset, version: str, lengths: Lengths, findings: Findings
+) -> dict[str, tuple[Science, Tree]]:
+    """The sciences of a method's arms on a data set, each also as a mapping."""
+    found = {arm.name: _described(entry, recipe, data, version) for arm, recipe in entry.arms}
+    sciences = {name: science for name, (science, _) in found.items()}
+    for arm, _ in entry.arms:
+        if arm.name not in entry.references:
+            continue
+        train = as_long(arm, entry.references[arm.name], lengths, sciences, entry.forks, findings.document.source)
+        if isinstance(train, Fault):
+            findings.misfit(train, *arm.layers, otherwise=("variants", arm.variant))
+        if isinstance(train, TrainSettings):
+            science = dataclasses.replace(sciences[arm.name], train=train)
+            found[arm.name] = science, dataclasses.asdict(science)
+        else:
+            del found[arm.name]
+    return found
+
+
+def _described(entry: PlannedMethod, recipe: Recipe, data: Dataset, version: str) -> tuple[Science, Tree]:
+    """The science of an arm but for its seed, and the same as a mapping: once for all seeds, for it costs more."""
+    science = Science(
+        dataset=data.name,
+        data_version=version,
+        method_name=entry.name,
+        method=entry.method,
+        seed=0,
+        policies=view_policy(recipe.views),
+        **{part: getattr(recipe, part) for part in Recipe.model_fields},
+    )
+    return science, dataclasses.asdict(science)
 
 
 def check_together(entries: list[PlannedMethod], data: Dataset, given: Supply, findings: Findings) -> None:
@@ -257,10 +268,3 @@ def check_together(entries: list[PlannedMethod], data: Dataset, given: Supply, f
                     images=given.train, batch=recipe.train.batch, side=min(data.size)
                 ):
                     findings.misfit(Fault(tuple((key,) for key in keys), text), Layer(place), otherwise=place)
-
-
-def _has(tree: Any, parents: list[str]) -> bool:
-    """Whether `tree` has the section, be it an empty one: all of its defaults."""
-    for parent in parents:
-        tree = tree.get(parent) if isinstance(tree, dict) else None
-    return isinstance(tree, dict)

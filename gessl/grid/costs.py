@@ -9,20 +9,13 @@ from typing import Any, Self
 from gessl.evaluation.step import score_settings
 from gessl.evaluation.subjects import SubjectSpec
 from gessl.files import canonical_json
+from gessl.grid.alike import alike, described
 from gessl.grid.batch import ExperimentBatch
-from gessl.grid.cells import PlannedScience
 from gessl.layout import RECORD, RESULTS, run_dir, scores_dir
 from gessl.protocols.contract import Protocol
 from gessl.records.record import Record, load_record
 
 HOUR = 3600.0
-# what decides the cost of a step: these parts of a run's science, of its `train`, and of its `gessl`, less `NUMBERS`
-DECIDES = ("dataset", "backbone", "views", "method_name", "method")
-DECIDES_TRAIN = ("batch", "optimizer", "precision")
-NUMBERS = {
-    *("inner_lr", "inner_momentum", "temperature", "divergence", "kl_weight", "kl_scale", "ssl_weight", "radius"),
-    *("momentum", "beta2", "eta", "clip_lr"),
-}
 
 
 @dataclasses.dataclass
@@ -85,10 +78,12 @@ def _jobs(
     cell, owner, subject = batch.runs.get(name), batch.owner(name), batch.subject(name)
     resources, threads = owner.resources, owner.efficiency.threads
     if cell and not (run_dir(name) / RECORD).is_file():
-        key, gpus = _alike(_described(cell)), resources.pretrain.gpu
+        key, gpus = alike(described(cell.science)), resources.pretrain.gpu
         found = training.get(f"{key} {gpus > 0}")
         if found and found.steps:
-            seconds = found.seconds / found.steps * cell.science.train.steps
+            trunk = batch.goes_on.get(name)
+            first = batch.runs[trunk].science.end if trunk else 0
+            seconds = found.seconds / found.steps * (cell.science.end - first)
             yield Cost.of(seconds, gpus, threads, found.bytes // found.jobs)
         else:
             yield Unmeasured(key)
@@ -103,29 +98,17 @@ def _jobs(
         )
 
 
-def _alike(config: Mapping[str, Any]) -> str:
-    """A key that runs share which cost as much a step; `config` is their science."""
-    train = {key: config["train"][key] for key in DECIDES_TRAIN}
-    loops = _without_numbers({"train": train, "gessl": config["gessl"]})
-    return canonical_json({key: config[key] for key in DECIDES} | loops)
-
-
-def _without_numbers(part: Any) -> Any:
-    if not isinstance(part, dict):
-        return part
-    return {key: _without_numbers(value) for key, value in part.items() if key not in NUMBERS}
-
-
 def measured() -> tuple[dict[str, Measured], dict[str, Measured]]:
-    """Pretraining by `_alike`, with its steps; evaluation of one target by `_scored`."""
+    """Pretraining by `alike`, with its steps; evaluation of one target by `_scored`."""
     training: dict[str, Measured] = {}
     scoring: dict[str, Measured] = {}
     for record in _records("runs"):
         with suppress(KeyError):  # of an earlier version, whose settings were others: it says nothing of these
             config, gpu = record["config"], record["environment"].get("accelerator")
             # seconds are the last attempt's
-            steps = config["train"]["steps"] - record["notes"].get("resumed_from_step", 0)
-            _add(training, f"{_alike(config)} {bool(gpu)}", record, steps)
+            end = config.get("stops_at") or config["train"]["steps"]
+            steps = end - record["notes"].get("resumed_from_step", 0)
+            _add(training, f"{alike(config)} {bool(gpu)}", record, steps)
     for job in _records("scores/*"):
         with suppress(KeyError):
             protocols, gpu = job["config"]["protocols"], job["environment"].get("accelerator")
@@ -166,9 +149,3 @@ def _settings(protocols: Mapping[str, Protocol], target: str, subject: SubjectSp
     asked = [score_settings(each, target, subject) for each in protocols.values()]
     found: list[dict[str, Any]] = json.loads(json.dumps(asked))
     return found
-
-
-def _described(cell: PlannedScience) -> dict[str, Any]:
-    """The science as records hold it."""
-    described: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(cell.science)))
-    return described

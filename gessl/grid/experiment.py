@@ -6,7 +6,6 @@ unknown keys.
 
 import difflib
 import itertools
-import json
 import unicodedata
 from collections.abc import Iterator, Set
 from pathlib import Path
@@ -33,10 +32,11 @@ from gessl.grid.evaluations import (
     evaluations,
     scored_columns,
 )
+from gessl.grid.lengths import Lengths
 from gessl.grid.others import baselines, check_variants, foreign
 from gessl.grid.reading import Fault, Findings, attempt, hint, unknown
 from gessl.grid.recipe import Model, Name, Recipe
-from gessl.grid.shared import FROM, OWN, with_recipe
+from gessl.grid.shared import with_recipe
 from gessl.grid.values import load_references
 from gessl.identity import BASELINE, ELSEWHERE
 from gessl.nodes import Tree
@@ -99,6 +99,7 @@ class Experiment(Model):
     _cells: tuple[PlannedScience, ...] = PrivateAttr(default=())
     _others: tuple[Foreign | Baseline, ...] = PrivateAttr(default=())
     _evaluations: tuple[Evaluation, ...] = PrivateAttr(default=())
+    _lengths: Lengths = PrivateAttr()
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -115,12 +116,13 @@ class Experiment(Model):
         return cls.of(Document(tree, source))
 
     @classmethod
-    def of(cls, document: Document, scored: bool = True) -> Self:
+    def of(cls, document: Document, scored: bool = True, timed: bool = True) -> Self:
         """Validate a document, every cell of the grid included, so that all is valid before any run starts.
 
         Args:
             document: the experiment.
             scored: whether the data must give what the protocols ask for; not for a step that only trains.
+            timed: whether runs that are to be as long as others must have been timed; else those are left out.
 
         Raises:
             UserError: a line for each fault.
@@ -136,6 +138,7 @@ class Experiment(Model):
         grid = Grid(experiment.methods, recipe, experiment.variants, experiment.axes, findings)
         entries = grid.entries(len(experiment.datasets) * len(experiment.seeds))
         data = list(experiment._data(findings))
+        experiment._lengths = Lengths(experiment.name, required=timed)
         planned = [cell for each in data for cell in experiment._planned(each, entries, findings)]
         check_variants(list(experiment.variants), experiment.encoders, experiment.baselines, findings)
         others: list[Foreign | Baseline] = [*foreign(experiment.encoders, experiment.seeds, findings)]
@@ -203,7 +206,7 @@ class Experiment(Model):
         """The cells on a data set; what it cannot give is noted."""
         check_together(entries, data, supply(data), findings)
         try:
-            yield from cells(entries, data, data_version(data.name), self.seeds)
+            yield from cells(entries, data, data_version(data.name), self.seeds, self._lengths, findings)
         except UserError as error:
             findings.add(("datasets",), str(error))
 
@@ -227,6 +230,11 @@ class Experiment(Model):
     def runs(self) -> tuple[PlannedScience, ...]:
         """Every cell of the grid, in a fixed order. Cells that agree in their science share an id."""
         return self._cells
+
+    @property
+    def lengths(self) -> Lengths:
+        """Of runs that are to be as long as others."""
+        return self._lengths
 
     @property
     def others(self) -> tuple[Foreign | Baseline, ...]:
@@ -285,15 +293,3 @@ class Experiment(Model):
             or (quote.dataset, quote.protocol) in columns
         )
         return ReportPlan(self.name, self.title, runs, self.comparisons, references=references, layout=layout)
-
-
-def schema() -> str:
-    """JSON schema of experiment files (`workflow/schemas/experiment.schema.json`)."""
-    tree = Experiment.model_json_schema()
-    tree["properties"][FROM] = {
-        "type": "string",
-        "description": "a file of config/recipes, by its name: what stands there holds here, under what stands here",
-    }
-    shared = [key for key in tree["required"] if key not in OWN]
-    tree |= {"required": list(OWN), "anyOf": [{"required": [FROM]}, {"required": shared}]}
-    return json.dumps(tree, indent=2, sort_keys=True) + "\n"

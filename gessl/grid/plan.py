@@ -49,13 +49,13 @@ def plan(paths: Iterable[Path], budget: float | None = None) -> dict[str, Any]:
 
 def _experiment(batch: ExperimentBatch, name: str, left: Mapping[str, Cost | Unmeasured]) -> dict[str, Any]:
     one = batch.experiments[name]
-    cells, scored = one.runs(), set(one.scored)
-    total, unmeasured = _total(left[each] for each in scored if each in left)
+    cells, asked = one.runs(), set(batch.trained_or_scored(name))
+    total, unmeasured = _total(left[each] for each in asked if each in left)
     return {
         "cells": len(cells),
-        "runs": len({cell.id for cell in cells}),
-        "shared": sum(len(batch.owners[each]) > 1 for each in scored),
-        "finished": len(scored - left.keys()),
+        "runs": len(asked & batch.runs.keys()),
+        "shared": sum(len(batch.owners[each]) > 1 for each in asked),
+        "finished": len(asked - left.keys()),
         "gpu_hours": total.gpu_hours,
         "core_hours": total.core_hours,
         "unmeasured": unmeasured,
@@ -86,7 +86,7 @@ def within(hours: float, batch: ExperimentBatch, left: Mapping[str, Cost | Unmea
         "unmeasured", of which nothing is known.
     """
     gpus = any(isinstance(each, Cost) and each.gpu_hours for each in left.values())
-    waiting = {name: {each for each in one.scored if each in left} for name, one in batch.experiments.items()}
+    waiting = {name: {each for each in batch.trained_or_scored(name) if each in left} for name in batch.experiments}
     unmeasured = [name for name, todo in waiting.items() if any(isinstance(left[each], Unmeasured) for each in todo)]
     for name in unmeasured:
         del waiting[name]
@@ -105,6 +105,8 @@ def within(hours: float, batch: ExperimentBatch, left: Mapping[str, Cost | Unmea
 
 
 def _finished(batch: ExperimentBatch, run: str) -> bool:
+    if run in batch.trunks:
+        return (run_dir(run) / RECORD).is_file()
     return all((scores_dir(run, target) / RECORD).is_file() for target in batch.evaluations[run])
 
 

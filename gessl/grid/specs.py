@@ -30,7 +30,7 @@ def pretrain_spec(batch: ExperimentBatch, run: str) -> PretrainSpec:
         UserError: no experiment has such a run.
     """
     require(run, batch.runs, batch.names, "run")
-    return PretrainSpec(run, batch.runs[run].science, batch.owner(run).efficiency)
+    return PretrainSpec(run, batch.runs[run].science, batch.owner(run).efficiency, batch.goes_on.get(run))
 
 
 def tasks_spec(batch: ExperimentBatch, dataset: str, seed: int) -> TasksSpec:
@@ -48,7 +48,7 @@ def evaluate_specs(batch: ExperimentBatch, name: str, target: str | None = None)
     Raises:
         UserError: no experiment has such a run or encoder, or it is not scored on that.
     """
-    require(name, batch.owners, batch.names, "run or encoder")
+    require(name, {each: None for each in batch.owners if each not in batch.trunks}, batch.names, "run or encoder")
     found = batch.evaluations[name]
     if target is not None:
         require(target, found, name, "target")
@@ -76,8 +76,12 @@ class SpecFiles:
     def pretrain(self, run: str) -> Path:
         """Of `pretrain_spec`."""
         cell, efficiency = self._batch.runs[run], self._batch.owner(run).efficiency
-        facts = cell.hash, _text(cell.science.policies), _text(efficiency)
+        facts = cell.hash, _text(cell.science.policies), _text(efficiency), *self._trunk(run)
         return self._file("pretrain", run, facts, lambda: dataclasses.asdict(pretrain_spec(self._batch, run)))
+
+    def _trunk(self, run: str) -> list[str]:
+        trunk = self._batch.goes_on.get(run)
+        return [trunk] if trunk else []
 
     def tasks(self, dataset: str, seed: int) -> Path:
         """Of `tasks_spec`."""

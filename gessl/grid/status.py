@@ -38,7 +38,7 @@ class Listed(NamedTuple):
         steps: outer steps in all; none of an encoder.
         gpus, threads: that its pretraining occupies.
         science: hash of its settings.
-        targets: the data sets that it is scored on.
+        targets: the data sets that it is scored on; none of a trunk.
     """
 
     kind: str
@@ -144,7 +144,7 @@ def _look(run: str, facts: Listed, now: float) -> Standing:
         if not all(path.is_file() for path in scores):
             note = read_failure(run)
             return Standing(TRAINED if note is None else FAILED, facts.steps, seconds, note=note or "", climbs=climbs)
-        finished = max(path.stat().st_mtime for path in scores)
+        finished = max(path.stat().st_mtime for path in (*scores, trained))
         return Standing(DONE, facts.steps, seconds, _scoring(scores), finished, climbs=climbs)
     row = last_row(work / METRICS)
     step, seconds = min(int(_number("step", row)) + 1, facts.steps) if row else 0, _number("seconds", row)

@@ -5,20 +5,22 @@
 (seed, purpose, step), so the step is their state.
 """
 
+import json
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor
 
-from gessl.advice import move_away, remake
+from gessl.advice import move_away, redo, remake
 from gessl.errors import UserError
 from gessl.files import atomic_json, atomic_write, read_json, sha256_file
 from gessl.methods.learner import Variables
 
 POINTER = "checkpoint.json"
+STATE = "checkpoint"  # key of the metadata in a checkpoint that is a result
 Tensors = dict[str, Tensor]
 
 
@@ -48,6 +50,10 @@ def pack(**groups: Tensors) -> Tensors:
     }
 
 
+def _packed(checkpoint: Checkpoint) -> Tensors:
+    return pack(**checkpoint.variables._asdict(), optimizer=checkpoint.optimizer, inner=checkpoint.inner)
+
+
 def save_checkpoint(folder: Path, owner: Owner, checkpoint: Checkpoint) -> None:
     """Write the checkpoint, point to it, then drop the one before.
 
@@ -55,7 +61,7 @@ def save_checkpoint(folder: Path, owner: Owner, checkpoint: Checkpoint) -> None:
         UserError: the disk is full or cannot be written; the checkpoint before stays in place.
     """
     path = folder / f"step-{checkpoint.step:08d}.safetensors"
-    tensors = pack(**checkpoint.variables._asdict(), optimizer=checkpoint.optimizer, inner=checkpoint.inner)
+    tensors = _packed(checkpoint)
     data = save(tensors)
     try:
         atomic_write(path, lambda file: file.write(data))
@@ -106,11 +112,41 @@ def load_checkpoint(folder: Path, owner: Owner, device: torch.device) -> Checkpo
         tensors = load(path.read_bytes())
     except SafetensorError as error:
         raise UserError(f"{path}: not readable ({error}); {advice}") from None
+    try:
+        return _unpacked(step, names, tensors, device)
+    except ValueError as error:
+        raise UserError(f"{pointer}: {error} than {path} holds; {advice}") from None
+
+
+def _unpacked(step: int, names: list[str], tensors: Tensors, device: torch.device) -> Checkpoint:
+    """The checkpoint of tensors, in the order of `names`."""
     groups: dict[str, Tensors] = {"params": {}, "buffers": {}, "state": {}, "optimizer": {}, "inner": {}}
     if set(names) != tensors.keys() or any(name.partition(".")[0] not in groups for name in names):
-        raise UserError(f"{pointer}: names other tensors than {path} holds; {advice}")
+        raise ValueError("names other tensors")
     for name in names:
         group, _, rest = name.partition(".")
         groups[group][rest] = tensors[name].to(device)
     variables = Variables(groups["params"], groups["buffers"], groups["state"])
     return Checkpoint(step, variables, groups["optimizer"], groups["inner"])
+
+
+def save_state(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint as a result: one file, whose metadata hold the step and the order of the tensors."""
+    tensors = _packed(checkpoint)
+    facts = json.dumps({"step": checkpoint.step, "tensors": list(tensors)})
+    path.write_bytes(save(tensors, metadata={STATE: facts}))
+
+
+def load_state(path: Path, device: torch.device) -> Checkpoint:
+    """The checkpoint that `save_state` wrote, on `device`.
+
+    Raises:
+        UserError: the file is no such one.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = json.loads(file.metadata()[STATE])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
+        return _unpacked(int(facts["step"]), [str(name) for name in facts["tensors"]], tensors, device)
+    except (OSError, SafetensorError, ValueError, LookupError, TypeError) as error:
+        raise UserError(f"{path}: not readable ({error!r:.200}); {redo(path.parent)}") from None

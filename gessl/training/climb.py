@@ -22,7 +22,7 @@ class Climb:
 
     Args:
         science: of the run.
-        rows: those that are there already.
+        rows: those that are there already; those of a trunk do not count.
 
     Attributes:
         last: the step after which it is judged; 0 where there is no inner loop.
@@ -30,8 +30,9 @@ class Climb:
     """
 
     def __init__(self, science: "Science", rows: Iterable[dict[str, Any]]) -> None:
-        gessl, rows = science.gessl, list(rows)
-        self.last = min(EARLY, science.train.steps) if gessl else 0
+        first = science.first_step
+        gessl, rows = science.gessl, [row for row in rows if row["step"] >= first]
+        self.last = min(first + EARLY, science.end) if gessl else 0
         self.found = any(row.get(CLIMBS) for row in rows)
         self._shares = [row[RISES] for row in rows if row["step"] < self.last and row.get(RISES) is not None]
         self._tasks = gessl.tasks if gessl else 0
@@ -55,4 +56,5 @@ class Climb:
     @property
     def warning(self) -> str:
         """One line."""
-        return f"warning: in {self._share:.0%} of the tasks of the first {self.last} steps {MEANING} (now {self._rate})"
+        seen = f"{self._share:.0%} of the tasks of the first {len(self._shares)} steps"
+        return f"warning: in {seen} {MEANING} (now {self._rate})"

@@ -1,8 +1,9 @@
 """An inner rate by curvature: when λ_max is measured, and the rate that follows from it until the next time.
 
-It is measured at the first step, after the warm-up, and as each tenth of the run begins, on the first task of that
-step. Curvature rises and falls by factors in training, and from one base method to another by hundreds, so one number
-cannot suit them all: at α = 0.05 the inner loop of Barlow Twins diverges, and that of BYOL does next to nothing.
+It is measured at the first step (that of a branch, too), after the warm-up, and as each tenth of the run begins, on the
+first task of that step. Curvature rises and falls by factors in training, and from one base method to another by
+hundreds, so one number cannot suit them all: at α = 0.05 the inner loop of Barlow Twins diverges, and that of BYOL does
+next to nothing.
 
 Where the base loss curves upwards in no direction the rate is 0, and it is measured again at the next step: DeepCluster
 v2 has no loss at all before its first clusters.
@@ -41,7 +42,7 @@ class InnerRate:
     Args:
         science: of the run.
         learner: of the run.
-        state: where it stood; empty at the start.
+        state: where it stood; empty at the start, that of a branch too.
 
     Attributes:
         state: the rate, the λ_max that it is by, and how far off that may be, as columns of the metrics.
@@ -63,7 +64,7 @@ class InnerRate:
         gessl = self._science.gessl
         if gessl is None or not isinstance(gessl.inner_lr, ByCurvature):
             return gessl
-        if step in self._measured_at or not self.state["inner_rate"]:
+        if step in self._measured_at or not self.state.get("inner_rate"):
             self.state = self._measured(step, variables, task, gessl)
         return gessl.at_rate(float(self.state["inner_rate"]))
 

@@ -21,7 +21,7 @@ from gessl.cluster.signals import Notice
 from gessl.data.arrays import data_files, save_array
 from gessl.errors import MEMORY_ERRORS, Unfinished, UserError, out_of_memory
 from gessl.files import atomic_json, sha256_file, sha256_json
-from gessl.layout import lease_dir, run_dir, work_dir
+from gessl.layout import CHECKPOINT, lease_dir, run_dir, work_dir
 from gessl.nets.encoder import save_encoder
 from gessl.nets.parallel import anywhere, processes, wait
 from gessl.notices import say
@@ -30,7 +30,8 @@ from gessl.records.provenance import fingerprint
 from gessl.records.record import read_record
 from gessl.records.step import Step
 from gessl.tables.metrics import METRICS, read_metrics
-from gessl.training.checkpoint import POINTER, Owner, load_checkpoint, pack, save_checkpoint
+from gessl.training.branch import copy_metrics, trunk_files, trunk_state
+from gessl.training.checkpoint import POINTER, Owner, load_checkpoint, pack, save_checkpoint, save_state
 from gessl.training.climb import Climb
 from gessl.training.failure import diverging, explain
 from gessl.training.inner_rate import CurvatureError
@@ -42,8 +43,10 @@ LESS = "lower train.batch, widths of the method or gessl.tasks, or take a smalle
 SINGULAR = torch.linalg.LinAlgError  # type: ignore[attr-defined]  # what whitening meets when embeddings collapse
 
 
-def pretrain(run_id: str, science: Science, efficiency: Efficiency) -> None:
+def pretrain(run_id: str, science: Science, efficiency: Efficiency, trunk: str | None = None) -> None:
     """Train run `run_id` to its last step, from its last checkpoint if there is one; publish `results/runs/<run>/`.
+
+    Without a checkpoint it goes on from what the run `trunk` left, if that is given (see `gessl.training.branch`).
 
     Started by torchrun, the processes share each mini-batch (`gessl.nets.parallel`), and the first one writes. If
     another job makes the same run, it is waited for. Told by SIGTERM or SIGUSR1 that the machine is about to be taken,
@@ -56,14 +59,16 @@ def pretrain(run_id: str, science: Science, efficiency: Efficiency) -> None:
     with Notice() as notice:
         if int(os.environ.get("RANK", "0")):  # torchrun's word
             if not made(run_id, science):
-                follow(run_id, science, set_up(efficiency), notice)
+                follow(run_id, science, trunk, set_up(efficiency), notice)
             return
         waiting = Lease(lease_dir(run_id), run_id, on_wait=say, stop=lambda: notice.given)
         with waiting as lease, failures_noted(run_id, "pretraining", LESS):
-            lead(run_id, science, efficiency, notice, lease)
+            lead(run_id, science, trunk, efficiency, notice, lease)
 
 
-def lead(run_id: str, science: Science, efficiency: Efficiency, notice: Notice, lease: Lease) -> None:
+def lead(
+    run_id: str, science: Science, trunk: str | None, efficiency: Efficiency, notice: Notice, lease: Lease
+) -> None:
     """The process that writes: the whole step."""
     if made(run_id, science):
         if not lease.waited:  # else it has been said that another job makes it
@@ -71,12 +76,15 @@ def lead(run_id: str, science: Science, efficiency: Efficiency, notice: Notice, 
         shutil.rmtree(work_dir(run_id), ignore_errors=True)
         return
     device = set_up(efficiency)
-    described, inputs = describe(science), data_files(science.dataset)
+    described, inputs = describe(science), [*data_files(science.dataset), *trunk_files(trunk)]
     step = Step("pretrain", run_id, run_dir(run_id), inputs=inputs, config=described, seed=science.seed)
     with step:
         work, owner = work_dir(run_id), owner_of(run_id, science)
         checkpoint = load_checkpoint(work, owner, device)
         wait()  # until the others have read it, too
+        if trunk and not checkpoint:
+            checkpoint = trunk_state(trunk, science, device)
+            copy_metrics(trunk, work)
         with closing(Run(science, device, checkpoint, compiled=efficiency.compile)) as run:
             _try_out(run)
             step.notes |= {"resumed_from_step": run.step, "processes": processes(), "compiled": efficiency.compile}
@@ -91,7 +99,7 @@ def lead(run_id: str, science: Science, efficiency: Efficiency, notice: Notice, 
 
 def _try_out(run: Run) -> None:
     """Before the first step, see whether the method's gradients are what they are taken for."""
-    if run.step:
+    if run.step != run.science.first_step:
         return
     try:
         run.try_out()
@@ -112,15 +120,17 @@ def made(run_id: str, science: Science) -> bool:
     return record is not None and all(sha256_file(Path(out["path"])) == out["sha256"] for out in record["outputs"])
 
 
-def follow(run_id: str, science: Science, device: torch.device, notice: Notice) -> None:
+def follow(run_id: str, science: Science, trunk: str | None, device: torch.device, notice: Notice) -> None:
     """Another process of the same run: every step of it, nothing written."""
     checkpoint = load_checkpoint(work_dir(run_id), owner_of(run_id, science), device)
     wait()
+    if trunk and not checkpoint:
+        checkpoint = trunk_state(trunk, science, device)
     with closing(Run(science, device, checkpoint)) as run:
         _try_out(run)
-        while run.step < science.train.steps:
+        while run.step < science.end:
             run.advance(None)
-            if anywhere(bool(notice.given)) and run.step < science.train.steps:
+            if anywhere(bool(notice.given)) and run.step < science.end:
                 raise stopped(run_id, run, notice.given)
 
 
@@ -128,7 +138,7 @@ def stopped(run_id: str, run: Run, by: str) -> Unfinished:
     """What a run says that ends before its last step, told so by a signal or (not `by`) by one to another process."""
     by = by or "another process's signal"
     return Unfinished(
-        f"{run_id}: told to stop by {by} at step {run.step} of {run.science.train.steps}; the same command goes on"
+        f"{run_id}: told to stop by {by} at step {run.step} of {run.science.end}; the same command goes on"
     )
 
 
@@ -157,7 +167,7 @@ def train(
         UserError: a loss is not finite, or a checkpoint cannot be written.
         Unfinished: told to stop, with a checkpoint of this step; or another job has taken over.
     """
-    total, run_id = run.science.train.steps, owner.run
+    total, run_id = run.science.end, owner.run
     climb = Climb(run.science, (row for row in read_metrics(work / METRICS) if row["step"] < run.step))
     metrics = Metrics(work / METRICS, run.step, climb.see)
     interval = 0.2 if sys.stderr.isatty() else 15
@@ -208,7 +218,9 @@ def publish(run: Run, step: Step, work: Path, described: dict[str, Any]) -> None
     """Write the run's outputs to the step's staging folder."""
     save_encoder(run.trained(), step.path("encoder.safetensors"))
     step.path("model.safetensors").write_bytes(save(pack(**run.variables._asdict())))
-    views = run.task(0, 0, whole=True)[0].views[:, :16]
+    if run.science.stops_at:
+        save_state(step.path(CHECKPOINT), run.checkpoint())
+    views = run.task(run.science.first_step, 0, whole=True)[0].views[:, :16]
     save_array(step.path("views.npy"), (views * 255).round().to(torch.uint8).cpu().numpy())
     shutil.copyfile(work / METRICS, step.path(METRICS))
     atomic_json(step.path("config.json"), described)

@@ -12,9 +12,9 @@ from gessl.bilevel.inner import initial_rates, split_rates
 from gessl.bilevel.vectors import norm
 from gessl.cluster.device import StepTime, moment, to_device
 from gessl.cluster.machine import can_read_ahead
-from gessl.data.arrays import read_card, train_positions
+from gessl.data.arrays import positions_of, read_card
 from gessl.data.feed import Feed
-from gessl.data.order import Order
+from gessl.data.order import Order, Positions
 from gessl.data.stores import for_views, open_store
 from gessl.data.views import Loaded, Part, whole_size
 from gessl.methods._guided import Guided
@@ -24,6 +24,7 @@ from gessl.nets.encoder import Encoder
 from gessl.nets.parallel import processes, share
 from gessl.optimizer import Optimizer
 from gessl.rng import generator
+from gessl.training.branch import branched
 from gessl.training.checkpoint import Checkpoint
 from gessl.training.inner_rate import InnerRate
 from gessl.training.metrics import Metrics
@@ -43,7 +44,7 @@ for two views of 256 images of 224 pixels.
 class Run:
     """One pretraining run in memory: data, learner, variables, optimiser, and the step it has reached.
 
-    It stands where `checkpoint` stood, or at the start without one.
+    It stands where `checkpoint`, its own or its trunk's, stood, or at the start without one.
     """
 
     def __init__(
@@ -53,8 +54,8 @@ class Run:
         self._now = partial(moment, device)
         card = read_card(science.dataset)
         self.store = for_views(open_store(science.dataset), science.policies)
-        self._order = Order(train_positions(science.dataset), science.seed, science.train.batch)
-        self._epoch = max(1, self._order.batches // self.tasks_per_step)
+        self._order = Order(positions_of(science.dataset, "train"), science.seed, science.train.batch)
+        self._epoch = max(1, self._order.batches // science.tasks_per_step)
         with seeded_init(generator(science.seed, "encoder")):
             lab = science.method.needs == "lab"
             self.encoder = Encoder(science.backbone, card["mean"], card["std"], self.store.shape[2:], lab)
@@ -68,6 +69,8 @@ class Run:
             precision=science.train.precision,
             compiled=compiled,
         )
+        if checkpoint and science.start and checkpoint.step == science.first_step:
+            checkpoint = branched(checkpoint, self._fresh(), science.start.keeps_optimizer)
         variables = channels_last(checkpoint.variables) if checkpoint else self._fresh()
         self.variables = Variables(
             *({name: tensor.to(device) for name, tensor in group.items()} for group in variables)
@@ -85,11 +88,11 @@ class Run:
 
     def _fed(self) -> Feed:
         """The mini-batches of the steps that are left."""
-        tasks, ahead = self.tasks_per_step, self.store.slow and can_read_ahead(self.device)
+        tasks, ahead = self.science.tasks_per_step, self.store.slow and can_read_ahead(self.device)
         return Feed(
             lambda number: self._loading(*divmod(number, tasks)),
             self.step * tasks,
-            self.science.train.steps * tasks,
+            self.science.end * tasks,
             ahead=STEPS_AHEAD * tasks if ahead else 0,
             device=self.device,
             now=self._now,
@@ -101,11 +104,6 @@ class Run:
             variables.params.update(initial_rates(variables.params, gessl))
         return variables
 
-    @property
-    def tasks_per_step(self) -> int:
-        """M; 1 for the base method alone."""
-        return self.science.gessl.tasks if self.science.gessl else 1
-
     def task(self, step: int, task: int, *, whole: bool = False) -> list[Batch]:
         """The sets of views of one task of one outer step: a function of the seed and these two alone.
 
@@ -115,14 +113,16 @@ class Run:
 
     def _loading(self, step: int, task: int, *, whole: bool = False) -> Callable[[], Loaded]:
         """What reads the pictures of a task, in any thread."""
-        positions = self._order.positions(step * self.tasks_per_step + task)
+        positions = self._order.positions(self.science.drawn(step) + task)
         generators, part = self._generators("views", step, task), None if whole else self._part()
         return lambda: self.store.load(positions, self.science.policies, generators, part)
 
     def _drawn(self, step: int, task: int, loaded: Loaded) -> list[Batch]:
         """The sets of views of a task whose pictures are on the device."""
+        return self._batches(loaded, self._generators("draws", step, task))
+
+    def _batches(self, loaded: Loaded, draws: list[torch.Generator]) -> list[Batch]:
         index = to_device(torch.from_numpy(np.searchsorted(self._order.train, loaded.positions)), self.device)
-        draws = self._generators("draws", step, task)
         return [self.learner.draw(Batch(*v, index=index), d) for v, d in zip(loaded.views(), draws, strict=True)]
 
     def _generators(self, purpose: str, step: int, task: int) -> list[torch.Generator]:
@@ -140,19 +140,20 @@ class Run:
         return Part(torch.cat([images[share(len(images))] for images in rows]), count)
 
     def try_out(self) -> None:
-        """Try the method's functions on the first mini-batch; changes nothing. All processes of a run must call it.
+        """Try the method's functions on its first mini-batch; changes nothing. All processes of a run must call it.
 
         Raises:
             UserError: one of them is not what the engine takes it for.
             RuntimeError: memory ran out.
         """
         weights = self.variables._replace(params=split_rates(self.variables.params)[0])
-        try_out(Trial(self.science.method_name, self.learner, weights, self.task(0, 0, whole=True)[0]))
+        batch = self.task(self.science.first_step, 0, whole=True)[0]
+        try_out(Trial(self.science.method_name, self.learner, weights, batch))
 
     def advance(self, metrics: Metrics | None) -> None:
         """One outer step, told to `metrics` if this process keeps any."""
         science, step, began = self.science, self.step, self._now()
-        tasks = [self._drawn(step, task, self._feed.take()) for task in range(self.tasks_per_step)]
+        tasks = [self._drawn(step, task, self._feed.take()) for task in range(science.tasks_per_step)]
         scheme = self._rate.settings(step, self.variables, tasks[0])
         outer = outer_gradient(self.learner, self.variables, tasks, scheme)
         lr = learning_rate(step, science.train)
@@ -164,7 +165,7 @@ class Run:
         timed = StepTime(began, self._feed.waits(), self._now())
         if metrics is None:
             return
-        images = self.step * self.tasks_per_step * science.train.batch
+        images = science.drawn(self.step) * science.train.batch
         logs = {**outer.logs, **self._rate.state, "grad_norm": norm(outer.gradient)}
         features = outer.seen[0].outputs["h"].flatten(0, 1)
         metrics.add({"step": step, "images": images, "lr": lr}, logs, features, (outer.losses, outer.norms), timed)

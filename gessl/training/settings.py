@@ -105,6 +105,24 @@ class TrainSettings(Settings):
 
 
 @dataclass(frozen=True)
+class Start(Settings):
+    """Where a branch leaves its trunk: a run that ends early, for others to go on from.
+
+    Attributes:
+        run, science: the trunk's id and the hash of its science.
+        step: outer steps that it has made.
+        drawn: mini-batches that it has drawn for them.
+        keeps_optimizer: whether the branch has the same optimiser, whose state goes on; else it starts afresh.
+    """
+
+    run: str
+    science: str
+    step: Steps
+    drawn: Steps
+    keeps_optimizer: bool
+
+
+@dataclass(frozen=True)
 class Science:
     """Everything that decides the bits of a run; its hash, `policies` left out, is part of the run's id.
 
@@ -117,6 +135,8 @@ class Science:
         gessl: the bi-level scheme, or None for the base method alone.
         seed: of every draw.
         policies: what `views` stands for: how each view of an image is drawn.
+        start: of a branch, where it leaves its trunk; None for a run that begins at step 0.
+        stops_at: of a trunk, the step after which it ends, though its schedules go on to `train.steps`.
     """
 
     dataset: str
@@ -129,6 +149,28 @@ class Science:
     gessl: GesslSettings | None
     seed: int
     policies: tuple[ViewPolicy, ...]
+    start: Start | None = None
+    stops_at: Steps | None = None
+
+    @property
+    def first_step(self) -> int:
+        """The first outer step of its own."""
+        return self.start.step if self.start else 0
+
+    @property
+    def end(self) -> int:
+        """The step at which it ends."""
+        return self.stops_at or self.train.steps
+
+    @property
+    def tasks_per_step(self) -> int:
+        """M; 1 for the base method alone."""
+        return self.gessl.tasks if self.gessl else 1
+
+    def drawn(self, step: int) -> int:
+        """Mini-batches that are drawn before an outer step, its trunk's included."""
+        own = (step - self.first_step) * self.tasks_per_step
+        return own + (self.start.drawn if self.start else 0)
 
     @classmethod
     def of_plain(cls, values: Any) -> Self:

@@ -17,11 +17,13 @@ class PretrainSpec:
         run: its id.
         science: what decides its bits.
         efficiency: where and how fast.
+        trunk: the id of the run whose state it goes on from; None for a run that begins at the start.
     """
 
     run: str
     science: Science
     efficiency: Efficiency
+    trunk: str | None = None
 
     @classmethod
     def of_plain(cls, values: Any) -> Self:
@@ -32,6 +34,8 @@ class PretrainSpec:
             UserError: there is no such base method.
         """
         spec = typed(cls, values)
+        if spec.science.start and spec.trunk != spec.science.start.run:
+            raise TypedError("trunk: is not the run that its settings start from")
         if not spec.run.endswith(f"-{science_hash(values['science'])[:DIGITS]}"):
             raise TypedError(f"run: {spec.run[:100]} is no id of a run with these settings")
         return spec

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gessl.data.arrays import train_positions
+from gessl.data.arrays import positions_of
 from gessl.data.order import Order
 from gessl.errors import UserError
 from gessl.layout import data_dir
@@ -92,13 +92,13 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_training_images_are_those_of_the_split(index: Path) -> None:
     rows = ['0,"a, train",val', "1,b,train", "2,train,test", "3,,train", "4,x,"]
     index.write_text("\n".join(["id,class,split", *rows]), encoding="utf-8")
-    assert train_positions("toy").tolist() == [1, 3]
+    assert positions_of("toy", "train").tolist() == [1, 3]
 
 
 def test_data_without_training_images_are_refused(index: Path) -> None:
     index.write_text("id,split\n0,val\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"^results/data/toy/index.csv: no image is in split 'train'; fix "):
-        train_positions("toy")
+        positions_of("toy", "train")
     (index.parent / "record.json").unlink()
     with pytest.raises(UserError, match=r"^results/data/toy: not prepared; run `gessl prepare toy`$"):
-        train_positions("toy")
+        positions_of("toy", "train")

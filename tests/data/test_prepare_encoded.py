@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from torchvision.transforms import v2
 
 from gessl.data import encode
-from gessl.data.arrays import data_files, read_card, read_columns, read_index, train_positions
+from gessl.data.arrays import data_files, positions_of, read_card, read_columns, read_index
 from gessl.data.node_cache import VARIABLE
 from gessl.data.prepare import prepare
 from gessl.data.registry import dataset
@@ -56,7 +56,7 @@ def test_the_columns_say_what_the_index_says(place_pictures: Place) -> None:
     assert (short["label"] == index["label"]).all() and (short["split"] == index["split"]).all()
     assert index["group"].tolist() == ["ants/3.jpg" if row in (3, 4) else "" for row in range(20)]
     assert short["group"].tolist() == ["3" if row in (3, 4) else "" for row in range(20)]
-    assert train_positions("mine").tolist() == np.flatnonzero(index["split"] == "train").tolist()
+    assert positions_of("mine", "train").tolist() == np.flatnonzero(index["split"] == "train").tolist()
     ours, theirs = pools_of("mine", short), pools_of("mine", index)
     rng, again = np.random.default_rng(0), np.random.default_rng(0)
     assert (ours["train"].sample(0, 5, rng) == theirs["train"].sample(0, 5, again)).all()
@@ -69,7 +69,7 @@ def test_mean_and_spread_are_of_the_first_train_pictures_at_the_views_size(
     files = list(place_pictures(photos(), size=[24, 24]).values())
     monkeypatch.setattr(encode, "MEASURED", measured)
     prepare("mine")
-    card, train = read_card("mine"), train_positions("mine")[:measured]
+    card, train = read_card("mine"), positions_of("mine", "train")[:measured]
     view = v2.Compose([v2.Resize(24), v2.CenterCrop(24), v2.PILToTensor()])
     pixels = np.stack([view(opened(files[row])).numpy() for row in train]) / 255
     np.testing.assert_allclose(card["mean"], pixels.mean((0, 2, 3)), rtol=1e-12)
@@ -162,7 +162,7 @@ def test_damage_to_what_was_prepared_is_named(place_pictures: Place) -> None:
     blob, columns = data_files("mine")[:2]
     data = blob.read_bytes()
     blob.write_bytes(data[:-1])
-    for use in (open_store, train_positions, lambda name: read_index(name, "label")):
+    for use in (open_store, lambda name: positions_of(name, "train"), lambda name: read_index(name, "label")):
         with pytest.raises(UserError, match=r"columns\.npy: cannot be read \(row 19 has values that no picture has\)"):
             use("mine")
     blob.write_bytes(bytes(len(data)))

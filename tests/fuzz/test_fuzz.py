@@ -19,7 +19,7 @@ import jsonschema
 import pytest
 import yaml
 
-from gessl.grid.experiment import schema
+from gessl.grid.schema import schema
 from gessl.records.record import parse_record, record_id, record_text
 from tests.conftest import SMALL
 from tests.faults.test_operations import READ_ONLY, WRITING

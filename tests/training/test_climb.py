@@ -8,11 +8,10 @@ import pytest
 import torch
 
 from gessl.bilevel.inner import rises
-from gessl.bilevel.settings import GesslSettings
 from gessl.training.climb import CLIMBS, Climb
-from gessl.training.settings import TrainSettings
+from tests.support.scheme import rated
 
-BASE = GesslSettings(tasks=2, target_steps=3)
+BASE = rated(tasks=2, target_steps=3)
 
 
 def walked(start: float, end: float | None, at_target: float, **settings: Any) -> float:
@@ -46,9 +45,7 @@ def test_a_task_counts_whose_loss_is_higher_after_the_inner_steps(path: tuple, s
 
 def judged(shares: list[float], before: int = 0, **gessl: Any) -> tuple[bool, list[int]]:
     """The judgement, and the steps whose rows are marked; the first `before` rows are there from an earlier start."""
-    science = SimpleNamespace(
-        gessl=dataclasses.replace(BASE, **gessl), train=TrainSettings(steps=len(shares), warmup=0)
-    )
+    science = SimpleNamespace(gessl=dataclasses.replace(BASE, **gessl), first_step=0, end=len(shares))
     rows: list[dict[str, Any]] = [{"step": step, "inner_rises": share} for step, share in enumerate(shares)]
     climb = Climb(science, [])
     for row in rows[:before]:
@@ -68,7 +65,7 @@ def test_more_than_half_of_the_first_tasks_decide_also_after_a_kill(before: int)
 
 def test_a_short_run_is_judged_at_its_end_and_a_base_run_never() -> None:
     assert judged([1.0, 1.0, 0.0]) == (True, [2])
-    science = SimpleNamespace(gessl=None, train=TrainSettings(steps=3, warmup=0))
+    science = SimpleNamespace(gessl=None, first_step=0, end=3)
     climb, row = Climb(science, []), {"step": 2, "loss": 1.0}
     climb.see(row)
     assert (climb.found, climb.last, CLIMBS in row) == (False, 0, False)

@@ -64,7 +64,7 @@ if line := earlier_runs():
     print(f"gessl: note: {line}", file=sys.stderr)
 
 RUNS = BATCH.runs
-TURNS = turns(RUNS)  # of trainings, at most 1
+TURNS = turns(RUNS, BATCH.goes_on)  # of trainings, at most 1
 SOON = 2  # the priority of everything else, so that what is trained is seen
 
 
@@ -161,6 +161,11 @@ def drawn(run, target):
     """The records of the tasks that a run (or an encoder) is scored on, if there are any."""
     key = target, BATCH.subject(run).seed
     return [f"{layout.tasks_dir(*key)}/record.json"] if key in BATCH.drawn else []
+
+
+def goes_on(run):
+    """The record of the trunk that a run goes on from, if it does."""
+    return [f"{layout.run_dir(BATCH.goes_on[run])}/record.json"] if run in BATCH.goes_on else []
 
 
 def trained(run):

@@ -2,9 +2,9 @@
 
 
 rule pretrain:
-    """A base method alone or under GeSSL, resumed from its last checkpoint if there is one."""
+    """A base method alone or under GeSSL, resumed from its last checkpoint, or gone on with from its trunk, if it has one."""
     input:
-        lambda w: by_record(prepared(RUNS[w.run].science.dataset)),
+        lambda w: by_record(prepared(RUNS[w.run].science.dataset), *goes_on(w.run)),
     output:
         # stands for all that the step writes, which it replaces itself: six files a run would slow a large grid; not to
         # be deleted before, for the step leaves what is current as it is
