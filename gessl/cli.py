@@ -5,6 +5,7 @@ import csv
 import errno
 import io
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -101,6 +102,8 @@ VERBS: tuple[tuple[str, str, tuple[Argument, ...]], ...] = (
     ("evaluate", "score a run or an encoder by the protocols that are not current", (
         CONFIG, SPEC, arg("run", "a run of the experiment, or one of its encoders", nargs="?"),
         arg("target", "one of the data sets that it is scored on (default: all)", nargs="?"))),
+    ("tune-inner", "find the cheapest inner loop whose gradient is that of a trained run's own", (
+        RUN, arg("--json", "print what was tried as JSON", **FLAG))),
     ("export", "write a run's backbone as torchvision's own model loads it", (
         RUN, arg("out", "the safetensors file to write; its metadata says which model it is", type=Path))),
     ("report", "write the sigma-report of what is finished", (CONFIG, SPEC)),
@@ -218,7 +221,7 @@ def parser() -> argparse.ArgumentParser:
             every[family] = above.add_subparsers(title="verbs", metavar="VERB", required=True)
         about = f"{text[0].upper()}{text[1:]}."
         sub = every[family].add_parser(own, help=text, description=about, epilog=EPILOGS.get(name))
-        sub.set_defaults(verb=getattr(verbs, name.replace(" ", "_")))
+        sub.set_defaults(verb=getattr(verbs, re.sub("[ -]", "_", name)))
         plain: argparse._ActionsContainer = sub
         rivals = plain
         if any(argument.rival for argument in arguments):

@@ -195,6 +195,12 @@ def evaluate(options: argparse.Namespace) -> None:
         print(scores_dir(spec.subject.id, spec.target))
 
 
+def tune_inner(options: argparse.Namespace) -> None:
+    from gessl.training import tuning
+
+    show(options, tuning.tune(options.run), tuning.format_tried, tuning.tried_json)
+
+
 def export(options: argparse.Namespace) -> None:
     from gessl.nets.export import export_backbone
 

@@ -121,6 +121,15 @@ class Run:
         """The sets of views of a task whose pictures are on the device."""
         return self._batches(loaded, self._generators("draws", step, task))
 
+    def unseen(self, positions: Positions, number: int) -> list[Batch]:
+        """The sets of views of a mini-batch of images that are not trained on; `number` keys what is drawn.
+
+        Their `index` means nothing: a method that keeps something of each training image cannot take them.
+        """
+        generators = self._generators("unseen-views", number, 0)
+        loaded = self.store.load(positions, self.science.policies, generators).moved(self.device)
+        return self._batches(loaded, self._generators("unseen-draws", number, 0))
+
     def _batches(self, loaded: Loaded, draws: list[torch.Generator]) -> list[Batch]:
         index = to_device(torch.from_numpy(np.searchsorted(self._order.train, loaded.positions)), self.device)
         return [self.learner.draw(Batch(*v, index=index), d) for v, d in zip(loaded.views(), draws, strict=True)]
