@@ -36,7 +36,7 @@ SMALL = {
     "recipe": {"train": {"steps": 12, "batch": 32, "warmup": 2, "lr": 0.003}},
     "variants": {
         "base": {},
-        "gessl": {"gessl": {"inner_steps": 1, "target_steps": 1, "tasks": 2}},
+        "gessl": {"gessl": {"inner_steps": 1, "target_steps": 1, "tasks": 2, "inner_lr": 0.05}},
     },
     "comparisons": [{"treatment": "gessl", "control": "base", "label": "equal outer steps"}],
     "evaluation": [

@@ -136,7 +136,7 @@ class GesslSettings(Settings):
     inner_steps: FewSteps = 1
     target_steps: FewSteps = 5
     tasks: SomeSteps = 2
-    inner_lr: InnerRate = 0.05
+    inner_lr: InnerRate = ByCurvature(1.0)
     inner_momentum: Annotated[float, Range(ge=0, lt=1)] = 0.0
     proximal: Annotated[float, Range(ge=0, le=1e6)] = 0.0
     adapt: Literal["all", "encoder", "heads"] = "all"

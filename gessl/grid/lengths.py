@@ -14,7 +14,7 @@ from gessl.grid.arms import SECONDS_OF, Arm, named
 from gessl.grid.forks import Fork
 from gessl.grid.reading import Fault, Findings
 from gessl.grid.times import Timed, kind_of, read_times
-from gessl.settings import SettingsError
+from gessl.settings import Misfit, SettingsError
 from gessl.training.inner_rate import measured_at
 from gessl.training.settings import Science, TrainSettings
 
@@ -95,7 +95,7 @@ class Lengths:
         Raises:
             UserError: the file with the times is wrong.
             UntimedError: a step of one of them was never timed.
-            SettingsError: so many steps do not go with other settings.
+            SettingsError: there is no time for a step, or so many do not go with other settings.
         """
         for name in (arm, other):
             self._want(name, sciences[name])
@@ -105,8 +105,13 @@ class Lengths:
         end = sciences[other].train.steps
         seconds = theirs.seconds + _seconds(sciences[other], theirs.first, end, theirs.own)
         left = seconds - mine.seconds - mine.own.measurement * len(measured_at(sciences[arm].train))
-        steps = mine.first + max(1, round(left / mine.own.seconds))
-        return dataclasses.replace(sciences[arm].train, steps=steps)
+        steps = round(left / mine.own.seconds)
+        if steps < 1:
+            text = (
+                f"it takes {seconds:.3g} s, and a step of this one would end later ({mine.first} steps come before it)"
+            )
+            raise SettingsError([Misfit(("steps",), text)])
+        return dataclasses.replace(sciences[arm].train, steps=mine.first + steps)
 
     def _want(self, arm: str, science: Science) -> None:
         self.wanted.setdefault(kind_of(science), (f"{science.dataset} {science.method_name} {arm}", science))

@@ -50,7 +50,7 @@ def time_experiment(path: Path) -> tuple[Path, Times]:
     facts = environment()
     machine = (
         facts["accelerator"] if device.type == "cuda" else ""
-    ) or f"{facts['processor']}, {facts['threads']} threads"
+    ) or f"{facts['processor']}, threads: {facts['threads']}"
     times = Times(known.machine or machine, tuple(found))
     atomic_text(file, HEAD + "".join(_lines(times)))
     return file, times

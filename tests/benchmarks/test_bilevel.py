@@ -11,7 +11,8 @@ from benchmarks.accuracy import agreement, relative_error, slope_error, small, t
 from benchmarks.meter import peak_bytes, timed
 from benchmarks.peers import PEERS, load
 from benchmarks.problem import Case, Problem, build
-from gessl.bilevel.settings import SOLVER_NAMES, GesslSettings, solver_named
+from gessl.bilevel.settings import SOLVER_NAMES, solver_named
+from tests.support.scheme import rated
 
 NEEDS = {"plain loop": "torch", "Betty": "betty", "TorchOpt": "torchopt"}
 
@@ -78,7 +79,7 @@ def test_a_missing_peer_is_left_out_with_its_reason(monkeypatch: pytest.MonkeyPa
 def test_bounds_count_the_passes(solver: str, steps: tuple[int, ...]) -> None:
     cases = ((1, 1), (1, 5), (5, 5))
     found = [
-        bilevel.bound(GesslSettings(inner_steps=inner, target_steps=target, solver=solver_named(solver), proximal=1.0))
+        bilevel.bound(rated(inner_steps=inner, target_steps=target, solver=solver_named(solver), proximal=1.0))
         for inner, target in cases
     ]
     assert tuple(found) == steps

@@ -15,6 +15,7 @@ from gessl.rng import generator
 from gessl.settings import names_of
 from gessl.training.step import outer_gradient
 from tests.bilevel.smooth import KINDS, narrow
+from tests.support.scheme import rated
 
 
 class Deep(nn.Module):
@@ -69,7 +70,7 @@ SERIES = names_of(Series)
 def test_the_count_of_operations_is_that_of_the_formula(solver: str, steps: tuple[int, int]) -> None:
     bound, variables, views = bound_learner(narrow("simclr"))
     inner, target = steps
-    settings = GesslSettings(
+    settings = rated(
         inner_steps=inner,
         target_steps=target,
         inner_lr=1e-6,
@@ -84,14 +85,14 @@ def test_the_count_of_operations_is_that_of_the_formula(solver: str, steps: tupl
 def test_the_default_takes_the_cheaper_way() -> None:
     bound, variables, views = bound_learner(narrow("simclr"))
     for inner, same in ((1, "unroll"), (3, "replay")):
-        settings = GesslSettings(inner_steps=inner, target_steps=1)
+        settings = rated(inner_steps=inner, target_steps=1)
         alike = dataclasses.replace(settings, solver=solver_named(same))
         assert operations(bound, variables, views, settings) == operations(bound, variables, views, alike)
 
 
 def test_the_base_loss_at_the_start_is_free() -> None:
     bound, variables, views = bound_learner(narrow("simclr"))
-    with_ssl, without = (GesslSettings(target_steps=2, ssl_weight=weight) for weight in (1.0, 0.0))
+    with_ssl, without = (rated(target_steps=2, ssl_weight=weight) for weight in (1.0, 0.0))
     assert operations(bound, variables, views, with_ssl) == operations(bound, variables, views, without)
 
 
@@ -99,13 +100,13 @@ def test_a_teacher_is_asked_once_a_task() -> None:
     """Its targets do not depend on θ: (9K + 3(λ + 1) + 1) F instead of a forward pass more at every step."""
     bound, variables, views = bound_learner(narrow("byol"))
     base = operations(bound, variables, views, None)  # 4F: forward, backward, teacher
-    found = operations(bound, variables, views, GesslSettings(inner_steps=1, target_steps=5)) / base
+    found = operations(bound, variables, views, rated(inner_steps=1, target_steps=5)) / base
     assert found == pytest.approx((9 + 3 * 6 + 1) / 4, rel=0.04)
 
 
 def test_what_does_not_adapt_costs_no_backward_pass() -> None:
     bound, variables, views = bound_learner(narrow("simclr"))
-    settings = GesslSettings(inner_steps=2, target_steps=5, ssl_weight=0.0, solver=solver_named("first_order"))
+    settings = rated(inner_steps=2, target_steps=5, ssl_weight=0.0, solver=solver_named("first_order"))
     whole = operations(bound, variables, views, settings)
     heads = operations(bound, variables, views, dataclasses.replace(settings, adapt="heads"))
     assert heads < 0.5 * whole
@@ -147,7 +148,7 @@ def peak(bound: Learner, variables: Variables, settings: GesslSettings) -> int:
 @pytest.mark.parametrize("name", KINDS)
 def test_the_target_is_walked_to_without_a_graph(name: str) -> None:
     bound, variables, _ = bound_learner(narrow(name))
-    near, far = (peak(bound, variables, GesslSettings(target_steps=steps)) for steps in (2, 8))
+    near, far = (peak(bound, variables, rated(target_steps=steps)) for steps in (2, 8))
     assert far < 1.1 * near
 
 
@@ -155,9 +156,7 @@ def test_the_target_is_walked_to_without_a_graph(name: str) -> None:
 def test_memory_of_replay_does_not_grow_with_the_path(name: str) -> None:
     bound, variables, _ = bound_learner(narrow(name))
     peaks = {
-        (solver, inner): peak(
-            bound, variables, GesslSettings(inner_steps=inner, target_steps=1, solver=solver_named(solver))
-        )
+        (solver, inner): peak(bound, variables, rated(inner_steps=inner, target_steps=1, solver=solver_named(solver)))
         for solver in ("replay", "unroll")
         for inner in (1, 5)
     }

@@ -10,9 +10,9 @@ from torch import Tensor
 from gessl.bilevel.curvature import MOST, TOLERANCE, largest_curvature
 from gessl.bilevel.field import Field, Point
 from gessl.bilevel.inner import Rule
-from gessl.bilevel.settings import GesslSettings
 from gessl.methods.base import Tensors
 from tests.bilevel.smooth import KINDS, METHODS, learner, task
+from tests.support.scheme import rated
 
 FEW = 60
 """Weights of which a dense Hessian is made."""
@@ -86,7 +86,7 @@ def test_of_each_method_it_is_that_of_the_dense_hessian(name: str) -> None:
     """The dense one by central differences of the gradient, without the engine's Hessian-vector products."""
     bound, variables = learner(name)
     params = variables.params
-    names = few(params, Rule.of(GesslSettings(), params, {}).adapted)
+    names = few(params, Rule.of(rated(), params, {}).adapted)
     assert names
     point = Field(bound, *variables[1:], task(bound)).at(params, twice=True)
     found = largest_curvature(point, names, torch.Generator().manual_seed(0))

@@ -8,18 +8,17 @@ import torch
 from gessl.bilevel.field import Field
 from gessl.bilevel.inner import initial_rates
 from gessl.bilevel.outer import task_hypergradient
-from gessl.bilevel.settings import GesslSettings, solver_named
+from gessl.bilevel.settings import solver_named
 from gessl.training.step import outer_gradient
 from tests.bilevel.smooth import KINDS, METHODS, OuterLoss, directions, dot, gap, learner, norm, task
 from tests.bilevel.smooth import log_pi as reference
+from tests.support.scheme import rated
 
-FRESH = GesslSettings(
-    inner_steps=2, target_steps=3, inner_lr=0.02, views="fresh", divergence="reverse_kl", ssl_weight=0.0
-)
+FRESH = rated(inner_steps=2, target_steps=3, inner_lr=0.02, views="fresh", divergence="reverse_kl", ssl_weight=0.0)
 # every choice of the settings, alone or in company that could break it
 SETTINGS = {
-    "K1": GesslSettings(inner_steps=1, target_steps=1, inner_lr=0.02),
-    "K3-adapted": GesslSettings(inner_steps=3, target_steps=2, inner_lr=0.02, ssl_weight=0.5, ssl_at="adapted"),
+    "K1": rated(inner_steps=1, target_steps=1, inner_lr=0.02),
+    "K3-adapted": rated(inner_steps=3, target_steps=2, inner_lr=0.02, ssl_weight=0.5, ssl_at="adapted"),
     "K2-fresh-reverse": FRESH,
     "fresh-targets": dataclasses.replace(FRESH, views="fresh_targets", divergence="js"),
     "fresh-targets-adapted": dataclasses.replace(FRESH, views="fresh_targets", ssl_at="adapted", ssl_weight=0.7),
@@ -32,7 +31,7 @@ SETTINGS = {
     "classification-last": dataclasses.replace(FRESH, target_last="classification", views="fixed"),
     "classification-only": dataclasses.replace(FRESH, target_last="classification", target_steps=1, ssl_at="adapted"),
     "learned-rates": dataclasses.replace(FRESH, learn_inner_lr=True, inner_momentum=0.3, proximal=0.5),
-    "K0": GesslSettings(inner_steps=0, target_steps=2, inner_lr=0.02, ssl_weight=0.4),
+    "K0": rated(inner_steps=0, target_steps=2, inner_lr=0.02, ssl_weight=0.4),
 }
 
 
@@ -93,9 +92,7 @@ def test_first_order_differs_from_exact_by_terms_of_order_alpha(name: str) -> No
     for lr in (1e-3, 1e-4):
         common = {"inner_steps": 1, "target_steps": 1, "inner_lr": lr, "kl_weight": 1 / lr, "ssl_weight": 0.0}
         exact, first = (
-            task_hypergradient(
-                field, variables.params, GesslSettings(**common, solver=solver_named(solver))
-            ).hypergradient
+            task_hypergradient(field, variables.params, rated(**common, solver=solver_named(solver))).hypergradient
             for solver in ("exact", "first_order")
         )
         gaps.append(norm({n: exact[n] - first[n] for n in exact}) / norm(exact))
@@ -107,7 +104,7 @@ def test_first_order_differs_from_exact_by_terms_of_order_alpha(name: str) -> No
 @pytest.mark.parametrize("change", [{"target_steps": 0}, {"inner_lr": 0.0}], ids=["no-target-steps", "alpha-0"])
 def test_no_distance_to_the_target_gives_exactly_zero_kl(name: str, change: dict) -> None:
     bound, variables = learner(name)
-    settings = GesslSettings(**{"inner_steps": 2, "target_steps": 3, "ssl_weight": 0.0, **change})
+    settings = rated(**{"inner_steps": 2, "target_steps": 3, "ssl_weight": 0.0, **change})
     result = task_hypergradient(Field(bound, *variables[1:], task(bound)), variables.params, settings)
     assert float(result.logs["divergence"]) == 0.0
     assert norm(result.hypergradient) < 1e-12
@@ -118,7 +115,7 @@ def test_without_inner_steps_it_is_the_plain_gradient(name: str) -> None:
     bound, variables = learner(name)
     views = task(bound)
     plain = outer_gradient(bound, variables, [views], None)
-    settings = GesslSettings(inner_steps=0, target_steps=2, kl_weight=0.0)
+    settings = rated(inner_steps=0, target_steps=2, kl_weight=0.0)
     outer = outer_gradient(bound, variables, [views], settings)
     for key, tensor in plain.gradient.items():
         assert torch.equal(tensor, outer.gradient[key])
@@ -134,7 +131,7 @@ def test_without_inner_steps_it_is_the_plain_gradient(name: str) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_tasks_are_averaged_and_nothing_given_is_changed(name: str) -> None:
     bound, variables = learner(name)
-    settings = GesslSettings(inner_steps=1, target_steps=2, tasks=2, inner_lr=0.02)
+    settings = rated(inner_steps=1, target_steps=2, tasks=2, inner_lr=0.02)
     tasks = [task(bound), task(bound, number=1)]
     before = [{key: t.clone() for key, t in group.items()} for group in variables]
     both = outer_gradient(bound, variables, tasks, settings)
@@ -152,7 +149,7 @@ def test_tasks_are_averaged_and_nothing_given_is_changed(name: str) -> None:
 def test_batch_statistics_are_committed_once_from_the_shared_start(name: str) -> None:
     bound, variables = learner(name)
     tasks = [task(bound), task(bound, number=1)]
-    settings = GesslSettings(inner_steps=2, target_steps=3, tasks=2)
+    settings = rated(inner_steps=2, target_steps=3, tasks=2)
     committed = outer_gradient(bound, variables, tasks, settings).buffers
     updates = [bound.encode(variables.params, variables.buffers, views[0])[1] for views in tasks]
     for key, tensor in committed.items():
@@ -179,7 +176,7 @@ def test_small_steps_give_the_fisher_direction() -> None:
     """For small αλ the KL's gradient at θ_K is F (θ_K - θ*), F the Fisher matrix of π."""
     bound, variables, rate = *learner("simclr"), 1e-4
     field = Field(bound, *variables[1:], task(bound))
-    settings = GesslSettings(
+    settings = rated(
         inner_steps=1,
         target_steps=1,
         inner_lr=rate,
@@ -218,4 +215,4 @@ def test_small_steps_give_the_fisher_direction() -> None:
 )
 def test_impossible_settings_are_refused(change: dict, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
-        GesslSettings(**change)
+        rated(**change)

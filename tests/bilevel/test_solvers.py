@@ -18,6 +18,7 @@ from gessl.methods.learner import Learner, Variables
 from gessl.rng import generator
 from gessl.training.step import outer_gradient
 from tests.bilevel.smooth import KINDS, METHODS, OuterLoss, directions, dot, gap, learner, norm, task
+from tests.support.scheme import rated
 
 SIZE = 6
 
@@ -80,7 +81,7 @@ def bowl(settings: GesslSettings, method: Bowl | None = None) -> tuple[Tensor, T
 @pytest.mark.parametrize("steps", [1, 4])
 def test_on_a_quadratic_the_path_contracts_by_a_matrix_power(solver: str, steps: int) -> None:
     alpha = 0.1
-    matrix, v, h = bowl(GesslSettings(inner_steps=steps, inner_lr=alpha, solver=solver_named(solver)))
+    matrix, v, h = bowl(rated(inner_steps=steps, inner_lr=alpha, solver=solver_named(solver)))
     expected = torch.linalg.matrix_power(torch.eye(SIZE) - alpha * matrix, steps) @ v
     torch.testing.assert_close(h, expected, rtol=1e-10, atol=1e-10)
 
@@ -88,14 +89,14 @@ def test_on_a_quadratic_the_path_contracts_by_a_matrix_power(solver: str, steps:
 @pytest.mark.parametrize("last", [1, 2, 4, 9])
 def test_truncation_keeps_the_last_steps(last: int) -> None:
     alpha = 0.1
-    matrix, v, h = bowl(GesslSettings(inner_steps=4, inner_lr=alpha, solver=Truncated(last_steps=last)))
+    matrix, v, h = bowl(rated(inner_steps=4, inner_lr=alpha, solver=Truncated(last_steps=last)))
     expected = torch.linalg.matrix_power(torch.eye(SIZE) - alpha * matrix, min(last, 4)) @ v
     torch.testing.assert_close(h, expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("rho", [0.3, 2.0, 10.0])
 def test_conjugate_gradients_equal_a_dense_solve_in_as_many_steps_as_dimensions(rho: float) -> None:
-    settings = GesslSettings(inner_steps=2, proximal=rho, solver=solver_named("implicit_cg", iterations=SIZE))
+    settings = rated(inner_steps=2, proximal=rho, solver=solver_named("implicit_cg", iterations=SIZE))
     matrix, v, h = bowl(settings)
     torch.testing.assert_close(h, torch.linalg.solve(torch.eye(SIZE) + matrix / rho, v), rtol=1e-9, atol=1e-9)
     _, _, more = bowl(dataclasses.replace(settings, solver=Series(iterations=4 * SIZE)))
@@ -104,7 +105,7 @@ def test_conjugate_gradients_equal_a_dense_solve_in_as_many_steps_as_dimensions(
 
 @pytest.mark.parametrize("rho", [4.0, 10.0])
 def test_neumann_series_converges_to_a_dense_solve_at_its_rate(rho: float) -> None:
-    settings = GesslSettings(inner_steps=2, solver=solver_named("implicit_neumann"), proximal=rho)
+    settings = rated(inner_steps=2, solver=solver_named("implicit_neumann"), proximal=rho)
     gaps = []
     for iterations in (10, 20):
         matrix, v, h = bowl(dataclasses.replace(settings, solver=Series("implicit_neumann", iterations)))
@@ -115,14 +116,14 @@ def test_neumann_series_converges_to_a_dense_solve_at_its_rate(rho: float) -> No
 def test_an_inner_loop_that_converged_has_the_implicit_gradient() -> None:
     """iMAML's claim: the proximal path's exact hyper-gradient tends to the implicit one, whatever the path."""
     common = {"inner_steps": 200, "inner_lr": 0.2, "proximal": 1.0}
-    _, _, walked = bowl(GesslSettings(**common, solver=solver_named("replay")))
-    _, _, implicit = bowl(GesslSettings(**common, solver=solver_named("implicit_cg", iterations=SIZE)))
+    _, _, walked = bowl(rated(**common, solver=solver_named("replay")))
+    _, _, implicit = bowl(rated(**common, solver=solver_named("implicit_cg", iterations=SIZE)))
     torch.testing.assert_close(walked, implicit, rtol=1e-9, atol=1e-9)
 
 
 def test_aid_is_the_first_order_gradient_times_rho() -> None:
     """-(∂²C/∂θ∂φ) v for C = ℓ(φ) + ρ/2 ‖φ - θ‖², by autograd."""
-    _, v, h = bowl(GesslSettings(solver=solver_named("aid_proximal"), proximal=0.7))
+    _, v, h = bowl(rated(solver=solver_named("aid_proximal"), proximal=0.7))
     method, theta, phi = Bowl(), *(torch.randn(2, SIZE, dtype=torch.float64).requires_grad_())
     inner = method.loss({"z": phi.expand(2, 3, SIZE)}, {}) + 0.35 * (phi - theta).square().sum()
     (by_phi,) = torch.autograd.grad(inner, phi, create_graph=True)
@@ -134,21 +135,21 @@ def test_a_diverging_series_and_a_downward_curve_stop_with_the_reason() -> None:
     with pytest.raises(
         SolverError, match=r"series diverges, since ‖H‖ is at least 3 at θ_K and gessl.proximal only 2.0"
     ):
-        bowl(GesslSettings(proximal=2.0, solver=solver_named("implicit_neumann", iterations=30)))
+        bowl(rated(proximal=2.0, solver=solver_named("implicit_neumann", iterations=30)))
     downward = Bowl(lowest=-1.0)
     with pytest.raises(SolverError, match=r"curves downwards at θ_K .*gessl\.proximal = 0\.5"):
-        bowl(GesslSettings(proximal=0.5, solver=solver_named("implicit_cg", iterations=SIZE)), downward)
-    bowl(GesslSettings(proximal=1.5, solver=solver_named("implicit_cg", iterations=SIZE)), downward)
+        bowl(rated(proximal=0.5, solver=solver_named("implicit_cg", iterations=SIZE)), downward)
+    bowl(rated(proximal=1.5, solver=solver_named("implicit_cg", iterations=SIZE)), downward)
     bound = Learner(downward, Still(), generator(0, "heads"))
     views = [Batch(torch.zeros(2, 3, 1, 2, 2, dtype=torch.float64))]
-    settings = GesslSettings(
+    settings = rated(
         proximal=0.5, solver=solver_named("implicit_cg", iterations=SIZE), divergence="cosine", ssl_at="adapted"
     )
     with pytest.raises(SolverError, match=r"^task 1 of 2: implicit_cg"):
         outer_gradient(bound, bound.init(), [views, views], settings)
 
 
-BASE = GesslSettings(inner_steps=3, target_steps=2, inner_lr=0.05, ssl_weight=0.5, ssl_at="adapted")
+BASE = rated(inner_steps=3, target_steps=2, inner_lr=0.05, ssl_weight=0.5, ssl_at="adapted")
 
 
 def hypergradient(name: str, settings: GesslSettings) -> Tensors:
@@ -192,7 +193,7 @@ def test_finite_differences_are_wrong_on_relu_networks() -> None:
     views = [Batch(torch.rand(2, 32, 1, 8, 8, generator=generator(0, "views"), dtype=torch.float64))]
 
     def h(**change: object) -> Tensors:
-        settings = GesslSettings(inner_lr=0.5, ssl_weight=0.0, **change)
+        settings = rated(inner_lr=0.5, ssl_weight=0.0, **change)
         return outer_gradient(bound, variables, [views], settings).gradient
 
     exact, first = h(), h(solver=solver_named("first_order"))
@@ -229,7 +230,7 @@ def test_parameter_matching_is_the_way_to_the_target(name: str) -> None:
 def test_total_is_the_derivative_of_the_path_that_is_walked(name: str, solver: str) -> None:
     bound, variables = learner(name)
     views = task(bound, 6)
-    settings = GesslSettings(
+    settings = rated(
         inner_steps=3,
         target_steps=2,
         inner_lr=0.05,
@@ -281,7 +282,7 @@ def test_hessian_by_forward_over_reverse_is_the_same(name: str) -> None:
 @pytest.mark.parametrize("solver", SOLVER_NAMES)
 def test_every_solver_runs_on_every_method_and_changes_nothing_given(name: str, solver: str) -> None:
     bound, variables = learner(name)
-    settings = GesslSettings(
+    settings = rated(
         inner_steps=2, target_steps=2, inner_lr=1e-5, inner_momentum=0.5, proximal=2e4, solver=solver_named(solver)
     )
     before = [{key: t.clone() for key, t in group.items()} for group in variables]
@@ -336,7 +337,7 @@ REFUSED = [
 @pytest.mark.parametrize(("change", "complaint"), REFUSED)
 def test_what_cannot_work_is_refused_with_the_reason(change: dict, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
-        GesslSettings(**change)
+        rated(**change)
 
 
 @pytest.mark.parametrize(

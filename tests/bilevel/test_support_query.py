@@ -15,8 +15,9 @@ from gessl.rng import generator
 from gessl.settings import SettingsError
 from gessl.training.step import outer_gradient
 from tests.bilevel.smooth import KINDS, N, directions, dot, gap, learner, narrow, norm, task
+from tests.support.scheme import rated
 
-SETTINGS = GesslSettings(
+SETTINGS = rated(
     inner_steps=2,
     target_steps=0,
     kl_weight=0.0,

@@ -15,19 +15,20 @@ from gessl.grid.experiment import Experiment
 from tests.conftest import SMALL
 
 # as given before: nothing that is made from an unchanged setting may get another id (the first 8 digits of each; they
-# changed last when each optimiser, schedule and solver got settings of its own)
+# changed last when α's default came to follow the curvature, and the default experiment took one task and equal time)
 IDS = {
     "config/config.yaml": [
         "digits-simclr-s0-e6ed5755",
-        "digits-simclr+gessl-s0-ee92e726",
-        "digits-byol+gessl-s0-37718592",
+        "digits-simclr-s0-3675daeb",
+        "digits-simclr+gessl-s0-f7319d13",
+        "digits-byol+gessl-s0-3ca771a9",
         "digits-barlow_twins-s0-cda46d87",
-        "digits-barlow_twins+gessl-s1-9931afbd",
-        "digits-barlow_twins+gessl-s2-f8e4b490",
+        "digits-barlow_twins+gessl-s1-b6e7ef62",
+        "digits-barlow_twins+gessl-s2-6af43ab8",
     ],
     "config/paper/ablation-target-steps.yaml": [
         "digits-simclr-s0-e6ed5755",
-        "digits-simclr+gessl-s2-68c0fc14",
+        "digits-simclr+gessl-s2-3302cc8c",
     ],
 }
 

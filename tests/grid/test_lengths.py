@@ -159,6 +159,19 @@ def test_so_few_steps_that_they_contradict_other_settings_are_one_line(project: 
     )
 
 
+def test_no_time_for_a_step_is_one_line(project: Path) -> None:
+    variants = {"base": {}, "gessl": {"gessl": GESSL, "train": {"steps": 2}}}
+    timed({"base": 0.1, "gessl": 0.1}, variants)
+    start = {"from": {"variant": "base", "at": 0.5}}
+    with pytest.raises(UserError) as error:
+        sciences({**variants, "as-long": {**start, "train": {"seconds_of": "gessl"}}})
+    (line,) = error.value.args
+    assert (
+        "as long as gessl: steps: it takes 0.2 s, and a step of this one would end later (6 steps come before it)"
+        in line
+    )
+
+
 def test_times_that_are_wrong_are_one_line(project: Path) -> None:
     timed({"base": 0.01, "gessl": 0.05}, PLAIN)
     file = times_file("small")

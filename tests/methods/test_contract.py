@@ -11,7 +11,6 @@ import yaml
 import gessl.methods
 from gessl.bilevel.field import Field
 from gessl.bilevel.outer import task_hypergradient
-from gessl.bilevel.settings import GesslSettings
 from gessl.errors import UserError
 from gessl.grid.experiment import Experiment
 from gessl.layout import METHODS as YAMLS
@@ -21,6 +20,7 @@ from gessl.training.step import outer_gradient
 from tests.bilevel.smooth import METHODS, OuterLoss, directions, dot, learner, narrow, norm, task
 from tests.bilevel.test_outer import SETTINGS
 from tests.conftest import ROOT, SMALL
+from tests.support.scheme import rated
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -66,7 +66,7 @@ def test_the_page_of_its_family_tells_of_it(name: str) -> None:
 def test_its_state_learns_from_every_task_as_seen_at_the_start(name: str) -> None:
     bound, variables = learner(name)
     tasks = [task(bound), task(bound, number=1)]
-    settings = GesslSettings(inner_steps=2, target_steps=2, tasks=2, inner_lr=0.02)
+    settings = rated(inner_steps=2, target_steps=2, tasks=2, inner_lr=0.02)
     seen = outer_gradient(bound, variables, tasks, settings).seen
     alone = [outer_gradient(bound, variables, [batches], None).seen[0] for batches in tasks]
     assert len(seen) == 2
@@ -152,7 +152,7 @@ def test_a_new_method_is_one_file_and_one_yaml(tmp_path: Path, monkeypatch: pyte
         for direction in directions(variables.params, 1):
             slope = loss.slope(variables.params, direction)
             assert dot(result.hypergradient, direction) == pytest.approx(slope, abs=1e-8 * norm(result.hypergradient))
-    settings = GesslSettings(target_steps=0)
+    settings = rated(target_steps=0)
     logs = task_hypergradient(Field(bound, *variables[1:], task(bound)), variables.params, settings).logs
     assert float(logs["divergence"]) == 0.0
 

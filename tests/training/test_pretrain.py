@@ -225,7 +225,7 @@ def test_whatever_fails_leaves_a_note_until_the_next_attempt(
 
 
 def gessl_run(method: str = "barlow_twins", **gessl: object) -> str:
-    variants = {"base": {}, "gessl": {"gessl": {"tasks": 2, "target_steps": 2, **gessl}}}
+    variants = {"base": {}, "gessl": {"gessl": {"tasks": 2, "target_steps": 2, "inner_lr": 0.05, **gessl}}}
     recipe = {"train": {"steps": 4, "batch": 32, "warmup": 2}}
     return run_ids(recipe=recipe, variants=variants, methods={method: {"hidden": 16, "dim": 8}})["gessl"]
 
