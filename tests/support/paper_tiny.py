@@ -83,7 +83,9 @@ def shorter(tree: dict[str, Any]) -> dict[str, Any]:
     if "methods" in tree:
         cut["methods"] = dict([(name, tree["methods"][name]) for name in KEPT if name in tree["methods"]][:1])
     if "variants" in tree:
-        others = [name for name in tree["variants"] if name != "base"]
+        # nothing is timed at this size
+        timed = {name for name, one in tree["variants"].items() if "seconds_of" in (one.get("train") or {})}
+        others = [name for name in tree["variants"] if name not in {"base", *timed}]
         kept = {"base", *(["gessl"] if "axes" in tree else others[:2])}
         cut["variants"] = {name: value for name, value in tree["variants"].items() if name in kept}
         pairs = tree.get("comparisons", ())
