@@ -84,7 +84,7 @@ class Lengths:
         return {each.kind: each for each in read_times(self._experiment).steps}
 
     def train(self, arm: str, other: str, sciences: Mapping[str, Science], forks: Mapping[str, Fork]) -> TrainSettings:
-        """The outer loop of `arm`, with so many steps that it takes as long as `other` does.
+        """The outer loop of `arm`, with the number of steps that takes as long as `other` does.
 
         Args:
             arm: its name.
@@ -95,7 +95,7 @@ class Lengths:
         Raises:
             UserError: the file with the times is wrong.
             UntimedError: a step of one of them was never timed.
-            SettingsError: there is no time for a step, or so many do not go with other settings.
+            SettingsError: there is no time for a step, or the number does not go with other settings.
         """
         for name in (arm, other):
             self._want(name, sciences[name])

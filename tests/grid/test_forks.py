@@ -146,11 +146,11 @@ def test_what_cannot_be_gone_on_from_is_one_line(variants: dict, line: str) -> N
 
 
 def test_a_trunk_of_which_axes_make_several_is_refused() -> None:
-    with pytest.raises(UserError, match="axes make several of 'gessl'; none is told by 'late'"):
+    with pytest.raises(UserError, match="axes make several of 'gessl', and it is not clear which of them 'late' means"):
         batch_of({"gessl": {"gessl": {}}, "late": late(of="gessl")}, axes={"gessl.tasks": [1, 2]})
 
 
-def test_a_wrong_trunk_is_told_once() -> None:
+def test_a_wrong_trunk_is_named_once() -> None:
     with pytest.raises(UserError) as error:
         batch_of({"base": {"train": {"lr": -1.0}}, "late": late(train={"lr": 0.1})})
     assert len(error.value.args) == 1 and "variants.base.train.lr" in error.value.args[0]
