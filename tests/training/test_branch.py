@@ -57,11 +57,11 @@ def late(at: float = 0.5, of: str = "base", **overrides: object) -> dict:
     ("method", "gessl"),
     [
         ("simclr", None),
-        ("byol", None),
-        ("deepcluster_v2", None),
+        pytest.param("byol", None, marks=pytest.mark.slow),
+        pytest.param("deepcluster_v2", None, marks=pytest.mark.slow),
         ("simclr", GESSL),
         ("barlow_twins", {**GESSL, "inner_lr": {"curvature": 1.0}}),
-        ("vicreg", {**GESSL, "learn_inner_lr": True}),
+        pytest.param("vicreg", {**GESSL, "learn_inner_lr": True}, marks=pytest.mark.slow),
     ],
 )
 def test_with_a_trunk_a_run_and_a_branch_that_changes_nothing_end_in_the_same_bits(
@@ -90,7 +90,11 @@ def test_with_a_trunk_a_run_and_a_branch_that_changes_nothing_end_in_the_same_bi
         assert rows(ids["late"]) == told
 
 
-@pytest.mark.parametrize("gessl", [None, {**GESSL, "inner_lr": {"curvature": 1.0}}], ids=["sgd", "gessl"])
+@pytest.mark.parametrize(
+    "gessl",
+    [None, pytest.param({**GESSL, "inner_lr": {"curvature": 1.0}}, marks=pytest.mark.slow)],
+    ids=["sgd", "gessl"],
+)
 def test_a_branch_that_is_killed_anywhere_ends_in_the_same_bits(prepared: Path, gessl: dict | None) -> None:
     changes = {"gessl": gessl} if gessl else {"train": {"optimizer": "sgd", "warmup": 0, "schedule": "constant"}}
     recipe = {"train": {"steps": 40, "batch": 32, "warmup": 2}}
@@ -184,6 +188,7 @@ def test_what_the_branch_does_without_is_left_out() -> None:
     assert found.optimizer == {"w.momentum": one}
 
 
+@pytest.mark.slow
 def test_the_inner_loop_of_a_branch_is_judged_by_its_own_first_steps(
     prepared: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -69,6 +69,7 @@ def test_cosines_are_those_of_the_gradients_on_images_that_were_not_trained_on(
     assert all(task[0].views.shape[1] == 32 for _, task, _ in seen)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "gessl"),
     [
