@@ -48,7 +48,7 @@ def test_a_branch_is_added_to_a_finished_run(project: Path, capsys: pytest.Captu
     batch = asked(base={}, late=LATE)
     (trunk,) = batch.trunks
     (late,) = batch.runs.keys() - {trunk, base}
-    assert planned() == {"pretrain": 2, "evaluate": 1, "report": 1, "audit": 1, "all": 1}
+    assert planned() == {"pretrain": 2, "evaluate": 1, "report": 1, "audit": 1}
     made()
     assert planned() == {}
     assert sha256_file(run_dir(base) / RECORD) == before, "what is finished stays"

@@ -164,8 +164,16 @@ def drawn(run, target):
 
 
 def goes_on(run):
-    """The record of the trunk that a run goes on from, if it does."""
-    return [f"{layout.run_dir(BATCH.goes_on[run])}/record.json"] if run in BATCH.goes_on else []
+    """The record of the trunk that a run goes on from, if it does.
+
+    None of a finished run whose beginning a trunk is: a trunk that is added later must not have it started again.
+    """
+    if run not in BATCH.goes_on:
+        return []
+    folder, begins = layout.run_dir(run), not RUNS[run].science.start
+    if begins and (folder / "record.json").is_file() and folder not in again():
+        return []
+    return [f"{layout.run_dir(BATCH.goes_on[run])}/record.json"]
 
 
 def trained(run):
