@@ -1,6 +1,5 @@
 """How many images a data set gives: as its card counts them, or, before it is prepared, as the registry has it."""
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -9,6 +8,7 @@ from gessl.data.fields import KEPT
 from gessl.data.pin import data_version
 from gessl.data.registry import SPLITS, Dataset
 from gessl.errors import UserError
+from gessl.files import read_json
 from gessl.layout import RECORD, data_dir
 
 SLACK = 1.1  # the registry does not tell how even its classes are; digits' largest has 2 % above the mean
@@ -51,7 +51,7 @@ def _counted(entry: Dataset) -> Supply | None:
     try:
         if not (folder / RECORD).is_file():
             return None
-        card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+        card = read_json(folder / "card.json")
         same = all(card["split"][key] == value for key, value in asdict(entry.split).items())
         if not same or card["data_version"] != data_version(entry.name):
             return None

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from gessl.files import sha256_file
+from gessl.files import JSON_BYTES, read_bounded, sha256_file
 from gessl.layout import LOCK, RAW, RECORD
 from gessl.records.provenance import step_fingerprint
 from gessl.records.record import Record, is_maker, parse_record
@@ -27,7 +27,7 @@ def is_current(step: str, folder: Path, config: Mapping[str, Any]) -> bool:
 def read_if_any(folder: Path) -> Record | None:
     """The record in `folder`; None where there is none yet, or a broken one, which the audit names."""
     try:
-        return parse_record((folder / RECORD).read_bytes())
+        return parse_record(read_bounded(folder / RECORD, JSON_BYTES))
     except (OSError, ValueError):
         return None
 
