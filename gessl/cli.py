@@ -152,7 +152,7 @@ OTHERS_INTERRUPTED = "what is finished stays; start it again for the rest"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; bad input prints one line and returns 2, a run told to stop returns 75."""
+    """Run one verb; bad input prints one line and returns 2, a run that was stopped returns 75."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # the locale's encoding may have no sign for a σ, or for a name
             stream.reconfigure(errors="backslashreplace")

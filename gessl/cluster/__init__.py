@@ -1,1 +1,1 @@
-"""What jobs on shared machines need: who makes a run, how a job is told to stop, what failed."""
+"""What jobs on shared machines need: who makes a run, how a job is stopped, what failed."""

@@ -119,7 +119,7 @@ class Lease:
                 break  # else another one was quicker
             if self._stop():
                 holder = seen.holder if seen else Holder()
-                raise Unfinished(f"{self._what}: told to stop while it waited for {holder}; start it again")
+                raise Unfinished(f"{self._what}: stopped while it waited for {holder}; start it again")
             if seen and not free:
                 self._tell(seen.holder)
             time.sleep(min(self._beat / 5, 2))

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from gessl.bilevel.settings import ByCurvature
 from gessl.documents import read_document
 from gessl.files import sha256_json
 from gessl.grid.alike import alike, described
@@ -47,12 +46,7 @@ class Times(Settings):
 
 def kind_of(science: Science) -> str:
     """What stands for all that decides how long a step takes."""
-    return sha256_json([alike(described(science)), by_curvature(science)])[:DIGITS]
-
-
-def by_curvature(science: Science) -> bool:
-    """Whether its inner rate is by curvature, which is measured on the way."""
-    return science.gessl is not None and isinstance(science.gessl.inner_lr, ByCurvature)
+    return sha256_json([alike(described(science)), science.follows_curvature])[:DIGITS]
 
 
 def times_file(experiment: str) -> Path:

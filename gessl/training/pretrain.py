@@ -54,7 +54,7 @@ def pretrain(run_id: str, science: Science, efficiency: Efficiency, trunk: str |
 
     Raises:
         UserError: bad input, a full disk, an altered checkpoint, or a loss that is not finite.
-        Unfinished: the run was told to stop, or its lease was lost; started again, it goes on to the same bits.
+        Unfinished: the run was stopped, or its lease was lost; started again, it goes on to the same bits.
     """
     with Notice() as notice:
         if int(os.environ.get("RANK", "0")):  # torchrun's word
@@ -137,9 +137,7 @@ def follow(run_id: str, science: Science, trunk: str | None, device: torch.devic
 def stopped(run_id: str, run: Run, by: str) -> Unfinished:
     """What a run says that ends before its last step, told so by a signal or (not `by`) by one to another process."""
     by = by or "another process's signal"
-    return Unfinished(
-        f"{run_id}: told to stop by {by} at step {run.step} of {run.science.end}; the same command goes on"
-    )
+    return Unfinished(f"{run_id}: stopped by {by} at step {run.step} of {run.science.end}; the same command goes on")
 
 
 def owner_of(run_id: str, science: Science) -> Owner:
@@ -165,7 +163,7 @@ def train(
 
     Raises:
         UserError: a loss is not finite, or a checkpoint cannot be written.
-        Unfinished: told to stop, with a checkpoint of this step; or another job has taken over.
+        Unfinished: stopped, with a checkpoint of this step; or another job has taken over.
     """
     total, run_id = run.science.end, owner.run
     climb = Climb(run.science, (row for row in read_metrics(work / METRICS) if row["step"] < run.step))

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Self
 
-from gessl.bilevel.settings import GesslSettings
+from gessl.bilevel.settings import ByCurvature, GesslSettings
 from gessl.data.views import ViewPolicy
 from gessl.methods import method_class
 from gessl.methods.base import Method
@@ -166,6 +166,11 @@ class Science:
     def tasks_per_step(self) -> int:
         """M; 1 for the base method alone."""
         return self.gessl.tasks if self.gessl else 1
+
+    @property
+    def follows_curvature(self) -> bool:
+        """Whether its inner rate is by curvature, which is measured on the way."""
+        return self.gessl is not None and isinstance(self.gessl.inner_lr, ByCurvature)
 
     def drawn(self, step: int) -> int:
         """Mini-batches that are drawn before an outer step, its trunk's included."""

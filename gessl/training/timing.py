@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import torch
 
-from gessl.bilevel.settings import ByCurvature
 from gessl.training.run import Run
 from gessl.training.settings import Science
 
@@ -48,7 +47,7 @@ def time_steps(sciences: Sequence[Science], device: torch.device) -> list[StepSe
 
 
 def _measurement(science: Science, device: torch.device, step: float) -> float:
-    if science.gessl is None or not isinstance(science.gessl.inner_lr, ByCurvature):
+    if not science.follows_curvature:
         return 0.0
     with closing(Run(science, device)) as run:
         return max(0.0, _seconds(run, 1) - step)  # the first step begins with one

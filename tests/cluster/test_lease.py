@@ -173,7 +173,7 @@ def test_a_file_in_its_place_is_refused(tmp_path: Path) -> None:
 def test_one_that_cannot_take_it_rests_and_hears_that_it_is_to_stop(tmp_path: Path) -> None:
     (tmp_path / "lease").symlink_to("nowhere")
     asked: list[float] = []
-    with pytest.raises(Unfinished, match="told to stop while it waited for a job that has just started"):
+    with pytest.raises(Unfinished, match="stopped while it waited for a job that has just started"):
         quick(tmp_path / "lease", stop=lambda: asked.append(time.monotonic()) or len(asked) > 3).__enter__()
     assert asked[-1] - asked[0] > 2 * BEAT / 5
 

@@ -150,7 +150,7 @@ def test_a_night_of_mishaps_ends_in_the_results_of_a_day_in_peace(slurm: None, i
         night.drain()
         assert night.main.wait(3600) == 0, night.log.read_text(encoding="utf-8")
     assert all(night.resumed(run) > 0 for run in runs[:4])
-    assert "told to stop by SIGTERM" in night.log.read_text(encoding="utf-8"), "the end of a failed job's log"
+    assert "stopped by SIGTERM" in night.log.read_text(encoding="utf-8"), "the end of a failed job's log"
     expected, found = content(in_peace), content(night.folder)
     assert found.keys() == expected.keys()
     assert {path for path in expected if found[path] != expected[path]} == set()

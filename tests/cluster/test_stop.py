@@ -90,9 +90,7 @@ def test_told_to_stop_it_saves_its_step_and_goes_on_from_there(
     assert process.exitcode == TRY_AGAIN == 75
     step = json.loads((work_dir(run) / "checkpoint.json").read_text(encoding="utf-8"))["step"]
     assert 5 <= step < 50, "after the step it was in, not at the next checkpoint"
-    assert said() == [
-        f"gessl: {run}: told to stop by {number.name} at step {step} of {STEPS}; the same command goes on"
-    ]
+    assert said() == [f"gessl: {run}: stopped by {number.name} at step {step} of {STEPS}; the same command goes on"]
     assert not lease_dir(run).exists()
     assert not run_dir(run).exists() or not list(run_dir(run).iterdir())
     assert main(["pretrain", run]) == 0

@@ -16,17 +16,9 @@ from gessl.grid.times import Timed, kind_of, read_times, times_file
 from gessl.training.inner_rate import measured_at
 from gessl.training.settings import Science
 from gessl.training.timing import time_steps
-from tests.conftest import SMALL, copy_project
+from tests.conftest import SMALL
 
 CONFIG = Path("config/config.yaml")
-
-
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where times may be written: no link leads to the checkout's own."""
-    project = copy_project(tmp_path / "project")
-    monkeypatch.chdir(project)
-    return project
 
 
 GESSL = {"inner_steps": 1, "target_steps": 1, "inner_lr": 0.05}

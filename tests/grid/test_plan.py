@@ -16,17 +16,10 @@ from gessl.grid.batch import ExperimentBatch
 from gessl.layout import scores_dir
 from gessl.records.bundle import bundle
 from gessl.records.step import Step
-from tests.conftest import SMALL, copy_project
+from tests.conftest import SMALL
 from tests.support.repositories import forge
 
 CONFIG = Path("config/config.yaml")
-
-
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    project = copy_project(tmp_path / "project")
-    monkeypatch.chdir(project)
-    return project
 
 
 def planned(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:

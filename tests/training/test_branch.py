@@ -71,15 +71,15 @@ def test_with_a_trunk_a_run_and_a_branch_that_changes_nothing_end_in_the_same_bi
     methods = {method: {"hidden": 16, "dim": 8, **PROTOTYPES.get(method, {})}}
     ids, _ = planned({"base": scheme}, methods=methods)
     made(ids["base"])
-    whole, told = result_hashes(ids["base"]), rows(ids["base"])
+    whole, rows_before = result_hashes(ids["base"]), rows(ids["base"])
     shutil.rmtree(run_dir(ids["base"]))
 
     ids, batch = planned({"base": scheme, "late": late(**scheme)}, methods=methods)
     trunk = trunk_of(batch, ids["late"])
     assert trunk_of(batch, ids["base"]) == trunk
     made(trunk, ids["base"], ids["late"])
-    assert result_hashes(ids["base"]) == whole and rows(ids["base"]) == told
-    assert rows(trunk) == told[:HALF]
+    assert result_hashes(ids["base"]) == whole and rows(ids["base"]) == rows_before
+    assert rows(trunk) == rows_before[:HALF]
     for run in (ids["base"], ids["late"]):
         record = parse_record((run_dir(run) / RECORD).read_bytes())
         assert record["notes"]["resumed_from_step"] == HALF
@@ -87,7 +87,7 @@ def test_with_a_trunk_a_run_and_a_branch_that_changes_nothing_end_in_the_same_bi
     if gessl is None or "inner_lr" not in gessl:  # by curvature it is measured anew where the branch begins
         parts = ("encoder.safetensors", "model.safetensors")
         assert [result_hashes(ids["late"])[name] for name in parts] == [whole[name] for name in parts]
-        assert rows(ids["late"]) == told
+        assert rows(ids["late"]) == rows_before
 
 
 @pytest.mark.parametrize(
