@@ -63,7 +63,7 @@ def named(
     if fitting:
         return fitting[0]
     if near:
-        return Fault((key,), f"axes make several of {variant!r}, and it is not clear which of them {arm.name!r} means")
+        return Fault((key,), f"axes make several of {variant!r}, and {arm.name!r} could mean any of them")
     if variant in variants:
         return None
     return Fault((key,), unknown("variant", str(variant), sorted({other.variant for other in arms})))

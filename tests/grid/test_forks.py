@@ -146,7 +146,7 @@ def test_what_cannot_be_gone_on_from_is_one_line(variants: dict, line: str) -> N
 
 
 def test_a_trunk_of_which_axes_make_several_is_refused() -> None:
-    with pytest.raises(UserError, match="axes make several of 'gessl', and it is not clear which of them 'late' means"):
+    with pytest.raises(UserError, match="axes make several of 'gessl', and 'late' could mean any of them"):
         batch_of({"gessl": {"gessl": {}}, "late": late(of="gessl")}, axes={"gessl.tasks": [1, 2]})
 
 
