@@ -6,19 +6,17 @@ the paper's stratified bootstrap. Their ends are percentiles. A stratum of a sin
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gessl.statistics import CONFIDENCE, SIGNIFICANT, TIE, Interval
+from gessl.statistics import CONFIDENCE, TIE, Interval
 
 Strata = Sequence[NDArray[np.float64]]
 ENDS = (1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2
 RESAMPLES = 2000
 KIND = "bootstrap-stratified"
-POWER = 0.8
-MOST_SEEDS = 10_000
 
 
 class Profile(NamedTuple):
@@ -125,40 +123,3 @@ def _checked(strata: Strata) -> list[NDArray[np.float64]]:
     if not all(np.isfinite(scores).all() for scores in table):
         raise ValueError("strata: some scores are not finite; leave their runs out and show them as failed")
     return table
-
-
-def seeds_for(difference: float, spread: float) -> int | None:
-    """How many pairs of seeds a paired t-test takes to find a difference.
-
-    The least n >= 2 at which P(|T| > t) >= 0.8, where t is the 97.5 % point of Student's t with n - 1 degrees of
-    freedom (two-sided test at 5 %), and T follows the noncentral t with shift √n · difference / spread.
-
-    Args:
-        difference: the true mean of the paired differences, > 0.
-        spread: their standard deviation, >= 0.
-
-    Returns:
-        n, or None above `MOST_SEEDS`.
-    """
-    from scipy import stats
-
-    if spread <= TIE * difference:
-        return 2
-    low, high = 1, 2
-    while _power(high, difference / spread, stats) < POWER:
-        low, high = high, 2 * high
-        if high > MOST_SEEDS:
-            return None
-    while high - low > 1:  # power grows with n
-        middle = (low + high) // 2
-        low, high = (low, middle) if _power(middle, difference / spread, stats) >= POWER else (middle, high)
-    return high
-
-
-def _power(n: int, effect: float, stats: Any) -> float:
-    shift = np.sqrt(n) * effect
-    if shift > 20:  # power is above 0.8 there, even with n = 2, and SciPy's upper tail becomes NaN
-        return 1.0
-    end = stats.t.ppf(1 - SIGNIFICANT / 2, n - 1)
-    lower = np.nan_to_num(stats.nct.cdf(-end, n - 1, shift))  # NaN where it is next to nothing
-    return float(stats.nct.sf(end, n - 1, shift) + lower)

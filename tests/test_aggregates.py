@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import integrate, stats
+from scipy import stats
 
-from gessl.aggregates import interquartile_mean, performance_profile, probability_of_improvement, seeds_for
+from gessl.aggregates import interquartile_mean, performance_profile, probability_of_improvement
 
 
 def table(seed=0, shapes=((5, 1), (5, 3), (4, 2)), levels=7):
@@ -169,32 +169,3 @@ def test_agrees_with_rliable():
 def test_same_scores_same_interval():
     assert interquartile_mean(table()) == interquartile_mean(table())
     assert probability_of_improvement(table(1), table(2)) == probability_of_improvement(table(1), table(2))
-
-
-def power(n, effect):
-    """Of the paired t-test: the normal tails, averaged over the spread that n pairs show."""
-    end, shift = stats.t.ppf(0.975, n - 1), np.sqrt(n) * effect
-
-    def tails(spread):
-        beyond = stats.norm.cdf(shift - end * spread) + stats.norm.cdf(-shift - end * spread)
-        return beyond * stats.chi2.pdf((n - 1) * spread**2, n - 1) * 2 * (n - 1) * spread
-
-    return integrate.quad(tails, 0, 20, limit=400, points=[1.0])[0]
-
-
-@pytest.mark.parametrize(("effect", "n"), [(0.2, 199), (0.5, 34), (0.8, 15), (1.0, 10)])
-def test_seeds_agree_with_published_tables(effect, n):
-    """G*Power 3, t-test of matched pairs, two-sided 5 %, power 0.8."""
-    assert seeds_for(effect, 1.0) == seeds_for(10 * effect, 10.0) == n
-
-
-@pytest.mark.parametrize("effect", [0.1, 0.33, 0.7, 1.3, 2.0, 4.0, 11.0])
-def test_seeds_are_the_least_with_the_power(effect):
-    n = seeds_for(effect, 1.0)
-    assert power(n, effect) >= 0.8
-    assert n == 2 or power(n - 1, effect) < 0.8
-
-
-def test_seeds_at_the_ends():
-    assert seeds_for(1.0, 0.0) == seeds_for(1.0, 0.01) == 2
-    assert seeds_for(1.0, 100.0) is None

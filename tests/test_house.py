@@ -19,10 +19,10 @@ PACKAGE = ROOT / "gessl"
 FLOORS = [
     floor.split()
     for floor in (
-        "advice aggregates allocator documents errors files home identity layout nodes notices npz optimizer rng"
+        "advice aggregates allocator documents errors files home identity layout nodes notices npz optimizer power rng"
         " scalars settings sigma statistics typed",
         "records nets cluster tables",
-        "data encoders methods protocols",
+        "data encoders methods protocols registration",
         "bilevel",
         "training evaluation report tracking",
         "audit",

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from gessl.aggregates import MOST_SEEDS, interquartile_mean, performance_profile, probability_of_improvement, seeds_for
+from gessl.aggregates import interquartile_mean, performance_profile, probability_of_improvement
+from gessl.power import MOST_SEEDS, seeds_for
 from gessl.report.collect import Collected
 from gessl.report.plan import ReportPlan
 from gessl.report.style import Drawing, canvas, finish, legend, look

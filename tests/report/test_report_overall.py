@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 from tree import FAILED, METHODS, MISSING, NUMBERS, SEEDS, VARIANTS, Tree
 
-from gessl.aggregates import seeds_for
+from gessl.power import seeds_for
 from gessl.report.collect import collect
 from gessl.report.overall import draw_profile, overall
 from gessl.report.style import settings
