@@ -65,6 +65,10 @@ VERBS: tuple[tuple[str, str, tuple[Argument, ...]], ...] = (
         arg("--json", "print the plan as JSON", **FLAG))),
     ("time", "time the steps of runs that are to be as long as others (seconds_of), and keep that in config/times", (
         arg("config", "an experiment file", type=Path),)),
+    ("register", "freeze what an experiment with a study is to test, before any of its runs is scored", (
+        arg("config", "an experiment file with a `study`", type=Path),)),
+    ("unseal", "let the runs of a registered study be scored, now that all are trained", (
+        arg("study", "name of the experiment"),)),
     ("status", "where a running grid stands, from its files", (
         arg("config", "an experiment file or a batch (default: all grids that were started here)", nargs="?",
             type=Path),

@@ -80,6 +80,15 @@ def parse_json(text: str | bytes, marks: int = MARKS) -> Any:
     return value
 
 
+def as_json(values: Any) -> Any:
+    """Values as they come back from a JSON file: lists for tuples, text for keys.
+
+    Raises:
+        ValueError: a number among them is not finite.
+    """
+    return json.loads(json.dumps(values, allow_nan=False))
+
+
 def read_json(path: Path | str, limit: int = JSON_BYTES, marks: int = MARKS) -> Any:
     """The JSON value in a plain file of at most `limit` bytes and `marks` values, as `parse_json` reads it.
 

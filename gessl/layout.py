@@ -5,6 +5,7 @@ from pathlib import Path
 RAW = Path("data/raw")
 WEIGHTS = Path("data/encoders")  # of encoders from elsewhere
 RESULTS = Path("results")
+STUDIES = RESULTS / "studies"  # registered ones: what was written down, and that all runs are there
 MLFLOW_RUNS = Path("mlflow/runs")  # per grid: which MLflow run mirrors which record
 WORK = Path("work")  # checkpoints of unfinished runs: outside Snakemake's outputs, which it deletes before a retry
 LOCK = Path("requirements.lock")
@@ -21,7 +22,7 @@ CHECKPOINT = "checkpoint.safetensors"  # the whole state that a trunk leaves for
 LISTING = "listing.csv"  # of the pictures in a raw folder that `gessl data add` made
 
 
-DEPTHS = {"tasks": 2, "scores": 3}
+DEPTHS = {"tasks": 2, "scores": 3, "studies": 2}
 """How deep below its kind a step's folder lies in the results, where that is more than one."""
 
 
@@ -65,6 +66,16 @@ def scores_dir(run: str, target: str) -> Path:
 
 def report_dir(grid: str) -> Path:
     return RESULTS / "report" / grid
+
+
+def registration_dir(study: str) -> Path:
+    """Of what an experiment wrote down before it was scored."""
+    return STUDIES / study / "registration"
+
+
+def unsealed_dir(study: str) -> Path:
+    """Of the file that says that all of a registered study's runs are there."""
+    return STUDIES / study / "unsealed"
 
 
 def work_dir(run: str) -> Path:

@@ -79,6 +79,20 @@ def time(options: argparse.Namespace) -> None:
     print(time_experiment(options.config)[0])
 
 
+def register(options: argparse.Namespace) -> None:
+    from gessl.grid.register import register as run
+
+    file, lines = run(options.config)
+    for line in (str(file), *lines):
+        print(printable(line))
+
+
+def unseal(options: argparse.Namespace) -> None:
+    from gessl.registration.seal import unseal as run
+
+    print(run(options.study))
+
+
 def status(options: argparse.Namespace) -> None:
     from gessl.grid.screen import format_status
     from gessl.grid.status import status as run

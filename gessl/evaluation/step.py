@@ -41,6 +41,7 @@ from gessl.records.bundle import bundle
 from gessl.records.current import is_current
 from gessl.records.provenance import step_fingerprint
 from gessl.records.step import Step
+from gessl.registration.seal import seals
 from gessl.tables.scores import CARDS, OUTCOMES, SCORES, Score, write_cards, write_outcomes, write_scores
 
 LESS = "lower efficiency.embed_batch or the protocols' number, or reserve more (resources.evaluate, or heavy)"
@@ -66,8 +67,9 @@ def evaluate(spec: EvaluateSpec, device: torch.device) -> None:
         device: where to embed and to score.
 
     Raises:
-        UserError: an input is missing, altered or damaged, the encoder gives features that are not finite, or a
-            protocol cannot be scored on this data set or gives no score.
+        UserError: an input is missing, altered or damaged, the subject is an arm of a registered study that is sealed
+            still, the encoder gives features that are not finite, or a protocol cannot be scored on this data set or
+            gives no score.
     """
     subject, target = spec.subject, spec.target
     with failures_noted(subject.id, "evaluation", LESS):
@@ -129,7 +131,7 @@ def _evaluate(spec: EvaluateSpec, todo: Sequence[tuple[Protocol, Step]], device:
 
 def _step(subject: SubjectSpec, target: str, protocol: Protocol) -> Step:
     out = score_dir(subject.id, target, protocol.id)
-    inputs = [*subject.files, *data_files(target)]
+    inputs = [*subject.files, *seals(subject.id), *data_files(target)]
     if draws_tasks(protocol):
         inputs.append(tasks_file(target, subject.seed, protocol.id))
     if protocol.wants & set(ANNOTATED):

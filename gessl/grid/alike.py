@@ -1,11 +1,10 @@
 """What decides how long a step of a run takes: runs that agree in it cost alike, whatever their numbers."""
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from typing import Any
 
-from gessl.files import canonical_json
+from gessl.files import as_json, canonical_json
 from gessl.training.settings import Science
 
 # these parts of a run's science, of its `train`, and of its `gessl`, less `NUMBERS`
@@ -26,7 +25,7 @@ def alike(config: Mapping[str, Any]) -> str:
 
 def described(science: Science) -> dict[str, Any]:
     """The science as records hold it."""
-    found: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(science)))
+    found: dict[str, Any] = as_json(dataclasses.asdict(science))
     return found
 
 

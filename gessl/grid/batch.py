@@ -125,6 +125,15 @@ class ExperimentBatch:
         """By the id of a run, the trunk that it goes on from (see `gessl.grid.trunks`)."""
         return goes_on(self.runs)
 
+    @functools.cached_property
+    def studies(self) -> dict[str, list[str]]:
+        """By the id of a run, the experiments with a study that it is an arm of, where there are any."""
+        found: dict[str, list[str]] = {}
+        for name, experiment in self.experiments.items():
+            for run in dict.fromkeys(cell.id for cell in experiment.runs()) if experiment.study else ():
+                found.setdefault(run, []).append(name)
+        return found
+
     def trained_or_scored(self, experiment: str) -> list[str]:
         """The ids of all that an experiment asks for: trunks, then what is scored."""
         trunks = [run for run in self.trunks if experiment in self.owners[run]]

@@ -1,14 +1,13 @@
 """What the rest of a grid costs, by what jobs that are alike took: training by the step, scoring by the job."""
 
 import dataclasses
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Self
 
 from gessl.evaluation.step import score_settings
 from gessl.evaluation.subjects import SubjectSpec
-from gessl.files import canonical_json
+from gessl.files import as_json, canonical_json
 from gessl.grid.alike import alike, described
 from gessl.grid.batch import ExperimentBatch
 from gessl.layout import RECORD, RESULTS, run_dir, scores_dir
@@ -147,5 +146,5 @@ def _add(into: dict[str, Measured], key: str, record: Mapping[str, Any], steps: 
 def _settings(protocols: Mapping[str, Protocol], target: str, subject: SubjectSpec) -> list[dict[str, Any]]:
     """As records hold them."""
     asked = [score_settings(each, target, subject) for each in protocols.values()]
-    found: list[dict[str, Any]] = json.loads(json.dumps(asked))
+    found: list[dict[str, Any]] = as_json(asked)
     return found

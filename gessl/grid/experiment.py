@@ -22,6 +22,7 @@ from gessl.errors import UserError
 from gessl.evaluation.baselines import Baseline, Kind
 from gessl.evaluation.foreign import Foreign
 from gessl.grid.cells import Grid, PlannedMethod, PlannedScience, cells, check_together
+from gessl.grid.compared import check_comparisons, check_study, with_axes
 from gessl.grid.evaluations import (
     DEFAULT,
     Asked,
@@ -41,6 +42,7 @@ from gessl.grid.values import load_references
 from gessl.identity import BASELINE, ELSEWHERE
 from gessl.nodes import Tree
 from gessl.protocols.contract import ABILITIES
+from gessl.registration.study import Study
 from gessl.report.plan import Comparison, Layout, PlannedRun, ReportPlan
 from gessl.settings import Range, refused_name
 from gessl.training.settings import Science
@@ -93,6 +95,9 @@ class Experiment(Model):
     )
     table: Layout | None = Field(
         None, description="a table as a paper prints it: its columns, and which variants are rows"
+    )
+    study: Study | None = Field(
+        None, description="hypotheses that are registered (`gessl register`) before any run is scored"
     )
     efficiency: Efficiency = Efficiency()
     resources: Reservations = Reservations()
@@ -147,7 +152,10 @@ class Experiment(Model):
         if scored:
             check_evaluations(found, data, findings)
         variants = {name for entry in entries for name in entry.names}
-        experiment._check_comparisons(variants, planned, findings)
+        check_comparisons(experiment.comparisons, variants, planned, findings)
+        if experiment.study:
+            axes = {"method": list(experiment.methods), "dataset": list(experiment.datasets)}
+            check_study(experiment.study, variants, axes, found, findings)
         if experiment.table:
             check_layout(experiment.table, variants, found, [each.name for each in data], findings)
         findings.stop()
@@ -181,6 +189,8 @@ class Experiment(Model):
         for name in ("datasets", "seeds", "baselines"):
             if len(set(values[name])) < len(values[name]):
                 findings.add((name,), f"{list(values[name])!r:.100} names one of them twice")
+        if values["study"]:
+            values["study"] = with_axes(values["study"], list(values["methods"]), values["datasets"])
         return cls.model_construct(**values)
 
     def _data(self, findings: Findings) -> Iterator[Dataset]:
@@ -209,23 +219,6 @@ class Experiment(Model):
             yield from cells(entries, data, data_version(data.name), self.seeds, self._lengths, findings)
         except UserError as error:
             findings.add(("datasets",), str(error))
-
-    def _check_comparisons(self, known: set[str], planned: list[PlannedScience], findings: Findings) -> None:
-        runs: dict[str, list[str]] = {}
-        for cell in planned:
-            runs.setdefault(cell.variant, []).append(cell.id)
-        pairs: set[frozenset[str]] = set()
-        for place, comparison in enumerate(self.comparisons):
-            treatment, control = pair = comparison.treatment, comparison.control
-            for role, name in zip(("treatment", "control"), pair, strict=True):
-                if known and name not in known:
-                    findings.add(("comparisons", place, role), unknown("variant", name, known))
-            if frozenset(pair) in pairs:
-                findings.add(("comparisons", place), f"{treatment} and {control} are compared already; keep one")
-            pairs.add(frozenset(pair))
-            if treatment in runs and runs[treatment] == runs.get(control):
-                text = f"{treatment} and {control} are the same runs, so nothing differs; change one, or leave it out"
-                findings.add(("comparisons", place), text)
 
     def runs(self) -> tuple[PlannedScience, ...]:
         """Every cell of the grid, in a fixed order. Cells that agree in their science share an id."""
@@ -292,4 +285,6 @@ class Experiment(Model):
             if (quote.dataset in self.datasets and quote.method in self.methods)
             or (quote.dataset, quote.protocol) in columns
         )
-        return ReportPlan(self.name, self.title, runs, self.comparisons, references=references, layout=layout)
+        return ReportPlan(
+            self.name, self.title, runs, self.comparisons, references=references, layout=layout, study=self.study
+        )

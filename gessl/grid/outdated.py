@@ -15,7 +15,7 @@ from gessl.evaluation.spec import protocol_settings
 from gessl.evaluation.step import score_settings
 from gessl.grid.batch import ExperimentBatch
 from gessl.grid.experiment import Experiment
-from gessl.layout import data_dir, file_stem, manifest_dir, report_dir, run_dir, scores_dir, tasks_dir
+from gessl.layout import data_dir, file_stem, manifest_dir, report_dir, run_dir, scores_dir, tasks_dir, unsealed_dir
 from gessl.records.bundle import BUNDLE
 from gessl.records.current import lock_hash, read_if_any, why_outdated
 from gessl.records.record import Record
@@ -50,6 +50,9 @@ def results(batch: ExperimentBatch) -> Iterator[Made]:
         yield from _bundle("tasks", tasks_dir(name, seed), drawing)
     for run, cell in batch.runs.items():
         yield _alone("pretrain", run_dir(run), functools.partial(asdict, cell.science))
+    for name, experiment in batch.experiments.items():
+        if experiment.study:
+            yield _alone("unseal", unsealed_dir(name), functools.partial(_study, name))
     for (run, target), scored in batch.scored.items():
         subject = batch.subject(run)
         scoring = {each: functools.partial(score_settings, one, target, subject) for each, one in scored.items()}
@@ -72,6 +75,10 @@ def _bundle(step: str, job: Path, configs: Mapping[str, Config], heavy: Containe
 
 def _entry(name: str) -> dict[str, Any]:
     return {"dataset": recorded(dataset(name))}
+
+
+def _study(name: str) -> dict[str, Any]:
+    return {"study": name}
 
 
 def _plan(experiment: Experiment) -> dict[str, Any]:

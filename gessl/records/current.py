@@ -1,11 +1,10 @@
 """Whether what lies in a folder is what its step would make now, by its record and the content of its inputs."""
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from gessl.files import JSON_BYTES, read_bounded, sha256_file
+from gessl.files import JSON_BYTES, as_json, read_bounded, sha256_file
 from gessl.layout import LOCK, RAW, RECORD
 from gessl.records.provenance import step_fingerprint
 from gessl.records.record import Record, is_maker, parse_record
@@ -54,7 +53,7 @@ def why_outdated(
         return "the sources that its step uses changed since"
     if record["environment"].get("lock") != lock:
         return f"{LOCK} changed since"
-    if config is not None and record["config"] != json.loads(json.dumps(config)):
+    if config is not None and record["config"] != as_json(config):
         return "its settings changed since"
     for entry in record["inputs"]:
         path = Path(entry["path"])

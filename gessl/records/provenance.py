@@ -160,13 +160,13 @@ def fingerprint(*modules: str) -> str:
 
 
 def step_fingerprint(step: str, config: dict[str, Any]) -> str | None:
-    """`fingerprint` of the sources that a step with these settings uses; None for what is no step of the workflow.
+    """`fingerprint` of the sources that a step with these settings uses; None for what no step of the workflow makes.
 
     Raises:
         ValueError: the settings name a base method, a protocol or a reader that is not in this package.
     """
     kind = STEPS.get(step)
-    return fingerprint(kind.module, *_plug_ins(kind, config)) if kind else None
+    return fingerprint(kind.module, *_plug_ins(kind, config)) if kind and kind.module else None
 
 
 def _plug_ins(step: StepType, config: Mapping[str, Any]) -> Iterator[str]:

@@ -1,6 +1,5 @@
 """A step of the pipeline: all of its outputs and their record, or nothing at all."""
 
-import json
 import os
 import resource
 import shutil
@@ -14,7 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from gessl.errors import UserError
-from gessl.files import named_errors, sha256_file
+from gessl.files import as_json, named_errors, sha256_file
 from gessl.records.provenance import code_state, environment, step_fingerprint
 from gessl.records.record import (
     SCHEMA,
@@ -68,7 +67,7 @@ class Step:
         seed: int | None = None,
     ) -> None:
         self.kind, self.name, self.out = kind, name, project_path(out)
-        self.config, self.seed = json.loads(json.dumps(config, allow_nan=False)), seed
+        self.config, self.seed = as_json(config), seed
         self.notes: dict[str, Any] = {}
         self._hashes: dict[str, str] = {}
         # now: the sources may be edited while a long step runs
@@ -151,7 +150,7 @@ class Step:
             "seconds": round(seconds, 3),
             "host": socket.gethostname(),
         }
-        record = json.loads(json.dumps(record, allow_nan=False))  # as it will be read: lists for tuples, text for keys
+        record = as_json(record)
         return record | {"id": record_id(record)}
 
     def _check_inputs(self) -> None:

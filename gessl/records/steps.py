@@ -7,7 +7,8 @@ class StepType(NamedTuple):
     """One step.
 
     Attributes:
-        module: what makes it, as in the workflow's rules: what this imports re-runs the step.
+        module: what makes it, as in the workflow's rules: what this imports re-runs the step. Empty for what people
+            decide once, and nothing makes again.
         plug_ins: the sub-package of which its settings name a module; empty for none.
         key: of its settings, under which they do; with a dot, of settings within these.
         more: keys of its settings that bring in a module more, each with the module.
@@ -26,6 +27,8 @@ STEPS = {
     "prepare": StepType("gessl.data.prepare", "data.readers", "dataset.reader"),
     "tasks": StepType("gessl.evaluation.draw", "protocols", "protocol"),
     "pretrain": StepType("gessl.training.pretrain", "methods", "method_name"),
+    "register": StepType("", replayable=False),
+    "unseal": StepType("gessl.registration.seal", replayable=False),  # it says that runs are there
     "evaluate": StepType(
         "gessl.evaluation.step",
         "protocols",

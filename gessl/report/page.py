@@ -12,6 +12,7 @@ from markupsafe import Markup
 from gessl.records.chain import chain
 from gessl.report import facts, wording
 from gessl.report.collect import Collected
+from gessl.report.hypotheses import study_report
 from gessl.report.lineage import Origin, origins
 from gessl.report.overall import overall
 from gessl.report.paper import PaperTable
@@ -47,6 +48,7 @@ def render(
         verdicts=wording.verdicts(plan, tables),
         testing=wording.testing(tables),
         rule=RULE,
+        study=study_report(plan, collected),
         comparisons=[(heading(pair), pair) for pair in plan.comparisons],
         overall=overall(plan, collected, tables),
         tables=tables,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from gessl.files import sha256_json
 from gessl.identity import BASELINE, ELSEWHERE
+from gessl.registration.study import Study
 from gessl.report.reference import Reference
 from gessl.settings import Misfit, Settings, refused_name
 
@@ -134,6 +135,7 @@ class ReportPlan:
         references: published numbers of the planned data sets and methods, under any protocol; with a layout also
             those of other methods in its columns.
         layout: of the table as a paper prints it, if one is asked for.
+        study: hypotheses that were to be registered, if there are any.
     """
 
     grid: str
@@ -143,6 +145,7 @@ class ReportPlan:
     headline: tuple[str, ...] = LABEL_SCARCE
     references: tuple[Reference, ...] = ()
     layout: Layout | None = None
+    study: Study | None = None
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[\w.+-]+", self.grid) or self.grid.strip(".") == "":

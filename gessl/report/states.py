@@ -4,6 +4,7 @@ from pathlib import Path
 
 from gessl.cluster.failed import failure_file
 from gessl.layout import RECORD, data_dir, file_stem, run_dir, scores_dir
+from gessl.registration.seal import study_files
 from gessl.report.plan import PlannedRun, ReportPlan
 from gessl.report.seen import seen_files
 from gessl.tables.metrics import METRICS
@@ -33,7 +34,7 @@ def input_files(plan: ReportPlan) -> list[Path]:
     Lineage records are read too but are no inputs: each input's entry already names the record that made it.
     """
     files = [path for name in plan.targets if (path := data_dir(name) / "card.json").is_file()]
-    files += seen_files(plan)
+    files += [*seen_files(plan), *(study_files(plan.grid) if plan.study else ())]
     files += [Path(name) for name in dict.fromkeys(reference.file for reference in plan.references)]
     for run in plan.runs:
         state = run_state(run)

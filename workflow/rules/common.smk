@@ -20,6 +20,7 @@ from gessl.data.pin import check_untouched
 from gessl.errors import UserError
 from gessl.home import for_libraries, require_own_code
 from gessl.identity import ELSEWHERE, earlier_runs
+from gessl.grid.register import require_registered
 from gessl.grid.outdated import downstream, outdated, results
 from gessl.grid.specs import SpecFiles
 from gessl.grid.status import note_grid
@@ -55,6 +56,7 @@ try:
     BATCH = ExperimentBatch.merged(map(Path, workflow.configfiles), workflow.config_settings.config)
     for name in BATCH.datasets:
         check_untouched(name)
+    require_registered(BATCH)
 except UserError as error:
     stop(error)
 for line in BATCH.skipped:
@@ -182,6 +184,11 @@ def trained(run):
         return [f"{layout.run_dir(run)}/record.json"]
     own = BATCH.subject(run).dataset
     return [] if own == ELSEWHERE else [prepared(own)]
+
+
+def unsealed(run):
+    """The records that unseal the test data of the registered studies that a run is an arm of."""
+    return [f"{layout.unsealed_dir(study)}/record.json" for study in BATCH.studies.get(run, ())]
 
 
 def heavy(run, target):

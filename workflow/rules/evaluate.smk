@@ -4,7 +4,9 @@
 rule evaluate:
     """The scores of one run, or encoder, on one data set: a record for each protocol, and one that stands for them all."""
     input:
-        lambda w: by_record(*trained(w.run), prepared(w.target), *drawn(w.run, w.target), *heavy(w.run, w.target)),
+        lambda w: by_record(
+            *trained(w.run), *unsealed(w.run), prepared(w.target), *drawn(w.run, w.target), *heavy(w.run, w.target)
+        ),
     output:
         layout.scores_dir("{run}", "{target}") / "record.json",
     log:
@@ -24,7 +26,7 @@ rule evaluate:
 rule evaluate_heavy:
     """The scores of one run, or encoder, on one data set by a protocol that takes a job of its own."""
     input:
-        lambda w: by_record(*trained(w.run), prepared(w.target), *drawn(w.run, w.target)),
+        lambda w: by_record(*trained(w.run), *unsealed(w.run), prepared(w.target), *drawn(w.run, w.target)),
     output:
         layout.scores_dir("{run}", "{target}") / "{stem}" / "record.json",
     log:
