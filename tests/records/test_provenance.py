@@ -191,7 +191,7 @@ def test_fingerprint_of_this_package_sees_what_python_imports() -> None:
 
 
 def test_a_steps_fingerprint_is_of_its_module_and_of_the_plug_ins_that_its_settings_name() -> None:
-    modules = {verb: step.module for verb, step in STEPS.items()}
+    modules = {verb: step.module for verb, step in STEPS.items() if step.module}
     for step, module in modules.items():
         assert step_fingerprint(step, {}) == fingerprint(module)
     for step in ("tasks", "evaluate"):
