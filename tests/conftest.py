@@ -14,6 +14,9 @@ torch.set_num_threads(1)
 # processes that tests start: no thread pools beyond the two workers, nobody to phone
 os.environ |= {"OMP_NUM_THREADS": "1", "DVC_NO_ANALYTICS": "1", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1"}
 
+# no result of a test has to outlive a power cut, and to wait for the disk takes half the time of a made-up project
+os.fsync = lambda descriptor: None
+
 
 LONGEST = ("tests/workflow/", "tests/audit/test_replay", "tests/methods/", "tests/cluster/")
 
