@@ -593,7 +593,7 @@ def outcome(text: str, path: Path) -> int:
 
 
 @given(st.randoms(use_true_random=False))
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_nonsense_anywhere_is_refused_in_lines_or_is_valid(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], draws: random.Random
 ) -> None:

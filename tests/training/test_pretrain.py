@@ -86,7 +86,7 @@ BY_CURVATURE = {"tasks": 2, "target_steps": 2, "inner_lr": {"curvature": 1.0}}
     ("method", "variant"),
     [
         *itertools.product(["simclr", "byol"], ["base", "gessl"]),
-        ("barlow_twins", "curvature"),
+        pytest.param("barlow_twins", "curvature", marks=pytest.mark.slow),
     ],
 )
 def test_a_run_killed_anywhere_ends_in_the_same_bits(prepared: Path, method: str, variant: str) -> None:
