@@ -98,9 +98,14 @@ def item_half_width(items: Sequence[ArrayLike], resolution: float) -> float:
     """
     from scipy import stats
 
+    return float(stats.norm.ppf(0.5 + CONFIDENCE / 2)) * item_error(items, resolution)
+
+
+def item_error(items: Sequence[ArrayLike], resolution: float) -> float:
+    """The standard error of which `item_half_width` makes an interval."""
     averaged = np.asarray(items, dtype=np.float64).mean(0)
     variance = averaged.var(ddof=1) / averaged.size if averaged.size > 1 else 0.0
-    return float(stats.norm.ppf(0.5 + CONFIDENCE / 2) * np.sqrt(variance + resolution**2))
+    return float(np.sqrt(variance + resolution**2))
 
 
 def paired_difference(a: ArrayLike, b: ArrayLike, floor: float = 0.0) -> PairedDifference:

@@ -29,6 +29,7 @@ from gessl.audit.outcomes import check_scores
 from gessl.audit.scope import Scope
 from gessl.errors import UserError
 from gessl.layout import RESULTS
+from gessl.records.steps import is_made_again
 
 SCHEMA = "gessl/audit/1"
 PASSED, FOUND, OUTDATED = 0, 1, 3  # exit codes; 2 is bad input, as of every verb
@@ -177,9 +178,10 @@ def _merge(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 
 def _notes(ledger: Ledger) -> Iterator[str]:
     codes = [held.record["code"] for held in ledger.held]
+    made_again = [held.record["code"] for held in ledger.held if is_made_again(held.record["step"])]
     counts = {
         "with uncommitted changes": sum(code.get("dirty") is not None for code in codes),
-        "by unnamed sources, which may have changed since": sum(code.get("fingerprint") is None for code in codes),
+        "by unnamed sources, which may have changed since": sum(code.get("fingerprint") is None for code in made_again),
     }
     yield from (f"{count} of {len(codes)} records were made {what}" for what, count in counts.items() if count)
     odd = [held for held in ledger.held if not in_order(held, ledger.parents(held))]

@@ -20,7 +20,7 @@ from gessl.layout import LOCK, RAW, RECORD, manifest_dir, pin, step_folder
 from gessl.records.provenance import step_fingerprint
 from gessl.records.record import FileState, Input, Record, is_maker, same_file
 from gessl.records.staging import STAGING
-from gessl.records.steps import STEPS
+from gessl.records.steps import STEPS, is_made_again
 
 
 def _difference(entry: FileState, content: Content) -> str | None:
@@ -116,8 +116,7 @@ def check_present(ledger: Ledger) -> Iterator[Finding]:
             fix += f", or go back to commit {str(code['commit'])[:12]}"
         if recorded is not None and recorded != _fingerprint_now(held.record):
             yield Finding("stale", folder, "the sources that its step uses changed since", fix, "code")
-        made_again = (step := STEPS.get(held.record["step"])) is None or step.module
-        if made_again and held.record["environment"].get("lock") != lock:
+        if is_made_again(held.record["step"]) and held.record["environment"].get("lock") != lock:
             yield Finding("stale", folder, f"made in another environment than {LOCK} states", fix, "environment")
 
 

@@ -39,3 +39,8 @@ STEPS = {
     "report": StepType("gessl.report.step"),
 }
 """By the verb that commands and records name them by, in the order of the pipeline."""
+
+
+def is_made_again(step: str) -> bool:
+    """Whether what the step made is to be what it would make now; people decide some things once."""
+    return step not in STEPS or bool(STEPS[step].module)

@@ -16,6 +16,7 @@ from gessl.registration.seal import read_registration, registration_file, unseal
 from gessl.registration.study import Hypothesis, Study
 from gessl.report.collect import Collected
 from gessl.report.plan import ReportPlan
+from gessl.statistics import item_error
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,8 @@ class StudyReport:
     def method(self) -> str:
         """How it was decided."""
         return (
-            "Student's t tests of differences paired by seed; in brackets their two-sided interval at"
+            "Student's t tests of differences paired by seed, with no smaller an error than the test items allow; in"
+            " brackets the two-sided interval at"
             f" {100 * (1 - self.study.alpha):g} %, not corrected. Each p is corrected over all hypotheses (Holm),"
             f" confirmations and refutations apart; it decides at {self.study.alpha:g} / 2. Equivalence is shown by two"
             " one-sided tests. A positive difference is in favour of the first variant named."
@@ -127,15 +129,15 @@ def _seeds(one: Hypothesis, plan: ReportPlan) -> list[int]:
 
 def _differences(one: Hypothesis, plan: ReportPlan, rows: pd.DataFrame) -> Differences | None:
     """Treatment less control of each planned seed, positive where the treatment is better; None if one is missing."""
-    values = {(row.variant, row.seed): float(row.value) for row in rows.itertuples()}
-    seeds = _seeds(one, plan)
-    treated, controls = (
-        np.array([values.get((name, seed), math.nan) for seed in seeds]) for name in (one.treatment, one.control)
-    )
-    found: Differences = treated - controls
-    if not seeds or not np.isfinite(found).all():
+    found = {(row.variant, row.seed): row for row in rows.itertuples() if math.isfinite(float(row.value))}
+    keys = [((one.treatment, seed), (one.control, seed)) for seed in _seeds(one, plan)]
+    if not keys or not all(key in found for pair in keys for key in pair):
         return None
-    return found if rows["better"].iloc[0] == "higher" else -found
+    pairs = [(found[treated], found[control]) for treated, control in keys]
+    values = np.array([float(treated.value) - float(control.value) for treated, control in pairs])
+    items = [np.subtract(treated.items, control.items) for treated, control in pairs]
+    differences = Differences(values, item_error(items, float(rows["resolution"].iloc[0])))
+    return differences if rows["better"].iloc[0] == "higher" else differences.reversed
 
 
 def _unregistered(plan: ReportPlan, study: Study, used: set[str], collected: Collected) -> str:

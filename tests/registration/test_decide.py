@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from gessl.registration.decide import CONFIRMED, REFUTED, UNDECIDED, decide
+from gessl.registration.decide import CONFIRMED, REFUTED, UNDECIDED, Differences, decide
 from gessl.registration.study import Hypothesis, Measure, Pilot, Study
 
 MEASURE, PILOT = Measure("knn/5nn-euclid", "digits"), Pilot(1.0, "a pilot")
@@ -23,7 +23,7 @@ def study(*hypotheses, alpha=0.05):
 
 
 def decided(values, alpha=0.05, **size):
-    return decide(study(hypothesis(**size), alpha=alpha), {"h": np.asarray(values, float)})["h"]
+    return decide(study(hypothesis(**size), alpha=alpha), {"h": Differences(np.asarray(values, float))})["h"]
 
 
 def p_above(values, bound):
@@ -74,12 +74,24 @@ def test_what_nothing_varies_in_is_decided_by_the_value():
     assert decided([2.0, 2.0 + 1e-15], better_by=1.0).verdict == CONFIRMED
 
 
+def test_no_error_is_smaller_than_the_test_items_allow():
+    """Eight seeds that agree by chance on 5; an error of 2.5 in the items makes that t = 2."""
+    values, plan = 5.0 + np.linspace(-1e-3, 1e-3, 8), study(hypothesis(better_by=6.0))
+    sure, unsure = (decide(plan, {"h": Differences(values, error)})["h"] for error in (0.0, 2.5))
+    assert (sure.verdict, unsure.verdict) == (CONFIRMED, UNDECIDED)
+    assert unsure.confirms == pytest.approx(stats.t.sf(2.0, 7))
+    assert unsure.hi - unsure.lo == pytest.approx(2 * 2.5 * stats.t.ppf(0.975, 7))
+    spread = values * np.resize([1, -1], 8)
+    first, second = (decide(plan, {"h": Differences(spread, error)})["h"] for error in (0.0, 1e-3))
+    assert first == second, "seeds that disagree decide"
+
+
 def test_a_difference_above_zero_that_would_not_matter_is_confirmed():
     found = decided([0.1, 0.11, 0.12, 0.1], better_by=5.0)
     assert found.verdict == CONFIRMED and found.refutes < 0.025
 
 
-@pytest.mark.parametrize("values", [None, np.array([]), np.array([1.0])])
+@pytest.mark.parametrize("values", [None, Differences(np.array([])), Differences(np.array([1.0]))])
 def test_without_pairs_nothing_is_decided(values):
     found = decide(study(hypothesis(better_by=1.0)), {"h": values})["h"]
     assert found.verdict == UNDECIDED and math.isnan(found.mean) and (found.confirms, found.refutes) == (1.0, 1.0)
@@ -88,7 +100,7 @@ def test_without_pairs_nothing_is_decided(values):
 def test_holm_counts_all_hypotheses_those_without_scores_too():
     values = np.array([0.9, 1.1, 1.3, 0.8])
     three = study(*(hypothesis(name, better_by=5.0) for name in "abc"))
-    found = decide(three, {"a": values, "b": -values, "c": None})
+    found = decide(three, {"a": Differences(values), "b": Differences(-values), "c": None})
     alone = decided(values, better_by=5.0)
     assert found["a"].confirms == pytest.approx(3 * alone.confirms)
     assert list(found) == ["a", "b", "c"] and found["c"].verdict == UNDECIDED
@@ -101,7 +113,7 @@ def test_no_more_than_alpha_of_studies_decide_wrongly():
     at = {"zero": (0.0, {"better_by": 9.0}), "size": (1.0, {"better_by": 1.0}), "edge": (1.0, {"equal_within": 1.0})}
     plan = study(*(hypothesis(name, **size) for name, (_, size) in at.items()), alpha=0.1)
     for _ in range(4000):
-        found = decide(plan, {name: random.normal(mean, 1.0, 5) for name, (mean, _) in at.items()})
+        found = decide(plan, {name: Differences(random.normal(mean, 1.0, 5)) for name, (mean, _) in at.items()})
         wrong[CONFIRMED] += CONFIRMED in (found["zero"].verdict, found["edge"].verdict)
         wrong[REFUTED] += REFUTED in (found["size"].verdict, found["edge"].verdict)
     assert all(count / 4000 <= 0.05 + 0.012 for count in wrong.values())

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 from tree import Tree
 
 from gessl.files import as_json
@@ -199,3 +200,18 @@ def test_hostile_words_stay_text(plan: ReportPlan) -> None:
     one = dataclasses.replace(hypothesis("better", better_by=1.0), name=evil, says=evil)
     report(dataclasses.replace(plan, study=Study(evil, (one,))))
     assert evil not in (report_dir(plan.grid) / "sigma-report.html").read_text(encoding="utf-8")
+
+
+def test_the_error_is_no_less_than_the_test_items_allow(plan: ReportPlan) -> None:
+    collected = collect(plan)
+    found = study_report(plan, collected)
+    assert found is not None
+    one, rows = found.tested[0], collected.scores
+    rows = rows[(rows["protocol"] == "linear/wmse-v1") & (rows["metric"] == "accuracy")]
+    of = {(row.variant, row.seed): row for row in rows.itertuples()}
+    values = [of["gessl", seed].value - of["base", seed].value for seed in (0, 1, 2)]
+    items = np.mean([of["gessl", seed].items - of["base", seed].items for seed in (0, 1, 2)], axis=0)
+    error = max(
+        np.std(values, ddof=1) / 3**0.5, (items.var(ddof=1) / len(items) + rows["resolution"].iloc[0] ** 2) ** 0.5
+    )
+    assert one.decision.hi - one.decision.mean == pytest.approx(stats.t.ppf(0.975, 2) * error)
