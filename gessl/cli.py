@@ -58,6 +58,8 @@ VERBS: tuple[tuple[str, str, tuple[Argument, ...]], ...] = (
         CONFIG,
         arg("--method", "a base method, or package.module:Class of your own", metavar="NAME"),
         arg("--values", "with --method: a yaml of its hyper-parameters", type=Path, metavar="FILE"))),
+    ("list", "what an experiment can name: methods, protocols, datasets, views, backbones, encoders", (
+        arg("kind", "one of these (default: how many there are of each)", nargs="?"),)),
     ("plan", "what grids ask for: cells, runs, jobs, hours and disk, before anything starts", (
         arg("config", "experiment files, or batches of them", nargs="+", type=Path),
         arg("--budget", "name the experiments that fit in this many GPU-hours (core-hours without GPUs)",

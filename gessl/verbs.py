@@ -39,23 +39,10 @@ def show(options: argparse.Namespace, found: Any, text: Callable[[Any], str], da
     print(json.dumps(data(found) if data else found, indent=2) if options.json else text(found))
 
 
-def check_method(name: str, values: Path | None) -> int:
-    """Print each clause of the contract; 1 if one fails."""
-    import torch
-
-    from gessl.grid.values import method_at
-    from gessl.training.contract import report
-
-    torch.set_num_threads(1)  # the network is tiny
-    failed = 0
-    for clause, problem in report(name, method_at(name, values)):
-        print(f"✗ {clause}: {problem}" if problem else f"✓ {clause}")
-        failed += bool(problem)
-    return int(failed > 0)
-
-
 def check(options: argparse.Namespace) -> int | None:
     if options.method is not None:
+        from gessl.grid.clauses import check_method
+
         return check_method(options.method, options.values)
     if options.values:
         raise UserError("--values: goes with --method; an experiment names its values itself")
@@ -65,6 +52,13 @@ def check(options: argparse.Namespace) -> int | None:
     shared = len(planned) - len({cell.id for cell in planned})
     print(printable(f"{options.config}: valid; {len(planned)} cells, {shared} of them shared"), file=sys.stderr)
     return None
+
+
+def list(options: argparse.Namespace) -> None:
+    from gessl.grid.known import listing
+
+    for line in listing(options.kind):
+        print(printable(line))
 
 
 def plan(options: argparse.Namespace) -> None:
