@@ -3,7 +3,7 @@
 What scalars mean: `gessl/scalars.py`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from gessl.nodes import DEPTH, Loader, Loc, Mark, NodeReader, Problem, TooDeepEr
 from gessl.scalars import understood
 
 BYTES = 8_000_000  # most that a document may hold
+RIVALS = {"train": ("steps", "epochs")}
+"""Keys that say the same in two ways, by the mapping that holds them: what is merged over one of them replaces both."""
 
 
 @dataclass(frozen=True)
@@ -137,14 +139,20 @@ def parse(text: str, source: str) -> Document:
 def merge(base: Tree, over: Tree) -> Tree:
     """`base` with the keys of `over`; mappings merge, everything else is replaced.
 
-    A mapping below the top that has another `name` than that in `base` is another thing, and replaces it, too.
+    A mapping below the top that has another `name` than that in `base` is another thing, and replaces it, too. So does
+    one of `RIVALS` the other.
     """
     merged = dict(base)
     for key, value in over.items():
         before: Any = merged.get(key)
         joined = isinstance(value, dict) and isinstance(before, dict) and not _renamed(before, value)
-        merged[key] = merge(before, value) if joined else value
+        merged[key] = merge(_yielding(before, value, RIVALS.get(key, ())), value) if joined else value
     return merged
+
+
+def _yielding(base: Tree, over: Tree, rivals: Collection[str]) -> Tree:
+    """`base` without those of `rivals` that `over` says itself, or says in another way."""
+    return {key: value for key, value in base.items() if key not in rivals} if over.keys() & set(rivals) else base
 
 
 def _renamed(base: Tree, over: Tree) -> bool:

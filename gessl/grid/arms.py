@@ -9,6 +9,7 @@ from gessl.nodes import Tree
 
 FROM = "from"  # key of a variant that goes on from another one
 SECONDS_OF = "seconds_of"  # key of its `train`, where it trains for as long as another one
+STEPS, EPOCHS = LENGTHS = ("steps", "epochs")  # keys of `train`, of which one says how long it trains
 
 
 class Arm(NamedTuple):

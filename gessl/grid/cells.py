@@ -11,6 +11,7 @@ from gessl.data.supply import Supply
 from gessl.documents import merge
 from gessl.errors import UserError
 from gessl.grid.arms import FROM, Arm, distinct, grown, has_section
+from gessl.grid.epochs import check_length, in_steps
 from gessl.grid.forks import Fork, forks
 from gessl.grid.lengths import Lengths, as_long, references
 from gessl.grid.misfits import misfits_of
@@ -87,6 +88,11 @@ class PlannedMethod:
     forks: Mapping[str, Fork]
     references: Mapping[str, str]
 
+    def on(self, data: Dataset, given: Supply, findings: Findings) -> Self:
+        """The same on a data set, every length in steps; what is wrong is left out and noted."""
+        arms, forked = in_steps(self.arms, self.forks, data, given, findings)
+        return dataclasses.replace(self, arms=arms, forks=forked)
+
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
@@ -142,6 +148,7 @@ class Grid:
         for arm in every:
             recipe, faults = attempt(Recipe, arm.recipe)
             self.findings.extend(faults, *arm.layers)
+            check_length(arm, self.findings)
             if recipe is not None and self._sound_views(recipe.views, arm):
                 arms.append((arm, recipe))
         if method is None:
@@ -231,6 +238,9 @@ def _arms_on(
     for arm, _ in entry.arms:
         if arm.name not in entry.references:
             continue
+        if entry.references[arm.name] not in found:  # what is wrong with that is noted
+            del found[arm.name]
+            continue
         train = as_long(arm, entry.references[arm.name], lengths, sciences, entry.forks, findings.document.source)
         if isinstance(train, Fault):
             findings.misfit(train, *arm.layers, otherwise=("variants", arm.variant))
@@ -251,7 +261,8 @@ def _described(entry: PlannedMethod, recipe: Recipe, data: Dataset, version: str
         method=entry.method,
         seed=0,
         policies=view_policy(recipe.views),
-        **{part: getattr(recipe, part) for part in Recipe.model_fields},
+        **{part: getattr(recipe, part) for part in Recipe.model_fields if part != "train"},
+        train=recipe.train.settled,
     )
     return science, dataclasses.asdict(science)
 

@@ -139,7 +139,7 @@ class Experiment(Model):
         document = with_recipe(document)
         findings = Findings(document)
         experiment = cls._typed(document.tree, findings)
-        recipe = experiment.recipe.model_dump(mode="json")
+        recipe = experiment.recipe.plain(document.tree.get("recipe"))
         grid = Grid(experiment.methods, recipe, experiment.variants, experiment.axes, findings)
         entries = grid.entries(len(experiment.datasets) * len(experiment.seeds))
         data = list(experiment._data(findings))
@@ -214,9 +214,10 @@ class Experiment(Model):
 
     def _planned(self, data: Dataset, entries: list[PlannedMethod], findings: Findings) -> Iterator[PlannedScience]:
         """The cells on a data set; what it cannot give is noted."""
-        check_together(entries, data, supply(data), findings)
+        check_together(entries, data, given := supply(data), findings)
+        settled = [entry.on(data, given, findings) for entry in entries]
         try:
-            yield from cells(entries, data, data_version(data.name), self.seeds, self._lengths, findings)
+            yield from cells(settled, data, data_version(data.name), self.seeds, self._lengths, findings)
         except UserError as error:
             findings.add(("datasets",), str(error))
 

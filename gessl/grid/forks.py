@@ -8,7 +8,7 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from gessl.grid.arms import FROM, SECONDS_OF, Arm, named
+from gessl.grid.arms import FROM, LENGTHS, SECONDS_OF, Arm, named
 from gessl.grid.reading import Fault, Findings, attempt
 from gessl.grid.recipe import Recipe
 from gessl.settings import Settings, Share
@@ -30,10 +30,15 @@ class From(Settings):
 
 
 class Fork(NamedTuple):
-    """Where an arm leaves another one: that one's name, and how many steps it has made."""
+    """Where an arm leaves another one: that one's name, the share of its steps, and how many these are."""
 
     trunk: str
-    step: int
+    at: float
+    step: int = 0
+
+    def of(self, steps: int) -> "Fork":
+        """The same where the trunk has that number of steps."""
+        return self._replace(step=max(1, round(self.at * steps)))
 
 
 def forks(arms: Sequence[tuple[Arm, Recipe]], variants: Container[str], findings: Findings) -> dict[str, Fork]:
@@ -55,7 +60,7 @@ def forks(arms: Sequence[tuple[Arm, Recipe]], variants: Container[str], findings
         trunk: Arm | Fault | None = named(arm, asked.variant, [each for each, _ in arms], variants, (FROM, "variant"))
         if isinstance(trunk, Arm):
             theirs = recipes[trunk.name]
-            fork = Fork(trunk.name, max(1, round(asked.at * theirs.train.steps)))
+            fork = Fork(trunk.name, asked.at).of(theirs.train.steps)
             trunk = _misfit(arm, recipe, trunk, theirs, fork.step)
             if trunk is None:
                 found[arm.name] = fork
@@ -79,12 +84,18 @@ def _misfit(arm: Arm, recipe: Recipe, trunk: Arm, theirs: Recipe, step: int) -> 
                 f"goes on from {trunk.variant}, whose {key} is {_value(theirs, key)}; give the same, or take out from"
             )
             return Fault((place, (FROM,)), text)
-    if arm.seconds_of is None and step >= recipe.train.steps:
-        text = (
-            f"{trunk.variant} has made {step} steps by then, and {arm.variant} ends at {recipe.train.steps}; give less"
-        )
-        return Fault(((FROM, "at"), (FROM,), ("train", "steps")), text)
-    return None
+    # of what is given in epochs, the steps are known for a data set alone
+    known = arm.seconds_of is None and recipe.train.epochs is None and theirs.train.epochs is None
+    return too_late(arm, recipe, trunk, step) if known else None
+
+
+def too_late(arm: Arm, recipe: Recipe, trunk: Arm, step: int) -> Fault | None:
+    """That an arm ends before the step at which it would leave its trunk, or there, if it does."""
+    end = recipe.train.steps
+    if step < end:
+        return None
+    text = f"{trunk.variant} has made {step} steps by then, and {arm.variant} ends at {end}; give less"
+    return Fault(((FROM, "at"), (FROM,), *(("train", key) for key in LENGTHS)), text)
 
 
 def _value(recipe: Recipe, key: str) -> object:

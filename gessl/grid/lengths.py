@@ -10,7 +10,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from gessl.grid.arms import SECONDS_OF, Arm, named
+from gessl.grid.arms import LENGTHS, SECONDS_OF, Arm, named
 from gessl.grid.forks import Fork
 from gessl.grid.reading import Fault, Findings
 from gessl.grid.times import Timed, kind_of, read_times
@@ -39,17 +39,18 @@ def references(arms: Sequence[Arm], variants: Mapping[str, object], findings: Fi
             other = Fault((KEY,), text)
         if isinstance(other, Fault):
             findings.misfit(other, *arm.layers, otherwise=("variants", arm.variant))
-        elif other and _has_steps(variants[arm.variant]):
+        elif other and (own := _own_length(variants[arm.variant])):
             text = f"its number of steps follows from {SECONDS_OF}; take one of the two out"
-            findings.misfit(Fault((("train", "steps"),), text), *arm.layers, otherwise=("variants", arm.variant))
+            findings.misfit(Fault((("train", own),), text), *arm.layers, otherwise=("variants", arm.variant))
         elif other:
             found[arm.name] = other.name
     return found
 
 
-def _has_steps(overrides: object) -> bool:
+def _own_length(overrides: object) -> str | None:
+    """The key by which a variant's overrides say how long it trains, if one does."""
     train = overrides.get("train") if isinstance(overrides, dict) else None
-    return isinstance(train, dict) and "steps" in train
+    return next((key for key in LENGTHS if isinstance(train, dict) and key in train), None)
 
 
 class UntimedError(Exception):

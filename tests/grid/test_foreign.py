@@ -50,7 +50,7 @@ def test_each_seed_is_a_subject_that_is_scored_on_every_data_set_and_not_trained
     path = experiment(
         datasets=["glyphs-small", "glyphs-ten"],
         methods={"simclr": {}},
-        recipe={"views": "glyphs", "train": {"batch": 32}},
+        recipe={"views": "glyphs", "train": {"batch": 32, "steps": 300}},
         evaluation=["knn/5nn-euclid", {"protocol": "linear/wmse-v1", "on": ["own"]}],
     )
     batch = ExperimentBatch.load([path])
