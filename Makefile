@@ -10,7 +10,8 @@ PROFILE ?= workflow/profiles/local
 # a file's name may hold a space or a $: neither make nor a shell reads it, but for "$$CONFIG" in the recipes
 override CONFIG := $(value CONFIG)
 override PYTHON := $(value PYTHON)
-export CONFIG PYTHON
+override SET := $(value SET)
+export CONFIG PYTHON SET
 export PYTHONUTF8 := 1
 ifndef HOME # libraries need one
 export HOME := $(CURDIR)/work/home
@@ -22,9 +23,9 @@ export DO_NOT_TRACK := 1
 .PHONY: run test test-slow test-paper test-team test-slurm documented env lint types mlflow report audit bench-bilevel bench-methods learn gpu-check lock clean
 
 run: env
-	$(BIN)/python -m gessl track --config "$$CONFIG" -- \
-	  $(BIN)/python -m snakemake --profile "$(PROFILE)" --configfile "$$CONFIG"
-	@$(BIN)/python -m gessl audit --config "$$CONFIG" || [ $$? -eq 3 ] # 3: sources were edited while it ran
+	$(BIN)/python -m gessl track --config "$$CONFIG" --set "$$SET" -- \
+	  $(BIN)/python -m snakemake --profile "$(PROFILE)" --configfile "$$CONFIG" --config set="$$SET"
+	@$(BIN)/python -m gessl audit --config "$$CONFIG" --set "$$SET" || [ $$? -eq 3 ] # 3: sources were edited while it ran
 	@echo "report: results/report/*/sigma-report.html   browse: make mlflow   lineage: $(BIN)/gessl trace ID"
 
 test: env .peers/.locked
@@ -66,7 +67,7 @@ mlflow: env
 	$(BIN)/mlflow server --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///mlflow/mlflow.db
 
 report: env
-	$(BIN)/python -m gessl report --config "$$CONFIG"
+	$(BIN)/python -m gessl report --config "$$CONFIG" --set "$$SET"
 
 audit: env
 	$(BIN)/gessl audit

@@ -48,6 +48,8 @@ def hours(text: str) -> float:
 
 FLAG: dict[str, Any] = {"action": "store_true"}
 CONFIG = arg("--config", "experiment file (default: %(default)s)", type=Path, default=Path("config/config.yaml"))
+SET = arg("--set", "over what experiments say, such as recipe.train.lr=0.01; may be given again", action="append",
+          default=[], metavar="KEY=VALUE")  # fmt: skip
 SPEC = arg("--spec", "what to do, as the workflow writes it (work/specs), in place of an experiment", type=Path,
            metavar="FILE")  # fmt: skip
 DATASET, RUN = arg("dataset"), arg("run")
@@ -55,18 +57,18 @@ MADE = "id of a run, score, cell or record, or a folder in results/"
 # verb, its help, its arguments; `gessl.verbs` has a function of each name
 VERBS: tuple[tuple[str, str, tuple[Argument, ...]], ...] = (
     ("check", "validate an experiment file and list its runs, or try a method's contract", (
-        CONFIG,
+        CONFIG, SET,
         arg("--method", "a base method, or package.module:Class of your own", metavar="NAME"),
         arg("--values", "with --method: a yaml of its hyper-parameters", type=Path, metavar="FILE"))),
     ("list", "what an experiment can name: methods, protocols, datasets, views, backbones, encoders", (
         arg("kind", "one of these (default: how many there are of each)", nargs="?"),)),
     ("plan", "what grids ask for: cells, runs, jobs, hours and disk, before anything starts", (
-        arg("config", "experiment files, or batches of them", nargs="+", type=Path),
+        arg("config", "experiment files, or batches of them", nargs="+", type=Path), SET,
         arg("--budget", "name the experiments that fit in this many GPU-hours (core-hours without GPUs)",
             type=hours, metavar="HOURS"),
         arg("--json", "print the plan as JSON", **FLAG))),
     ("time", "time the steps of runs that are to be as long as others (seconds_of), and keep that in config/times", (
-        arg("config", "an experiment file", type=Path),)),
+        arg("config", "an experiment file", type=Path), SET)),
     ("register", "freeze what an experiment with a study is to test, before any of its runs is scored", (
         arg("config", "an experiment file with a `study`", type=Path),)),
     ("unseal", "let the runs of a registered study be scored, now that all are trained", (
@@ -102,21 +104,21 @@ VERBS: tuple[tuple[str, str, tuple[Argument, ...]], ...] = (
         DATASET, arg("--views", "a view policy, of which each picture gets one draw", metavar="NAME"),
         arg("--out", "the HTML file to write (default: work/show/<dataset>.html)", type=Path, metavar="FILE"))),
     ("tasks", "draw the tasks of one data set and seed", (
-        CONFIG, SPEC, arg("dataset", nargs="?"),
+        CONFIG, SET, SPEC, arg("dataset", nargs="?"),
         arg("seed", "of the runs (default: %(default)s)", nargs="?", type=int, default=0))),
-    ("pretrain", "train one run, from its last checkpoint if any", (CONFIG, SPEC, arg("run", nargs="?"))),
+    ("pretrain", "train one run, from its last checkpoint if any", (CONFIG, SET, SPEC, arg("run", nargs="?"))),
     ("evaluate", "score a run or an encoder by the protocols that are not current", (
-        CONFIG, SPEC, arg("run", "a run of the experiment, or one of its encoders", nargs="?"),
+        CONFIG, SET, SPEC, arg("run", "a run of the experiment, or one of its encoders", nargs="?"),
         arg("target", "one of the data sets that it is scored on (default: all)", nargs="?"))),
     ("tune-inner", "find the cheapest inner loop whose gradient is that of a trained run's own", (
         RUN, arg("--json", "print what was tried as JSON", **FLAG))),
     ("export", "write a run's backbone as torchvision's own model loads it", (
         RUN, arg("out", "the safetensors file to write; its metadata says which model it is", type=Path))),
-    ("report", "write the sigma-report of what is finished", (CONFIG, SPEC)),
+    ("report", "write the sigma-report of what is finished", (CONFIG, SET, SPEC)),
     ("audit", "re-hash every file and follow every record to the raw data", (
         arg("path", "a project's root, or its results (default: here)", nargs="?", type=Path, default=Path("results")),
         arg("--config", "only what the reports of this experiment or batch are made of", type=Path, metavar="FILE"),
-        arg("--grid", "only what this report is made of; may be given again", action="append", metavar="NAME"),
+        SET, arg("--grid", "only what this report is made of; may be given again", action="append", metavar="NAME"),
         arg("--head", "the results must have this head, which an earlier audit printed", rival=True, metavar="HEX"),
         arg("--signed", "the results must have the head signed by one of these", rival=True, type=Path,
             metavar="SIGNERS"),
@@ -136,7 +138,7 @@ VERBS: tuple[tuple[str, str, tuple[Argument, ...]], ...] = (
         arg("first", MADE), arg("second", "another of the same step"),
         arg("--json", "print the differences as JSON", **FLAG))),
     ("track", "mirror results to MLflow, or do so while COMMAND runs", (
-        CONFIG, arg("--rebuild", "make the embedded store again from the files", **FLAG),
+        CONFIG, SET, arg("--rebuild", "make the embedded store again from the files", **FLAG),
         arg("command", nargs=argparse.REMAINDER, metavar="-- COMMAND"))),
     ("schema", "print the JSON schema of experiment files", ()),
 )  # fmt: skip

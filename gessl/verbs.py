@@ -5,7 +5,6 @@ import functools
 import json
 import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gessl.errors import UserError, printable
@@ -14,24 +13,32 @@ from gessl.notices import say
 from gessl.typed import read_typed, typed
 
 if TYPE_CHECKING:
+    from gessl.grid.batch import ExperimentBatch
     from gessl.grid.experiment import Experiment
 
 T = TypeVar("T")
 
 
-def experiments(config: Path) -> "Mapping[str, Experiment]":
-    """Those of an experiment file or a batch; what a batch skips is told."""
+def batch_of(options: argparse.Namespace, scored: bool = True) -> "ExperimentBatch":
+    """The experiment or batch that the options name, with what they set over it."""
     from gessl.grid.batch import ExperimentBatch
 
-    batch = ExperimentBatch.load([config])
+    return ExperimentBatch.load([options.config], scored=scored, sets=options.set)
+
+
+def experiments(options: argparse.Namespace) -> "Mapping[str, Experiment]":
+    """Those that the options name; says what a batch skips."""
+    batch = batch_of(options)
     for line in batch.skipped:
         say(f"skipped: {line}")
     return batch.experiments
 
 
-def read_spec(path: Path, make: Callable[[Any], T]) -> T:
+def read_spec(options: argparse.Namespace, make: Callable[[Any], T]) -> T:
     """A job's spec (`gessl.grid.specs`)."""
-    return read_typed(path, make, "start the workflow, which writes it")
+    if options.set:
+        raise UserError("--set: goes with an experiment; a spec holds all settings already")
+    return read_typed(options.spec, make, "start the workflow, which writes it")
 
 
 def show(options: argparse.Namespace, found: Any, text: Callable[[Any], str], data: Any = None) -> None:
@@ -46,7 +53,7 @@ def check(options: argparse.Namespace) -> int | None:
         return check_method(options.method, options.values)
     if options.values:
         raise UserError("--values: goes with --method; an experiment names its values itself")
-    planned = [cell for experiment in experiments(options.config).values() for cell in experiment.runs()]
+    planned = [cell for experiment in experiments(options).values() for cell in experiment.runs()]
     for cell in planned:
         print(f"{cell.id}\t{cell.variant}")
     shared = len(planned) - len({cell.id for cell in planned})
@@ -64,13 +71,13 @@ def list(options: argparse.Namespace) -> None:
 def plan(options: argparse.Namespace) -> None:
     from gessl.grid import plan as module
 
-    show(options, module.plan(options.config, options.budget), module.format_plan)
+    show(options, module.plan(options.config, options.budget, options.set), module.format_plan)
 
 
 def time(options: argparse.Namespace) -> None:
     from gessl.grid.timing import time_experiment
 
-    print(time_experiment(options.config)[0])
+    print(time_experiment(options.config, options.set)[0])
 
 
 def register(options: argparse.Namespace) -> None:
@@ -159,12 +166,11 @@ def tasks(options: argparse.Namespace) -> None:
     from gessl.evaluation.spec import TasksSpec
 
     if has_spec(options, "dataset"):
-        spec = read_spec(options.spec, TasksSpec.of_plain)
+        spec = read_spec(options, TasksSpec.of_plain)
     else:
-        from gessl.grid.batch import ExperimentBatch
         from gessl.grid.specs import tasks_spec
 
-        spec = tasks_spec(ExperimentBatch.load([options.config]), options.dataset, options.seed)
+        spec = tasks_spec(batch_of(options), options.dataset, options.seed)
     draw(spec)
     print(tasks_dir(spec.dataset, spec.seed))
 
@@ -174,13 +180,11 @@ def pretrain(options: argparse.Namespace) -> None:
     from gessl.training.spec import PretrainSpec
 
     if has_spec(options, "run"):
-        spec = read_spec(options.spec, PretrainSpec.of_plain)
+        spec = read_spec(options, PretrainSpec.of_plain)
     else:
-        from gessl.grid.batch import ExperimentBatch
         from gessl.grid.specs import pretrain_spec
 
-        # it takes images, and no labels
-        spec = pretrain_spec(ExperimentBatch.load([options.config], scored=False), options.run)
+        spec = pretrain_spec(batch_of(options, scored=False), options.run)  # it takes images, and no labels
     run(spec.run, spec.science, spec.efficiency, spec.trunk)
     print(run_dir(spec.run))
 
@@ -191,12 +195,11 @@ def evaluate(options: argparse.Namespace) -> None:
     from gessl.evaluation.step import evaluate as run
 
     if has_spec(options, "run"):
-        specs = [read_spec(options.spec, EvaluateSpec.of_plain)]
+        specs = [read_spec(options, EvaluateSpec.of_plain)]
     else:
-        from gessl.grid.batch import ExperimentBatch
         from gessl.grid.specs import evaluate_specs
 
-        specs = evaluate_specs(ExperimentBatch.load([options.config]), options.run, options.target)
+        specs = evaluate_specs(batch_of(options), options.run, options.target)
     device = set_up(specs[0].efficiency)
     for spec in specs:
         run(spec, device)
@@ -222,9 +225,9 @@ def report(options: argparse.Namespace) -> None:
     from gessl.report.style import PAGE
 
     if options.spec is not None:
-        plans = [read_spec(options.spec, functools.partial(typed, ReportPlan))]
+        plans = [read_spec(options, functools.partial(typed, ReportPlan))]
     else:
-        plans = [experiment.report_plan() for experiment in experiments(options.config).values()]
+        plans = [experiment.report_plan() for experiment in experiments(options).values()]
     for plan in plans:
         run(plan)
         print(report_dir(plan.grid) / PAGE)
@@ -235,7 +238,9 @@ def audit(options: argparse.Namespace) -> int:
     from gessl.audit.audit import format_verdict, verdict_json
 
     expected = options.head
-    grids = (*(experiments(options.config) if options.config else ()), *(options.grid or ()))
+    if options.set and not options.config:
+        raise UserError("--set: goes with --config")
+    grids = (*(experiments(options) if options.config else ()), *(options.grid or ()))
     if options.signed:
         if grids:
             raise UserError("--signed: the head of all results is signed, not that of some; leave out --config, --grid")
@@ -294,7 +299,7 @@ def track(options: argparse.Namespace) -> int:
     command = options.command[options.command[:1] == ["--"] :]
     if options.command and not command:
         raise UserError("track: no command after --; give one, or leave out the --")
-    plans = [TrackingPlan(name, experiment.scored) for name, experiment in experiments(options.config).items()]
+    plans = [TrackingPlan(name, experiment.scored) for name, experiment in experiments(options).items()]
     if command and not options.rebuild:
         return follow(plans, command)
     for index, plan in enumerate(plans):

@@ -6,7 +6,7 @@ A batch is a file like an experiment's, with `experiments:` (paths, shell patter
 import dataclasses
 import functools
 import os
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,10 +19,13 @@ from gessl.grid.cells import PlannedScience
 from gessl.grid.evaluations import by_target
 from gessl.grid.experiment import MISSING, Experiment
 from gessl.grid.members import members_of
+from gessl.grid.overrides import Override, overridden, read_overrides
 from gessl.grid.trunks import goes_on
 from gessl.identity import ELSEWHERE
 from gessl.nodes import Tree
 from gessl.protocols.contract import ABILITIES, Protocol, draws_tasks
+
+SET = "set="  # what a word of Snakemake's `--config` begins with that is meant as `--set`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,33 +47,43 @@ class ExperimentBatch:
     owners: Mapping[str, tuple[str, ...]]
 
     @classmethod
-    def load(cls, paths: Iterable[Path], *, skip_invalid: bool = False, scored: bool = True) -> Self:
+    def load(
+        cls, paths: Iterable[Path], *, skip_invalid: bool = False, scored: bool = True, sets: Iterable[str] = ()
+    ) -> Self:
         """The experiments in `paths`, which may be batches as well.
 
         Args:
             paths: of the files.
             skip_invalid: leave out files that are wrong, and note why.
             scored: as for `Experiment.of`.
+            sets: over each experiment (`gessl.grid.overrides`).
 
         Raises:
             UserError: a file is missing or wrong (a line for each), or two of them do not go together.
         """
         documents = [read_document(path, MISSING) for path in paths]
-        return cls._of(documents, skip_invalid, scored)
+        return cls._of(documents, skip_invalid, scored, sets)
 
     @classmethod
-    def merged(cls, paths: Iterable[Path], overrides: Tree) -> Self:
+    def merged(cls, paths: Iterable[Path], overrides: Tree, words: Iterable[str] = ()) -> Self:
         """The experiment (or batch) that files make together, later ones over earlier ones, and `overrides` over all.
 
         As Snakemake merges its `--configfile`s and `--config`; but its reader keeps the last of two equal keys, and no
         lines.
+
+        Args:
+            paths: of the files.
+            overrides: as Snakemake has read `--config`.
+            words: as they were given to it: those that begin with `set=` are for each experiment, as by `--set`.
         """
+        sets = [word.removeprefix(SET) for word in words if word.startswith(SET)]
+        overrides = {key: value for key, value in overrides.items() if f"{key}=" != SET}
         documents = [read_document(path, MISSING) for path in paths]
         name = " ".join(document.source for document in documents) or "--config"
         whole = Document({}, name)
         for document in (*documents, from_words(overrides, "--config")):
             whole = whole.under(document)
-        return cls._of([whole], False)
+        return cls._of([whole], False, sets=sets)
 
     @classmethod
     def parse(cls, tree: Tree, source: str) -> Self:
@@ -78,9 +91,11 @@ class ExperimentBatch:
         return cls._of([Document(tree, source)], False)
 
     @classmethod
-    def _of(cls, documents: Iterable[Document], skip_invalid: bool, scored: bool = True) -> Self:
+    def _of(
+        cls, documents: Iterable[Document], skip_invalid: bool, scored: bool = True, sets: Iterable[str] = ()
+    ) -> Self:
         """From documents, each an experiment or a batch."""
-        experiments, faults = _read(documents, skip_invalid, scored)
+        experiments, faults = _read(documents, skip_invalid, scored, read_overrides(sets))
         runs, owners = _runs(experiments.values())
         others = {each.id: each for one in experiments.values() for each in one.others}
         for name in others:
@@ -221,7 +236,9 @@ class ExperimentBatch:
         return owner.resources.pretrain.gpu, owner.efficiency.threads
 
 
-def _read(documents: Iterable[Document], skip_invalid: bool, scored: bool) -> tuple[dict[str, Experiment], list[str]]:
+def _read(
+    documents: Iterable[Document], skip_invalid: bool, scored: bool, overrides: Sequence[Override]
+) -> tuple[dict[str, Experiment], list[str]]:
     """Experiments by name, and what is wrong with those that were skipped.
 
     Raises:
@@ -242,9 +259,9 @@ def _read(documents: Iterable[Document], skip_invalid: bool, scored: bool) -> tu
         source = str(member) if isinstance(member, Path) else member.source
         try:
             document = read_document(member, MISSING) if isinstance(member, Path) else member
-            experiment = Experiment.of(document, scored)
+            experiment = Experiment.of(overridden(document, overrides), scored)
         except UserError as error:
-            faults += error.args
+            faults += [line for line in error.args if line not in faults]
             continue
         named = sources.setdefault(experiment.name, source)
         if named != source:

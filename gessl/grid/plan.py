@@ -20,17 +20,18 @@ MEGABYTE = 1e6
 COUNTS = ("cells", "runs", "shared", "finished")
 
 
-def plan(paths: Iterable[Path], budget: float | None = None) -> dict[str, Any]:
+def plan(paths: Iterable[Path], budget: float | None = None, sets: Iterable[str] = ()) -> dict[str, Any]:
     """What the experiments (or batches) in `paths` ask for, as one grid; as JSON.
 
     Args:
         paths: of the files.
         budget: hours; with it, which experiments can be finished within them: see `within`.
+        sets: over each experiment (`gessl.grid.overrides`).
 
     Raises:
         UserError: as `ExperimentBatch.load`.
     """
-    batch = ExperimentBatch.load(paths)
+    batch = ExperimentBatch.load(paths, sets=sets)
     todo = [name for name in batch.owners if not _finished(batch, name)]
     left = costs(batch, todo)
     found = {

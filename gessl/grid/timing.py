@@ -1,7 +1,7 @@
 """Time the steps of an experiment's runs that are to be as long as others, or that others are to be as long as."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from gessl.cluster.machine import set_up
@@ -9,6 +9,7 @@ from gessl.documents import read_document
 from gessl.errors import UserError
 from gessl.files import atomic_text
 from gessl.grid.experiment import MISSING, Experiment
+from gessl.grid.overrides import overridden, read_overrides
 from gessl.grid.times import Timed, Times, read_times, times_file
 from gessl.notices import say
 from gessl.records.provenance import environment
@@ -22,13 +23,14 @@ HEAD = """\
 """
 
 
-def time_experiment(path: Path) -> tuple[Path, Times]:
+def time_experiment(path: Path, sets: Iterable[str] = ()) -> tuple[Path, Times]:
     """Time what was not timed yet, and write all of it to `config/times/<experiment>.yaml`; what is there stays.
 
     Raises:
         UserError: the experiment is wrong, nothing in it is to be timed, or its data are not prepared.
     """
-    experiment = Experiment.of(read_document(path, MISSING), scored=False, timed=False)
+    document = overridden(read_document(path, MISSING), read_overrides(sets))
+    experiment = Experiment.of(document, scored=False, timed=False)
     wanted, known = experiment.lengths.wanted, read_times(experiment.name)
     if not wanted:
         raise UserError(f"{path}: no variant trains for as long as another one (seconds_of), so nothing is to be timed")

@@ -53,7 +53,8 @@ try:
     require_own_code(*sys.path)  # Snakemake itself finds the code next to the Snakefile, but its jobs may not
     SOURCE = " ".join(map(str, workflow.configfiles)) or "--config"
     # Snakemake's own reader lets the last of two equal keys win, and knows no lines
-    BATCH = ExperimentBatch.merged(map(Path, workflow.configfiles), workflow.config_settings.config)
+    GIVEN = workflow.config_settings
+    BATCH = ExperimentBatch.merged(map(Path, workflow.configfiles), GIVEN.config, GIVEN.config_args or ())
     for name in BATCH.datasets:
         check_untouched(name)
     require_registered(BATCH)
