@@ -54,7 +54,9 @@ class Range:
                 raise ValueError(refusal)
             return value
 
-        ends = {name: end for name in ("gt", "ge", "le", "lt") if (end := getattr(self, name)) is not None}
+        # 1000 and 1000.0 make equal ranges, of which `typing` keeps the one that it met first: write both alike
+        given = {name: end for name in ("gt", "ge", "le", "lt") if (end := getattr(self, name)) is not None}
+        ends = {name: int(end) if end == int(end) else end for name, end in given.items()}
         return {
             "type": "function-before",
             "function": {"type": "no-info", "function": check},

@@ -616,3 +616,10 @@ def test_nonsense_anywhere_is_refused_in_lines_or_is_valid(
         lines = output.err.splitlines()
         assert lines and len(set(lines)) == len(lines) and not output.out
         assert all("x.yaml" in line for line in lines), lines
+
+
+@pytest.mark.parametrize("limit", [1000, 1000.0])
+def test_a_limit_is_written_in_one_way(limit: float) -> None:
+    """Which of two equal ranges a type gets depends on what was imported before; the schema must not."""
+    written = Range(gt=limit - 1000, le=limit).__get_pydantic_core_schema__(float, lambda source: {"type": "float"})
+    assert json.dumps(written["schema"]) == '{"type": "float", "gt": 0, "le": 1000}'

@@ -52,7 +52,7 @@ class PlannedTrain(TrainSettings):
         epochs: passes over the training images, in place of steps, which follow from it (`gessl.grid.epochs`).
     """
 
-    epochs: Annotated[float, Range(gt=0, le=1_000_000)] | None = None
+    epochs: Annotated[float, Range(gt=0, le=1e6)] | None = None
 
     def contradictions(self) -> Iterator[Misfit]:
         """Those of the outer loop; of what is given in epochs, those that hold whatever its number of steps."""

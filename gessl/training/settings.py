@@ -37,7 +37,7 @@ class Drops(Settings):
     """The peak, multiplied by 0.2 at each drop.
 
     Attributes:
-        before_end: so many steps before the end each drop comes.
+        before_end: how many steps before the end each drop comes.
     """
 
     name: Literal["drops"] = "drops"
