@@ -46,7 +46,7 @@ FORK = multiprocessing.get_context("fork")
 
 
 def prepare(steps: int, methods: list[str] | None = None) -> list[str]:
-    """In the working directory: digits, tasks, and the default experiment of so many steps; its runs (of `methods`)."""
+    """In the working directory: digits, tasks, and the default experiment, that long; its runs (of `methods`)."""
     shutil.copytree(ROOT / "config", "config")
     shutil.copy(ROOT / "requirements.lock", ".")
     for name, text in ((".dvc/config", "[core]\n    no_scm = true\n    analytics = false\n"), ("data/raw/.keep", "")):
@@ -97,7 +97,7 @@ def finish(run: str) -> float:
 
 
 def kill(run: str, after: float) -> str | None:
-    """Start the run and kill it after so many seconds; where that met it, or None if it had ended before."""
+    """Start the run and kill it after that number of seconds; where that met it, or None if it had ended before."""
     process = start(run)
     process.join(after)
     if process.exitcode is None:
@@ -131,7 +131,7 @@ def bits(run: str) -> dict[str, Any]:
 
 
 def measure(runs: list[str], kills: int, draw: random.Random) -> tuple[int, collections.Counter[str]]:
-    """Of so many kills, how many were on the way to the same bits; where they met the runs."""
+    """How many of the kills were on the way to the same bits; where they met the runs."""
     seconds = {run: finish(run) for run in runs}
     expected = {run: bits(run) for run in runs}
     same, met = 0, collections.Counter[str]()

@@ -1,4 +1,4 @@
-"""The C library's memory allocator, told what training does."""
+"""The C library's memory allocator, set for what training does."""
 
 import ctypes
 

@@ -127,7 +127,7 @@ VERBS: tuple[tuple[str, str, tuple[Argument, ...]], ...] = (
     ("trace", "show what made a number, run or file; exit code 1 if a check failed", (
         arg("id", "id of a table cell, score, run or record, or a path"),
         arg("--json", "print the lineage as JSON", **FLAG))),
-    ("crate", "write what is behind a report as one folder to hand on, a Provenance Run Crate", (
+    ("crate", "write a report and all that it comes from as one folder to hand on, a Provenance Run Crate", (
         arg("grid", "name of the report"), arg("out", "the folder to write", type=Path))),
     ("sign", "audit the results and sign their head", (
         arg("key", "an SSH key that can sign: a private key, or a public one whose agent runs", type=Path),)),

@@ -118,7 +118,7 @@ BANNED = [
     ("", r"torch\.trace\(", "its compiled second derivative was wrong; use diagonal().sum()"),
     ("", r"yaml\.load\(|pickle\.loads?\(|weights_only=False|allow_pickle=True", "executes what it reads"),
     ("bilevel", r"\.data\b", "no in-place tricks on weights"),
-    ("", r"utils\.checkpoint\b", "recomputation behind functional_call silently uses other weights; replay instead"),
+    ("", r"utils\.checkpoint\b", "recomputation under functional_call silently uses other weights; replay instead"),
     ("", r"GradScaler|float16\b(?<!bfloat16)", "second-order terms overflow in float16; bfloat16 needs no scaler"),
 ]
 

@@ -18,7 +18,7 @@ from gessl.files import JSON_BYTES, TABLE_BYTES, parse_json, read_bounded
 from gessl.tables.metrics import CLOCKS, METRICS
 
 BLOCK = 1 << 20  # bytes read at a time
-LONG = 40  # characters of a cell that are told
+LONG = 40  # characters of a cell that are shown
 FEW_ULPS = 1 << 16  # beyond, another way of rounding is no explanation, and the number tells nothing
 ARRAYS = {".npy", ".npz", ".safetensors"}
 TABLES = {".csv", ".json", ".jsonl"}
@@ -42,7 +42,7 @@ class Gap:
     Attributes:
         part: name of the tensor, column or field ("loss", "mean[]": any element); "" for a file of one part.
         what: what it is ("float32 [32, 1, 3, 3]", "bytes", "" for a column), or how the two differ in that.
-        differing, total: elements or cells with other bits, out of so many; None where they cannot be counted.
+        differing, total: elements or cells with other bits, out of how many; None where they cannot be counted.
         first: the first of these: its place, and the value in either version.
         max_difference: largest |a - b|, over elements that are finite numbers in both.
         max_relative: largest |a - b| / max(|a|, |b|) over the same.

@@ -22,8 +22,8 @@ from gessl.records.record import FileState, Record, is_maker, read_record
 from gessl.tables.scores import SCORES, read_scores
 
 SECTIONS = ("config", "data", "code", "environment", "run")
-SHOWN = 5  # differing parts of a file that people are told
-FILES = 20  # changed sources that people are told
+SHOWN = 5  # differing parts of a file that people see
+FILES = 20  # changed sources that people see
 ROW = ("target", "protocol", "task", "metric", "split", "feature", "selection")  # what tells two scores of a run apart
 
 
@@ -80,7 +80,7 @@ def _circumstances(record: Record) -> dict[str, Any]:
 
 
 def _data(record: Record) -> dict[str, str]:
-    """Content hashes of the inputs, named by kind and file (runs have different names), and of the pins behind them."""
+    """Content hashes of the inputs, named by kind and file (runs have different names), and of their pins."""
     found = {}
     for entry in record["inputs"]:
         path = Path(entry["path"])

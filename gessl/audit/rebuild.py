@@ -130,7 +130,7 @@ def _may_be_read(path: Path) -> bool:
 
 @contextmanager
 def _gone_when_stopped() -> Iterator[None]:
-    """A SIGTERM ends the block as Ctrl-C does: the child is stopped, and nothing is left behind."""
+    """A SIGTERM ends the block as Ctrl-C does: the child is stopped, and nothing is left."""
 
     def stop(*_: object) -> NoReturn:
         raise KeyboardInterrupt

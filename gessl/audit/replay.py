@@ -13,7 +13,7 @@ from gessl.files import sha256_file
 from gessl.layout import RECORD
 from gessl.records.record import read_record
 
-SHOWN = 10  # differing parts of a file, and outputs with the same bits, that people are told
+SHOWN = 10  # differing parts of a file, and outputs with the same bits, that people see
 Status = Literal["same", "same but for clocks", "differs", "missing", "altered", "not rebuilt", "not recorded"]
 GOOD: tuple[Status, ...] = ("same", "same but for clocks")
 

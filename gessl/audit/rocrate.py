@@ -1,4 +1,4 @@
-"""The chain behind a report, as one folder to hand on: a Provenance Run Crate.
+"""A report and all that it comes from, as one folder to hand on: a Provenance Run Crate.
 
 Every record becomes an action with its tool, inputs and outputs (https://w3id.org/ro/wfrun/provenance/0.5). Records,
 tables, figures, scores, settings and pins are copied; raw data, arrays and tensors are named by their content hash
@@ -98,8 +98,8 @@ class _Builder:
         crate = self._crate
         crate.name = f"σ-report {self._grid}: lineage"
         crate.description = (
-            f"The σ-report of the grid {self._grid} and every step behind it, back to the pinned raw data. Files that"
-            " are not copied are named by their SHA-256."
+            f"The σ-report of the grid {self._grid} and every step that led to it, back to the pinned raw data. Files"
+            " that are not copied are named by their SHA-256."
         )
         crate.license = self._entity("https://spdx.org/licenses/Apache-2.0", "CreativeWork", name="Apache License 2.0")
         crate.datePublished = max(record["finished"] for record in self._records)
@@ -187,7 +187,7 @@ class _Builder:
         return self._crate.add_file(io.BytesIO(read_bounded(path, SOURCE_BYTES)), path.as_posix(), properties=facts)
 
     def _workflow(self) -> File:
-        """The workflow as it lies in the project now: which version ran is told by the commits of the tools."""
+        """The workflow as it lies in the project now: the commits of the tools say which version ran."""
         kinds = ["File", "SoftwareSourceCode", "ComputationalWorkflow", "HowTo"]
         text = {"@type": kinds, "name": "The workflow of gessl", "encodingFormat": "text/plain"}
         workflow = self._source(WORKFLOW, text)
@@ -221,7 +221,7 @@ class _Builder:
         run = self._entity(
             "#workflow-run",
             "CreateAction",
-            name=f"All steps behind the σ-report {self._grid}",
+            name=f"All steps that led to the σ-report {self._grid}",
             description="From the first step's start to the last one's end, whoever or whatever started them.",
             startTime=min(record["started"] for record in self._records),
             endTime=max(record["finished"] for record in self._records),

@@ -71,7 +71,7 @@ def signed_head(project: Path, allowed_signers: Path) -> tuple[str, str]:
 
 
 def _ssh_keygen(fault: str, verb: str, *arguments: str | Path, text: str = "") -> str:
-    """What `ssh-keygen -Y VERB` printed; `fault` is told where it refuses."""
+    """What `ssh-keygen -Y VERB` printed; `fault` is said where it refuses."""
     try:
         command = ["ssh-keygen", "-Y", verb, *arguments]
         done = subprocess.run(command, input=text, capture_output=True, encoding="utf-8", errors="replace")

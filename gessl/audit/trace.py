@@ -26,7 +26,7 @@ def lineage_tree(identifier: str) -> Node:
     """The lineage as nested JSON values.
 
     Each node has `title`, `facts` (text by name), `verified` (true, false, or null where there is nothing to check)
-    and `children`: what it was made from. An ancestor of several nodes is told once; later nodes have `told: true`.
+    and `children`: what it was made from. An ancestor of several nodes is there once; later nodes have `told: true`.
 
     Args:
         identifier: the id of a report's cell, of a score, of a run, of a record (its first 8 or more digits will do),
@@ -55,7 +55,7 @@ def lineage_tree(identifier: str) -> Node:
 
 
 class _Tracer:
-    """Builds nodes; remembers what was told and what was hashed."""
+    """Builds nodes; remembers what was shown and what was hashed."""
 
     def __init__(self) -> None:
         self._told: set[Path] = set()

@@ -1,8 +1,8 @@
 """The scheme of the paper's later version (arXiv 2405.01053 v5), as far as public texts tell it. Experimental.
 
-Told: each mini-batch is split into support and query; a proxy f' is adapted on the support set with the base loss plus
+Seen: each mini-batch is split into support and query; a proxy f' is adapted on the support set with the base loss plus
 a discriminative, alignment-based loss L_disc guided by an auxiliary "threshold" network g; f and g are updated on the
-query set. Not told, and ours: the form of L_disc, the shape of g, and that the outer loss is the base loss alone.
+query set. Not seen, and ours: the form of L_disc, the shape of g, and that the outer loss is the base loss alone.
 
     L_disc = mean_i [ softplus((t_i - s_ii)/τ) + mean_{j≠i} softplus((s_ij - t_i)/τ) ],    s_ij = cos(z_i, z'_j)
 

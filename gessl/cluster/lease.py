@@ -54,7 +54,7 @@ class Holder(NamedTuple):
 
     @property
     def gone(self) -> bool:
-        """Its process is known to have ended; False where that cannot be told from here."""
+        """Its process is known to have ended; False where that cannot be known from here."""
         return bool(self.machine) and self.machine == machine() and process_start(self.pid) != self.started
 
 
@@ -75,7 +75,7 @@ class Lease:
         folder: the lease's.
         what: what is made, for messages.
         beat: seconds between signs of life.
-        missed: so many of them, and the holder counts as dead.
+        missed: after this number of them the holder counts as dead.
         on_wait: called with a line that names the holder, once for each.
         stop: asked while waiting; True ends the wait.
 
@@ -201,7 +201,7 @@ class Lease:
 
 
 def machine() -> str:
-    """Names the running system in which process numbers mean what they mean here; "" where that cannot be told."""
+    """Names the running system in which process numbers mean what they mean here; "" where that cannot be known."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"  # containers count their processes for themselves

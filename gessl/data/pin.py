@@ -193,7 +193,7 @@ def _listed(manifest: dict[str, Any] | None) -> dict[str, tuple[int, str]]:
 def check_untouched(name: str) -> None:
     """`verify_raw` where something seems to have changed since `gessl fetch`: a file's size, or its time of change.
 
-    Cheap enough for the start of every workflow, whatever the size of the data; a byte altered behind an unchanged time
+    Cheap enough for the start of every workflow, whatever the size of the data; a byte altered under an unchanged time
     of change is left to `gessl audit`. Nothing to check before the first fetch.
 
     Raises:

@@ -11,13 +11,13 @@ class Layout:
     Attributes:
         nested: key that holds the state dict; "": the file is one itself.
         prefixes: what the backbone's keys may start with. The longest that any key starts with holds for all.
-        beside: starts of the keys that are no part of the backbone and are left out: heads, queues, teachers.
+        left_out: starts of the keys that are no part of the backbone and are left out: heads, queues, teachers.
         renamed: patterns and what replaces them at the start of the backbone's keys.
     """
 
     nested: str = ""
     prefixes: tuple[str, ...] = ("",)
-    beside: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
     renamed: tuple[tuple[str, str], ...] = ()
 
     def own_name(self, key: str) -> str:

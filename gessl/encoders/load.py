@@ -101,7 +101,7 @@ def _of_backbone(entry: Entry, content: dict[str, Any], classifier: str) -> tupl
     if not able:
         raise UserError(f"{entry.file}: no key starts with {' or '.join(prefixes)}; its keys are {_few(content)}")
     prefix = max(able, key=len)
-    starts = (*layout.beside, *(how.drop if how else ()), *((prefix + classifier,) if classifier else ()))
+    starts = (*layout.left_out, *(how.drop if how else ()), *((prefix + classifier,) if classifier else ()))
     weights: dict[str, Tensor] = {}
     dropped: dict[str, int] = {}
     for key, tensor in content.items():

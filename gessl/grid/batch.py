@@ -25,7 +25,7 @@ from gessl.identity import ELSEWHERE
 from gessl.nodes import Tree
 from gessl.protocols.contract import ABILITIES, Protocol, draws_tasks
 
-SET = "set="  # what a word of Snakemake's `--config` begins with that is meant as `--set`
+SET = "set="  # what begins, in Snakemake's `--config`, a text that is meant as `--set`
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Settings over those of experiment files, from a command line: `--set recipe.train.lr=0.01`.
 
-In a workflow they are a word of Snakemake's `--config` (`set="recipe.train.lr=0.01"`), which hands it on to its jobs.
+In a workflow they stand in Snakemake's `--config` (`set="recipe.train.lr=0.01"`), which hands them on to its jobs.
 Of a batch, each experiment gets them. They go over the file as the file goes over its recipe.
 """
 

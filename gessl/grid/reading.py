@@ -232,7 +232,7 @@ def require(name: str, valid: Mapping[str, Any], where: str, what: str) -> None:
 
 
 def _untagged(loc: Loc, given: Any, names: set[str]) -> Fault:
-    """That what was given at `loc`, of settings told apart by their name, has none of these names."""
+    """That what was given at `loc`, of settings that their name sets apart, has none of these names."""
     if isinstance(given, str):
         return Fault((loc,), unknown(str(loc[-1]), given, names))
     if not isinstance(given, dict):

@@ -1,7 +1,7 @@
 """Where a running grid stands, from its files only: who writes them, and on which machine, does not matter.
 
 The workflow leaves a listing of each grid that it starts (`note_grid`), so that nothing here has to import torch or to
-expand an experiment: thousands of runs are told in a second.
+expand an experiment: thousands of runs take a second.
 """
 
 import json

@@ -66,7 +66,7 @@ class ScoreSpace(nn.Module):
 
 @dataclass(frozen=True)
 class DIM(Method):
-    """An image's global vector is told from other images' by its scores with every position of the feature map.
+    """An image's global vector is set apart from other images' by its scores with every position of the feature map.
 
     DIM(L): local objective only (α = 0, β = 1), without the adversarial prior on the global vector. An image takes one
     view; as π compares two, both views get the loss of their own, and the mean counts. The paper takes local features

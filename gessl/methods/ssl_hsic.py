@@ -78,7 +78,7 @@ class SSLHSIC(Predicting):
     Loss γ √HSIC(Z, Z) - HSIC(Z, Y), where Z are each image's four embeddings (the online network's predictions and the
     teacher's projections of both views), after the official code
     (https://github.com/google-deepmind/ssl_hsic/blob/main/ssl_hsic/kernels.py): random Fourier features, new for each
-    set of views, two independent sets for HSIC(Z, Z). The kernel's scale is no parameter of the network: behind each
+    set of views, two independent sets for HSIC(Z, Z). The kernel's scale is no parameter of the network: after each
     step, Adam moves it to where the kernel responds most to distances, and the loss takes it as a constant.
     """
 

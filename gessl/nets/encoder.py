@@ -1,4 +1,4 @@
-"""The encoder: what pretraining leaves behind and every downstream protocol starts from."""
+"""The encoder: what pretraining leaves, and what every downstream protocol starts from."""
 
 import json
 from collections.abc import Sequence

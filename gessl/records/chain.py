@@ -1,4 +1,4 @@
-"""The chain behind records: everything that they were made from, back to what people wrote or downloaded."""
+"""The chain that leads to records: everything that they were made from, back to what people wrote or downloaded."""
 
 from collections.abc import Iterable
 from pathlib import Path

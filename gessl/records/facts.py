@@ -47,7 +47,7 @@ def _digest(config: dict[str, Any]) -> str:
 
 
 def mlflow_runs() -> dict[str, str]:
-    """The MLflow runs that mirror records, by the record's id, as far as the mirrors of this project told."""
+    """The MLflow runs that mirror records, by the record's id, as far as the mirrors of this project say."""
     found: dict[str, str] = {}
     for path in sorted(MLFLOW_RUNS.glob("*.json")):
         try:

@@ -240,7 +240,7 @@ def describe_input(path: Path) -> Input:
 
     Raises:
         UserError: the file is missing, differs from what its maker recorded, or lies under `results/` without a
-            record (what a killed step leaves behind).
+            record (what a killed step leaves).
     """
     path = project_path(path)
     if not path.is_file():

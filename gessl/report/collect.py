@@ -1,4 +1,4 @@
-"""Reads what the finished runs left behind; files only, nothing computed but counts."""
+"""Reads what the finished runs left; files only, nothing computed but counts."""
 
 import csv
 import io

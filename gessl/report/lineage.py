@@ -1,4 +1,4 @@
-"""The lineage of the page: each score, record and data version behind its numbers, once, joined by links.
+"""The lineage of the page: each score, record and data version of its numbers, once, joined by links.
 
 Read from the lineage records alone, following the ids in them from the runs to the raw data, so that nothing is shown
 that the report's own record does not lead to.
@@ -16,7 +16,7 @@ from gessl.report.facts import environment_anchor
 from gessl.report.style import record_anchor
 from gessl.report.tables import number
 
-SHARED = ("code", "lock", "environment")  # told once for all records with the same environment
+SHARED = ("code", "lock", "environment")  # said once for all records with the same environment
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def origins(collected: Collected, records: dict[str, Record | None]) -> list[Ori
 
 
 def _scores(collected: Collected) -> dict[str, tuple[ScoreRow, ...]]:
-    """Scores by the id of the record that made them; a run that two variants share is told once."""
+    """Scores by the id of the record that made them; a run that two variants share is there once."""
     rows: dict[str, dict[str, ScoreRow]] = {}
     for row in collected.scores.itertuples():
         text = f"{number(row.value, row.unit)} {row.unit}"

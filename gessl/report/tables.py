@@ -40,7 +40,7 @@ class Cell:
         seconds, images: per run of the variant; for a difference treatment ÷ control. None where unknown.
         data_wait: of a mean, the share of a step that waited for data: the median over its runs of each one's median.
         climbing: how many of its runs have an inner loop that was found to raise the loss.
-        scores: ids of the score rows behind the number, sorted.
+        scores: ids of the score rows that the number comes from, sorted.
     """
 
     column: str

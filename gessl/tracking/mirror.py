@@ -177,7 +177,7 @@ class Mirror:
         for point in points(path, last):
             if len(batch) + len(point.values) > POINTS:
                 flush()
-            moment = run.info.start_time + round(1000 * point.seconds)  # told twice, a point is the same point
+            moment = run.info.start_time + round(1000 * point.seconds)  # logged twice, a point is the same point
             batch += [Metric(key, value, moment, point.step) for key, value in point.values.items()]
             last = point.step
             self._new_points += 1

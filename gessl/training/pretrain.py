@@ -49,7 +49,7 @@ def pretrain(run_id: str, science: Science, efficiency: Efficiency, trunk: str |
     Without a checkpoint it goes on from what the run `trunk` left, if that is given (see `gessl.training.branch`).
 
     Started by torchrun, the processes share each mini-batch (`gessl.nets.parallel`), and the first one writes. If
-    another job makes the same run, it is waited for. Told by SIGTERM or SIGUSR1 that the machine is about to be taken,
+    another job makes the same run, it is waited for. When SIGTERM or SIGUSR1 says that the machine is about to go,
     it finishes its step, saves a checkpoint and ends. What is there whole, and current, stays as it is.
 
     Raises:
@@ -135,7 +135,7 @@ def follow(run_id: str, science: Science, trunk: str | None, device: torch.devic
 
 
 def stopped(run_id: str, run: Run, by: str) -> Unfinished:
-    """What a run says that ends before its last step, told so by a signal or (not `by`) by one to another process."""
+    """What a run says that ends before its last step, stopped by a signal or (not `by`) by one to another process."""
     by = by or "another process's signal"
     return Unfinished(f"{run_id}: stopped by {by} at step {run.step} of {run.science.end}; the same command goes on")
 

@@ -160,7 +160,7 @@ class Run:
         try_out(Trial(self.science.method_name, self.learner, weights, batch))
 
     def advance(self, metrics: Metrics | None) -> None:
-        """One outer step, told to `metrics` if this process keeps any."""
+        """One outer step, noted in `metrics` if this process keeps any."""
         science, step, began = self.science, self.step, self._now()
         tasks = [self._drawn(step, task, self._feed.take()) for task in range(science.tasks_per_step)]
         scheme = self._rate.settings(step, self.variables, tasks[0])

@@ -199,7 +199,7 @@ def edit_and_sign_record(folder: Path, draw: random.Random) -> Place:
 
 
 def rehash_partly(folder: Path, draw: random.Random) -> Place:
-    """An output, its record, and some of the records behind it, each to match; not the last."""
+    """An output, its record, and some of the records that it comes from, each to match; not the last."""
     flip(draw.choice([path for path in folder.rglob("*") if path.is_file() and path.name != "record.json"]), draw)
     chain = _chain()
     first = chain.index(folder)

@@ -69,7 +69,7 @@ def test_of_many_exactly_one_writes_and_the_killed_are_followed(tmp_path: Path, 
     ends = [process.exitcode for process in processes]
     assert set(ends) == {0, -signal.SIGKILL}, "nobody waits for ever, nobody is thrown out"
     order = turns(diary)
-    assert len(order) == len(set(order)), "nobody wrote between the first and the last word of another"
+    assert len(order) == len(set(order)), "nobody wrote between the first and the last line of another"
     ended = {process.pid for process in processes if process.exitcode == 0}
     assert ended <= set(order), "each has had its turn"
     with quick(folder):

@@ -1,4 +1,4 @@
-"""A pretraining run that is told to stop, killed, or started twice: one line, and the same bits in the end."""
+"""A pretraining run that is asked to stop, killed, or started twice: one line, and the same bits in the end."""
 
 import json
 import multiprocessing
@@ -53,7 +53,7 @@ def pretrain(run: str) -> None:
 
 
 def started(run: str, steps: int) -> multiprocessing.process.BaseProcess:
-    """`gessl pretrain`, when it has logged so many steps."""
+    """`gessl pretrain`, when it has logged that number of steps."""
     process = FORK.Process(target=pretrain, args=(run,))
     process.start()
     while len(read_metrics(work_dir(run) / "metrics.jsonl")) < steps:

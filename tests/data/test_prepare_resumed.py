@@ -67,7 +67,7 @@ def test_killed_anywhere_it_is_there_whole_or_not_at_all_and_goes_on(
 
 
 def stop_after(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the power go after so many pictures: what was not written out is lost."""
+    """Let the power go after a number of pictures: what was not written out is lost."""
     add = PartialBlob.add
 
     def some(self: PartialBlob, data: bytes, row: Any) -> None:
@@ -214,7 +214,7 @@ PICTURE = 30_000  # bytes
 
 
 def many(count: int) -> RawImages:
-    """So many pictures, made as they are asked for."""
+    """That number of pictures, made as they are asked for."""
     data = encoded(photo(np.random.default_rng(0), 16, 20))
 
     def pictures() -> Iterator[Picture]:

@@ -25,7 +25,7 @@ def commands() -> list[str]:
 
 @pytest.mark.parametrize("command", commands())
 def test_the_command_does_what_it_says(command: str) -> None:
-    if command == "make mlflow":  # a server: it must come up, and is then told to stop
+    if command == "make mlflow":  # a server: it must come up, and is then stopped
         with socket.socket() as port:
             assert port.connect_ex(("127.0.0.1", 5000)), "somebody's server is at port 5000: stop it first"
         server = subprocess.Popen(command.split(), cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True)

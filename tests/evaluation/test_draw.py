@@ -219,7 +219,7 @@ def test_label_subsets_take_ten_per_cent_as_evenly_as_the_classes_allow(
         for row in load_label_subsets("toy", seed)["10pct"]:
             counts = np.bincount(index["label"].to_numpy()[row], minlength=len(sizes))
             assert counts.sum() == max(len(sizes), round(0.1 * sum(sizes)))
-            open_classes = counts[counts < np.array(sizes)]  # a class that gave all it has may stay behind
+            open_classes = counts[counts < np.array(sizes)]  # a class that gave all it has may have fewer
             assert counts.min() >= 1
             assert not len(open_classes) or counts.max() - open_classes.min() <= 1
 

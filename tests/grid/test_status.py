@@ -1,4 +1,4 @@
-"""`gessl status` on trees made by hand: it reads what runs leave behind, and nothing else."""
+"""`gessl status` on trees made by hand: it reads what runs leave, and nothing else."""
 
 import json
 import os

@@ -180,7 +180,7 @@ def test_matches_are_those_found_with_loops(kind: str) -> None:
     torch.testing.assert_close(found["shares"], expected["shares"], rtol=1e-12, atol=0)
     assert float(found["shares"].sum()) == pytest.approx(2)  # one for features, one for locations
     ignored = vicregl.METHOD.targets(outputs, {}, dict, batch._replace(flips=~vicregl.FLIPS & False))
-    assert not torch.equal(ignored["partners"], expected["partners"]), "mirrored views are told apart"
+    assert not torch.equal(ignored["partners"], expected["partners"]), "mirrored views differ"
     moved = vicregl.BOXES * 1.7 + torch.tensor([5.0, -2.0, 0.0, 0.0])  # another unit of length, another origin
     again = vicregl.METHOD.targets(outputs, {}, dict, batch._replace(boxes=moved))
     assert torch.equal(again["partners"], expected["partners"])

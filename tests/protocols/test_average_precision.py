@@ -51,7 +51,7 @@ def test_agrees_with_scikit_learn_s_curve_but_for_its_point_at_recall_zero(image
 def test_padilla_s_example():
     """github.com/rafaelpadilla/Object-Detection-Metrics: 24 detections of 15 objects, of which eight are missed."""
     hits = [int(mark) for mark in "101000000101110000000010"]
-    never = 100_000  # so many false ones before the eight that their precision is nothing
+    never = 100_000  # false ones before the eight, enough to leave no precision
     positive = [*hits, *[0] * never, *[1] * 8]
     assert 100 * eleven_points(-np.arange(len(positive)), positive) == pytest.approx(26.84, abs=0.02)
 

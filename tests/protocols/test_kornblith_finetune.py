@@ -159,7 +159,7 @@ class KilledError(Exception):
 
 
 class Killed(Progress):
-    """As one that is killed right after it has kept so many steps."""
+    """As one that is killed right after it has kept that number of steps."""
 
     def __init__(self, folder, steps):
         super().__init__(folder, "me")

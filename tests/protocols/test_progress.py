@@ -19,7 +19,7 @@ class KilledError(Exception):
 
 
 class Killed(Progress):
-    """As one that is killed right after it has kept so many epochs."""
+    """As one that is killed right after it has kept that number of epochs."""
 
     def __init__(self, folder, epochs):
         super().__init__(folder, "me")

@@ -161,7 +161,7 @@ def test_bytecode_that_its_source_does_not_give_is_refused(toy: Path, mode: PycI
     cached.write_bytes(honest[:16] + cached.read_bytes()[16:])
     assert load(toy).startswith(f"{cached}: not the bytecode of base.py, but runs in its place; move {cached} away")
     cached.write_bytes(honest)
-    source.write_text("x = 33\n", encoding="utf-8")  # outdated, which Python knows, unless it was told not to look
+    source.write_text("x = 33\n", encoding="utf-8")  # outdated, which Python knows, unless it was set not to look
     assert load(toy).startswith("passed 33" if mode is not PycInvalidationMode.UNCHECKED_HASH else str(cached))
 
 

@@ -133,7 +133,7 @@ class Disk:
                     torn()
                 if fault.code is None:
                     signal.raise_signal(fault.sent)
-                    return  # in another thread than the main one, which is told
+                    return  # in another thread than the main one, which hears of it
                 raise OSError(fault.code, os.strerror(fault.code), *([] if what in ("write", "fsync") else [path]))
         finally:
             self._busy = False

@@ -36,7 +36,7 @@ MOST: dict[str, float] = {
 }  # fmt: skip
 """Most that a number may be, by its key, wherever it stands."""
 SHOTS = {1: 1, 5: 2, 20: 3, 50: 4}
-"""What stands for so many labelled images of a class."""
+"""What stands for a number of labelled images of a class."""
 SMALLER = {
     "resnet18-cifar": "small-conv",
     "resnet18-pool": "small-conv",

@@ -89,7 +89,7 @@ def _of(small: Small) -> Published:
 
 
 def _cifar(classes: int, each: int) -> Published:
-    """CIFAR-10, or CIFAR-100, with so many images of each class in each file."""
+    """CIFAR-10, or CIFAR-100, with that number of images of each class in each file."""
     parts = {"train": (5 if classes == 10 else 1) * classes * each, "test": classes * each}
     return Published(
         parts, classes, {f"cifar-{classes}-python.tar.gz": cifar.archive(cifar.cifar_members(classes, each))}

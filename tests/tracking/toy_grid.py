@@ -1,4 +1,4 @@
-"""A toy grid as its steps leave it behind, for the mirror to read."""
+"""A toy grid as its steps leave it, for the mirror to read."""
 
 import csv
 import json

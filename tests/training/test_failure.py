@@ -1,4 +1,4 @@
-"""The reason of a broken step is told from the losses along each task's path."""
+"""The reason of a broken step is found from the losses along each task's path."""
 
 import dataclasses
 import math

@@ -12,7 +12,7 @@ function sourcesOf(entry) {
   return [...new Set([...links].map(target))];
 }
 
-// All entries behind `root`, with the length of the longest way to each, and those that lie behind each.
+// All entries that `root` comes from, with the length of the longest way to each, and those that each comes from.
 function ancestry(root) {
   const depth = new Map();
   const behind = new Map();
