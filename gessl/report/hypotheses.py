@@ -28,7 +28,7 @@ class Tested:
         decision: see `gessl.registration.decide`.
         planned: pairs of seeds.
         unit: of the scores.
-        scores: ids of the score rows behind it, sorted.
+        scores: ids of the score rows that it rests on, sorted.
     """
 
     hypothesis: Hypothesis
