@@ -234,8 +234,7 @@ def report(options: argparse.Namespace) -> None:
 
 
 def audit(options: argparse.Namespace) -> int:
-    from gessl.audit.audit import audit as run
-    from gessl.audit.audit import format_verdict, verdict_json
+    from gessl.audit import audit as module
 
     expected = options.head
     if options.set and not options.config:
@@ -248,10 +247,10 @@ def audit(options: argparse.Namespace) -> int:
 
         expected, signer = signed_head(options.path, options.signed)
         print(f"{expected}: signed by {signer}", file=sys.stderr)
-    verdict = run(options.path, expected=expected, environment=options.environment, grids=grids)
-    show(options, verdict, format_verdict, verdict_json)
+    verdict = module.audit(options.path, expected=expected, environment=options.environment, grids=grids)
+    show(options, verdict, module.format_verdict, module.verdict_json)
     if options.json and not verdict.ok:
-        print(format_verdict(verdict), file=sys.stderr)
+        print(module.format_verdict(verdict), file=sys.stderr)
     return verdict.exit_code
 
 
@@ -267,8 +266,7 @@ def trace(options: argparse.Namespace) -> int:
 def crate(options: argparse.Namespace) -> None:
     from gessl.audit.rocrate import write_crate
 
-    actions = write_crate(options.grid, options.out)
-    print(f"{options.out}: {actions} actions")
+    print(f"{options.out}: {write_crate(options.grid, options.out)} actions")
 
 
 def sign(options: argparse.Namespace) -> None:
