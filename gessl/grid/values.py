@@ -65,15 +65,15 @@ def _tried(cls: type[Any], values: Tree) -> tuple[Any, list[Fault]]:
     return made, [*(Fault(((key,),), unknown("key", key, known)) for key in values if key not in known), *faults]
 
 
-def tried_protocol(name: str, overrides: Tree) -> tuple[Any, list[Fault]]:
-    """The protocol `name` with the values of `config/protocols/<file>.yaml`, then `overrides` of those that are free.
+def tried_protocol(name: str, overrides: Tree, folder: Path = PROTOCOLS) -> tuple[Any, list[Fault]]:
+    """The protocol `name` with the values of `<file>.yaml` in `folder`, then `overrides` of those that are free.
 
     What is wrong with `overrides` is in a list; the protocol is None if nothing can be made of them.
 
     Raises:
         UserError: unknown protocol, or something is wrong with its files.
     """
-    cls, path = protocol_class(name), PROTOCOLS / f"{file_stem(name)}.yaml"
+    cls, path = protocol_class(name), folder / f"{file_stem(name)}.yaml"
     if not path.is_file():
         raise UserError(f"protocol {name!r}: {path} is missing; write its values there")
     document = read_document(path)
@@ -90,13 +90,17 @@ def tried_protocol(name: str, overrides: Tree) -> tuple[Any, list[Fault]]:
     return (None if fixed else protocol), [*fixed, *faults]
 
 
-def load_protocol(name: str) -> Protocol:
-    """The protocol `name` with the values of its yaml.
+def load_protocol(name: str, overrides: Tree | None = None, folder: Path = PROTOCOLS) -> Protocol:
+    """The protocol `name` with the values of its yaml in `folder`, then `overrides`.
 
     Raises:
-        UserError: unknown protocol, or something is wrong with its files.
+        UserError: unknown protocol or key, wrong type or value, or something is wrong with its files.
     """
-    protocol: Protocol = tried_protocol(name, {})[0]
+    given = Document(overrides or {}, f"protocol {name}")
+    protocol, faults = tried_protocol(name, given.tree, folder)
+    findings = Findings(given)
+    findings.extend(faults)
+    findings.stop()
     return protocol
 
 

@@ -131,14 +131,19 @@ class Posteriors(NamedTuple):
     val: Tensor
     test: Tensor
 
-    def calibrated(self) -> "Posteriors":
-        """Both divided by the one temperature that fits the val images of the whole suite best.
+    @property
+    def temperature(self) -> float:
+        """The one that fits the val images of the whole suite best.
 
-        One temperature per model, not per task: a task has few val images, and where all are classified correctly its
-        own best temperature would be zero.
+        One per model, not per task: a task has few val images, and where all are classified correctly its own best
+        temperature would be zero.
         """
         way = self.val.shape[-1]
-        temperature = calibration_temperature(self.val.reshape(-1, way), task_labels(self.val).reshape(-1))
+        return calibration_temperature(self.val.reshape(-1, way), task_labels(self.val).reshape(-1))
+
+    def calibrated(self) -> "Posteriors":
+        """Both divided by `temperature`."""
+        temperature = self.temperature
         return Posteriors(*(F.log_softmax(scores / temperature, dim=-1) for scores in self))
 
 
