@@ -114,6 +114,10 @@ VERBS: tuple[tuple[str, str, tuple[Argument, ...]], ...] = (
         RUN, arg("--json", "print what was tried as JSON", **FLAG))),
     ("export", "write a run's backbone as torchvision's own model loads it", (
         RUN, arg("out", "the safetensors file to write; its metadata says which model it is", type=Path))),
+    ("embed", "write the features of the pictures in a folder, as a run's encoder gives them", (
+        arg("run", "id of a run, or its folder"), arg("folder", "the pictures", type=Path),
+        arg("--out", "the file to write: .npy, or .csv with the pictures' names (default: %(default)s)", type=Path,
+            metavar="FILE", default=Path("features.npy")))),
     ("report", "write the sigma-report of what is finished", (CONFIG, SET, SPEC)),
     ("audit", "re-hash every file and follow every record to the raw data", (
         arg("path", "a project's root, or its results (default: here)", nargs="?", type=Path, default=Path("results")),

@@ -219,6 +219,12 @@ def export(options: argparse.Namespace) -> None:
     print(options.out)
 
 
+def embed(options: argparse.Namespace) -> None:
+    from gessl.api.embed import embed as run
+
+    print(printable(run(options.run, options.folder, options.out)))
+
+
 def report(options: argparse.Namespace) -> None:
     from gessl.report.plan import ReportPlan
     from gessl.report.step import report as run

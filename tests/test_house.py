@@ -27,6 +27,7 @@ FLOORS = [
         "training evaluation report tracking",
         "audit",
         "grid",
+        "api",
         "verbs",
         "cli",
         "__main__",
