@@ -1,8 +1,9 @@
 from gessl.api.features import features as features
 from gessl.api.inner_rate import inner_rate as inner_rate
 from gessl.api.load import load as load
+from gessl.api.sigma import sigma as sigma
 from gessl.api.step import step as step
 from gessl.errors import UserError as UserError
 
 __version__: str
-__all__ = ["UserError", "features", "inner_rate", "load", "step"]
+__all__ = ["UserError", "features", "inner_rate", "load", "sigma", "step"]
