@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["UserError", "features", "inner_rate", "load", "sigma", "step"]  # noqa: F822 (__getattr__)
+__all__ = ["UserError", "evaluate", "features", "inner_rate", "load", "sigma", "step"]  # noqa: F822 (__getattr__)
 
 
 def __getattr__(name: str) -> Any:

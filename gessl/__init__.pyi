@@ -1,3 +1,4 @@
+from gessl.api.evaluate import evaluate as evaluate
 from gessl.api.features import features as features
 from gessl.api.inner_rate import inner_rate as inner_rate
 from gessl.api.load import load as load
@@ -6,4 +7,4 @@ from gessl.api.step import step as step
 from gessl.errors import UserError as UserError
 
 __version__: str
-__all__ = ["UserError", "features", "inner_rate", "load", "sigma", "step"]
+__all__ = ["UserError", "evaluate", "features", "inner_rate", "load", "sigma", "step"]
