@@ -15,7 +15,7 @@ Labels = NDArray[np.int64]
 UNLABELLED = -1
 
 
-class Pixels:
+class GivenImages:
     """Images, to be read a batch at a time.
 
     Args:
@@ -35,7 +35,7 @@ class Pixels:
         return load_images(self.images, positions.to(device))
 
 
-def pixels_of(images: Any) -> Pixels:
+def pixels_of(images: Any) -> GivenImages:
     """Images [n, C, H, W] of NumPy or torch: uint8, or floats as the encoder takes them.
 
     Raises:
@@ -49,13 +49,13 @@ def pixels_of(images: Any) -> Pixels:
         raise UserError(f"images: {shape} has channels last; give [n, C, H, W], as images.transpose(0, 3, 1, 2) does")
     if isinstance(found, Tensor):
         if found.dtype == torch.uint8:
-            return Pixels(found.cpu().numpy())
+            return GivenImages(found.cpu().numpy())
         if found.dtype.is_floating_point:
-            return Pixels(found)
+            return GivenImages(found)
     elif found.dtype == np.uint8:
-        return Pixels(found)
+        return GivenImages(found)
     elif found.dtype.kind == "f":
-        return Pixels(torch.from_numpy(np.ascontiguousarray(found)))
+        return GivenImages(torch.from_numpy(np.ascontiguousarray(found)))
     raise UserError(f"images: hold {found.dtype}; give uint8 from 0 to 255, or floats as your encoder takes them")
 
 

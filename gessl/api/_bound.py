@@ -24,7 +24,7 @@ from gessl.nets.second_order import second_order
 
 Loss = Callable[..., Tensor]
 """From what the module gives for each view, one argument a view, to a scalar."""
-Solver = Literal["unroll", "first_order"]
+SolverName = Literal["unroll", "first_order"]
 Mini = Sequence[Tensor]
 """One mini-batch: V ≥ 2 views [N, …] of the same N items."""
 NAME = "module."
@@ -126,7 +126,7 @@ _MARKED = once_differentiable(lambda *_: None).__code__
 
 
 @contextmanager
-def engine_at_work(module: nn.Module, solver: Solver) -> Iterator[None]:
+def engine_at_work(module: nn.Module, solver: SolverName) -> Iterator[None]:
     """Within the block, the module's layers have a second derivative where torch's own lack one or are slow.
 
     Raises:
@@ -178,7 +178,7 @@ def _checked(views: Any, loss: Loss) -> Mini:
     try:
         inspect.signature(function).bind(*views)
     except TypeError as error:
-        raise UserError(f"views: {len(views)} a mini-batch, but the loss does not take so many ({error})") from None
+        raise UserError(f"views: {len(views)} a mini-batch, which is not what the loss takes ({error})") from None
     except ValueError:  # a function of C, which says nothing of what it takes
         pass
     return views

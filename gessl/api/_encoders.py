@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gessl.api._arrays import Pixels, require_finite
+from gessl.api._arrays import GivenImages, require_finite
 from gessl.errors import UserError
 
-Encoder = nn.Module | Callable[[Tensor], Tensor]
+AnyEncoder = nn.Module | Callable[[Tensor], Tensor]
 """From images [n, C, H, W] to features [n, d]."""
 
 
@@ -60,7 +60,7 @@ def device_of(module: nn.Module) -> torch.device:
     return next((tensor.device for own in (module.parameters, module.buffers) for tensor in own()), torch.device("cpu"))
 
 
-def embedded(encoder: nn.Module, images: Pixels, batch: int, what: str = "encoder") -> Tensor:
+def embedded(encoder: nn.Module, images: GivenImages, batch: int, what: str = "encoder") -> Tensor:
     """Features of all images, un-augmented, computed in eval mode on the encoder's own device.
 
     Not in inference mode: what a module keeps of a pass (a position table, say) must be fit for training afterwards.

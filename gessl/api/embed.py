@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gessl.api._arrays import Pixels
+from gessl.api._arrays import GivenImages
 from gessl.api._encoders import embedded
 from gessl.api._pictures import pictures_in
 from gessl.api.load import load
@@ -35,7 +35,7 @@ def embed(run: str, folder: Path, out: Path) -> str:
         raise UserError(f"{out}: no {' or '.join(SUFFIXES)} file; end its name so")
     encoder = load(run)
     pictures = pictures_in(folder, encoder, None)
-    features = embedded(encoder, Pixels(pictures), BATCH).numpy()
+    features = embedded(encoder, GivenImages(pictures), BATCH).numpy()
     if out.suffix.lower() == ".npy":
         atomic_write(out, lambda file: np.save(file, features))
     else:

@@ -8,14 +8,14 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gessl.api._arrays import Pixels, features_given, is_features
+from gessl.api._arrays import GivenImages, features_given, is_features
 from gessl.api._encoders import as_module, device_of, embedded, in_eval_mode
 from gessl.api._table import Row, Table
 from gessl.api._targets import Given, given
 from gessl.api.sigma import Model
 from gessl.data.stores import Store
 from gessl.errors import UserError
-from gessl.evaluation.baselines import Pixels as PixelFeatures
+from gessl.evaluation.baselines import Pixels
 from gessl.evaluation.choice import CHOICE, freeze, read_choice
 from gessl.grid.values import load_protocol
 from gessl.home import PACKAGE
@@ -33,7 +33,7 @@ WANTS = ABILITIES | {"labels", "shared classes"}
 BASELINES = ("pixels", "untrained")
 
 
-class _Loaded(NamedTuple):
+class _Scored(NamedTuple):
     """What is scored: a module, or None of features alone; its features, if given; images as it takes them."""
 
     name: str
@@ -103,16 +103,16 @@ def _require_fit(protocol: Protocol, known: Given) -> None:
         raise UserError(f"{known.name}: protocol {protocol.id}: {key}{misfit.text}")
 
 
-def _loaded(encoder: Model, known: Given) -> _Loaded:
+def _loaded(encoder: Model, known: Given) -> _Scored:
     if is_features(encoder):
         features, count = features_given(encoder, "encoder").float(), len(known.columns["label"])
         if len(features) != count:
             raise UserError(f"encoder: features of {len(features)} images, but {known.name} has {count}")
-        return _Loaded("encoder", None, features, None)
+        return _Scored("encoder", None, features, None)
     module = as_module(encoder)
     if known.images is None:
         raise UserError("data: no images, but encoder is no array of features; give the images")
-    return _Loaded("encoder", module, None, _as_taken(encoder, known.images, known.name))
+    return _Scored("encoder", module, None, _as_taken(encoder, known.images, known.name))
 
 
 def _as_taken(encoder: object, images: Store, name: str) -> Store:
@@ -122,14 +122,14 @@ def _as_taken(encoder: object, images: Store, name: str) -> Store:
     return fitted(images, channels=encoder.mean.numel(), size=encoder.size, cropped=encoder.cropped, where=name)
 
 
-def _baseline(name: str, encoder: Model, known: Given, seed: int) -> _Loaded:
+def _baseline(name: str, encoder: Model, known: Given, seed: int) -> _Scored:
     if name not in BASELINES:
         raise UserError(f"baselines: {name!r} is unknown; choose {' or '.join(BASELINES)}")
     if known.images is None:
         raise UserError(f"baselines: {name} reads images, but data has none; give them")
     _, channels, height, width = known.images.shape
     if name == "pixels":
-        return _Loaded(name, PixelFeatures(channels, (height, width)).eval(), None, known.images)
+        return _Scored(name, Pixels(channels, (height, width)).eval(), None, known.images)
     if not isinstance(encoder, Encoder):
         raise UserError(
             "baselines: 'untrained' is for an encoder that gessl.load gave, whose start is known; score your own "
@@ -140,10 +140,10 @@ def _baseline(name: str, encoder: Model, known: Given, seed: int) -> _Loaded:
         fresh = Encoder(encoder.backbone_name, mean, std, encoder.size, encoder.lab)
     fresh.cropped = encoder.cropped
     fresh = fresh.eval().to(device_of(encoder))
-    return _Loaded(name, fresh, None, _as_taken(fresh, known.images, known.name))
+    return _Scored(name, fresh, None, _as_taken(fresh, known.images, known.name))
 
 
-def _rows(one: _Loaded, known: Given, asked: Sequence[Protocol], seed: int, batch: int) -> Iterator[Row]:
+def _rows(one: _Scored, known: Given, asked: Sequence[Protocol], seed: int, batch: int) -> Iterator[Row]:
     module = one.module or nn.Identity()
     trainable = one.module is not None and next(module.parameters(), None) is not None
     abilities = ABILITIES if trainable else frozenset({"features"})
@@ -156,7 +156,7 @@ def _rows(one: _Loaded, known: Given, asked: Sequence[Protocol], seed: int, batc
         features = torch.empty(0, 0, device=device_of(module))
         if any(takes_features(protocol) for protocol in fitting):
             assert one.images is not None
-            features = embedded(module, Pixels(one.images), batch, one.name)
+            features = embedded(module, GivenImages(one.images), batch, one.name)
     target = known.target(one.images, features.device)
     with in_eval_mode(module), torch.enable_grad():
         for protocol in fitting:

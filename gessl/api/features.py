@@ -6,16 +6,16 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from gessl.api._arrays import Pixels, pixels_of
-from gessl.api._encoders import Encoder, as_module, embedded
+from gessl.api._arrays import GivenImages, pixels_of
+from gessl.api._encoders import AnyEncoder, as_module, embedded
 from gessl.api._pictures import pictures_in
 from gessl.data.stores import ArrayStore
 from gessl.errors import UserError
-from gessl.nets.encoder import Encoder as RunsEncoder
+from gessl.nets.encoder import Encoder
 from gessl.protocols.embed import fitted
 
 
-def features(encoder: Encoder, images: Any, *, size: int | None = None, batch: int = 256) -> Tensor:
+def features(encoder: AnyEncoder, images: Any, *, size: int | None = None, batch: int = 256) -> Tensor:
     """Features of images, un-augmented, in eval mode and without a gradient; the encoder is left as it was.
 
     Args:
@@ -33,24 +33,24 @@ def features(encoder: Encoder, images: Any, *, size: int | None = None, batch: i
     """
     module = as_module(encoder)
     if isinstance(images, str | Path):
-        given = Pixels(pictures_in(Path(images), encoder, size))
+        given = GivenImages(pictures_in(Path(images), encoder, size))
     else:
         given = fitting(encoder, pixels_of(images))
     return embedded(module, given, batch).cpu()
 
 
-def fitting(encoder: object, images: Pixels) -> Pixels:
+def fitting(encoder: object, images: GivenImages) -> GivenImages:
     """Images as the encoder takes them: those for a run's are resized, as the pipeline does it.
 
     Raises:
         UserError: floats of another size than a run's encoder takes, or out of [0, 1]; colour for grey.
     """
-    if not isinstance(encoder, RunsEncoder):
+    if not isinstance(encoder, Encoder):
         return images
     channels = encoder.mean.numel()
     if isinstance(images.images, np.ndarray):
         store = ArrayStore(images.images)
-        return Pixels(fitted(store, channels=channels, size=encoder.size, cropped=encoder.cropped, where="images"))
+        return GivenImages(fitted(store, channels=channels, size=encoder.size, cropped=encoder.cropped, where="images"))
     assert isinstance(images.images, Tensor)
     if images.shape[1:] != (channels, *encoder.size):
         raise UserError(

@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gessl.api._arrays import Pixels, class_numbers, features_given, is_features, pixels_of
-from gessl.api._encoders import Encoder, as_module, embedded, in_eval_mode
+from gessl.api._arrays import GivenImages, class_numbers, features_given, is_features, pixels_of
+from gessl.api._encoders import AnyEncoder, as_module, embedded, in_eval_mode
 from gessl.api.features import fitting
 from gessl.errors import UserError
 from gessl.protocols._sigma import Posteriors, SigmaProtocol, frozen_posteriors, task_labels
@@ -23,7 +23,7 @@ from gessl.sigma import smoothed_onehot
 
 FINETUNED = {"finetune_steps": 30, "finetune_rate": 0.003}
 """As in `config/protocols/sigma__finetuned.yaml`."""
-Model = Encoder | NDArray[Any] | Tensor
+Model = AnyEncoder | NDArray[Any] | Tensor
 """An encoder, or its features [n, d] of the images."""
 
 
@@ -145,7 +145,7 @@ def _renamed(error: SettingsError) -> Iterator[str]:
         yield f"{'ways' if misfit.keys[0] == 'way' else misfit.keys[0]}: {misfit.text}"
 
 
-def _features(model: Any, images: Pixels | None, batch: int, what: str) -> Tensor:
+def _features(model: Any, images: GivenImages | None, batch: int, what: str) -> Tensor:
     if is_features(model):
         features = features_given(model, what)
         if images is not None and len(images) != len(features):
@@ -172,7 +172,13 @@ def _suite(protocol: SigmaProtocol, labels: NDArray[np.int64], seed: int) -> Sig
 
 
 def _references(
-    model: Any, against: Any, images: Pixels | None, suite: SigmaSuite, protocol: SigmaProtocol, count: int, batch: int
+    model: Any,
+    against: Any,
+    images: GivenImages | None,
+    suite: SigmaSuite,
+    protocol: SigmaProtocol,
+    count: int,
+    batch: int,
 ) -> Posteriors:
     """Posteriors of what stands for the optimal model, on the same tasks."""
     if not isinstance(protocol, SigmaFinetuned):

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.optim import LBFGS, Optimizer
 
-from gessl.api._bound import NAME, Bound, Loss, Mini, Solver, engine_at_work, require_plain, tasks_of
+from gessl.api._bound import NAME, Bound, Loss, Mini, SolverName, engine_at_work, require_plain, tasks_of
 from gessl.bilevel.settings import GesslSettings, PlainSolver
 from gessl.errors import UserError
 from gessl.methods.learner import Precision
@@ -56,7 +56,7 @@ def step(
     kl_weight: float = 1.0,
     base_weight: float = 1.0,
     temperature: float = 0.5,
-    solver: Solver = "unroll",
+    solver: SolverName = "unroll",
     precision: Precision = "float32",
 ) -> OuterStep:
     """One outer step (docs/bilevel.md): its gradient in `.grad`, one `optimizer.step()`, buffers committed once.
@@ -112,7 +112,7 @@ def step(
     return taken
 
 
-def _settings(*, solver: Solver, **values: float) -> GesslSettings:
+def _settings(*, solver: SolverName, **values: float) -> GesslSettings:
     try:
         return GesslSettings(solver=PlainSolver(solver), tasks=1, **values)  # type: ignore[arg-type]
     except SettingsError as error:

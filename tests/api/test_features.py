@@ -198,7 +198,7 @@ def test_a_folder_is_read_as_the_pipeline_reads_photographs(folder: Path, *, cro
         assert torch.equal(gessl.features(encoder, path, batch=3), expected)
 
 
-def test_an_encoder_of_ones_own_is_told_the_size(folder: Path) -> None:
+def test_an_encoder_of_ones_own_needs_a_size(folder: Path) -> None:
     def sizes(images: Tensor) -> Tensor:
         return torch.tensor([[*images.shape[1:]]] * len(images)).float()
 
