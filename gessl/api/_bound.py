@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.parameter import UninitializedParameter
 
 from gessl.errors import UserError
 from gessl.methods.base import Batch, Method, Tensors
@@ -202,6 +203,8 @@ def require_plain(module: nn.Module, loss: Loss) -> None:
         raise UserError("module: compiled, so it cannot be differentiated twice; give the one before torch.compile")
     if torch.is_autocast_enabled(_kind(module)):
         raise UserError("step: autocast is on; call it outside, and give precision='bfloat16' if you want that")
+    if any(isinstance(tensor, UninitializedParameter) for tensor in module.parameters()):
+        raise UserError("module: has weights without a shape yet; pass a mini-batch through it first")
     trained = [tensor for tensor in module.parameters() if tensor.requires_grad]
     if not trained:
         raise UserError("module: no parameter requires a gradient, so there is nothing to train; unfreeze some")

@@ -11,6 +11,7 @@ from gessl.data.own.found import Found
 from gessl.data.pictures import BadPictureError, decode, fitted
 from gessl.data.stores import centre
 from gessl.errors import UserError
+from gessl.files import reason
 from gessl.nets.encoder import Encoder
 from gessl.protocols.embed import MARGIN
 
@@ -48,8 +49,9 @@ class Pictures:
             picture = self._found[position]
             try:
                 pixels = fitted(decode(picture.data()).image, self._inside, self.shape[1])
-            except BadPictureError as error:
-                raise UserError(f"{picture.place}: {error}; repair it, or take it out of the folder") from None
+            except (BadPictureError, OSError) as error:
+                why = f"cannot be read ({reason(error)})" if isinstance(error, OSError) else error
+                raise UserError(f"{picture.place}: {why}; repair it, or take it out of the folder") from None
             images[place] = centre(pixels, self.shape[2:])
         return images
 

@@ -113,7 +113,7 @@ def sigma(
         references = None
         reference = smoothed_onehot(task_labels(posteriors.test), ways, eps)
     else:
-        references = _references(model, against, pixels, suite, protocol, len(features), batch)
+        references = _references(model, against, pixels, suite, protocol, features, batch)
         reference = (references.calibrated() if calibrate else references).test
     calibration = (posteriors.temperature, references and references.temperature) if calibrate else None
     scored = posteriors.calibrated() if calibrate else posteriors
@@ -177,15 +177,17 @@ def _references(
     images: GivenImages | None,
     suite: SigmaSuite,
     protocol: SigmaProtocol,
-    count: int,
+    features: Tensor,
     batch: int,
 ) -> Posteriors:
     """Posteriors of what stands for the optimal model, on the same tasks."""
     if not isinstance(protocol, SigmaFinetuned):
-        features = _features(against, images, batch, "against")
-        if len(features) != count:
-            raise UserError(f"against: features of {len(features)} images, where model has {count}; give the same ones")
-        return frozen_posteriors(features, suite, protocol.temperature)
+        others = _features(against, images, batch, "against")
+        if len(others) != len(features):
+            raise UserError(
+                f"against: features of {len(others)} images, where model has {len(features)}; give the same"
+            )
+        return frozen_posteriors(others.to(features.device), suite, protocol.temperature)
     if not isinstance(model, torch.nn.Module) or next(model.parameters(), None) is None:
         raise UserError("against: 'finetuned' trains copies of the encoder; give a torch module with parameters")
     given = None if images is None else fitting(model, images).images

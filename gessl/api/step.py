@@ -156,10 +156,16 @@ def _summary(found: OuterGradient, inner_lr: float) -> OuterStep:
     logs = [found.logs.get(name, found.logs["ssl_loss"]) for name in LOGGED]
     norm = torch.stack([tensor.norm() for tensor in found.gradient.values()]).norm()
     values = torch.stack([each.to(norm) for each in (*logs, norm, found.losses.sum())]).tolist()
-    loss, base, divergence, adapted, target, rises, length, _ = values
-    if not all(map(math.isfinite, values)):
-        where = "" if math.isfinite(base) else "is not finite at the weights themselves; check them and the views"
-        raise UserError(f"loss: {where or f'diverges along the inner loop; lower inner_lr (now {inner_lr:g})'}")
+    loss, base, divergence, adapted, target, rises, length, on_the_way = values
+    if not math.isfinite(base):
+        raise UserError("loss: is not finite at the weights themselves; check them and the views")
+    if not all(map(math.isfinite, (loss, divergence, adapted, target, on_the_way))):
+        raise UserError(f"loss: diverges along the inner loop; lower inner_lr (now {inner_lr:g})")
+    if not math.isfinite(length):
+        raise UserError(
+            "loss: its gradient is not finite where the loss itself is; look for roots, logarithms and norms of 0, "
+            "such as embeddings that are all 0"
+        )
     if "divergence" not in found.logs:
         divergence, rises = 0.0, 0.0
     return OuterStep(loss, base, adapted, target, divergence, length, rises > 0.5)

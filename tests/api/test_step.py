@@ -375,6 +375,16 @@ def frozen() -> nn.Module:
     return linear().requires_grad_(False)
 
 
+def zeros() -> nn.Module:
+    """As some networks start: the last layer is 0, and a square root of 0 has no gradient."""
+    return nn.Sequential(Square(), nn.Linear(5, 3, bias=False)).double()
+
+
+class Square(nn.Module):
+    def forward(self, items: Tensor) -> Tensor:
+        return (items - items).abs().sqrt()
+
+
 def nan() -> nn.Module:
     module = linear()
     nn.init.constant_(module.weight, float("nan"))  # type: ignore[arg-type]
@@ -384,6 +394,7 @@ def nan() -> nn.Module:
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("no module", {"module": "net"}, "module: got str; give a torch module"),
     ("frozen", {"module": frozen()}, "module: no parameter requires a gradient"),
+    ("zeros", {"module": zeros()}, "loss: its gradient is not finite where the loss itself is"),
     ("half", {"module": linear().bfloat16()}, "module: weights in torch.bfloat16; keep them in float32"),
     ("compiled", {"module": named(linear(), "x")}, "module: compiled"),
     ("maps", {"module": maps(), "views": IMAGES}, r"module: gives \[6, 3, 3, 3\] for 6 items"),
@@ -479,6 +490,13 @@ def test_optimizers_that_hold_other_parameters_are_refused() -> None:
             gessl.step(module, contrast, IMAGES, optimizer, inner_lr=RATE)  # type: ignore[arg-type]
 
 
+def test_weights_without_a_shape_are_refused() -> None:
+    module = nn.LazyLinear(3)
+    with pytest.raises(UserError, match="module: has weights without a shape yet; pass a mini-batch"):
+        gessl.step(module, contrast, LINEAR, None, inner_lr=RATE)
+    assert module.has_uninitialized_params()
+
+
 def test_autocast_is_refused() -> None:
     with torch.autocast("cpu", torch.bfloat16), pytest.raises(UserError, match="autocast is on; call it outside"):
         gessl.step(linear().float(), contrast, [view.float() for view in LINEAR], None, inner_lr=RATE)
@@ -501,6 +519,27 @@ def test_no_gradient_may_be_off_around_it() -> None:
     with torch.no_grad():
         gessl.step(module, contrast, LINEAR, None, inner_lr=RATE)
     assert torch.equal(gradients_of(module)["weight"], gradients_of(expected)["weight"])
+
+
+def test_tied_weights_count_once() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = seeded(lambda: nn.Linear(5, 5)), seeded(lambda: nn.Linear(5, 5))
+            self.b.weight = self.a.weight
+
+        def forward(self, items: Tensor) -> Tensor:
+            return self.b(torch.tanh(self.a(items)))
+
+    def call(params: Params, view: Tensor) -> Tensor:
+        inside = torch.tanh(F.linear(view, params["a.weight"], params["a.bias"]))
+        return F.linear(inside, params["a.weight"], params["b.bias"])
+
+    module = Tied()
+    _, expected = by_hand(call, dict(module.named_parameters()), LINEAR, 1, 2)
+    gessl.step(module, contrast, LINEAR, None, inner_lr=RATE, target_steps=2, kl_weight=0.7, base_weight=0.4)
+    assert_close(gradients_of(module), expected)
+    assert module.a.weight is module.b.weight
 
 
 def test_names_that_mean_something_to_the_engine_are_only_names() -> None:
