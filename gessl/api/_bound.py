@@ -36,13 +36,14 @@ ONCE = ("derivative for", "is not implemented")
 
 @dataclass(frozen=True)
 class _Own(Method):
-    """A loss of the user's own."""
+    """A loss of the user's own, and what calls the module whose outputs it gets."""
 
     given: Loss
+    caller: "_Views"
 
     def loss(self, outputs: Tensors, targets: Tensors) -> Tensor:
         views = [{name: tensor[view] for name, tensor in outputs.items()} for view in range(len(outputs["z"]))]
-        found: Any = self.given(*(view["z"] if len(view) == 1 else view for view in views))
+        found: Any = self.given(*(view if self.caller.gives_dict else view["z"] for view in views))
         if not isinstance(found, Tensor) or found.numel() != 1 or not found.is_floating_point():
             shown = f"a tensor {list(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
             raise UserError(f"loss: gives {shown}; it must give one number, as a tensor: take the mean over the batch")
@@ -52,21 +53,25 @@ class _Own(Method):
 
 
 class _Views(nn.Module):
-    """Calls the module once for each view."""
+    """Calls the module once for each view; `gives_dict` tells what it gave."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.net = nn.ModuleDict({NAME.rstrip("."): module})
+        self.gives_dict = False
 
     def forward(self, batch: Batch) -> Tensors:
-        outputs = [_named(self.net[NAME.rstrip(".")](view), len(view)) for view in batch.views]
+        given = [self.net[NAME.rstrip(".")](view) for view in batch.views]
+        self.gives_dict = isinstance(given[0], dict)
+        outputs = [_named(each, batch.views.shape[1]) for each in given]
         return {name: torch.stack([output[name] for output in outputs]) for name in outputs[0]}
 
 
 def _named(given: Any, items: int) -> Tensors:
     outputs = given if isinstance(given, dict) else {"z": given}
     z = outputs.get("z")
-    if not isinstance(z, Tensor) or z.ndim != 2 or len(z) != items:
+    odd = [name for name, output in outputs.items() if not isinstance(output, Tensor)]
+    if not isinstance(z, Tensor) or z.ndim != 2 or len(z) != items or odd:
         shown = list(z.shape) if isinstance(z, Tensor) else type(z if z is not None else given).__name__
         raise UserError(
             f"module: gives {shown} for {items} items; it must give embeddings [n, d], or a dict of tensors with these "
@@ -86,10 +91,11 @@ class Bound(Learner):
     """
 
     def __init__(self, module: nn.Module, loss: Loss, precision: Precision, *, twice: bool) -> None:
-        self.method, self.precision, self.compiled = _Own(loss), precision, False
+        caller = _Views(module)
+        self.method, self.precision, self.compiled = _Own(loss, caller), precision, False
         self._unsearched = twice
         self._tied = True  # perhaps: to ask takes longer than to provide for it
-        self._callers = dict.fromkeys(("forward", "embed"), _Views(module))  # type: ignore[arg-type]
+        self._callers = dict.fromkeys(("forward", "embed"), caller)  # type: ignore[arg-type]
         trained = {NAME + name: tensor.detach() for name, tensor in module.named_parameters() if tensor.requires_grad}
         self.variables = Variables(trained, {NAME + name: tensor for name, tensor in module.named_buffers()}, {})
 
@@ -112,7 +118,7 @@ def _refuse_marked(node: Any) -> None:
     while waiting:
         node = waiting.pop()
         function = getattr(node, "_forward_cls", None)
-        if function is not None and function.backward.__code__ is _MARKED:
+        if function is not None and getattr(function.backward, "__code__", None) is _MARKED:
             raise UserError(
                 f"module or loss: {function.__name__} is marked once_differentiable; write that part in torch's own "
                 "operations, or give solver='first_order'"

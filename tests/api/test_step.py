@@ -246,6 +246,18 @@ def test_what_the_loss_detaches_is_held() -> None:
     assert taken.adapted_loss < taken.base_loss
 
 
+def test_a_dict_of_one_is_a_dict() -> None:
+    class One(nn.Linear):
+        def forward(self, items: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+            return {"z": super().forward(items)}
+
+    module, plain = One(5, 3, bias=False).double(), linear()
+    module.load_state_dict(plain.state_dict())
+    gessl.step(module, lambda a, b: contrast(a["z"], b["z"]), LINEAR, None, inner_lr=RATE)
+    gessl.step(plain, contrast, LINEAR, None, inner_lr=RATE)
+    assert torch.equal(gradients_of(module)["weight"], gradients_of(plain)["weight"])
+
+
 def test_first_order_leaves_out_the_second_derivatives() -> None:
     module, exact = linear(), linear()
     gessl.step(module, contrast, LINEAR, None, inner_lr=RATE, solver="first_order", base_weight=0.0)
