@@ -100,15 +100,15 @@ def step(
     with engine_at_work(module, solver), torch.enable_grad():
         found = outer_gradient(bound, bound.variables, tasks, settings if inner_steps else None)
     taken = _summary(found, inner_lr)
-    _commit(module, found)
-    if optimizer is not None:
-        optimizer.step()
-    if taken.climbs:
+    if taken.climbs:  # before anything moves: who takes warnings for errors finds all as it was
         warnings.warn(
             f"gessl.step: the inner loop raises the loss, so its target is worse than where it starts; lower inner_lr "
             f"(now {inner_lr:g}), or take what gessl.inner_rate gives",
             stacklevel=2,
         )
+    _commit(module, found)
+    if optimizer is not None:
+        optimizer.step()
     return taken
 
 

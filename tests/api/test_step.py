@@ -325,6 +325,11 @@ def test_a_loop_that_climbs_is_warned_of() -> None:
 
     with pytest.warns(UserWarning, match="the inner loop raises the loss.*lower inner_lr"):
         assert gessl.step(steep, bowl, LINEAR, None, inner_lr=0.2, target_steps=1).climbs
+    before = state_of(steep)
+    with warnings.catch_warnings(), pytest.raises(UserWarning):
+        warnings.simplefilter("error")
+        gessl.step(steep, bowl, LINEAR, torch.optim.SGD(steep.parameters(), 0.1), inner_lr=0.2, target_steps=1)
+    assert_same(before, state_of(steep))
 
 
 def test_the_inner_rate_is_one_over_the_largest_eigenvalue() -> None:
