@@ -91,10 +91,14 @@ def test_arrays_by_scikit_learn() -> None:
 def test_what_fine_tunes_works_on_a_copy() -> None:
     module = network()
     before = snapshot(module)
-    asked = [{"protocol": "sigma/finetuned", "tasks": 2, "finetune_steps": 2, "way": 4, "train": 6, "val": 5}]
+    asked = [
+        {"protocol": "sigma/finetuned", "tasks": 2, "finetune_steps": 2, "way": 4, "train": 6, "val": 5},
+        {"protocol": "linear/simclr-90", "epochs": 1, "batch": 64, "crop": 8, "resize": 8},  # trains on crops
+    ]
     with torch.no_grad():
         table = gessl.evaluate(module, (make_images(), LABELS, SPLIT), asked, baselines=["pixels"])
-    assert {row.metric for row in table} >= {"sigma_mean", "accuracy_gap"}
+    assert {row.metric for row in table} >= {"sigma_mean", "accuracy_gap", "accuracy"}
+    assert any(row.protocol.startswith("linear/simclr-90-epochs1") for row in table)
     assert {row.subject for row in table} == {"encoder"}  # nothing of pixels can be trained
     assert snapshot(module) == before
 
