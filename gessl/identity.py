@@ -17,6 +17,8 @@ BASELINE = "baseline"  # the variant of what is scored without any training
 ELSEWHERE = "elsewhere"  # what is said in place of the data set, and the variant, of an encoder not trained here
 DIGITS = 16  # of the hash, in an id: 2^64 values, so chance gives no two runs the same one
 BRANCHING = ("start", "stops_at")  # keys of a branch, and of the trunk that it leaves
+ADDED: Mapping[str, Any] = {"sampler": {"name": "random"}}
+"""Keys of a science that are younger than the first ids, and the value at which each changes nothing."""
 EARLIER = re.compile(r"-s\d+-[0-9a-f]{8}$")  # how the ids of earlier versions ended
 
 
@@ -24,10 +26,17 @@ def science_hash(described: Mapping[str, Any]) -> str:
     """SHA-256 of a run's resolved science settings, in hex; `described` as the run's `config.json` holds them.
 
     They name the view policy; its numbers (`policies`) are left out. A run whose policy was edited keeps its id, and is
-    made again since its settings changed. What only trunks and branches have is left out of all others.
+    made again since its settings changed. What only trunks and branches have is left out of all others, and what was
+    added later is left out where it changes nothing.
     """
     absent = {key for key in BRANCHING if described.get(key) is None}
-    return sha256_json({key: value for key, value in described.items() if key not in {"policies", *absent}})
+    known = {key: value for key, value in described.items() if key not in {"policies", *absent}}
+    return sha256_json(without_added(known))
+
+
+def without_added(described: Mapping[str, Any]) -> dict[str, Any]:
+    """A science as a mapping, without the keys of `ADDED` that change nothing: as if they had never come."""
+    return {key: value for key, value in described.items() if key not in ADDED or value != ADDED[key]}
 
 
 def run_id(kind: str, seed: int, science: str) -> str:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
+from gessl.data.domains import domains_of, sizes
 from gessl.data.registry import Dataset
 from gessl.data.supply import Supply
 from gessl.documents import merge
@@ -14,7 +15,7 @@ from gessl.grid.arms import FROM, Arm, distinct, grown, has_section
 from gessl.grid.epochs import check_length, in_steps
 from gessl.grid.forks import Fork, forks
 from gessl.grid.lengths import Lengths, as_long, references
-from gessl.grid.misfits import misfits_of
+from gessl.grid.misfits import misfit_of_sampler, misfits_of
 from gessl.grid.policies import view_policy
 from gessl.grid.reading import Fault, Findings, Layer, attempt, hint, unknown
 from gessl.grid.recipe import Recipe
@@ -267,13 +268,18 @@ def _described(entry: PlannedMethod, recipe: Recipe, data: Dataset, version: str
     return science, dataclasses.asdict(science)
 
 
-def check_together(entries: list[PlannedMethod], data: Dataset, given: Supply, findings: Findings) -> None:
+def check_together(
+    entries: list[PlannedMethod], data: Dataset, given: Supply, seeds: tuple[int, ...], findings: Findings
+) -> None:
     """Note what methods, recipes and a data set cannot do together."""
+    domain_sizes = functools.cache(lambda sampler, seed: sizes(domains_of(data.name, sampler, seed)))
     for entry in entries:
         place = ("methods", entry.name)
         for arm, recipe in entry.arms:
             for locs, text, _ in misfits_of(entry.name, entry.method, data, recipe, given):
                 findings.misfit(Fault(locs, text), *arm.layers, otherwise=place)
+            if fault := misfit_of_sampler(recipe, data, given, seeds, domain_sizes):
+                findings.misfit(fault, *arm.layers, otherwise=place)
             if findings.sound((("train", "batch"),), arm.layers):
                 for keys, text in entry.method.shortages(
                     images=given.train, batch=recipe.train.batch, side=min(data.size)

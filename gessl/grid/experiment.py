@@ -214,7 +214,7 @@ class Experiment(Model):
 
     def _planned(self, data: Dataset, entries: list[PlannedMethod], findings: Findings) -> Iterator[PlannedScience]:
         """The cells on a data set; what it cannot give is noted."""
-        check_together(entries, data, given := supply(data), findings)
+        check_together(entries, data, given := supply(data), self.seeds, findings)
         settled = [entry.on(data, given, findings) for entry in entries]
         try:
             yield from cells(settled, data, data_version(data.name), self.seeds, self._lengths, findings)

@@ -1,10 +1,15 @@
 """What does not go together: a method with views, backbone, scheme or data; a protocol with the data to score on."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 
+import numpy as np
+from numpy.typing import NDArray
+
 from gessl.bilevel.settings import GesslSettings
+from gessl.data.domains import refused
 from gessl.data.registry import Dataset
+from gessl.data.sampler import ByClass, ByGroup, Shuffled
 from gessl.data.supply import Supply
 from gessl.data.views import ViewPolicy, whole_size, whole_views
 from gessl.errors import UserError
@@ -41,6 +46,28 @@ def misfits_of(name: str, method: Method, data: Dataset, recipe: Recipe, given: 
     if recipe.gessl and recipe.gessl.support_query and batch < 4:
         text = f"{batch} images cannot be cut into support and query of two or more; give 4 or more"
         yield Fault((("train", "batch"), ("gessl", "support_query")), text)
+
+
+DomainSizes = Callable[[ByClass | ByGroup, int], NDArray[np.int64]]
+"""Given a sampler and a seed, the training images of each domain of a prepared data set."""
+UNGROUPED = ("stratified", "published", "classes")
+"""Rules of splits that do not keep groups together: data sets with groups have another one."""
+
+
+def misfit_of_sampler(
+    recipe: Recipe, data: Dataset, given: Supply, seeds: Sequence[int], domain_sizes: DomainSizes
+) -> Fault | None:
+    """Why a recipe's sampler cannot draw tasks of a data set: counted once that is prepared, else by the registry."""
+    sampler, task = recipe.sampler, recipe.train.batch
+    if isinstance(sampler, Shuffled):
+        return None
+    found: Iterator[str | None] = iter(())
+    if given.counted:
+        found = (refused(sampler, domain_sizes(sampler, seed), task) for seed in seeds)
+    elif not data.classes if isinstance(sampler, ByClass) else data.split.rule in UNGROUPED:
+        found = iter([refused(sampler, np.zeros(0, np.int64), task)])
+    text = next(filter(None, found), None)
+    return Fault((("sampler",), ("train", "batch")), f"on {data.name}: {text}") if text else None
 
 
 def misfits_of_protocol(protocol: Protocol, data: Dataset, given: Supply, channels: int) -> Iterator[Fault]:

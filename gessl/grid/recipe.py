@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from gessl.bilevel.settings import GesslSettings
+from gessl.data.sampler import SamplerSettings, Shuffled
 from gessl.grid.arms import LENGTHS
 from gessl.grid.policies import policy_names
 from gessl.grid.reading import unknown
@@ -75,6 +76,7 @@ class Recipe(Model):
 
     backbone: Annotated[str, _known("backbone", lambda: list(BACKBONES))] = "small-conv"
     views: Annotated[str, _known("view policy", policy_names)] = "digits"
+    sampler: SamplerSettings = Shuffled()
     train: PlannedTrain = PlannedTrain()
     gessl: GesslSettings | None = None
 

@@ -12,9 +12,10 @@ from gessl.bilevel.inner import initial_rates, split_rates
 from gessl.bilevel.vectors import norm
 from gessl.cluster.device import StepTime, moment, to_device
 from gessl.cluster.machine import can_read_ahead
-from gessl.data.arrays import positions_of, read_card
+from gessl.data.arrays import read_card
+from gessl.data.domains import order_of
 from gessl.data.feed import Feed
-from gessl.data.order import Order, Positions
+from gessl.data.order import Positions
 from gessl.data.stores import for_views, open_store
 from gessl.data.views import Loaded, Part, whole_size
 from gessl.methods._guided import Guided
@@ -54,7 +55,7 @@ class Run:
         self._now = partial(moment, device)
         card = read_card(science.dataset)
         self.store = for_views(open_store(science.dataset), science.policies)
-        self._order = Order(positions_of(science.dataset, "train"), science.seed, science.train.batch)
+        self._order = order_of(science.dataset, science.sampler, science.seed, science.train.batch)
         self._epoch = max(1, self._order.batches // science.tasks_per_step)
         with seeded_init(generator(science.seed, "encoder")):
             lab = science.method.needs == "lab"

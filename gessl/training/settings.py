@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Self
 
 from gessl.bilevel.settings import ByCurvature, GesslSettings
+from gessl.data.sampler import SamplerSettings, Shuffled
 from gessl.data.views import ViewPolicy
 from gessl.methods import method_class
 from gessl.methods.base import Method
@@ -137,6 +138,7 @@ class Science:
         policies: what `views` stands for: how each view of an image is drawn.
         start: of a branch, where it leaves its trunk; None for a run that begins at step 0.
         stops_at: of a trunk, the step after which it ends, though its schedules go on to `train.steps`.
+        sampler: how its mini-batches are drawn.
     """
 
     dataset: str
@@ -151,6 +153,7 @@ class Science:
     policies: tuple[ViewPolicy, ...]
     start: Start | None = None
     stops_at: Steps | None = None
+    sampler: SamplerSettings = field(default_factory=Shuffled)
 
     @property
     def first_step(self) -> int:
