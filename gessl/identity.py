@@ -17,7 +17,7 @@ BASELINE = "baseline"  # the variant of what is scored without any training
 ELSEWHERE = "elsewhere"  # what is said in place of the data set, and the variant, of an encoder not trained here
 DIGITS = 16  # of the hash, in an id: 2^64 values, so chance gives no two runs the same one
 BRANCHING = ("start", "stops_at")  # keys of a branch, and of the trunk that it leaves
-ADDED: Mapping[str, Any] = {"sampler": {"name": "random"}}
+ADDED: Mapping[str, Any] = {"sampler": {"name": "random"}, "gessl.judged_on": "same"}
 """Keys of a science that are younger than the first ids, and the value at which each changes nothing."""
 EARLIER = re.compile(r"-s\d+-[0-9a-f]{8}$")  # how the ids of earlier versions ended
 
@@ -36,7 +36,14 @@ def science_hash(described: Mapping[str, Any]) -> str:
 
 def without_added(described: Mapping[str, Any]) -> dict[str, Any]:
     """A science as a mapping, without the keys of `ADDED` that change nothing: as if they had never come."""
-    return {key: value for key, value in described.items() if key not in ADDED or value != ADDED[key]}
+    found = dict(described)
+    for name, idle in ADDED.items():
+        section, _, key = name.rpartition(".")
+        part = found.get(section) if section else found
+        if isinstance(part, dict) and key in part and part[key] == idle:
+            rest = {other: value for other, value in part.items() if other != key}
+            found = {**found, section: rest} if section else rest
+    return found
 
 
 def run_id(kind: str, seed: int, science: str) -> str:

@@ -64,6 +64,10 @@ class Point:
         """Another θ on the same views with the same held targets."""
         return Point(self._field, theta, self.views, self.targets)
 
+    def on(self, views: int, *, twice: bool = False) -> "Point":
+        """The same θ on another set of views, with the targets that it has there."""
+        return self._field.at(self.theta, views, twice=twice)
+
     def hvp(self, vector: Tensors, *, retain_graph: bool = False) -> Tensors:
         """(∂∇ℓ/∂θ)ᵀ vector, `vector` being zero where it has no entry.
 
@@ -95,7 +99,8 @@ class Field:
         learner: the bound base method.
         buffers: BatchNorm's statistics before the step; read only.
         state: method state (teacher, …), constant within the task.
-        batches: S sets of views of the same images; which step sees which is the settings' choice.
+        batches: S sets of views of the same images, and perhaps one of other images, which the outer loss is taken on;
+            which step sees which is the settings' choice.
         total: differentiate through targets that come from a point's own outputs (see above).
     """
 

@@ -6,6 +6,7 @@ P keeps the parameters that adapt; α is one number or one learned rate per tens
 https://arxiv.org/abs/1707.09835, there per entry).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -119,18 +120,12 @@ def adapt(field: Field, theta: Tensors, rule: Rule, settings: GesslSettings, *, 
     return Path(rule, steps, field.at(theta, settings.compared_views), velocity, first)
 
 
-def rises(path: Path, settings: GesslSettings, at_target: Tensor | None = None) -> Tensor:
-    """1 if the base loss is higher at θ_K, or `at_target`, at θ*, than at θ; else 0.
-
-    θ* counts where it is seen by the views of θ.
-    """
+def rises(path: Path, later: Sequence[Tensor]) -> Tensor:
+    """1 if one of the `later` base losses is higher than that at θ; else 0."""
     start = path.start.loss.detach()
-    ends = [path.end.loss.detach()] if path.steps else []
-    if at_target is not None and not (settings.views == "fresh" and path.steps):
-        ends.append(at_target.detach())
-    if not ends:
+    if not later:
         return torch.zeros_like(start)
-    return (torch.stack(ends) > start + RISE * start.abs()).any().to(start)
+    return (torch.stack([loss.detach() for loss in later]) > start + RISE * start.abs()).any().to(start)
 
 
 def split_rates(params: Tensors) -> tuple[Tensors, Tensors]:

@@ -2,7 +2,10 @@
 
 inner    θ_{k+1} = θ_k - α ∇ℓ(θ_k; X),                      k = 0 … K-1
 target   θ*      = λ further steps of the same rule from θ_K, then fixed
-outer    J(θ)    = w_kl · D(π(f_{θ_K}|X) ‖ π(f_{θ*}|X)) + w_ssl · ℓ(θ or θ_K; X)
+outer    J(θ)    = w_kl · D(π(f_{θ_K}|X′) ‖ π(f_{θ*}|X′)) + w_ssl · ℓ(θ; X) or ℓ(θ_K; X′)
+
+X′ is X, or, judged on the other, a second mini-batch of the task. Only then does h hold products of the curvature on X
+with gradients on X′, which make MAML generalise (https://arxiv.org/abs/1803.02999, section 5.1).
 """
 
 from typing import NamedTuple
@@ -29,7 +32,7 @@ class TaskResult(NamedTuple):
         buffers: BatchNorm's statistics after the forward pass at θ.
         seen: what the method's state may learn from: mini-batch, outputs and targets of that pass.
         logs: scalars.
-        losses: base loss at each point of the path, `[K + λ]` (`[K + 1]` at λ = 0).
+        losses: base loss at each point of the path, `[K + λ]` (`[K + 1]` at λ = 0, the last then on X′).
     """
 
     hypergradient: Tensors
@@ -54,7 +57,8 @@ def task_hypergradient(field: Field, params: Tensors, settings: GesslSettings) -
     """∂J/∂θ for one task, without touching the parameters, the buffers or the state.
 
     The forward pass at θ_K serves the first target step and the divergence, and ∇ℓ(θ) is the first inner gradient, so
-    with the exact solver at K = 1 the cost is K + λ + 1 gradients and K Hessian-vector products.
+    with the exact solver at K = 1 the cost is K + λ + 1 gradients and K Hessian-vector products. Judged on the other
+    mini-batch it is a forward pass more, as the target's first step needs one of its own.
 
     Raises:
         SolverError: the solver cannot give a hyper-gradient here.
@@ -80,11 +84,19 @@ def task_hypergradient(field: Field, params: Tensors, settings: GesslSettings) -
         "ssl_loss": path.start.loss,
         "ssl_loss_adapted": path.end.loss,
         "ssl_loss_target": at_target,
-        "inner_rises": rises(path, settings, at_target),
+        "inner_rises": rises(path, _comparable(path, target, at_target, settings)),
         "pi_entropy": posterior_entropy(log_pi).mean(),
         "inner_shift": norm(add(path.end.theta, theta, -1.0)) / norm(theta),
     }
     return TaskResult.of(field, path, hypergradient, logs, target.losses)
+
+
+def _comparable(path: Path, target: SelfMotivatedTarget, at_target: Tensor, settings: GesslSettings) -> list[Tensor]:
+    """The base losses at θ_K and at θ*, as far as they are of the images, and at θ* of the views, that θ is seen by."""
+    if settings.judged_on == "other":  # both are of other images, but the target sets out from θ_K on those of θ
+        return target.losses[:1] if settings.target_steps else []
+    at_end = [path.end.loss] if path.steps else []
+    return at_end if settings.views == "fresh" and path.steps else [*at_end, at_target]
 
 
 def _kl_against_ssl(h: Tensors, g: Tensors) -> Tensors:

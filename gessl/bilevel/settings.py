@@ -13,7 +13,8 @@ SomeSteps = Annotated[int, Range(ge=1, le=1000)]
 REVERSE = ("exact", "unroll", "replay", "truncated")  # differentiate the path itself, by reverse mode
 IMPLICIT = ("implicit_cg", "implicit_neumann", "aid_proximal")  # differentiate the proximal problem's solution
 HIGHEST_RATE = 1000.0
-OF_TARGET = ("target_last", "divergence", "temperature", "symmetric", "embedding", "kl_scale")  # of the target and of π
+# of the target, of π, and of what they are compared on
+OF_TARGET = ("target_last", "divergence", "temperature", "symmetric", "embedding", "kl_scale", "judged_on")
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,8 @@ class GesslSettings(Settings):
         ssl_weight: weight of the base loss in the outer loss.
         ssl_at: where the base loss is taken: at θ ("initial", free: it is the first inner gradient) or at θ_K
             ("adapted").
+        judged_on: the mini-batch that the divergence, and the base loss at θ_K, are taken on: the "same" that the inner
+            loop adapts on, or the "other" one of its task, X′, with images of its own.
         solver: of the hyper-gradient, and its own settings; see `gessl/bilevel/solvers.py`.
         stop_gradient: "held" takes what the base method puts under a stop-gradient as constant; "total" differentiates
             the path through it too (reverse-mode solvers only; matters where targets come from the same outputs).
@@ -151,6 +154,7 @@ class GesslSettings(Settings):
     kl_scale: Literal["absolute", "per_path"] = "absolute"
     ssl_weight: Weight = 1.0
     ssl_at: Literal["initial", "adapted"] = "initial"
+    judged_on: Literal["same", "other"] = "same"
     solver: SolverSettings = PlainSolver()
     stop_gradient: Literal["held", "total"] = "held"
     support_query: SupportQuery | None = None
@@ -158,6 +162,7 @@ class GesslSettings(Settings):
     def contradictions(self) -> Iterator[Misfit]:
         """What would train nothing, or is not read, and what a solver cannot do."""
         yield from self._what_trains_nothing()
+        yield from self._what_judges_nothing()
         yield from self._what_support_query_does_not_read()
         yield from self._what_a_solver_cannot_do()
 
@@ -173,6 +178,20 @@ class GesslSettings(Settings):
             yield Misfit(("learn_inner_lr", "inner_steps"), text)
         if self.learn_inner_lr and isinstance(self.inner_lr, ByCurvature):
             yield Misfit(("learn_inner_lr", "inner_lr"), "learned rates start from a number; give inner_lr one")
+
+    def _what_judges_nothing(self) -> Iterator[Misfit]:
+        if self.judged_on == "same" or self.support_query:
+            return
+        if self.inner_steps == 0:
+            text = "there is no inner step that adapts on one mini-batch, to be judged on the other; raise inner_steps"
+            yield Misfit(("judged_on", "inner_steps"), text)
+        compared = self.target_steps and self.kl_weight and self.solver.name != "parameter_matching"
+        if not compared and not (self.ssl_at == "adapted" and self.ssl_weight):
+            text = (
+                "no term of the outer loss is taken on the other mini-batch: no divergence (kl_weight, target_steps; "
+                "parameter_matching has none), nor the base loss at θ_K (ssl_at: adapted); take same"
+            )
+            yield Misfit(("judged_on", "kl_weight", "target_steps", "solver", "ssl_at", "ssl_weight"), text)
 
     def _what_support_query_does_not_read(self) -> Iterator[Misfit]:
         if self.support_query is None:
@@ -232,8 +251,13 @@ class GesslSettings(Settings):
         return self.kl_weight / (self.rate * self.target_steps) if self.kl_scale == "per_path" else self.kl_weight
 
     @property
+    def batches(self) -> int:
+        """How many mini-batches a task has."""
+        return 2 if self.judged_on == "other" else 1
+
+    @property
     def view_sets(self) -> int:
-        """S: how many sets of views a task needs."""
+        """S: how many sets of views a task needs of the mini-batch that the inner loop adapts on."""
         return {
             "fixed": 1,
             "fresh": self.inner_steps + max(self.target_steps, 1),
@@ -246,6 +270,11 @@ class GesslSettings(Settings):
         return {"fixed": 0, "fresh": step, "fresh_targets": later}[self.views]
 
     @property
-    def compared_views(self) -> int:
-        """Which of them the outer loss compares adapted and target on."""
+    def end_views(self) -> int:
+        """Which of them shows θ_K the mini-batch that the inner loop adapts on."""
         return self.inner_steps if self.views == "fresh" else 0
+
+    @property
+    def compared_views(self) -> int:
+        """Which of them the outer loss compares adapted and target on; S, after them, shows the other images."""
+        return self.view_sets if self.judged_on == "other" else self.end_views

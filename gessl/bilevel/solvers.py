@@ -102,7 +102,7 @@ def implicit_cg(path: Path, v: Tensors, settings: GesslSettings) -> Tensors:
     """
     assert isinstance(settings.solver, Series)
     rho, iterations = settings.proximal, settings.solver.iterations
-    end = _linearised(path)
+    end = _linearised(path, settings)
     x, residual, p = times(v, 0.0), v, v
     rr, lowest = dot(v, v), dot(v, v).new_tensor(torch.inf)
     for step in range(iterations):
@@ -134,7 +134,7 @@ def implicit_neumann(path: Path, v: Tensors, settings: GesslSettings) -> Tensors
     """
     assert isinstance(settings.solver, Series)
     rho, iterations = settings.proximal, settings.solver.iterations
-    end = _linearised(path)
+    end = _linearised(path, settings)
     term, total = v, v
     growth = norm(v).new_tensor(0.0)
     for step in range(iterations):
@@ -210,8 +210,9 @@ def _difference_scale(point: Point, b: Tensors, settings: GesslSettings) -> torc
     return settings.solver.radius * norm({name: point.theta[name] for name in b}) / norm(b).clamp_min(SMALLEST)
 
 
-def _linearised(path: Path) -> Point:
-    """θ_K with the graph of its gradient, for many Hessian-vector products."""
-    end = path.end.again(twice=True)
+def _linearised(path: Path, settings: GesslSettings) -> Point:
+    """θ_K with the graph of the inner loss's gradient, for many Hessian-vector products."""
+    other = settings.judged_on == "other"  # then the path's end is seen on images that the inner loss knows nothing of
+    end = path.end.on(settings.end_views, twice=True) if other else path.end.again(twice=True)
     end.differentiate(twice=True)
     return end

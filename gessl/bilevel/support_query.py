@@ -35,5 +35,5 @@ def support_query_hypergradient(field: Field, params: Tensors, settings: GesslSe
     loss = settings.ssl_weight * field.learner.judge(judged.outputs, judged.targets)
     hypergradient = SOLVERS[settings.solver.name](path, judged.differentiate(of=loss), settings)
     logs = {"loss": loss, "ssl_loss": path.start.loss, "ssl_loss_adapted": path.end.loss}
-    logs["inner_rises"] = rises(path, settings)
+    logs["inner_rises"] = rises(path, [path.end.loss] if path.steps else [])
     return TaskResult.of(support, path, hypergradient, logs, [loss.detach()])

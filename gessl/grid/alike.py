@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gessl.files import as_json, canonical_json
+from gessl.identity import without_added
 from gessl.training.settings import Science
 
 # these parts of a run's science, of its `train`, and of its `gessl`, less `NUMBERS`
@@ -18,6 +19,7 @@ NUMBERS = {
 
 def alike(config: Mapping[str, Any]) -> str:
     """A key that runs share which cost as much a step; `config` is their science as records hold it."""
+    config = without_added(config)
     train = {key: config["train"][key] for key in DECIDES_TRAIN}
     loops = _without_numbers({"train": train, "gessl": config["gessl"]})
     return canonical_json({key: config[key] for key in DECIDES} | loops)

@@ -39,10 +39,11 @@ def misfits_of(name: str, method: Method, data: Dataset, recipe: Recipe, given: 
     if small:
         text = f"backbone {recipe.backbone} needs {least}x{least}, not crops of {small[0]} pixels ({recipe.views})"
         yield Fault((("views",), ("backbone",)), text)
-    batch = recipe.train.batch
-    if batch > given.train:
-        text = f"on {data.name}: {batch} is more than the {given.train} training images{_source(given)}; give fewer"
-        yield Fault((("train", "batch"),), text)
+    batch, task = recipe.train.batch, _images_per_task(recipe)
+    if task > given.train:
+        what = f"{batch} is" if task == batch else f"two mini-batches of {batch} (judged_on) are"
+        text = f"on {data.name}: {what} more than the {given.train} training images{_source(given)}; give fewer"
+        yield Fault((("train", "batch"), *([("gessl", "judged_on")] if task > batch else [])), text)
     if recipe.gessl and recipe.gessl.support_query and batch < 4:
         text = f"{batch} images cannot be cut into support and query of two or more; give 4 or more"
         yield Fault((("train", "batch"), ("gessl", "support_query")), text)
@@ -58,7 +59,7 @@ def misfit_of_sampler(
     recipe: Recipe, data: Dataset, given: Supply, seeds: Sequence[int], domain_sizes: DomainSizes
 ) -> Fault | None:
     """Why a recipe's sampler cannot draw tasks of a data set: counted once that is prepared, else by the registry."""
-    sampler, task = recipe.sampler, recipe.train.batch
+    sampler, task = recipe.sampler, _images_per_task(recipe)
     if isinstance(sampler, Shuffled):
         return None
     found: Iterator[str | None] = iter(())
@@ -77,6 +78,10 @@ def misfits_of_protocol(protocol: Protocol, data: Dataset, given: Supply, channe
     for keys, text in protocol.misfits(given):
         where = f"{data.name}: {protocol.id}: {text}{_source(given)}; or leave it out"
         yield Fault(tuple((key,) for key in keys) or ((),), where)
+
+
+def _images_per_task(recipe: Recipe) -> int:
+    return recipe.train.batch * (recipe.gessl.batches if recipe.gessl else 1)
 
 
 def _source(given: Supply) -> str:

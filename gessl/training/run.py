@@ -1,7 +1,8 @@
 """One pretraining run in memory: what an outer step is, and the state between two of them."""
 
 import copy
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -55,7 +56,8 @@ class Run:
         self._now = partial(moment, device)
         card = read_card(science.dataset)
         self.store = for_views(open_store(science.dataset), science.policies)
-        self._order = order_of(science.dataset, science.sampler, science.seed, science.train.batch)
+        batch, parts = science.train.batch, science.batches_per_task
+        self._order = order_of(science.dataset, science.sampler, science.seed, batch, parts)
         self._epoch = max(1, self._order.batches // science.tasks_per_step)
         with seeded_init(generator(science.seed, "encoder")):
             lab = science.method.needs == "lab"
@@ -89,12 +91,13 @@ class Run:
 
     def _fed(self) -> Feed:
         """The mini-batches of the steps that are left."""
-        tasks, ahead = self.science.tasks_per_step, self.store.slow and can_read_ahead(self.device)
+        science, ahead = self.science, self.store.slow and can_read_ahead(self.device)
+        parts, batches = science.batches_per_task, science.batches_per_task * science.tasks_per_step
         return Feed(
-            lambda number: self._loading(*divmod(number, tasks)),
-            self.step * tasks,
-            self.science.end * tasks,
-            ahead=STEPS_AHEAD * tasks if ahead else 0,
+            lambda number: self._loading(number // batches, *divmod(number % batches, parts)),
+            self.step * batches,
+            science.end * batches,
+            ahead=STEPS_AHEAD * batches if ahead else 0,
             device=self.device,
             now=self._now,
         )
@@ -108,35 +111,44 @@ class Run:
     def task(self, step: int, task: int, *, whole: bool = False) -> list[Batch]:
         """The sets of views of one task of one outer step: a function of the seed and these two alone.
 
-        Where processes share the mini-batch, each makes the views of its own images, and all of them only if `whole`.
+        After them comes the one of the task's other mini-batch, if it has any. Where processes share the mini-batches,
+        each makes the views of its own images, and all of them only if `whole`.
         """
-        return self._drawn(step, task, self._loading(step, task, whole=whole)().moved(self.device))
+        parts = range(self.science.batches_per_task)
+        return self._drawn(step, task, [self._loading(step, task, p, whole=whole)().moved(self.device) for p in parts])
 
-    def _loading(self, step: int, task: int, *, whole: bool = False) -> Callable[[], Loaded]:
-        """What reads the pictures of a task, in any thread."""
-        positions = self._order.positions(self.science.drawn(step) + task)
-        generators, part = self._generators("views", step, task), None if whole else self._part()
-        return lambda: self.store.load(positions, self.science.policies, generators, part)
+    def _loading(self, step: int, task: int, part: int, *, whole: bool = False) -> Callable[[], Loaded]:
+        """What reads the pictures of a mini-batch of a task, in any thread."""
+        count, positions = self.science.train.batch, self._order.positions(self.science.tasks_drawn(step) + task)
+        positions = positions[part * count : (part + 1) * count]
+        generators, mine = self._generators("views", step, task, part), None if whole else self._part()
+        return lambda: self.store.load(positions, self.science.policies, generators, mine)
 
-    def _drawn(self, step: int, task: int, loaded: Loaded) -> list[Batch]:
-        """The sets of views of a task whose pictures are on the device."""
-        return self._batches(loaded, self._generators("draws", step, task))
+    def _drawn(self, step: int, task: int, loaded: Sequence[Loaded]) -> list[Batch]:
+        """The sets of views of a task, the pictures of whose mini-batches are on the device."""
+        drawn = (self._batches(each, self._generators("draws", step, task, part)) for part, each in enumerate(loaded))
+        return list(itertools.chain(*drawn))
 
     def unseen(self, positions: Positions, number: int) -> list[Batch]:
-        """The sets of views of a mini-batch of images that are not trained on; `number` keys what is drawn.
+        """The sets of views of a task of images that are not trained on; `number` keys what is drawn.
 
         Their `index` means nothing: a method that keeps something of each training image cannot take them.
         """
-        generators = self._generators("unseen-views", number, 0)
-        loaded = self.store.load(positions, self.science.policies, generators).moved(self.device)
-        return self._batches(loaded, self._generators("unseen-draws", number, 0))
+        found: list[Batch] = []
+        for part, images in enumerate(np.array_split(positions, self.science.batches_per_task)):
+            generators = self._generators("unseen-views", number, 0, part)
+            loaded = self.store.load(images, self.science.policies, generators).moved(self.device)
+            found += self._batches(loaded, self._generators("unseen-draws", number, 0, part))
+        return found
 
     def _batches(self, loaded: Loaded, draws: list[torch.Generator]) -> list[Batch]:
         index = to_device(torch.from_numpy(np.searchsorted(self._order.train, loaded.positions)), self.device)
         return [self.learner.draw(Batch(*v, index=index), d) for v, d in zip(loaded.views(), draws, strict=True)]
 
-    def _generators(self, purpose: str, step: int, task: int) -> list[torch.Generator]:
-        """One for each set of views of a task."""
+    def _generators(self, purpose: str, step: int, task: int, part: int) -> list[torch.Generator]:
+        """One for each set of views of a task's mini-batch; of its other one there is a single set."""
+        if part:
+            return [generator(self.science.seed, f"other {purpose}", step, task)]
         sets = range(self.science.gessl.view_sets if self.science.gessl else 1)
         return [generator(self.science.seed, purpose, step, task, s) for s in sets]
 
@@ -163,7 +175,8 @@ class Run:
     def advance(self, metrics: Metrics | None) -> None:
         """One outer step, noted in `metrics` if this process keeps any."""
         science, step, began = self.science, self.step, self._now()
-        tasks = [self._drawn(step, task, self._feed.take()) for task in range(science.tasks_per_step)]
+        parts = range(science.batches_per_task)
+        tasks = [self._drawn(step, t, [self._feed.take() for _ in parts]) for t in range(science.tasks_per_step)]
         scheme = self._rate.settings(step, self.variables, tasks[0])
         outer = outer_gradient(self.learner, self.variables, tasks, scheme)
         lr = learning_rate(step, science.train)

@@ -175,10 +175,19 @@ class Science:
         """Whether its inner rate is by curvature, which is measured on the way."""
         return self.gessl is not None and isinstance(self.gessl.inner_lr, ByCurvature)
 
+    @property
+    def batches_per_task(self) -> int:
+        """Mini-batches of a task."""
+        return self.gessl.batches if self.gessl else 1
+
     def drawn(self, step: int) -> int:
         """Mini-batches that are drawn before an outer step, its trunk's included."""
-        own = (step - self.first_step) * self.tasks_per_step
+        own = (step - self.first_step) * self.tasks_per_step * self.batches_per_task
         return own + (self.start.drawn if self.start else 0)
+
+    def tasks_drawn(self, step: int) -> int:
+        """Tasks before an outer step; a branch begins after as many as what its trunk has drawn would have made."""
+        return -(-self.drawn(step) // self.batches_per_task)
 
     @classmethod
     def of_plain(cls, values: Any) -> Self:

@@ -41,6 +41,8 @@ def outer_gradient(
 ) -> OuterGradient:
     """Gradient of the outer loss over `tasks`, each S sets of views of one mini-batch.
 
+    After them comes a set of the other mini-batch of the task, where that is judged on.
+
     Without `settings` it is the base method's plain step: the same functions, no inner loop. Nothing given is changed.
 
     Raises:

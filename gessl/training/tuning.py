@@ -132,7 +132,8 @@ def _task(run: Run, number: int) -> Sequence[Batch]:
     if any(images in tensor.shape for tensor in run.variables.state.values()):
         return run.task(science.end + number, 0)
     unseen = positions_of(science.dataset, "val")
-    drawn = numpy_generator(science.seed, "tuning", number).permutation(unseen)[: science.train.batch]
+    drawn = numpy_generator(science.seed, "tuning", number).permutation(unseen)
+    drawn = drawn[: science.train.batch * science.batches_per_task]
     return run.unseen(drawn, number)
 
 

@@ -53,6 +53,12 @@ def distance(z: Tensor, z_target: Tensor, settings: GesslSettings) -> Tensor:
     }[settings.divergence].mean()
 
 
+def task_for(bound: Learner, settings: GesslSettings, number: int = 0) -> list[Batch]:
+    """A task as `settings` take it: the sets of views of a mini-batch, and one of another where that is judged on."""
+    own = task(bound, settings.view_sets, number)
+    return [*own, *task(bound, 1, 1000 + number)] if settings.judged_on == "other" else own
+
+
 class OuterLoss:
     """J(θ) and its parts from their formulas, in plain autograd, without the engine.
 
@@ -108,6 +114,8 @@ class OuterLoss:
 
     @property
     def _compared(self) -> int:
+        if self.settings.judged_on == "other":
+            return len(self.views) - 1
         return self.settings.inner_steps if self.settings.views == "fresh" else 0
 
     def _walk(self, params: Tensors) -> tuple[Tensors, Tensors]:

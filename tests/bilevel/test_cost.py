@@ -82,6 +82,22 @@ def test_the_count_of_operations_is_that_of_the_formula(solver: str, steps: tupl
     assert found == pytest.approx(COSTS[solver](inner, target, 2), rel=0.04)
 
 
+@pytest.mark.parametrize("solver", ["unroll", "replay", "first_order", "implicit_cg"])
+def test_judging_on_another_mini_batch_costs_a_forward_pass_more(solver: str) -> None:
+    bound, variables, views = bound_learner(narrow("simclr"))
+    settings = rated(
+        inner_steps=2,
+        target_steps=2,
+        inner_lr=1e-6,
+        proximal=1e5,
+        solver=solver_named(solver, **({"iterations": 2} if solver in SERIES else {})),
+        judged_on="other",
+    )
+    base = operations(bound, variables, views, None)
+    found = operations(bound, variables, [*views, *views], settings) / base
+    assert found == pytest.approx(COSTS[solver](2, 2, 2) + 1 / 3, rel=0.03)
+
+
 def test_the_default_takes_the_cheaper_way() -> None:
     bound, variables, views = bound_learner(narrow("simclr"))
     for inner, same in ((1, "unroll"), (3, "replay")):

@@ -10,7 +10,7 @@ from gessl.bilevel.inner import initial_rates
 from gessl.bilevel.outer import task_hypergradient
 from gessl.bilevel.settings import solver_named
 from gessl.training.step import outer_gradient
-from tests.bilevel.smooth import KINDS, METHODS, OuterLoss, directions, dot, gap, learner, norm, task
+from tests.bilevel.smooth import KINDS, METHODS, OuterLoss, directions, dot, gap, learner, norm, task, task_for
 from tests.bilevel.smooth import log_pi as reference
 from tests.support.scheme import rated
 
@@ -31,11 +31,17 @@ SETTINGS = {
     "classification-last": dataclasses.replace(FRESH, target_last="classification", views="fixed"),
     "classification-only": dataclasses.replace(FRESH, target_last="classification", target_steps=1, ssl_at="adapted"),
     "learned-rates": dataclasses.replace(FRESH, learn_inner_lr=True, inner_momentum=0.3, proximal=0.5),
+    "other": rated(inner_steps=2, target_steps=2, inner_lr=0.02, ssl_weight=0.5, ssl_at="adapted", judged_on="other"),
+    "other-kl": dataclasses.replace(FRESH, judged_on="other", views="fixed"),
+    "other-fresh": dataclasses.replace(FRESH, judged_on="other", ssl_weight=0.4, inner_momentum=0.5, proximal=0.5),
+    "other-maml": rated(inner_steps=2, inner_lr=0.02, kl_weight=0.0, ssl_at="adapted", judged_on="other"),
+    "other-no-target": rated(target_steps=0, inner_lr=0.02, ssl_at="adapted", judged_on="other"),
+    "other-rates": dataclasses.replace(FRESH, judged_on="other", learn_inner_lr=True, target_last="classification"),
     "K0": rated(inner_steps=0, target_steps=2, inner_lr=0.02, ssl_weight=0.4),
 }
 
 
-ON_EVERY_METHOD = ("K3-adapted", "K2-fresh-reverse")  # the rest concerns the engine
+ON_EVERY_METHOD = ("K3-adapted", "K2-fresh-reverse", "other")  # the rest concerns the engine
 
 
 @pytest.mark.parametrize(
@@ -48,7 +54,7 @@ def test_exact_hypergradient_equals_central_differences(name: str, choice: str) 
     params = variables.params
     if settings.learn_inner_lr:
         params.update(initial_rates(params, settings))
-    views = task(bound, settings.view_sets)
+    views = task_for(bound, settings)
     result = task_hypergradient(Field(bound, *variables[1:], views), params, settings)
     loss = OuterLoss(bound, variables, views, settings)
     assert float(result.logs["loss"]) == pytest.approx(float(loss(params)), rel=1e-9, abs=1e-12)

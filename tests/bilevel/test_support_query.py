@@ -120,6 +120,7 @@ UNREAD = {
     "symmetric": False,
     "embedding": "features",
     "kl_scale": "per_path",
+    "judged_on": "other",
 }
 READ = {
     "inner_steps": 1,
