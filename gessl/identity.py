@@ -17,7 +17,11 @@ BASELINE = "baseline"  # the variant of what is scored without any training
 ELSEWHERE = "elsewhere"  # what is said in place of the data set, and the variant, of an encoder not trained here
 DIGITS = 16  # of the hash, in an id: 2^64 values, so chance gives no two runs the same one
 BRANCHING = ("start", "stops_at")  # keys of a branch, and of the trunk that it leaves
-ADDED: Mapping[str, Any] = {"sampler": {"name": "random"}, "gessl.judged_on": "same"}
+ADDED: Mapping[str, Any] = {
+    "sampler": {"name": "random"},
+    "gessl.judged_on": "same",
+    "gessl.kl_gradient": {"name": "plain"},
+}
 """Keys of a science that are younger than the first ids, and the value at which each changes nothing."""
 EARLIER = re.compile(r"-s\d+-[0-9a-f]{8}$")  # how the ids of earlier versions ended
 

@@ -153,9 +153,11 @@ class Field:
                 return compared, learner.loss(outputs, self._taught(views))
             return compared, learner.loss(outputs, learner.targets(outputs, self.buffers, self.state, batch))
 
-    def embed_exactly(self, theta: Tensors, views: int) -> tuple[Tensors, Tensors]:
-        """Leaf parameters and, with graph to them, what π compares, in full precision."""
+    def embed_exactly(self, theta: Tensors, views: int, *, twice: bool = False) -> tuple[Tensors, Tensors]:
+        """Leaf parameters and, with graph to them, what π compares, in full precision; see `at` for `twice`."""
         leaves = {name: tensor.detach().requires_grad_() for name, tensor in theta.items()}
+        if twice:
+            return leaves, Learner.embed(self.learner, leaves, self.buffers, self._batches[views])
         return leaves, self.learner.embed(leaves, self.buffers, self._batches[views])
 
     def moving_targets(self, theta: Tensors, views: int) -> Tensors:

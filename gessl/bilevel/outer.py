@@ -8,6 +8,7 @@ X′ is X, or, judged on the other, a second mini-batch of the task. Only then d
 with gradients on X′, which make MAML generalise (https://arxiv.org/abs/1803.02999, section 5.1).
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from gessl.bilevel.field import Field, grad
 from gessl.bilevel.inner import Path, Rule, adapt, rises, split_rates
+from gessl.bilevel.natural import FisherMatrix, NaturalGradient, natural_gradient
 from gessl.bilevel.settings import GesslSettings
 from gessl.bilevel.solvers import SOLVERS
 from gessl.bilevel.target import SelfMotivatedTarget, embedding, self_motivated_target
@@ -77,7 +79,7 @@ def task_hypergradient(field: Field, params: Tensors, settings: GesslSettings) -
         hypergradient = add(hypergradient, path.first_gradient, settings.ssl_weight)
 
     ssl_at_place = path.start.loss if settings.ssl_at == "initial" else path.end.loss
-    log_pi = task_log_posterior(embedding(outputs, settings), settings.temperature, settings.symmetric)
+    log_pi = _log_posterior(settings, outputs)
     logs |= {
         "loss": settings.outer_weight * distance + settings.ssl_weight * ssl_at_place,
         "divergence": distance,
@@ -89,6 +91,10 @@ def task_hypergradient(field: Field, params: Tensors, settings: GesslSettings) -
         "inner_shift": norm(add(path.end.theta, theta, -1.0)) / norm(theta),
     }
     return TaskResult.of(field, path, hypergradient, logs, target.losses)
+
+
+def _log_posterior(settings: GesslSettings, outputs: Tensors) -> Tensor:
+    return task_log_posterior(embedding(outputs, settings), settings.temperature, settings.symmetric)
 
 
 def _comparable(path: Path, target: SelfMotivatedTarget, at_target: Tensor, settings: GesslSettings) -> list[Tensor]:
@@ -110,8 +116,8 @@ def _compared(
 ) -> tuple[Tensor, Tensors, Tensors, Tensor]:
     """The divergence of θ_K from the target, its weighted gradient at θ_K, the outputs there, and ℓ(θ*).
 
-    The gradient is a difference of nearly equal distributions, to which bfloat16 would add up to 40 % of error: the
-    passes that it takes run in full precision.
+    The gradient, plain or natural, is a difference of nearly equal distributions, to which bfloat16 would add up to
+    40 % of error: the passes that it takes run in full precision.
     """
     leaves, outputs = path.end.theta, path.end.outputs
     if field.learner.precision != "float32" or field.learner.method.anchored:
@@ -124,4 +130,7 @@ def _compared(
     distance = discrepancy(z, z_target, settings.divergence, settings.temperature, settings.symmetric)
     matching = settings.solver.name == "parameter_matching"
     v = add(path.start.theta, target.theta, -1.0) if matching else averaged(grad(distance, leaves))
+    if isinstance(settings.kl_gradient, NaturalGradient):
+        matrix = FisherMatrix(field, path.end.theta, settings.compared_views, partial(_log_posterior, settings))
+        v = natural_gradient(matrix, v, settings.kl_gradient)
     return distance, times(v, settings.outer_weight), outputs, at_target

@@ -1,9 +1,10 @@
 """Every choice of the bi-level scheme that the paper leaves open, with our default (docs/science.md: why)."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal, Self
 
+from gessl.bilevel.natural import GradientSettings, PlainGradient
 from gessl.settings import Misfit, NumberOr, Range, Settings, Tagged, Temperature, Weight, variants
 from gessl.sigma import Divergence
 
@@ -13,8 +14,11 @@ SomeSteps = Annotated[int, Range(ge=1, le=1000)]
 REVERSE = ("exact", "unroll", "replay", "truncated")  # differentiate the path itself, by reverse mode
 IMPLICIT = ("implicit_cg", "implicit_neumann", "aid_proximal")  # differentiate the proximal problem's solution
 HIGHEST_RATE = 1000.0
-# of the target, of π, and of what they are compared on
-OF_TARGET = ("target_last", "divergence", "temperature", "symmetric", "embedding", "kl_scale", "judged_on")
+# of the target, of π, and of how and on what they are compared
+OF_TARGET = (
+    *("target_last", "divergence", "temperature", "symmetric", "embedding"),
+    *("kl_scale", "kl_gradient", "judged_on"),
+)
 
 
 @dataclass(frozen=True)
@@ -130,6 +134,7 @@ class GesslSettings(Settings):
             ("adapted").
         judged_on: the mini-batch that the divergence, and the base loss at θ_K, are taken on: the "same" that the inner
             loop adapts on, or the "other" one of its task, X′, with images of its own.
+        kl_gradient: of the divergence, "plain" or "natural", and its own settings; see `gessl/bilevel/natural.py`.
         solver: of the hyper-gradient, and its own settings; see `gessl/bilevel/solvers.py`.
         stop_gradient: "held" takes what the base method puts under a stop-gradient as constant; "total" differentiates
             the path through it too (reverse-mode solvers only; matters where targets come from the same outputs).
@@ -155,6 +160,7 @@ class GesslSettings(Settings):
     ssl_weight: Weight = 1.0
     ssl_at: Literal["initial", "adapted"] = "initial"
     judged_on: Literal["same", "other"] = "same"
+    kl_gradient: GradientSettings = field(default_factory=PlainGradient)
     solver: SolverSettings = PlainSolver()
     stop_gradient: Literal["held", "total"] = "held"
     support_query: SupportQuery | None = None
@@ -163,6 +169,7 @@ class GesslSettings(Settings):
         """What would train nothing, or is not read, and what a solver cannot do."""
         yield from self._what_trains_nothing()
         yield from self._what_judges_nothing()
+        yield from self._what_has_no_natural_gradient()
         yield from self._what_support_query_does_not_read()
         yield from self._what_a_solver_cannot_do()
 
@@ -193,6 +200,16 @@ class GesslSettings(Settings):
             )
             yield Misfit(("judged_on", "kl_weight", "target_steps", "solver", "ssl_at", "ssl_weight"), text)
 
+    def _what_has_no_natural_gradient(self) -> Iterator[Misfit]:
+        if self.kl_gradient == PlainGradient() or self.support_query:
+            return
+        if self.divergence in ("l2", "cosine"):
+            text = f"{self.divergence} is no divergence whose curvature is F; take kl, reverse_kl or js, or plain"
+            yield Misfit(("kl_gradient", "divergence"), text)
+        if 0 in (self.kl_weight, self.target_steps) or self.solver.name == "parameter_matching":
+            text = "no gradient of the divergence is taken (kl_weight, target_steps, parameter_matching); take plain"
+            yield Misfit(("kl_gradient", "kl_weight", "target_steps", "solver"), text)
+
     def _what_support_query_does_not_read(self) -> Iterator[Misfit]:
         if self.support_query is None:
             return
@@ -202,7 +219,8 @@ class GesslSettings(Settings):
                 "give target_steps: 0, kl_weight: 0, ssl_at: adapted"
             )
             yield Misfit(("support_query", "target_steps", "kl_weight", "ssl_at"), text)
-        unread = [key for key in OF_TARGET if getattr(self, key) != getattr(GesslSettings, key)]
+        default = GesslSettings()
+        unread = [key for key in OF_TARGET if getattr(self, key) != getattr(default, key)]
         if self.views == "fresh_targets":
             unread.append("views")
         if unread:

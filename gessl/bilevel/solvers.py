@@ -15,16 +15,15 @@ from collections.abc import Callable
 
 import torch
 
+from gessl.bilevel.conjugate import SMALLEST, conjugate_gradients
 from gessl.bilevel.field import Point
 from gessl.bilevel.inner import InnerStep, Path
 from gessl.bilevel.settings import Difference, GesslSettings, Series, Truncated
-from gessl.bilevel.vectors import add, dot, norm, times
+from gessl.bilevel.vectors import add, norm, times
 from gessl.methods.base import Tensors
 
 Solver = Callable[[Path, Tensors, GesslSettings], Tensors]
 Product = Callable[[InnerStep, Tensors], Tensors]
-
-SMALLEST = 1e-30  # keeps 0 / 0 from arising where a vector is zero
 
 
 class SolverError(Exception):
@@ -103,17 +102,11 @@ def implicit_cg(path: Path, v: Tensors, settings: GesslSettings) -> Tensors:
     assert isinstance(settings.solver, Series)
     rho, iterations = settings.proximal, settings.solver.iterations
     end = _linearised(path, settings)
-    x, residual, p = times(v, 0.0), v, v
-    rr, lowest = dot(v, v), dot(v, v).new_tensor(torch.inf)
-    for step in range(iterations):
-        ap = add(times(p, rho), end.hvp(p, retain_graph=step < iterations - 1))
-        curvature = dot(p, ap)
-        pp = dot(p, p)
-        lowest = torch.minimum(lowest, torch.where(pp > 0, curvature / pp.clamp_min(SMALLEST), lowest))
-        length = torch.where(rr > 0, rr / curvature, 0.0)
-        x, residual = add(x, p, length), add(residual, ap, -length)
-        rr_new = dot(residual, residual)
-        p, rr = add(residual, p, rr_new / rr.clamp_min(SMALLEST)), rr_new
+
+    def product(p: Tensors, last: bool) -> Tensors:
+        return add(times(p, rho), end.hvp(p, retain_graph=not last))
+
+    x, lowest = conjugate_gradients(product, v, iterations)
     if not lowest > 0:
         raise SolverError(
             f"implicit_cg: the loss curves downwards at θ_K (by {float(rho - lowest):.3g} in some direction), more "

@@ -12,8 +12,8 @@ from gessl.training.settings import Science
 DECIDES = ("dataset", "backbone", "views", "method_name", "method")
 DECIDES_TRAIN = ("batch", "optimizer", "precision")
 NUMBERS = {
-    *("inner_lr", "inner_momentum", "temperature", "divergence", "kl_weight", "kl_scale", "ssl_weight", "radius"),
-    *("momentum", "beta2", "eta", "clip_lr"),
+    *("inner_lr", "inner_momentum", "temperature", "divergence", "kl_weight", "kl_scale", "ssl_weight"),
+    *("radius", "damping", "momentum", "beta2", "eta", "clip_lr"),
 }
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from gessl.bilevel.natural import NaturalGradient
 from gessl.bilevel.settings import GesslSettings, Series, solver_named
 from gessl.methods.base import Batch, Method
 from gessl.methods.learner import Learner, Variables
@@ -96,6 +97,15 @@ def test_judging_on_another_mini_batch_costs_a_forward_pass_more(solver: str) ->
     base = operations(bound, variables, views, None)
     found = operations(bound, variables, [*views, *views], settings) / base
     assert found == pytest.approx(COSTS[solver](2, 2, 2) + 1 / 3, rel=0.03)
+
+
+@pytest.mark.parametrize("iterations", [1, 4])
+def test_the_natural_gradient_costs_a_pass_and_two_base_steps_a_product(iterations: int) -> None:
+    bound, variables, views = bound_learner(narrow("simclr"))
+    settings = rated(inner_steps=2, target_steps=2, inner_lr=1e-6, kl_gradient=NaturalGradient(iterations=iterations))
+    base = operations(bound, variables, views, None)
+    found = operations(bound, variables, views, settings) / base
+    assert found == pytest.approx(COSTS["replay"](2, 2, 0) + 1 + 2 * (iterations + 1), rel=0.04)
 
 
 def test_the_default_takes_the_cheaper_way() -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from gessl.bilevel.inner import initial_rates
+from gessl.bilevel.natural import NaturalGradient
 from gessl.bilevel.settings import GesslSettings, SupportQuery, solver_named
 from gessl.methods._guided import Guided, discrimination
 from gessl.methods.base import Batch, Tensors
@@ -120,6 +121,7 @@ UNREAD = {
     "symmetric": False,
     "embedding": "features",
     "kl_scale": "per_path",
+    "kl_gradient": NaturalGradient(),
     "judged_on": "other",
 }
 READ = {

@@ -9,17 +9,22 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
+from gessl.bilevel.natural import NaturalGradient
 from gessl.bilevel.settings import GesslSettings
 from gessl.methods.base import Batch
 from gessl.nets.parallel import share
 from gessl.training.step import outer_gradient
-from tests.bilevel.smooth import KINDS, METHODS, learner, task
+from tests.bilevel.smooth import KINDS, METHODS, learner, task_for
 
 SETTINGS = {
     "plain": None,
     "unroll": GesslSettings(inner_steps=1, target_steps=1, inner_lr=0.02),
     "replay": GesslSettings(inner_steps=2, target_steps=1, inner_lr=0.02, ssl_weight=0.5, ssl_at="adapted"),
+    "other": GesslSettings(
+        target_steps=2, inner_lr=0.02, ssl_at="adapted", judged_on="other", kl_gradient=NaturalGradient()
+    ),
 }
+ON_EVERY_METHOD = ("plain", "unroll")  # the rest is the engine's, the same for every method
 
 
 def gradients(name: str) -> dict[str, torch.Tensor]:
@@ -27,9 +32,10 @@ def gradients(name: str) -> dict[str, torch.Tensor]:
     bound, variables = learner(name)
     found = {}
     for label, settings in SETTINGS.items():
-        if label == "replay" and name not in KINDS:
-            continue  # the replay is the engine's, the same for every method
-        outer = outer_gradient(bound, variables, [[with_own_pixels(batch) for batch in task(bound)]], settings)
+        if label not in ON_EVERY_METHOD and name not in KINDS:
+            continue
+        views = task_for(bound, settings or GesslSettings())
+        outer = outer_gradient(bound, variables, [[with_own_pixels(batch) for batch in views]], settings)
         found |= {f"{label}.gradient.{key}": tensor for key, tensor in outer.gradient.items()}
         found |= {f"{label}.buffer.{key}": tensor for key, tensor in outer.buffers.items()}
         found |= {f"{label}.{key}": tensor for key, tensor in outer.logs.items()}

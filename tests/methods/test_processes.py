@@ -9,7 +9,7 @@ import torch
 
 from tests.bilevel.smooth import KINDS, METHODS
 from tests.conftest import ROOT
-from tests.methods.one_of_two import gradients
+from tests.methods.one_of_two import ON_EVERY_METHOD, SETTINGS, gradients
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def test_two_processes_equal_one_on_the_joined_batch(name: str, found: list[dict
     for rank in range(2):
         together = found[rank][name]
         assert together.keys() == alone.keys()
-        for label in ("plain", "unroll", "replay") if name in KINDS else ("plain", "unroll"):
+        for label in SETTINGS if name in KINDS else ON_EVERY_METHOD:
             keys = [key for key in alone if key.startswith(f"{label}.gradient.")]
             whole = torch.cat([alone[key].flatten() for key in keys])
             theirs = torch.cat([together[key].flatten() for key in keys])

@@ -16,7 +16,7 @@ from gessl.errors import UserError
 from gessl.grid.batch import ExperimentBatch
 from gessl.grid.experiment import Experiment
 from gessl.grid.times import kind_of
-from gessl.identity import science_hash
+from gessl.identity import ADDED, science_hash
 from gessl.layout import run_dir
 from gessl.tables.metrics import METRICS, read_metrics
 from gessl.training.run import Run
@@ -118,10 +118,14 @@ def test_the_default_has_the_id_and_the_times_of_earlier_versions(unprepared: Pa
     before, told, other = cells(), cells(judged_on="same"), cells(judged_on="other")
     assert before == told and other[0] != before[0]
     settings = dataclasses.asdict(before[1])
-    earlier = {**settings, "gessl": {key: value for key, value in settings["gessl"].items() if key != "judged_on"}}
-    assert len(earlier["gessl"]) == len(settings["gessl"]) - 1
+    later = {name.removeprefix("gessl.") for name in ADDED}
+    earlier = {**settings, "gessl": {key: value for key, value in settings["gessl"].items() if key not in later}}
+    assert settings["gessl"].keys() - earlier["gessl"].keys() == {"judged_on", "kl_gradient"}
     assert science_hash(earlier) == science_hash(settings)
-    assert kind_of(before[1]) != kind_of(other[1]), "a step of it takes longer"
+    natural = cells(kl_gradient={"name": "natural", "damping": 0.2})
+    assert cells(kl_gradient="plain") == before and natural[0] != before[0]
+    assert len({kind_of(each[1]) for each in (before, other, natural)}) == 3, "a step of either takes longer"
+    assert kind_of(natural[1]) == kind_of(cells(kl_gradient="natural")[1]), "whatever the damping"
     assert GesslSettings().judged_on == "same"
 
 
