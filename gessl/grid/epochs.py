@@ -64,7 +64,7 @@ def in_steps(
         if fork:
             trunk, theirs = found[fork.trunk]
             fork = moved[arm.name] = fork.of(theirs.train.steps)
-            before = Before(fork.step, fork.step * theirs.tasks)
+            before = Before(fork.step, fork.step * theirs.batches)
         settled = _settled(recipe, data, given, before)
         if fork and isinstance(settled, Recipe) and arm.seconds_of is None:
             settled = too_late(arm, settled, trunk, fork.step) or settled
@@ -90,7 +90,7 @@ def _settled(recipe: Recipe, data: Dataset, given: Supply, before: Before) -> Re
     batches = given.train // train.batch
     if not batches:
         return None
-    own = round((train.epochs * batches - before.drawn) / recipe.tasks)
+    own = round((train.epochs * batches - before.drawn) / recipe.batches)
     steps = before.steps + (own if before.steps else max(1, own))
     try:
         return recipe.model_copy(update={"train": dataclasses.replace(train, steps=steps, epochs=None)})

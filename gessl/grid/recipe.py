@@ -81,9 +81,9 @@ class Recipe(Model):
     gessl: GesslSettings | None = None
 
     @property
-    def tasks(self) -> int:
-        """M; 1 for the base method alone."""
-        return self.gessl.tasks if self.gessl else 1
+    def batches(self) -> int:
+        """Mini-batches of a step: M times one, or two where a task is judged on another; 1 for the base method alone."""
+        return self.gessl.tasks * self.gessl.batches if self.gessl else 1
 
     def plain(self, written: Any) -> Tree:
         """As plain data, defaults included, but for a length that nobody wrote: each variant may have its own.

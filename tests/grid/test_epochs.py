@@ -184,3 +184,12 @@ def test_data_that_were_never_prepared_are_one_line(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.endswith("the training images of digits are not counted yet; run `gessl prepare digits`"
                          " (after `gessl fetch digits`)")  # fmt: skip
+
+
+def test_a_task_that_is_judged_on_another_mini_batch_draws_two(prepared: Path) -> None:
+    gessl = {**GESSL, "judged_on": "other"}
+    found = planned({"epochs": 4}, {"same": {"gessl": GESSL}, "other": {"gessl": gessl}})
+    same, other = (found[name].science for name in ("same", "other"))
+    assert abs(2 * other.train.steps - same.train.steps) <= 1
+    assert other.drawn(other.train.steps) == 4 * other.train.steps
+    assert abs(seen(other.drawn(other.train.steps)) - 4) <= abs(seen(other.drawn(other.train.steps + 1)) - 4)
