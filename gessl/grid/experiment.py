@@ -155,7 +155,7 @@ class Experiment(Model):
         check_comparisons(experiment.comparisons, variants, planned, findings)
         if experiment.study:
             axes = {"method": list(experiment.methods), "dataset": list(experiment.datasets)}
-            check_study(experiment.study, variants, axes, found, findings)
+            check_study(experiment.study, variants, axes, found, planned, findings)
         if experiment.table:
             check_layout(experiment.table, variants, found, [each.name for each in data], findings)
         findings.stop()

@@ -11,9 +11,10 @@ from gessl.evaluation.spec import protocol_settings
 from gessl.files import as_json
 from gessl.grid.batch import ExperimentBatch
 from gessl.grid.experiment import Experiment
-from gessl.layout import RECORD, RESULTS, pin
-from gessl.registration.seal import read_registration, registration_file, write_registration
+from gessl.layout import RESULTS, pin
+from gessl.registration.seal import is_registered, read_registration, registration_file, write_registration
 from gessl.registration.study import Study
+from gessl.tables.scores import SCORES
 
 
 def register(path: Path) -> tuple[Path, list[str]]:
@@ -29,16 +30,12 @@ def register(path: Path) -> tuple[Path, list[str]]:
     study = experiment.study
     if study is None:
         raise UserError(f"{path}: has no `study`, so there is nothing to register; docs/studies.md shows one")
-    if read_registration(experiment.name) is not None:
+    if is_registered(experiment.name):
         _require_same(experiment, str(path))
     else:
         _require_unscored(experiment, str(path))
         _require_pairs(experiment, study, str(path))
-        targets = {
-            target for each in experiment.evaluations for own in experiment.datasets for target in each.targets(own)
-        }
-        names = dict.fromkeys((*experiment.datasets, *sorted(targets)))
-        write_registration(experiment.name, registration(experiment), [pin(name) for name in names])
+        write_registration(experiment.name, registration(experiment), _pins(experiment))
     return registration_file(experiment.name), list(_lines(experiment, study))
 
 
@@ -85,7 +82,8 @@ def _pins(experiment: Experiment) -> list[Path]:
 
 def _require_same(experiment: Experiment, where: str) -> None:
     now, then = registration(experiment), read_registration(experiment.name) or {}
-    changed = [key for key in now if now[key] != then.get(key)]
+    # how many pairs it takes follows from the study, and may be computed otherwise by a later version
+    changed = [key for key in now if key != "pairs" and now[key] != then.get(key)]
     if changed:
         raise UserError(
             f"{where}: was changed after it was registered ({', '.join(changed)}); undo that, or give the new study"
@@ -95,7 +93,7 @@ def _require_same(experiment: Experiment, where: str) -> None:
 
 def _require_unscored(experiment: Experiment, where: str) -> None:
     runs = dict.fromkeys(cell.id for cell in experiment.runs())
-    scored = [run for run in runs if any((RESULTS / "scores" / run).glob(f"**/{RECORD}"))]
+    scored = [run for run in runs if any((RESULTS / "scores" / run).glob(f"*/*/{SCORES}"))]
     if scored:
         raise UserError(
             f"{where}: {len(scored)} of its {len(runs)} runs are scored already ({scored[0]}), so it is too late to say"

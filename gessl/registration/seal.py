@@ -12,6 +12,7 @@ from typing import Any
 from gessl.errors import UserError
 from gessl.files import atomic_json, read_json, reason, sha256_file
 from gessl.layout import RECORD, STUDIES, registration_dir, run_dir, unsealed_dir
+from gessl.records.record import read_record
 from gessl.records.step import Step
 
 REGISTRATION, UNSEALED = "registration.json", "unsealed.json"
@@ -38,7 +39,7 @@ def read_registration(study: str) -> Registration | None:
     """What was registered under an experiment's name; None where nothing was.
 
     Raises:
-        UserError: the file cannot be read.
+        UserError: the file cannot be read, or is not what its record says was registered.
     """
     path = registration_file(study)
     try:
@@ -50,7 +51,18 @@ def read_registration(study: str) -> Registration | None:
     except (OSError, ValueError) as error:
         text = f"{path}: cannot be read ({reason(error):.200}); restore it from a copy, for what it says was agreed on"
         raise UserError(text) from None
+    record = read_record(path.parent)
+    if record is None:
+        raise UserError(f"{path}: has no record, for it was cut short; gessl register FILE writes it again")
+    if record["config"] != found:
+        text = f"{path}: is not what was registered; restore it from a copy (`config` in its {RECORD} has it, too)"
+        raise UserError(text)
     return found
+
+
+def is_registered(study: str) -> bool:
+    """Whether a registration is there, whole; what a killed one left does not count."""
+    return (registration_dir(study) / RECORD).is_file() and read_registration(study) is not None
 
 
 def write_registration(study: str, registration: Registration, pins: Iterable[Path]) -> Path:

@@ -2,8 +2,9 @@
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -152,14 +153,26 @@ def _unregistered(plan: ReportPlan, study: Study, used: set[str], collected: Col
     unsealed, hashed = read_record(unsealed_dir(plan.grid)), sha256_file(file)
     if not unsealed or (file.as_posix(), hashed) not in [(each["path"], each["sha256"]) for each in unsealed["inputs"]]:
         return "no record says that all of its runs were there when its test data were unsealed"
-    strays = list(_without(unsealed, plan, used, collected))
+    records = [each for each in itertools.chain(*collected.records.values()) if each["id"] in used]
+    asked = [_asked(each) for each in registered.get("evaluation", ())]
+    otherwise = [each for each in records if _asked(each["config"]) not in asked]
+    if otherwise:
+        return f"a score was made with other settings than those that were registered ({otherwise[0]['name']})"
+    strays = list(_without(unsealed, plan, records))
     return f"a score was made without it ({strays[0]})" if strays else ""
 
 
-def _without(unsealed: Record, plan: ReportPlan, used: set[str], collected: Collected) -> Iterator[str]:
-    """The names of the records of scores that were made without `unsealed.json` as it is."""
+def _asked(settings: Mapping[str, Any]) -> tuple[Any, Any]:
+    """What of the settings of a score says how it is made."""
+    return settings.get("protocol"), settings.get("settings")
+
+
+def _without(unsealed: Record, plan: ReportPlan, records: Iterable[Record]) -> Iterator[str]:
+    """The names of the records of scores that were made without `unsealed.json` as it is, or of another encoder."""
     path = unsealed_file(plan.grid).as_posix()
-    for record in itertools.chain(*collected.records.values()):
+    listed = {entry["path"]: entry["sha256"] for entry in unsealed["inputs"]}
+    for record in records:
         seals = [entry for entry in record["inputs"] if entry["path"] == path and is_maker(unsealed, entry)]
-        if record["id"] in used and not seals:
+        trained = [entry for entry in record["inputs"] if entry["path"] in listed]
+        if not seals or any(listed[entry["path"]] != entry["sha256"] for entry in trained):
             yield record["name"]

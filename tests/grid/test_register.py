@@ -16,6 +16,7 @@ from gessl.layout import pin, registration_dir, run_dir, scores_dir
 from gessl.records.record import read_record
 from gessl.records.step import Step
 from gessl.registration.seal import registration_file
+from gessl.registration.study import Study
 from tests.conftest import SMALL
 
 pytestmark = pytest.mark.usefixtures("unprepared")
@@ -66,6 +67,24 @@ def test_a_study_changes_no_run() -> None:
     assert ids[0] == ids[1]
 
 
+def test_a_registration_that_was_cut_short_is_written_again() -> None:
+    """A kill between the two files leaves one without a record, which nothing would accept."""
+    file, _ = register(write(experiment()))
+    record = registration_dir("small") / "record.json"
+    record.unlink()
+    with pytest.raises(UserError, match=r"registration\.json: has no record, .* gessl register FILE writes it again"):
+        require_registered(ExperimentBatch.parse(experiment(), "here"))
+    register(FILE)
+    assert record.is_file() and file.is_file()
+    require_registered(ExperimentBatch.parse(experiment(), "here"))
+
+
+def test_how_many_pairs_it_takes_may_be_computed_otherwise_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    register(write(experiment()))
+    monkeypatch.setattr(Study, "pairs", lambda self: {"as good": 3})
+    require_registered(ExperimentBatch.parse(experiment(), "here"))
+
+
 def test_registering_twice_leaves_the_first() -> None:
     file, _ = register(write(experiment()))
     before = file.stat().st_ino, (registration_dir("small") / "record.json").read_bytes()
@@ -76,7 +95,7 @@ def test_registering_twice_leaves_the_first() -> None:
 @pytest.mark.parametrize(
     ("changed", "what"),
     [
-        (experiment(study(equal_within=3.0)), "study, pairs"),
+        (experiment(study(equal_within=3.0)), "study"),
         (experiment(seeds=[0, 1, 2, 4]), "seeds, runs"),
         (experiment(evaluation=[{"protocol": "knn/5nn-euclid"}]), "evaluation"),
         (experiment(recipe={"train": {"steps": 13, "batch": 32, "warmup": 2}}), "runs"),
@@ -168,3 +187,18 @@ def test_of_several_methods_one_is_named() -> None:
         Experiment.parse(experiment(methods=two), "here")
     found = Experiment.parse(experiment(study(method="byol"), methods=two), "here").study
     assert found is not None and found.hypotheses[0].method == "byol"
+
+
+def test_two_variants_of_the_same_runs_are_no_hypothesis() -> None:
+    tree = experiment(study(treatment="again", control="gessl"))
+    tree["variants"]["again"] = copy.deepcopy(tree["variants"]["gessl"])
+    with pytest.raises(
+        UserError, match=r"study\.hypotheses\.0: again and gessl are the same runs, so there is nothing"
+    ):
+        Experiment.parse(tree, "here")
+
+
+def test_a_score_that_nobody_compares_is_no_measure() -> None:
+    best = {"protocol": "semi/simclr-10pct-best", "target": "digits"}
+    with pytest.raises(UserError, match="semi/simclr-10pct-best is shown, but compared by nobody: "):
+        Experiment.parse(experiment(study(measure=best), evaluation=["semi/simclr-10pct"]), "here")

@@ -107,12 +107,12 @@ def test_without_a_registration_nothing_is_unsealed(project):
         unseal("late")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"runs": 3}', "\xff"])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"runs": 3}', '{"runs": [3]}', "\xff"])
 def test_a_damaged_registration_is_one_line_and_nothing_is_scored(project, text):
     write_registration("late", {"runs": [RUN]}, [])
     registration_file("late").write_bytes(text.encode("latin-1"))
     for work in (go, lambda: unseal("late")):
-        with pytest.raises(UserError, match=r"late/registration/registration\.json: cannot be read"):
+        with pytest.raises(UserError, match=r"late/registration/registration\.json: (cannot be|is not what was)"):
             work()
     assert not (score_dir(RUN, "toy", KNN.id) / RECORD).exists()
 
@@ -122,3 +122,11 @@ def test_an_altered_registration_is_not_unsealed(project):
     registration_file("late").write_text('{"runs": ["' + RUN + '"], "more": 1}', encoding="utf-8")
     with pytest.raises(UserError, match=r"registration\.json"):
         unseal("late")
+
+
+def test_who_is_taken_out_of_an_altered_registration_is_not_scored(project):
+    write_registration("late", {"runs": [RUN, OTHER]}, [])
+    registration_file("late").write_text('{"runs": []}', encoding="utf-8")
+    with pytest.raises(UserError, match="is not what was registered; restore it from a copy"):
+        go()
+    assert not score_dir(RUN, "toy", KNN.id).exists()

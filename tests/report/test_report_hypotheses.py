@@ -13,7 +13,7 @@ from scipy import stats
 from tree import Tree
 
 from gessl.files import as_json
-from gessl.layout import report_dir, scores_dir
+from gessl.layout import report_dir, run_dir, scores_dir
 from gessl.records.record import read_record
 from gessl.records.step import Step
 from gessl.registration import seal
@@ -68,7 +68,7 @@ def plan(written: Path, project: Path) -> ReportPlan:
 
 def register(plan: ReportPlan) -> None:
     """The study, and then its scores again."""
-    content = {"study": as_json(dataclasses.asdict(plan.study)), "runs": ids(plan)}
+    content = {"study": as_json(dataclasses.asdict(plan.study)), "runs": ids(plan), "evaluation": asked(plan)}
     seal.write_registration(plan.grid, content, [])
     seal.unseal(plan.grid)
     score_all_again(plan)
@@ -82,6 +82,12 @@ def score_all_again(plan: ReportPlan) -> None:
 
 def ids(plan: ReportPlan) -> list[str]:
     return [run.id for run in plan.runs]
+
+
+def asked(plan: ReportPlan) -> list[dict]:
+    """How the runs are scored, as their records say."""
+    records = [read_record(folder) for folder in sorted(scores_dir(ids(plan)[0], "digits").glob("*__*"))]
+    return [{key: record["config"].get(key) for key in ("protocol", "settings")} for record in records if record]
 
 
 def score_again(folder: Path, *more: Path) -> None:
@@ -156,6 +162,7 @@ def not_registered(plan: ReportPlan) -> str:
 def test_why_a_study_is_no_registered_one(plan: ReportPlan) -> None:
     assert not_registered(plan) == "it was never registered"
     other = {"study": as_json(dataclasses.asdict(dataclasses.replace(STUDY, alpha=0.1))), "runs": ids(plan)}
+    other["evaluation"] = asked(plan)
     seal.write_registration(plan.grid, other, [])
     assert not_registered(plan) == "it was changed after it was registered"
     own = {**other, "study": as_json(dataclasses.asdict(STUDY))}
@@ -175,6 +182,33 @@ def test_one_score_that_is_not_of_the_chain_is_enough(plan: ReportPlan) -> None:
     register(plan)
     run = next(run for run in plan.runs if run.variant == "gessl")
     score_again(scores_dir(run.id, "digits") / "linear__wmse_v1")
+    assert not_registered(plan) == f"a score was made without it ({run.id}/digits/linear__wmse_v1)"
+
+
+def test_scores_by_other_settings_than_were_registered_are_no_test(plan: ReportPlan) -> None:
+    """`gessl evaluate --config` with another file gives such scores, the unsealed list among their inputs."""
+    register(plan)
+    registered = [{**each, "settings": {"odd": 1}} for each in asked(plan)]
+    content = {"study": as_json(dataclasses.asdict(plan.study)), "runs": ids(plan), "evaluation": registered}
+    seal.write_registration(plan.grid, content, [])
+    seal.unseal(plan.grid)
+    score_all_again(plan)
+    assert not_registered(plan).startswith("a score was made with other settings than those that were registered")
+
+
+def test_scores_of_another_encoder_than_was_unsealed_are_no_test(plan: ReportPlan) -> None:
+    """A run that is trained again, and scored without being unsealed again."""
+    register(plan)
+    run = plan.runs[0]
+    file = run_dir(run.id) / "views.npy"
+    before = read_record(run_dir(run.id))
+    assert before is not None
+    kept = {Path(each["path"]).name: Path(each["path"]).read_bytes() for each in before["outputs"]}
+    kept[file.name] = kept[file.name][:-1] + bytes([kept[file.name][-1] ^ 1])
+    with Step("pretrain", run.id, run_dir(run.id), inputs=[], config=before["config"], seed=before["seed"]) as step:
+        for name, content in kept.items():
+            step.path(name).write_bytes(content)
+    score_again(scores_dir(run.id, "digits") / "linear__wmse_v1", seal.unsealed_file(plan.grid), file)
     assert not_registered(plan) == f"a score was made without it ({run.id}/digits/linear__wmse_v1)"
 
 
