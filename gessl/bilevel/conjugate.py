@@ -17,7 +17,7 @@ def conjugate_gradients(
     """x ≈ A⁻¹ v by `iterations` steps from 0, for A symmetric and positive definite.
 
     Args:
-        product: A p of a vector p; it is also told whether this is the last one.
+        product: A p of a vector p; its second argument says whether this is the last one.
         v: the right-hand side.
         iterations: as many products.
 

@@ -62,7 +62,7 @@ def _by_class(labels: NDArray[np.int64], classes: int, seed: int) -> Domains:
 
 
 def refused(sampler: ByClass | ByGroup, images: NDArray[np.int64], task: int) -> str | None:
-    """Why tasks of `task` images cannot be drawn from domains of so many `images` each, or None."""
+    """Why tasks of `task` images cannot be drawn from domains of these numbers of `images`, or None."""
     enough = int((images >= task).sum())
     if enough >= LEAST:
         return None

@@ -82,7 +82,7 @@ class Recipe(Model):
 
     @property
     def batches(self) -> int:
-        """Mini-batches of a step: M times one, or two where a task is judged on another; 1 for the base method alone."""
+        """Mini-batches of a step: M, or 2M where a task is judged on another one; 1 for the base method alone."""
         return self.gessl.tasks * self.gessl.batches if self.gessl else 1
 
     def plain(self, written: Any) -> Tree:

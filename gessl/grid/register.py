@@ -11,10 +11,12 @@ from gessl.evaluation.spec import protocol_settings
 from gessl.files import as_json
 from gessl.grid.batch import ExperimentBatch
 from gessl.grid.experiment import Experiment
+from gessl.grid.reading import unknown
 from gessl.layout import RESULTS, pin
+from gessl.notices import say
 from gessl.registration.seal import is_registered, read_registration, registration_file, write_registration
 from gessl.registration.study import Study
-from gessl.tables.scores import SCORES
+from gessl.tables.scores import SCORES, read_scores
 
 
 def register(path: Path) -> tuple[Path, list[str]]:
@@ -35,6 +37,7 @@ def register(path: Path) -> tuple[Path, list[str]]:
     else:
         _require_unscored(experiment, str(path))
         _require_pairs(experiment, study, str(path))
+        _require_measures(study, str(path))
         write_registration(experiment.name, registration(experiment), _pins(experiment))
     return registration_file(experiment.name), list(_lines(experiment, study))
 
@@ -109,11 +112,31 @@ def _require_pairs(experiment: Experiment, study: Study, where: str) -> None:
             has = one.power(seeds, study.level) if seeds > 1 else 0.0
             lacking.append(
                 f"{where}: study: {one.name}: if it is true, {seeds} seeds confirm it with probability {has:.2f};"
-                f" {study.power:g} takes {'too many' if pairs is None else pairs}. Give more seeds, a larger size, or a"
-                " lower `power`"
+                f" {study.power:g} takes {'too many' if pairs is None else pairs}. Give"
+                f"{'' if pairs is None else ' more seeds,'} a larger size, or a lower `power`"
             )
     if lacking:
         raise UserError(*lacking)
+
+
+def _require_measures(study: Study, where: str) -> None:
+    """Refuse tasks that a protocol does not report, as far as scores of other encoders on the same data say which."""
+    wrong = []
+    for one in study.hypotheses:
+        measure = one.measure
+        folders = [path.parent for path in (RESULTS / "scores").glob(f"*/{measure.target}/*/{SCORES}")]
+        rows = [row for folder in folders for row in read_scores(folder) if row["protocol"] == measure.protocol]
+        known = dict.fromkeys(f"{row['task']} {row['metric']}" for row in rows)
+        asked = f"{measure.task} {measure.metric}"
+        if not known:
+            say(
+                f"{one.name}: {measure.protocol} has not scored anything on {measure.target} here, so nobody knows"
+                f" whether it reports {asked}; if it does not, the hypothesis stays undecided. Score a baseline first"
+            )
+        elif asked not in known:
+            wrong.append(f"{where}: study: {one.name}: measure: {unknown('task and metric', asked, list(known))}")
+    if wrong:
+        raise UserError(*wrong)
 
 
 def _lines(experiment: Experiment, study: Study) -> Iterator[str]:

@@ -26,7 +26,8 @@ class Measure(Settings):
     @property
     def text(self) -> str:
         """For people."""
-        return " ".join((self.protocol, *([] if self.task == "all" else [self.task]), "on", self.target))
+        shown = (*([] if self.task == "all" else [self.task]), *([] if self.metric == "accuracy" else [self.metric]))
+        return " ".join((self.protocol, *shown, "on", self.target))
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,8 @@ class Hypothesis(Settings):
     def contradictions(self) -> Iterator[Misfit]:
         """Both kinds or none, a variant against itself, words that no table could show."""
         if (self.better_by is None) == (self.equal_within is None):
-            yield Misfit(("better_by", "equal_within"), "give one of better_by and equal_within, and not both")
+            both = "give better_by or equal_within, not both"
+            yield Misfit(("better_by", "equal_within"), both if self.better_by else both.removesuffix(", not both"))
         if self.treatment == self.control:
             yield Misfit(("treatment", "control"), f"{self.treatment!r} is compared with itself; name two variants")
         for key in ("name", "says"):

@@ -17,6 +17,7 @@ from gessl.records.record import read_record
 from gessl.records.step import Step
 from gessl.registration.seal import registration_file
 from gessl.registration.study import Study
+from gessl.tables.scores import COLUMNS
 from tests.conftest import SMALL
 
 pytestmark = pytest.mark.usefixtures("unprepared")
@@ -170,7 +171,7 @@ def test_an_experiment_without_a_study() -> None:
             "unknown score under `evaluation` 'knn/5nn-cosine'",
         ),
         (study(equal_within=-1), "study.hypotheses.0.equal_within: must be a number, above 0"),
-        (study(better_by=1.0), "give one of better_by and equal_within, and not both"),
+        (study(better_by=1.0), "give better_by or equal_within, not both"),
         (study(nonsense=1), "nonsense"),
         ({"question": "Is it?"}, "study.hypotheses: is missing"),
     ],
@@ -202,3 +203,19 @@ def test_a_score_that_nobody_compares_is_no_measure() -> None:
     best = {"protocol": "semi/simclr-10pct-best", "target": "digits"}
     with pytest.raises(UserError, match="semi/simclr-10pct-best is shown, but compared by nobody: "):
         Experiment.parse(experiment(study(measure=best), evaluation=["semi/simclr-10pct"]), "here")
+
+
+def test_a_task_that_is_not_reported_is_refused_where_scores_say_so(capsys: pytest.CaptureFixture[str]) -> None:
+    register(write(experiment(name="first")))
+    assert "knn/5nn-euclid has not scored anything on digits here" in capsys.readouterr().err
+    folder = scores_dir("digits-pixels-s0-0123456789abcdef", "digits") / "knn__5nn_euclid"
+    with Step("evaluate", "x/digits/knn__5nn_euclid", folder, inputs=[], config={}) as step:
+        row = {**dict.fromkeys(COLUMNS, ""), "protocol": "knn/5nn-euclid", "task": "all", "metric": "accuracy"}
+        text = ",".join(COLUMNS) + "\n" + ",".join(row[column] for column in COLUMNS) + "\n"
+        step.path("scores.csv").write_text(text, encoding="utf-8")
+    misspelt = {"protocol": "knn/5nn-euclid", "target": "digits", "task": "al"}
+    with pytest.raises(UserError, match="measure: unknown task and metric 'al accuracy'; did you mean 'all accuracy'"):
+        register(write(experiment(study(measure=misspelt))))
+    assert not registration_dir("small").exists()
+    register(write(experiment()))
+    assert capsys.readouterr().err == ""

@@ -19,8 +19,8 @@ GIVEN = {
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"equal_within": 1.0}, "give one of better_by and equal_within, and not both"),
-        ({"better_by": None}, "give one of better_by and equal_within"),
+        ({"equal_within": 1.0}, "give better_by or equal_within, not both"),
+        ({"better_by": None}, "give better_by or equal_within$"),
         ({"control": "gessl"}, "compared with itself"),
         ({"says": "two\nlines"}, "says: must be one line"),
         ({"better_by": 0.0}, "better_by: must be a number, above 0"),

@@ -48,6 +48,7 @@ def test_a_study_from_its_registration_to_its_verdict(
     assert "registered before any of its scores was made" in page and "<b>confirmed</b>" in page
     assert main(["audit"]) == 0
     assert main(["replay", f"results/scores/{runs[0]}/digits/knn__5nn_euclid"]) == 0
+    assert main(["replay", "results/report/small"]) == 0
     capsys.readouterr()
     assert main(["trace", "results/report/small"]) == 0
     assert "registration.json" in capsys.readouterr().out
