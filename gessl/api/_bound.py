@@ -181,6 +181,8 @@ def _checked(views: Any, loss: Loss) -> Mini:
         raise UserError(f"views: have the shapes {listed}; give all views of a mini-batch one shape")
     if len(views[0].shape) < 2 or len(views[0]) < 2:
         raise UserError(f"views: of the shape {list(views[0].shape)}; give two or more items a view, [N, …]")
+    if not callable(loss):
+        raise UserError(f"loss: got {type(loss).__name__}; give a function of what the module gives for each view")
     function = loss.forward if isinstance(loss, nn.Module) else loss
     try:
         inspect.signature(function).bind(*views)

@@ -424,6 +424,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("marked", {"loss": once}, "module or loss: Once is marked once_differentiable; .*solver='first_order'"),
     ("marked in part", {"loss": lambda a, b: once(a, b) + contrast(a, b)}, "Once is marked once_differentiable"),
     ("no rule", {"loss": margins}, "cannot be differentiated twice .*solver='first_order'"),
+    ("text for a loss", {"loss": "simclr"}, "loss: got str; give a function of what the module gives for each view"),
     ("three views", {"views": [*LINEAR, LINEAR[0]]}, "views: 3 a mini-batch, which is not what the loss takes"),
     ("one view", {"views": LINEAR[:1]}, "views: a mini-batch needs two or more tensors"),
     ("a tensor", {"views": torch.stack(LINEAR)}, "views: give a list of two or more tensors"),
