@@ -1,5 +1,6 @@
 """Images, features and labels as people have them: checked, and turned into what the house computes with."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,17 @@ from gessl.protocols.embed import load_images
 
 Labels = NDArray[np.int64]
 UNLABELLED = -1
+
+
+def require_whole(what: str, value: Any, least: int | None = None) -> None:
+    """Refuse what is no whole number, or one below `least`.
+
+    Raises:
+        UserError: says what was given.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or (least is not None and value < least):
+        bound = "" if least is None else f", at least {least}"
+        raise UserError(f"{what}: must be a whole number{bound}, got {value!r}")
 
 
 class GivenImages:
@@ -41,6 +53,8 @@ def pixels_of(images: Any) -> GivenImages:
     Raises:
         UserError: of another shape or type.
     """
+    if isinstance(images, str | Path):
+        raise UserError(f"images: {str(images)!r} is text; give an array [n, C, H, W]; gessl.features reads a folder")
     found = images if isinstance(images, Tensor) else np.asarray(images)
     shape = list(found.shape)
     if len(shape) != 4 or 0 in shape:

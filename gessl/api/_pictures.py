@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from gessl.api._arrays import require_whole
 from gessl.data.own.folder import read_folder
 from gessl.data.own.found import Found
 from gessl.data.pictures import BadPictureError, decode, fitted
@@ -65,8 +66,10 @@ def pictures_in(folder: Path, encoder: object, size: int | None) -> Pictures:
         size: side of the pictures in pixels, for others.
 
     Raises:
-        UserError: no folder, no picture, a name that cannot be shown, or no size.
+        UserError: no folder, no picture, a name that cannot be shown, no size, or a wrong one.
     """
+    if size is not None:
+        require_whole("size", size, 1)
     trove = read_folder(folder, labelled=False)
     for name, why in trove.bad.items():
         raise UserError(f"{folder}: {name}: {why}")

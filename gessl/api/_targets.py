@@ -70,7 +70,9 @@ def given(data: Any) -> Given:
         raise UserError("data: give the name of a prepared data set, or a tuple of images, labels and split")
     images, labels, splits = data
     split = np.asarray(splits).astype(str)
-    numbers, classes = class_numbers(labels, len(split) if split.ndim else 0)
+    if split.ndim != 1:
+        raise UserError(f"data: split has the shape {list(split.shape)}; give train, val or test for each image")
+    numbers, classes = class_numbers(labels, len(split))
     odd = sorted({*split.tolist()} - {*SPLITS})
     if odd:
         raise UserError(f"data: split {odd[0]!r}; give train, val or test for each image")

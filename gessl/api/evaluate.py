@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gessl.api._arrays import GivenImages, features_given, is_features
+from gessl.api._arrays import GivenImages, features_given, is_features, require_whole
 from gessl.api._encoders import as_module, device_of, embedded, in_eval_mode
 from gessl.api._table import Row, Table
 from gessl.api._targets import Given, given
@@ -70,9 +70,12 @@ def evaluate(
         UserError: a bad argument, features that are not finite, or data or an encoder that lack what a protocol takes.
     """
     known = given(data)
+    _require_list("protocols", protocols)
+    _require_list("baselines", baselines)
+    require_whole("seed", seed, 0)
     asked = [_protocol(each) for each in protocols]
-    if not asked or seed < 0:
-        raise UserError("protocols: none; name one" if not asked else f"seed: {seed}; give 0 or more")
+    if not asked:
+        raise UserError("protocols: none; name one")
     for protocol in asked:
         _require_fit(protocol, known)
     loaded = [_loaded(encoder, known), *(_baseline(name, encoder, known, seed) for name in baselines)]
@@ -82,6 +85,11 @@ def evaluate(
         for store in (known.images, *(one.images for one in loaded)):
             if store is not None:
                 store.close()
+
+
+def _require_list(key: str, names: object) -> None:
+    if isinstance(names, str):
+        raise UserError(f"{key}: {names!r} is no list; give [{names!r}]")
 
 
 def _protocol(asked: str | Mapping[str, Any]) -> Protocol:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gessl.api._arrays import GivenImages, class_numbers, features_given, is_features, pixels_of
+from gessl.api._arrays import GivenImages, class_numbers, features_given, is_features, pixels_of, require_whole
 from gessl.api._encoders import AnyEncoder, as_module, embedded, in_eval_mode
 from gessl.api.features import fitting
 from gessl.errors import UserError
@@ -159,13 +159,17 @@ def _features(model: Any, images: GivenImages | None, batch: int, what: str) -> 
 
 def _suite(protocol: SigmaProtocol, labels: NDArray[np.int64], seed: int) -> SigmaSuite:
     """Tasks in which train, val and test are other images, as the protocols draw them of classes nobody trained on."""
+    require_whole("seed", seed)
     each = protocol.train + protocol.val + protocol.test
     found, counts = np.unique(labels[labels >= 0], return_counts=True)
     enough = int((counts >= each).sum())
     if enough < protocol.way:
+        advice = "ways, or train, val and test" if enough > 1 else "train, val and test"
+        if enough < 2 <= len(found) < protocol.way:
+            advice += f", and ways to {len(found)} or less"
         raise UserError(
             f"labels: {enough} of {len(found)} classes have {each} images or more (train + val + test), but a task "
-            f"takes ways={protocol.way}; lower ways, or train, val and test"
+            f"takes ways={protocol.way}; lower {advice}"
         )
     index = {"label": labels, "split": np.full(len(labels), "test"), "group": np.full(len(labels), "")}
     return read_suite(protocol.draw(pools_of("labels", index), seed).arrays)

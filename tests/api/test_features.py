@@ -205,6 +205,9 @@ def test_an_encoder_of_ones_own_needs_a_size(folder: Path) -> None:
     with pytest.raises(UserError, match="pictures of any size; give size=, the side in pixels"):
         gessl.features(sizes, folder)
     assert gessl.features(sizes, folder, size=20).unique(dim=0).tolist() == [[3, 20, 20]]
+    for size in (0, "20", 20.0, True):
+        with pytest.raises(UserError, match=f"size: must be a whole number, at least 1, got {size!r}"):
+            gessl.features(sizes, folder, size=size)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="size: 9, but the run's encoder takes 24x24; leave it out"):
         gessl.features(gessl.load(write_run(3, (24, 24))), folder, size=9)
 
