@@ -22,7 +22,6 @@ DEFAULT = (
     "fewshot/proto-v1",
     "scarce/linear-v1",
     "sigma/onehot",
-    "sigma/finetuned",
 )
 """What runs are scored by where an experiment says nothing."""
 Asked = str | Tree

@@ -90,17 +90,17 @@ class SigmaProtocol(Protocol):
     def _sizes(self) -> dict[str, int]:
         return {"train": self.train, "val": self.val, "test": self.test}
 
-    def sigma_cards(self, name: str, reference: str, invalid: str = "") -> dict[str, Card]:
-        """The cards of σ under the id `name`, as is (perhaps invalid) and calibrated."""
+    def sigma_cards(self, name: str, reference: str, invalid: str = "", calibrated: str = "") -> dict[str, Card]:
+        """The cards of σ under the id `name`, as is and calibrated, and why they are invalid, if they are."""
         text = (
             f"σ: {DIVERGENCES[self.divergence]} in nats, where the reference is {reference}; posterior = softmax of "
             f"cosine similarity to class means at temperature {self.temperature:g}. sigma_mean averages over test "
             "images, sigma_sum adds them up as the paper's definition does, so it compares equal suites only."
         )
-        raw = text + RAW + (f" It is {invalid}." if invalid else "")
+        kinds = {name: (RAW, invalid), f"{name}-cal": (CALIBRATED, calibrated)}
         return {
-            name: Card(raw, SOURCE, "universality", invalid),
-            f"{name}-cal": Card(text + CALIBRATED, SOURCE, "universality"),
+            key: Card(text + how + (f" It is {why}." if why else ""), SOURCE, "universality", why)
+            for key, (how, why) in kinds.items()
         }
 
     def sigma_scores(self, name: str, model: Tensor, reference: Tensor) -> list[Score]:

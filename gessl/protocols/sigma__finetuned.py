@@ -30,7 +30,11 @@ from gessl.tables.scores import Card, Score
 
 INVALID = (
     "not valid here: without calibration σ against a fine-tuned encoder mostly measures confidence, and falls where "
-    "accuracy falls; it enters no verdict, count or correction. Read -cal instead"
+    "accuracy falls; it enters no verdict, count or correction"
+)
+REVERSED = (
+    "not valid here: it is small where fine-tuning changes little, as in an untrained encoder, and falls where "
+    "accuracy falls (docs/sigma.md); it enters no verdict, count or correction"
 )
 
 
@@ -68,7 +72,7 @@ class SigmaFinetuned(SigmaProtocol):
             f"Accuracy on the σ suite of the frozen encoder, of the encoder fine-tuned on each task {recipe}, and what "
             f"fine-tuning gains (the gap). Head temperature {self.temperature:g}."
         )
-        sigma = self.sigma_cards(self._name, f"the encoder fine-tuned on the task {recipe}", INVALID)
+        sigma = self.sigma_cards(self._name, f"the encoder fine-tuned on the task {recipe}", INVALID, REVERSED)
         return sigma | {self._gap: Card(text, SOURCE, "universality")}
 
     def score(self, subject: Subject, target: Target, tasks: Arrays, seed: int) -> list[Score]:
