@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from gessl.bilevel import outer
 from gessl.bilevel.inner import rises
 from gessl.training.climb import CLIMBS, Climb
 from tests.support.scheme import rated
@@ -15,11 +16,15 @@ BASE = rated(tasks=2, target_steps=3)
 
 
 def walked(start: float, end: float | None, at_target: float, **settings: Any) -> float:
-    """`rises` of a task with the base loss `start` at θ, `end` at θ_K (None: K = 0), `at_target` at θ*."""
+    """Whether a task climbs with the base loss `start` at θ, `end` at θ_K (None: K = 0), `at_target` at θ*.
+
+    On X the target sets out from a loss of 4.2, which counts only where the others are judged on other images.
+    """
     place = {"start": SimpleNamespace(loss=torch.tensor(start)), "steps": [None] * (end is not None)}
     place["end"] = place["start"] if end is None else SimpleNamespace(loss=torch.tensor(end))
     chosen = dataclasses.replace(BASE, **settings)
-    return float(rises(SimpleNamespace(**place), chosen, torch.tensor(at_target)))
+    path, target = SimpleNamespace(**place), SimpleNamespace(losses=[torch.tensor(4.2)])
+    return float(rises(path, outer._comparable(path, target, torch.tensor(at_target), chosen)))
 
 
 @pytest.mark.parametrize(
@@ -37,6 +42,8 @@ def walked(start: float, end: float | None, at_target: float, **settings: Any) -
         ((4.0, None, 4.0), {"inner_steps": 0}, 0),
         ((4.0, None, 5.0), {"inner_steps": 0}, 1),
         ((4.0, None, 5.0), {"inner_steps": 0, "views": "fresh"}, 1),
+        ((4.0, 3.9, 3.9), {"judged_on": "other"}, 1),
+        ((4.3, 4.9, 4.9), {"judged_on": "other"}, 0),
     ],
 )
 def test_a_task_counts_whose_loss_is_higher_after_the_inner_steps(path: tuple, settings: dict, expected: int) -> None:
