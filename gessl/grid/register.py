@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from gessl.data.registry import dataset, recorded
 from gessl.errors import UserError
 from gessl.evaluation.spec import protocol_settings
 from gessl.files import as_json
@@ -38,7 +39,7 @@ def register(path: Path) -> tuple[Path, list[str]]:
         _require_unscored(experiment, str(path))
         _require_pairs(experiment, study, str(path))
         _require_measures(study, str(path))
-        write_registration(experiment.name, registration(experiment), _pins(experiment))
+        write_registration(experiment.name, registration(experiment), map(pin, _data(experiment)))
     return registration_file(experiment.name), list(_lines(experiment, study))
 
 
@@ -60,7 +61,7 @@ def require_registered(batch: ExperimentBatch) -> None:
 
 
 def registration(experiment: Experiment) -> dict[str, Any]:
-    """What is frozen: the study, the runs, and how they are scored; JSON values."""
+    """What is frozen: the study, the runs, their data, and how they are scored; JSON values."""
     assert experiment.study is not None
     found = {
         "experiment": experiment.name,
@@ -68,6 +69,7 @@ def registration(experiment: Experiment) -> dict[str, Any]:
         "pairs": experiment.study.pairs(),
         "seeds": experiment.seeds,
         "runs": list(dict.fromkeys(cell.id for cell in experiment.runs())),
+        "data": {name: recorded(dataset(name)) for name in _data(experiment)},
         "evaluation": [
             {**protocol_settings(each.protocol), "on": [each.targets(own) for own in experiment.datasets]}
             for each in experiment.evaluations
@@ -77,10 +79,10 @@ def registration(experiment: Experiment) -> dict[str, Any]:
     return frozen
 
 
-def _pins(experiment: Experiment) -> list[Path]:
-    """Of all data that runs are trained and scored on."""
+def _data(experiment: Experiment) -> list[str]:
+    """The data sets that runs are trained and scored on."""
     targets = (each.targets(own) for each in experiment.evaluations for own in experiment.datasets)
-    return [pin(name) for name in dict.fromkeys((*experiment.datasets, *itertools.chain(*targets)))]
+    return list(dict.fromkeys((*experiment.datasets, *itertools.chain(*targets))))
 
 
 def _require_same(experiment: Experiment, where: str) -> None:

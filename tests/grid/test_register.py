@@ -219,3 +219,13 @@ def test_a_task_that_is_not_reported_is_refused_where_scores_say_so(capsys: pyte
     assert not registration_dir("small").exists()
     register(write(experiment()))
     assert capsys.readouterr().err == ""
+
+
+def test_the_split_of_the_data_may_not_change_either(project: Path) -> None:
+    register(write(experiment()))
+    entry = Path("config/datasets/digits.yaml")
+    tree = yaml.safe_load(entry.read_text(encoding="utf-8"))
+    tree["split"]["seed"] += 1
+    entry.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    with pytest.raises(UserError, match=r"was changed after it was registered \(data\)"):
+        require_registered(ExperimentBatch.parse(experiment(), "here"))
