@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gessl import verbs
+from gessl import data_verbs, verbs
 from gessl.advice import in_the_way
 from gessl.errors import MEMORY_ERRORS, Unfinished, UserError, out_of_memory, printable
 from gessl.home import require_own_code
@@ -54,7 +54,7 @@ SPEC = arg("--spec", "what to do, as the workflow writes it (work/specs), in pla
            metavar="FILE")  # fmt: skip
 DATASET, RUN = arg("dataset"), arg("run")
 MADE = "id of a run, score, cell or record, or a folder in results/"
-# verb, its help, its arguments; `gessl.verbs` has a function of each name
+# verb, its help, its arguments; `gessl.verbs` has a function of each name, `gessl.data_verbs` those of `gessl data`
 VERBS: tuple[tuple[str, str, tuple[Argument, ...]], ...] = (
     ("check", "validate an experiment file and list its runs, or try a method's contract", (
         CONFIG, SET,
@@ -204,7 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _words(error: OSError) -> str:
     """What the system has against a file, or against the output that was to be printed."""
     place, source = error.filename, traceback.extract_tb(error.__traceback__)[-1].filename
-    if place is None and source in (__file__, verbs.__file__):  # which print
+    if place is None and source in (__file__, verbs.__file__, data_verbs.__file__):  # which print
         give_up(sys.stdout)
         place = "standard output"
     obstacle = in_the_way(Path(os.fsdecode(place))) if isinstance(place, str | bytes) else ""
@@ -233,7 +233,7 @@ def parser() -> argparse.ArgumentParser:
             every[family] = above.add_subparsers(title="verbs", metavar="VERB", required=True)
         about = f"{text[0].upper()}{text[1:]}."
         sub = every[family].add_parser(own, help=text, description=about, epilog=EPILOGS.get(name))
-        sub.set_defaults(verb=getattr(verbs, re.sub("[ -]", "_", name)))
+        sub.set_defaults(verb=getattr(data_verbs if family else verbs, re.sub("[ -]", "_", name)))
         plain: argparse._ActionsContainer = sub
         rivals = plain
         if any(argument.rival for argument in arguments):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gessl import cli, verbs
+from gessl import cli, data_verbs, verbs
 from gessl.errors import UserError
 
 
@@ -54,10 +54,11 @@ def test_what_users_can_fix_is_one_line(
 def test_an_interrupted_verb_says_what_becomes_of_its_work(
     verb: str, words: list[str], line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert callable(getattr(verbs, verb))
+    room = data_verbs if verb.startswith("data_") else verbs
+    assert callable(getattr(room, verb))
     stopped = failing(KeyboardInterrupt())  # type: ignore[arg-type]
     stopped.__name__ = verb
-    monkeypatch.setattr(verbs, verb, stopped)
+    monkeypatch.setattr(room, verb, stopped)
     assert cli.main(words) == 130
     (said,) = capsys.readouterr().err.splitlines()
     assert said.startswith(f"gessl: interrupted; {line}")
@@ -98,7 +99,7 @@ def test_every_verb_is_a_function_that_says_what_it_takes(
         cli.main([*family, "--help"])
     assert re.search(rf"^    {own}\s", capsys.readouterr().out, flags=re.M)
     assert "None" not in shown
-    assert callable(getattr(verbs, re.sub("[ -]", "_", name)))
+    assert callable(getattr(data_verbs if family else verbs, re.sub("[ -]", "_", name)))
 
 
 @pytest.mark.parametrize("words", [[], ["r", "--spec", "spec.json"]])

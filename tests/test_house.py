@@ -28,7 +28,7 @@ FLOORS = [
         "audit",
         "grid",
         "api",
-        "verbs",
+        "verbs data_verbs",
         "cli",
         "__main__",
     )

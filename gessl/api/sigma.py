@@ -85,7 +85,8 @@ def sigma(
         images: [n, C, H, W], as of `gessl.features`; None where features are given and nothing else reads images.
         labels: whole numbers or names [n]; those below 0, or "", take no part.
         against: what stands for the optimal model: the "labels", smoothed by `eps`; copies of the encoder, "finetuned"
-            on each task's train images (for an encoder, and uint8 images); or another model.
+            on each task's train images (for an encoder, and uint8 images), which orders encoders the other way round
+            than accuracy does (docs/sigma.md); or another model.
         ways, tasks, train, val, test: of the suite: classes a task, tasks, images of a class.
         calibrate: divide posteriors by the temperature that fits the val images best; without it σ also measures how
             confident the model is.

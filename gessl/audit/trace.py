@@ -26,7 +26,8 @@ def lineage_tree(identifier: str) -> Node:
     """The lineage as nested JSON values.
 
     Each node has `title`, `facts` (text by name), `verified` (true, false, or null where there is nothing to check)
-    and `children`: what it was made from. An ancestor of several nodes is there once; later nodes have `told: true`.
+    and `children`: what it was made from. An ancestor of several nodes is given once; where it comes up again, its node
+    has `repeated: true` and no children.
 
     Args:
         identifier: the id of a report's cell, of a score, of a run, of a record (its first 8 or more digits will do),
@@ -58,7 +59,7 @@ class _Tracer:
     """Builds nodes; remembers what was shown and what was hashed."""
 
     def __init__(self) -> None:
-        self._told: set[Path] = set()
+        self._shown: set[Path] = set()
         self._depth = 0
         self._compared: dict[tuple[str, int, str], bool] = {}
         self._raw_md5: dict[Path, str] = {}
@@ -161,9 +162,9 @@ class _Tracer:
         if record is None:
             return make_node(f"{folder / RECORD}: no readable record", False, {}, [])
         node = make_node(f"{record['step']} {record['name']}", sound, {"record": record["id"][:SHORT]}, [])
-        if folder in self._told:
-            return node | {"told": True}
-        self._told.add(folder)
+        if folder in self._shown:
+            return node | {"repeated": True}
+        self._shown.add(folder)
         if self._depth == LONGEST:
             return make_node(f"{node['title']}: more than {LONGEST} steps", False, node["facts"], [])
         node["facts"] |= record_facts(record)

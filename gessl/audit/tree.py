@@ -29,14 +29,14 @@ def make_node(title: str, verified: bool | None, facts: dict[str, str], children
 
 
 def _marks(node: Node) -> Iterator[bool]:
-    if node["verified"] is not None and not node.get("told"):
+    if node["verified"] is not None and not node.get("repeated"):
         yield node["verified"]
     for child in node["children"]:
         yield from _marks(child)
 
 
 def _unchecked(node: Node) -> Iterator[str]:
-    if node["verified"] is None and not node.get("told"):
+    if node["verified"] is None and not node.get("repeated"):
         yield node["title"]
     for child in node["children"]:
         yield from _unchecked(child)
@@ -45,7 +45,7 @@ def _unchecked(node: Node) -> Iterator[str]:
 def _render(node: Node, first: str = "", rest: str = "") -> Iterator[str]:
     mark = {True: " ✓", False: " ✗", None: ""}[node["verified"]]
     children, facts = node["children"], [f"{key}: {value}" for key, value in node["facts"].items()]
-    if node.get("told"):
+    if node.get("repeated"):
         facts.append("see above")
     short = bool(facts) and not children and len(facts) <= 2
     yield f"{first}{node['title']}{mark}" + (f" ({', '.join(facts)})" if short else "")

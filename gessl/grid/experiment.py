@@ -152,15 +152,10 @@ class Experiment(Model):
         if scored:
             check_evaluations(found, data, findings)
         variants = {name for entry in entries for name in entry.names}
-        check_comparisons(experiment.comparisons, variants, planned, findings)
-        if experiment.study:
-            axes = {"method": list(experiment.methods), "dataset": list(experiment.datasets)}
-            check_study(experiment.study, variants, axes, found, planned, findings)
-        if experiment.table:
-            check_layout(experiment.table, variants, found, [each.name for each in data], findings)
+        experiment._cells, experiment._others, experiment._evaluations = tuple(planned), tuple(others), found
+        experiment._check_shown(variants, data, findings)
         findings.stop()
         load_references()  # a wrong one is to stop here, not at the report
-        experiment._cells, experiment._others, experiment._evaluations = tuple(planned), tuple(others), found
         return experiment
 
     @classmethod
@@ -220,6 +215,15 @@ class Experiment(Model):
             yield from cells(settled, data, data_version(data.name), self.seeds, self._lengths, findings)
         except UserError as error:
             findings.add(("datasets",), str(error))
+
+    def _check_shown(self, variants: set[str], data: list[Dataset], findings: Findings) -> None:
+        """Note what is to be compared, tested or laid out, and is not there."""
+        check_comparisons(self.comparisons, variants, self._cells, findings)
+        if self.study:
+            axes = {"method": list(self.methods), "dataset": list(self.datasets)}
+            check_study(self.study, variants, axes, self._evaluations, self._cells, findings)
+        if self.table:
+            check_layout(self.table, variants, self._evaluations, [each.name for each in data], findings)
 
     def runs(self) -> tuple[PlannedScience, ...]:
         """Every cell of the grid, in a fixed order. Cells that agree in their science share an id."""

@@ -133,7 +133,7 @@ def test_a_score_is_replayed_by_its_id(home: Path) -> None:
 
 @pytest.mark.slow
 def test_a_report_is_replayed_by_its_cell_though_its_experiment_is_gone(home: Path) -> None:
-    """Its page tells of every record that it comes from, back to the raw data."""
+    """Its page names every record that it comes from, back to the raw data."""
     shutil.copy("config/config.yaml", "plan.yaml")
     done("report", "--config", "plan.yaml")
     Path("plan.yaml").unlink()

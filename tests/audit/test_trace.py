@@ -42,7 +42,7 @@ def trace(identifier: str) -> str:
 
 
 def _titles(identifier: str) -> list[str]:
-    return [node["title"] for node in _nodes(lineage_tree(identifier)) if not node.get("told")]
+    return [node["title"] for node in _nodes(lineage_tree(identifier)) if not node.get("repeated")]
 
 
 def test_cell_leads_to_the_published_source(project: Path) -> None:
@@ -72,7 +72,7 @@ def test_cell_leads_to_the_published_source(project: Path) -> None:
     assert text.splitlines()[-1].endswith("checks passed")
 
 
-def test_common_ancestors_are_told_once(project: Path) -> None:
+def test_common_ancestors_are_given_once(project: Path) -> None:
     titles = [title for title in _titles(CELL) if title == "prepare toy"]
     assert len(titles) == 1
     assert trace(CELL).count("see above") == 2
@@ -226,7 +226,7 @@ def test_what_was_made_again_is_marked(project: Path) -> None:
     assert "made again since" in node["facts"]
 
 
-def test_lost_ancestors_are_told(project: Path) -> None:
+def test_lost_ancestors_are_said(project: Path) -> None:
     (data_dir("toy") / "record.json").write_text("{", encoding="utf-8")
     raw_dir("toy").rename("elsewhere")
     text = trace(CELL)
@@ -326,6 +326,6 @@ def test_what_a_run_wrote_is_checked(project: Path, name: str) -> None:
     assert main(["trace", RUN]) == 1
 
 
-def test_what_was_not_checked_is_told(project: Path) -> None:
+def test_what_was_not_checked_is_said(project: Path) -> None:
     lines = trace(CELL).splitlines()
     assert lines[-2] == f"not checked: the number of cell {CELL}, from its scores"

@@ -65,15 +65,15 @@ def page(demo):
     return Entries((demo / PAGE).read_text(encoding="utf-8"))
 
 
-def told(node):
+def origins_of(node):
     """Scores, records and data versions of a trace, and the facts of each record."""
     facts = node["facts"]
     found = [("s", facts["score"])] if "score" in facts else []
     found += [("r", facts["record"])] if "record" in facts else []
     found += [("d", facts["data version"])] if "data version" in facts else []
-    records = {facts["record"]: facts} if "record" in facts and not node.get("told") else {}
+    records = {facts["record"]: facts} if "record" in facts and not node.get("repeated") else {}
     for child in node["children"]:
-        more, others = told(child)
+        more, others = origins_of(child)
         found += more
         records |= others
     return found, records
@@ -85,7 +85,7 @@ def test_the_page_and_the_trace_tell_the_same_chain_of_every_number(demo, page, 
     assert len(cells) > 50
     by_kind = sorted(cells, key=lambda digits: (cells[digits]["kind"], digits))
     for digits in by_kind[::every]:
-        found, records = told(lineage_tree(digits))
+        found, records = origins_of(lineage_tree(digits))
         shown = page.behind(f"c-{digits}")
         assert {name for name in shown if name[0] != "d"} == {f"{kind}-{name}" for kind, name in found if kind != "d"}
         versions = {name for kind, name in found if kind == "d"}

@@ -115,8 +115,8 @@ def cells(**gessl: object) -> tuple[str, Science]:
 
 
 def test_the_default_has_the_id_and_the_times_of_earlier_versions(unprepared: Path) -> None:
-    before, told, other = cells(), cells(judged_on="same"), cells(judged_on="other")
-    assert before == told and other[0] != before[0]
+    before, stated, other = cells(), cells(judged_on="same"), cells(judged_on="other")
+    assert before == stated and other[0] != before[0]
     settings = dataclasses.asdict(before[1])
     later = {name.removeprefix("gessl.") for name in ADDED}
     earlier = {**settings, "gessl": {key: value for key, value in settings["gessl"].items() if key not in later}}
